@@ -1,0 +1,1 @@
+"""Recipes to labelled, illustrated, published rows of `flavour-sd`."""

@@ -1,0 +1,26 @@
+"""The one error for input that its giver can mend, and how command lines report it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class BadInputError(ValueError):
+    """Input that is refused; the message says what was given, why it is refused and what to do."""
+
+
+@contextmanager
+def exit_on_bad_input(program: str) -> Iterator[None]:
+    """End the process with one line on stderr and status 2 for bad input, 130 for Ctrl-C.
+
+    `OSError` counts as bad input too: a missing file, a full disk, a folder that cannot be written, a taken port.
+    Any other exception is a fault of ours and keeps its traceback.
+    """
+    try:
+        yield
+    except (BadInputError, OSError) as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; repeat the command to go on", file=sys.stderr)
+        sys.exit(130)

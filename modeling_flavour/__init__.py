@@ -1,0 +1,1 @@
+"""The flavour-fusion model family."""

@@ -1,0 +1,1 @@
+"""Command lines that train, score and compare the models."""
