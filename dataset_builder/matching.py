@@ -1,0 +1,244 @@
+"""Find many phrases in a text: by whole words with plurals and negation, or as plain substrings."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+MATCH_MODES = ("word", "substring")
+
+# Letters, digits and combining marks, with a trailing "'s" ("baker's chocolate") as part of the word.
+_WORD = re.compile(r"[^\W_]+(?:[\u0300-\u036f]+[^\W_]*)*(?:['\u2019]s\b)?")
+_POSSESSIVE = re.compile(r"['\u2019]s$")
+_CLAUSE_END = re.compile(r"[,.;:()\[\]/\n]")
+# Letters that Unicode does not decompose into a base letter and an accent.
+_LETTERS = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
+
+# Plurals that no ending explains; "-ves" cannot be a rule: olives, chives, endives and cloves end in it too.
+_IRREGULAR = {
+    "leaves": "leaf", "loaves": "loaf", "halves": "half", "calves": "calf", "knives": "knife", "geese": "goose",
+    "fungi": "fungus", "octopi": "octopus", "cacti": "cactus", "radii": "radius", "teeth": "tooth", "feet": "foot",
+}  # fmt: skip
+_SIBILANT = ("ch", "sh", "x", "ss", "z")
+
+_NEGATORS = frozenset({"no", "non", "not", "without", "zero", "sans", "minus"})
+_FILLERS = frozenset({"added", "any", "extra", "more", "the", "a", "of", "from", "additional", "refined"})
+_ALTERNATIVES = frozenset({"or", "nor"})
+# "low-salt" takes salt away, "reduced balsamic vinegar" is a stronger vinegar: these negate only what labels reduce.
+_REDUCERS = frozenset({"low", "lower", "lowered", "reduced", "less"})
+_REDUCIBLE = frozenset({"salt", "salted", "salty", "sodium", "sugar", "sweet", "sweetened", "msg"})
+_NEGATING_PREFIXES = ("un", "non")
+_NEGATING_SUFFIX = "less"
+
+
+class Match(NamedTuple):
+    """One phrase found in a text.
+
+    `phrase` is the index of the phrase in the list given to the matcher, `start` and `end` are offsets into the text
+    as given, `negated` is true where the text says that the thing is absent ("unsalted", "sugar-free").
+    """
+
+    phrase: int
+    start: int
+    end: int
+    negated: bool
+
+
+class _Token(NamedTuple):
+    key: str
+    start: int
+    end: int
+
+
+@lru_cache(maxsize=1 << 16)
+def word_key(word: str) -> str:
+    """Return the form under which singular and plural, accented and plain, upper and lower case of a word are equal.
+
+    The form is a key and not always a word: "cookie" and "cookies" both become "cooky".
+
+    >>> [word_key(word) for word in ("Berries", "berry", "tomatoes", "purée", "leaves", "olives")]
+    ['berry', 'berry', 'tomato', 'puree', 'leaf', 'olive']
+    """
+    folded = unicodedata.normalize("NFKD", _POSSESSIVE.sub("", word).casefold().translate(_LETTERS))
+    folded = "".join(letter for letter in folded if not unicodedata.combining(letter))
+    return _singular(_IRREGULAR.get(folded, folded))
+
+
+def _singular(word: str) -> str:
+    if len(word) <= 3 or not word[-1].isalpha():
+        return word
+    if word.endswith("s") and not word.endswith("ss"):
+        word = word[:-1]  # also "hummus" and "asparagus": both sides lose the letter, so they still meet
+        if word.endswith("oe") and len(word) > 4:
+            word = word[:-1]
+    if word.endswith("ie") and len(word) > 3:
+        return word[:-2] + "y"
+    if word.endswith("e") and word[:-1].endswith(_SIBILANT) and len(word) > 3:
+        return word[:-1]
+    return word
+
+
+def phrase_key(phrase: str) -> tuple[str, ...]:
+    """Return the word keys of a phrase; hyphens and spaces are equal.
+
+    >>> phrase_key("Sun-dried tomatoes") == phrase_key("sun dried tomato")
+    True
+    """
+    return tuple(token.key for token in _tokens(phrase))
+
+
+def _tokens(text: str) -> list[_Token]:
+    return [_Token(word_key(word.group()), word.start(), word.end()) for word in _WORD.finditer(text)]
+
+
+class PhraseMatcher:
+    """Finds all phrases of a list in a text in one pass.
+
+    Word mode compares whole words (case, accents, plural and hyphens do not matter); the longest phrase wins, from left
+    to right, without overlaps, and a phrase that the text negates is returned with `negated` set. Equal phrases are all
+    returned, at the same place.
+
+    Substring mode is plain containment of the phrase as written in the lower-cased text: every phrase that occurs is
+    returned once, at its first place, overlaps included, never negated. It exists to reproduce older labelling rules.
+
+    Args:
+        phrases: what to look for; a `Match` names them by index.
+        match: "word" or "substring".
+
+    Raises:
+        ValueError: an unknown mode.
+
+    >>> matcher = PhraseMatcher(["salt", "anchovy"])
+    >>> [(match.phrase, match.negated) for match in matcher.find("4 anchovies, no added salt")]
+    [(1, False), (0, True)]
+    """
+
+    def __init__(self, phrases: Sequence[str], match: str = "word"):
+        if match not in MATCH_MODES:
+            raise ValueError(f"match is {match!r}; allowed are {', '.join(MATCH_MODES)}")
+        self.phrases = tuple(phrases)
+        self.match = match
+        # A node of the trie maps a word to the next node; its entry None holds the phrases that end there.
+        self._trie: dict[Any, Any] = {}
+        if match == "word":
+            for index, phrase in enumerate(self.phrases):
+                self._insert(index, phrase)
+        else:
+            self._substrings = _SubstringFinder(self.phrases)
+
+    def find(self, text: str) -> list[Match]:
+        """Return the matches in order of their start."""
+        if self.match == "substring":
+            return self._substrings.find(text.lower())
+        return list(self._find_words(text))
+
+    def _insert(self, index: int, phrase: str) -> None:
+        key = phrase_key(phrase)
+        if not key:
+            return  # nothing but punctuation: it can never match
+        node = self._trie
+        for word in key:
+            node = node.setdefault(word, {})
+        node[None] = (*node.get(None, ()), index)
+
+    def _longest(self, keys: Sequence[str], position: int) -> tuple[tuple[int, ...], int]:
+        """Return the phrases of the longest match that starts at a token, and the position after it."""
+        node: Any = self._trie
+        found: tuple[int, ...] = ()
+        after = position
+        for reach in range(position, len(keys)):
+            node = node.get(keys[reach])
+            if node is None:
+                break
+            if None in node:
+                found, after = node[None], reach + 1
+        return found, after
+
+    def _find_words(self, text: str) -> Iterator[Match]:
+        tokens = _tokens(text)
+        keys = [token.key for token in tokens]
+        negating = False
+        position = 0
+        while position < len(tokens):
+            if negating and position and _CLAUSE_END.search(text, tokens[position - 1].end, tokens[position].start):
+                negating = False
+            found, after = self._longest(keys, position)
+            if not found:
+                yield from self._find_inside_negated_word(tokens[position])
+                negating = _goes_on_negating(keys, position, negating)
+                position += 1
+                continue
+            negated = negating or _is_reduced(keys, position, after) or _is_followed_by_free(keys, after)
+            for phrase in found:
+                yield Match(phrase, tokens[position].start, tokens[after - 1].end, negated)
+            negating = negated and after < len(keys) and keys[after] in _ALTERNATIVES
+            position = after
+
+    def _find_inside_negated_word(self, token: _Token) -> Iterator[Match]:
+        """Read "unsalted", "nonfat" and "sugarless" as a denial of "salted", "fat" and "sugar"."""
+        for rest in _denied_parts(token.key):
+            for phrase in self._trie.get(rest, {}).get(None, ()):
+                yield Match(phrase, token.start, token.end, negated=True)
+
+
+def _denied_parts(key: str) -> Iterator[str]:
+    parts = [key[len(prefix) :] for prefix in _NEGATING_PREFIXES if key.startswith(prefix)]
+    if key.endswith(_NEGATING_SUFFIX):
+        parts.append(key[: -len(_NEGATING_SUFFIX)])
+    for part in parts:
+        if len(part) > 2:
+            yield part
+        if part.endswith("ed") and len(part) > 4:
+            yield part[:-2]  # "unsalted" denies "salted" and "salt" alike
+
+
+def _goes_on_negating(keys: Sequence[str], position: int, negating: bool) -> bool:
+    """Tell whether a word that matches nothing opens a negation or leaves an open one open."""
+    key = keys[position]
+    if key in _NEGATORS:
+        return True
+    if key == "free":  # "free of sugar", "free from salt"; never "free-range"
+        return position + 1 < len(keys) and keys[position + 1] in ("of", "from")
+    return negating and (key in _FILLERS or key in _ALTERNATIVES)
+
+
+def _is_reduced(keys: Sequence[str], start: int, after: int) -> bool:
+    return start > 0 and after == start + 1 and keys[start - 1] in _REDUCERS and keys[start] in _REDUCIBLE
+
+
+def _is_followed_by_free(keys: Sequence[str], after: int) -> bool:
+    if after >= len(keys) or keys[after] != "free":
+        return False
+    return after + 1 == len(keys) or keys[after + 1] not in ("range", "of", "from")
+
+
+class _SubstringFinder:
+    """Plain containment of many phrases, sped up by one regular expression.
+
+    At each place of the text the expression gives the longest phrase that starts there; the shorter ones that start at
+    the same place are its prefixes and known beforehand.
+    """
+
+    def __init__(self, phrases: Sequence[str]):
+        places: dict[str, list[int]] = {}
+        for index, phrase in enumerate(phrases):
+            if phrase:
+                places.setdefault(phrase, []).append(index)
+        longest_first = sorted(places, key=len, reverse=True)
+        self._started_by = {
+            phrase: [
+                (index, length) for length in range(1, len(phrase) + 1) for index in places.get(phrase[:length], ())
+            ]
+            for phrase in places
+        }
+        self._pattern = re.compile(f"(?=({'|'.join(map(re.escape, longest_first))}))") if longest_first else None
+
+    def find(self, text: str) -> list[Match]:
+        found: dict[int, Match] = {}
+        for hit in self._pattern.finditer(text) if self._pattern else ():
+            start = hit.start()
+            for index, length in self._started_by[hit.group(1)]:
+                if index not in found:
+                    found[index] = Match(index, start, start + length, False)
+        return list(found.values())
