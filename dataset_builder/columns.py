@@ -35,6 +35,10 @@ MASK = "mask"
 INGREDIENT_LABELS = "ingredient_labels"
 GENERATION = "generation"
 
+# Columns of imported sets that have labels of their own instead of flavours.
+LABEL = "label"
+LABELS = "labels"
+
 
 def vote_features() -> dict:
     """Return the struct of `label_votes`: per method and flavour, the words that voted for it."""

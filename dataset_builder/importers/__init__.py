@@ -1,1 +1,35 @@
 """Readers of other systems' data that give the columns of the one table."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dataset_builder.importers.coco import read_coco
+from dataset_builder.importers.comp5329 import read_comp5329
+from dataset_builder.importers.flickr8k import read_flickr8k
+from dataset_builder.importers.foodseg103 import read_foodseg103
+from dataset_builder.importers.table import ImportedTable, ImportSummary, write_table
+from dataset_builder.importers.upmc_food101 import read_upmc_food101
+
+IMPORTERS: dict[str, Callable[[str], ImportedTable]] = {
+    "comp5329": read_comp5329,
+    "flickr8k": read_flickr8k,
+    "coco": read_coco,
+    "foodseg103": read_foodseg103,
+    "upmc-food101": read_upmc_food101,
+}
+
+
+def import_table(name: str, source: str, out: str | Path, embed: bool = True, strict: bool = False) -> ImportSummary:
+    """Read `source` with the importer called `name` and write it as Parquet into the folder `out`.
+
+    Args:
+        name: a key of `IMPORTERS`.
+        source: a folder in the layout of that set (for `foodseg103` also a Hub id).
+        out: the new folder; `load_dataset(out)` reads it.
+        embed: put the pictures into the Parquet files; otherwise they are referenced by absolute path.
+        strict: missing or broken pictures are an error instead of being counted and named.
+
+    Raises:
+        BadInputError: the source is not in the layout of the set, or a picture is bad and `strict` is set.
+    """
+    return write_table(IMPORTERS[name](source), Path(out), embed=embed, strict=strict)

@@ -1,0 +1,124 @@
+"""COMP5329-like tables: a photograph, its COCO category numbers and one caption per record."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import ClassLabel, Features, Image, List, Value
+
+from dataset_builder import columns
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers.table import ImportedTable, Row
+
+# The numbers are COCO category ids; 12 was never used there.
+CATEGORY_IDS = {
+    "person": 1, "bicycle": 2, "car": 3, "motorcycle": 4, "airplane": 5, "bus": 6, "train": 7, "truck": 8, "boat": 9,
+    "traffic light": 10, "fire hydrant": 11, "stop sign": 13, "parking meter": 14, "bench": 15, "bird": 16, "cat": 17,
+    "dog": 18, "horse": 19,
+}  # fmt: skip
+NAMES = {number: name for name, number in CATEGORY_IDS.items()}
+
+TRAIN_HEADER = "ImageID,Labels,Caption"
+TEST_HEADER = "ImageID,Caption"
+UNLABELLED = "unlabelled"
+
+# The last fifth of the labelled records is the test split of the published figures (6,000 of 30,000).
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record; `labels` is empty for the unlabelled table."""
+
+    image_id: str
+    labels: tuple[int, ...]
+    caption: str
+
+
+def read_records(path: Path, header: str) -> Iterator[Record]:
+    """Yield the records of one table, which is no proper CSV.
+
+    Captions hold bare quotes, commas and line breaks, so only the first commas separate fields, and a record goes on
+    until a line begins like a record.
+
+    Raises:
+        BadInputError: no such file, another header, a line that begins no record, a label outside the label set.
+    """
+    if not path.is_file():
+        raise BadInputError(f"{path} is missing; the table `{header}` is expected there")
+    fields = header.count(",")
+    start = re.compile(r"[^\s,]+\.\w+," + (r"[\d ]*," if fields == 2 else ""))
+    # Only "\n" ends a line here: captions may hold other characters that `splitlines` would break at.
+    first, *lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
+    if first.strip() != header:
+        raise BadInputError(f"{path} begins with `{first[:60]}`; the header `{header}` is expected")
+    held: tuple[int, str] | None = None
+    for number, line in enumerate(lines, start=2):
+        if start.match(line):
+            if held:
+                yield _parse_record(path, held, fields)
+            held = (number, line)
+        elif held:
+            held = (held[0], f"{held[1]}\n{line}")
+        elif line.strip():
+            raise BadInputError(f"{path}, line {number}: `{line[:60]}` begins no record of `{header}`")
+    if held:
+        yield _parse_record(path, held, fields)
+
+
+def _parse_record(path: Path, held: tuple[int, str], fields: int) -> Record:
+    number, text = held
+    parts = text.split(",", fields)
+    caption = parts[-1].strip().removeprefix('"').removesuffix('"')
+    labels = tuple(int(label) for label in parts[1].split()) if fields == 2 else ()
+    unknown = [label for label in labels if label not in NAMES]
+    if unknown or (fields == 2 and not labels):
+        raise BadInputError(
+            f"{path}, line {number}: the labels `{parts[1]}` are not all among 1 to 19 without 12; correct the record"
+        )
+    return Record(parts[0], labels, " ".join(caption.split()))
+
+
+def split_records(records: list[Record]) -> dict[str, list[Record]]:
+    """Return train, validation and test in file order: the tail is the test split, its neighbour validation."""
+    test_start = len(records) - round(TEST_SHARE * len(records))
+    validation_start = test_start - round(VALIDATION_SHARE * test_start)
+    return {
+        "train": records[:validation_start],
+        "validation": records[validation_start:test_start],
+        "test": records[test_start:],
+    }
+
+
+def read_comp5329(source: str) -> ImportedTable:
+    """Read a folder with `train.csv`, `data/` and, if there, `test.csv` (the split `unlabelled`)."""
+    folder = Path(source)
+    pictures = folder / "data"
+    splits = split_records(list(read_records(folder / "train.csv", TRAIN_HEADER)))
+    if (folder / "test.csv").is_file():
+        splits[UNLABELLED] = list(read_records(folder / "test.csv", TEST_HEADER))
+    features = Features(
+        {
+            columns.ID: Value("string"),
+            columns.DISH_ID: Value("string"),
+            columns.IMAGE: Image(),
+            columns.CAPTIONS: List(Value("string")),
+            columns.LABELS: List(ClassLabel(names=list(CATEGORY_IDS))),
+        }
+    )
+    return ImportedTable(
+        features, {split: [_row(record, pictures) for record in records] for split, records in splits.items()}
+    )
+
+
+def _row(record: Record, pictures: Path) -> Row:
+    indices = {number: index for index, number in enumerate(CATEGORY_IDS.values())}
+    return {
+        columns.ID: record.image_id,
+        columns.DISH_ID: record.image_id,
+        columns.IMAGE: pictures / record.image_id,
+        columns.CAPTIONS: [record.caption],
+        columns.LABELS: sorted(indices[label] for label in record.labels),
+    }

@@ -1,0 +1,99 @@
+"""Flickr8k: photographs with five captions each, in the official splits."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from datasets import Features, Image, List, Value
+
+from dataset_builder import columns
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers.table import ImportedTable, held_out
+
+OFFICIAL_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+PICTURE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
+
+
+def read_captions(folder: Path) -> dict[str, list[str]]:
+    """Return the captions of each picture from `Flickr8k.token.txt`, or else from `captions.txt`.
+
+    Raises:
+        BadInputError: neither file is there, or a line is not of its form.
+    """
+    tokens, table = folder / "Flickr8k.token.txt", folder / "captions.txt"
+    if tokens.is_file():
+        path, separator, lines = tokens, "\t", list(enumerate(tokens.read_text(encoding="utf-8").splitlines(), 1))
+    elif table.is_file():
+        path, separator, lines = table, ",", list(enumerate(table.read_text(encoding="utf-8").splitlines(), 1))[1:]
+    else:
+        raise BadInputError(f"{folder} holds neither {tokens.name} nor {table.name}; name the folder of Flickr8k")
+    captions: dict[str, list[str]] = defaultdict(list)
+    for number, line in lines:
+        name, found, caption = line.partition(separator)
+        if not line.strip():
+            continue
+        if not found:
+            raise BadInputError(f"{path}, line {number}: `{line[:60]}` has no caption; correct the line")
+        captions[name.partition("#")[0]].append(_clean(caption))
+    return dict(captions)
+
+
+def _clean(caption: str) -> str:
+    """Return the caption without the quotes of the table and with its end mark joined to the last word."""
+    caption = " ".join(caption.strip().strip('"').replace('""', '"').split())
+    return caption.removesuffix(" .") + "." if caption.endswith(" .") else caption
+
+
+def assign_splits(folder: Path, names: list[str]) -> dict[str, str]:
+    """Return the split of each picture from the official lists, or by a hash of its name where there is none."""
+    lists = {split: folder / f"Flickr_8k.{official}Images.txt" for official, split in OFFICIAL_SPLITS.items()}
+    if not any(path.is_file() for path in lists.values()):
+        train, rest = held_out(names, 0.2, key=str, stratum=lambda name: 0)
+        validation, test = held_out(rest, 0.5, key=str, stratum=lambda name: 0)
+        return {
+            name: split
+            for split, part in (("train", train), ("validation", validation), ("test", test))
+            for name in part
+        }
+    missing = [path.name for path in lists.values() if not path.is_file()]
+    if missing:
+        raise BadInputError(f"{folder} lacks the split lists {', '.join(missing)}; give all three, or none")
+    assigned: dict[str, str] = {}
+    for split, path in lists.items():
+        for name in path.read_text(encoding="utf-8").split():
+            if assigned.setdefault(name, split) != split:
+                raise BadInputError(f"{name} stands in the lists of {assigned[name]} and of {split}; correct {path}")
+    return assigned
+
+
+def read_flickr8k(source: str) -> ImportedTable:
+    """Read a folder of Flickr8k: captions, split lists and one folder of pictures."""
+    folder = Path(source)
+    captions = read_captions(folder)
+    pictures = next((folder / name for name in PICTURE_FOLDERS if (folder / name).is_dir()), None)
+    if pictures is None:
+        raise BadInputError(f"{folder} has no folder of pictures; expected one of {', '.join(PICTURE_FOLDERS)}")
+    assigned = assign_splits(folder, list(captions))
+    splits: dict[str, list[dict]] = {split: [] for split in OFFICIAL_SPLITS.values()}
+    left_out: dict[str, list[str]] = {"in no split list": [], "in a split list without a caption": []}
+    for name in captions:
+        if name not in assigned:
+            left_out["in no split list"].append(name)
+            continue
+        splits[assigned[name]].append(
+            {
+                columns.ID: name,
+                columns.DISH_ID: name,
+                columns.IMAGE: pictures / name,
+                columns.CAPTIONS: captions[name],
+            }
+        )
+    left_out["in a split list without a caption"] += [name for name in assigned if name not in captions]
+    features = Features(
+        {
+            columns.ID: Value("string"),
+            columns.DISH_ID: Value("string"),
+            columns.IMAGE: Image(),
+            columns.CAPTIONS: List(Value("string")),
+        }
+    )
+    return ImportedTable(features, splits, left_out)

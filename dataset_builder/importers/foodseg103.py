@@ -1,0 +1,164 @@
+"""FoodSeg103: photographs of food with a mask of ingredient ids, from the raw folders or the Hub's columns."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Features, List, Value, load_dataset
+from datasets import Image as ImageFeature
+from PIL import Image, UnidentifiedImageError
+
+from dataset_builder import columns
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers.table import ImportedTable, Row, held_out
+
+CATEGORIES_FILE = "category_id.txt"
+VALIDATION_SHARE = 0.1
+
+
+def read_categories(path: Path) -> list[str]:
+    """Return the class names of `id<TAB>name` lines in id order; id 0 is the background.
+
+    Raises:
+        BadInputError: no such file, a line of another form, or ids that are not 0, 1, 2, ...
+    """
+    if not path.is_file():
+        raise BadInputError(f"{path} is missing; it names the classes, one `id<TAB>name` a line")
+    names: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        identifier, found, name = line.partition("\t")
+        if not line.strip():
+            continue
+        if not found or identifier.strip() != str(len(names)):
+            raise BadInputError(f"{path}, line {number}: `{line}` where `{len(names)}<TAB>name` is expected")
+        names.append(name.strip())
+    return names
+
+
+def _features(names: Sequence[str]) -> Features:
+    return Features(
+        {
+            columns.ID: Value("string"),
+            columns.DISH_ID: Value("string"),
+            columns.IMAGE: ImageFeature(),
+            columns.MASK: ImageFeature(),
+            columns.INGREDIENT_LABELS: List(ClassLabel(names=list(names))),
+        }
+    )
+
+
+def labels_in_mask(mask: Path | bytes) -> list[int]:
+    """Return the sorted ids in a mask without background and unknown; empty for a mask that cannot be read.
+
+    An unreadable mask is reported when its row is written, with the pictures.
+    """
+    try:
+        with Image.open(io.BytesIO(mask) if isinstance(mask, bytes) else mask) as image:
+            found = np.unique(np.asarray(image)).tolist()
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        return []
+    return [identifier for identifier in found if identifier not in (columns.BACKGROUND, columns.UNKNOWN)]
+
+
+def _carve_validation(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Hold out a share of the training rows, stratified by the rarest ingredient of each picture."""
+    frequency = Counter(label for row in rows for label in row[columns.INGREDIENT_LABELS])
+    return held_out(
+        rows,
+        VALIDATION_SHARE,
+        key=lambda row: row[columns.ID],
+        stratum=lambda row: min(row[columns.INGREDIENT_LABELS], key=lambda label: (frequency[label], label), default=0),
+    )
+
+
+def _read_folder(folder: Path) -> ImportedTable:
+    names = read_categories(folder / CATEGORIES_FILE)
+    images, masks = folder / "Images" / "img_dir", folder / "Images" / "ann_dir"
+    rows: dict[str, list[Row]] = {}
+    left_out: dict[str, list[str]] = {"mask without picture": []}
+    for split in ("train", "test"):
+        if not (images / split).is_dir():
+            raise BadInputError(f"{images / split} is missing; name a folder in the layout of FoodSeg103")
+        paths = sorted(path for path in (images / split).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        rows[split] = [_row(f"{split}/{path.stem}", path, masks / split / f"{path.stem}.png") for path in paths]
+        stems = {path.stem for path in paths}
+        left_out["mask without picture"] += [
+            path.name for path in sorted((masks / split).glob("*.png")) if path.stem not in stems
+        ]
+    train, validation = _carve_validation(rows["train"])
+    return ImportedTable(_features(names), {"train": train, "validation": validation, "test": rows["test"]}, left_out)
+
+
+def _row(identifier: str, image: Path | bytes, mask: Path | bytes) -> Row:
+    return {
+        columns.ID: identifier,
+        columns.DISH_ID: identifier,
+        columns.IMAGE: image,
+        columns.MASK: mask,
+        columns.INGREDIENT_LABELS: labels_in_mask(mask),
+    }
+
+
+class _HubRows(Sequence[Row]):
+    """Rows of the Hub's columns, read one at a time so that the pictures never stand in memory together."""
+
+    def __init__(self, data: Any, indices: Sequence[int], split: str):
+        self.data, self.indices, self.split = data, indices, split
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: Any) -> Any:
+        row = self.data[self.indices[position]]
+        picture = [row[name]["bytes"] or Path(row[name]["path"]) for name in ("image", "label")]
+        return _row(f"{self.split}/{row['id']}", *picture)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[position] for position in range(len(self)))
+
+
+def _read_hub(source: str) -> ImportedTable:
+    """Read the columns `image, label, classes_on_image, id` of the Hub's Parquet files."""
+    folder = Path(source)
+    names = read_categories(folder / CATEGORIES_FILE if folder.is_dir() else Path(CATEGORIES_FILE))
+    data = load_dataset(source)
+    wanted = {"image", "label", "classes_on_image", "id"}
+    held = "validation" if "validation" in data else "test"
+    if "train" not in data or held not in data:
+        raise BadInputError(f"{source} has the splits {', '.join(data)}; train and validation or test are expected")
+    for split in ("train", held):
+        if missing := wanted - set(data[split].column_names):
+            raise BadInputError(f"{source}: the column {', '.join(sorted(missing))} is missing in {split}")
+    data = data.cast_column("image", ImageFeature(decode=False)).cast_column("label", ImageFeature(decode=False))
+    keys = [
+        {
+            "index": index,
+            columns.ID: str(index),
+            columns.INGREDIENT_LABELS: [label for label in labels if label != columns.BACKGROUND],
+        }
+        for index, labels in enumerate(data["train"]["classes_on_image"])
+    ]
+    train, validation = _carve_validation(keys)
+    return ImportedTable(
+        _features(names),
+        {
+            "train": _HubRows(data["train"], [key["index"] for key in train], "train"),
+            "validation": _HubRows(data["train"], [key["index"] for key in validation], "train"),
+            "test": _HubRows(data[held], range(len(data[held])), "test"),
+        },
+    )
+
+
+def read_foodseg103(source: str) -> ImportedTable:
+    """Read the raw folders (`Images/img_dir`, `Images/ann_dir`), or a folder or Hub id with the Hub's columns.
+
+    The official set has no validation split: one is carved from train, stratified by rare ingredients. With a Hub id
+    the class names are read from `category_id.txt` in the working directory.
+    """
+    folder = Path(source)
+    if (folder / "Images").is_dir() or (folder.is_dir() and not list(folder.rglob("*.parquet"))):
+        return _read_folder(folder)
+    return _read_hub(source)

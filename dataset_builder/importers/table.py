@@ -1,0 +1,240 @@
+"""Write the rows of any importer as Parquet, a batch of pictures at a time, in bounded memory."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Features
+from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from dataset_builder import columns
+from dataset_builder.errors import BadInputError
+
+Row = dict[str, Any]
+Item = TypeVar("Item")
+
+ROWS_PER_BATCH = 64
+SHARD_BYTES = 500 * 1024**2
+NAMED_IN_MESSAGE = 5
+
+
+@dataclass(frozen=True)
+class ImportedTable:
+    """What an importer found: per split the rows, whose `image` (and `mask`) are paths or encoded bytes.
+
+    `left_out` maps a reason to the names of the records that the importer itself could not use.
+    """
+
+    features: Features
+    splits: Mapping[str, Sequence[Row]]
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """Rows written per split, and the names of what was left out by reason."""
+
+    rows: dict[str, int]
+    left_out: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        """Return a line per split and per reason."""
+        lines = [f"{split}: {count} rows" for split, count in self.rows.items()]
+        lines += [f"left out, {reason}: {describe_names(names)}" for reason, names in self.left_out.items()]
+        return "\n".join(lines)
+
+
+class _BadPictureError(Exception):
+    """A picture that cannot be used; the message is the reason."""
+
+
+def describe_names(names: Sequence[str]) -> str:
+    """Return how many names there are and what the first few of them are."""
+    more = f" and {len(names) - NAMED_IN_MESSAGE} more" if len(names) > NAMED_IN_MESSAGE else ""
+    return f"{len(names)} ({', '.join(names[:NAMED_IN_MESSAGE])}{more})"
+
+
+def held_out(
+    items: Sequence[Item], share: float, key: Callable[[Item], str], stratum: Callable[[Item], Hashable]
+) -> tuple[list[Item], list[Item]]:
+    """Split items into kept and held out, the same share of every stratum, by a hash of `key`.
+
+    The choice depends on the keys alone: not on the order, not on a random state. A stratum of several items gives at
+    least one, so that no class is missing from the held-out part; an item that is alone in its stratum is kept.
+    """
+    strata: dict[Hashable, list[Item]] = defaultdict(list)
+    for item in items:
+        strata[stratum(item)].append(item)
+    chosen: set[str] = set()
+    for members in strata.values():
+        members = sorted(members, key=lambda item: sha256(key(item).encode()).digest())
+        count = 0 if len(members) == 1 else max(1, round(share * len(members)))
+        chosen.update(key(item) for item in members[:count])
+    return [item for item in items if key(item) not in chosen], [item for item in items if key(item) in chosen]
+
+
+def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: bool = False) -> ImportSummary:
+    """Write an imported table into the new folder `out` as `data/SPLIT-*.parquet`.
+
+    The folder appears under its name only when it is whole.
+
+    Raises:
+        BadInputError: `out` exists and is not empty, no row is left, or a picture is bad and `strict` is set.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise BadInputError(f"{out} exists and is not empty; name a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        left_out = {reason: list(names) for reason, names in table.left_out.items()}
+        rows = {split: _write_split(table, split, scratch / "data", embed, left_out) for split in table.splits}
+        left_out = {reason: names for reason, names in left_out.items() if names}
+        summary = ImportSummary(rows=rows, left_out=left_out)
+        if strict and left_out:
+            raise BadInputError(f"records were left out although --strict was given: {summary}")
+        if not any(rows.values()):
+            raise BadInputError(f"no usable row was found; {summary}")
+        scratch.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return summary
+
+
+def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, left_out: dict[str, list[str]]) -> int:
+    """Write one split and return its number of rows; bad pictures are added to `left_out`."""
+    writer = _ShardWriter(folder, split, table.features.arrow_schema)
+    with ThreadPoolExecutor(os.cpu_count()) as threads, tqdm(total=len(table.splits[split]), desc=split) as progress:
+        for batch in _batches(table.splits[split], ROWS_PER_BATCH):
+            outcomes = threads.map(lambda row: _encode_row(row, table.features, embed), batch)
+            good = []
+            for row, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, _BadPictureError):
+                    left_out.setdefault(str(outcome), []).append(row[columns.ID])
+                else:
+                    good.append(outcome)
+            writer.write(good)
+            progress.update(len(batch))
+    return writer.close()
+
+
+def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _encode_row(row: Row, features: Features, embed: bool) -> Row | _BadPictureError:
+    """Return the row as Arrow wants it, or why its picture cannot be used."""
+    try:
+        row = dict(row)
+        picture = row[columns.IMAGE]
+        size = _check_picture(picture)
+        row[columns.IMAGE] = _as_image_value(picture, embed)
+        if columns.MASK in features:
+            ids = features[columns.INGREDIENT_LABELS].feature
+            row[columns.MASK] = {"bytes": _checked_mask(row[columns.MASK], size, ids), "path": None}
+        return {name: row.get(name) for name in features}
+    except _BadPictureError as error:
+        return error
+
+
+def _check_picture(picture: Path | bytes) -> tuple[int, int]:
+    """Decode a picture at reduced size, which finds truncated files, and return its full size."""
+    try:
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+            size = image.size
+            image.draft(None, (size[0] // 8, size[1] // 8))
+            image.load()
+            return size
+    except FileNotFoundError as error:
+        raise _BadPictureError("picture missing") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise _BadPictureError("picture broken") from error
+
+
+def _as_image_value(picture: Path | bytes, embed: bool) -> dict[str, Any]:
+    if isinstance(picture, bytes):
+        return {"bytes": picture, "path": None}
+    if embed:
+        return {"bytes": picture.read_bytes(), "path": picture.name}
+    return {"bytes": None, "path": str(picture.resolve())}
+
+
+def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) -> bytes:
+    """Return the mask as encoded bytes after checking size, channels and ids.
+
+    Raises:
+        BadInputError: an id outside the label set; that is a fault of the whole table, not of one picture.
+    """
+    try:
+        data = mask if isinstance(mask, bytes) else mask.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except FileNotFoundError as error:
+        raise _BadPictureError("mask missing") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise _BadPictureError("mask broken") from error
+    if image.mode not in ("L", "P"):
+        raise _BadPictureError(f"mask of mode {image.mode} where 8-bit ids were expected")
+    if image.size != size:
+        raise _BadPictureError("mask of another size than its picture")
+    unknown = sorted(set(np.unique(np.asarray(image)).tolist()) - set(range(ids.num_classes)) - {columns.UNKNOWN})
+    if unknown:
+        name = mask if isinstance(mask, Path) else "a mask"
+        raise BadInputError(
+            f"{name} holds the ids {unknown}, but the label set ends at {ids.num_classes - 1}; give the matching list"
+        )
+    return data
+
+
+class _ShardWriter:
+    """Parquet files of one split, closed at about `SHARD_BYTES` of input and numbered when all are known."""
+
+    def __init__(self, folder: Path, split: str, schema: pa.Schema):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.split, self.schema = folder, split, schema
+        self.rows = 0
+        self._bytes = 0
+        self._shards: list[Path] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, rows: list[Row]) -> None:
+        if not rows:
+            return
+        batch = pa.Table.from_pylist(rows, schema=self.schema)
+        if self._writer is None or self._bytes > SHARD_BYTES:
+            self._next_shard()
+        assert self._writer is not None
+        self._writer.write_table(batch)
+        self._bytes += batch.nbytes
+        self.rows += len(rows)
+
+    def _next_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._shards.append(self.folder / f"{self.split}-{len(self._shards):05d}.part")
+        self._writer = pq.ParquetWriter(self._shards[-1], self.schema)
+        self._bytes = 0
+
+    def close(self) -> int:
+        if self._writer is not None:
+            self._writer.close()
+        for number, shard in enumerate(self._shards):
+            shard.rename(self.folder / f"{self.split}-{number:05d}-of-{len(self._shards):05d}.parquet")
+        return self.rows

@@ -1,0 +1,81 @@
+"""UPMC Food-101: photographs from recipe pages with the page title, 101 classes."""
+
+import csv
+import re
+from pathlib import Path
+
+from datasets import ClassLabel, Features, Image, Value
+
+from dataset_builder import columns
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers.table import ImportedTable, Row, held_out
+
+HEADER = ("image_path", "text", "food")
+MAX_TITLE_WORDS = 40
+VALIDATION_SHARE = 0.05
+
+
+def clean_title(text: str) -> str:
+    """Return the title as in Gallo et al. (IVCNZ 2020): letters only, at most 40 words."""
+    return " ".join(re.sub(r"[^A-Za-z]+", " ", text).split()[:MAX_TITLE_WORDS])
+
+
+def _read_part(folder: Path, part: str) -> list[dict[str, str]]:
+    found = sorted(folder.glob(f"*{part}*.csv"))
+    if len(found) != 1:
+        raise BadInputError(
+            f"{folder} holds {len(found)} tables named *{part}*.csv; exactly one with {','.join(HEADER)} is expected"
+        )
+    with found[0].open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in HEADER if name not in (reader.fieldnames or [])]
+        if missing:
+            raise BadInputError(f"{found[0]} lacks the columns {', '.join(missing)}; expected {','.join(HEADER)}")
+        return list(reader)
+
+
+def _picture(folder: Path, part: str, record: dict[str, str]) -> Path:
+    name = record["image_path"]
+    candidates = [folder / name, folder / "images" / name, folder / "images" / part / record["food"] / name]
+    return next((path for path in candidates if path.is_file()), candidates[-1])
+
+
+def _row(folder: Path, part: str, record: dict[str, str], index: dict[str, int]) -> Row:
+    return {
+        columns.ID: record["image_path"],
+        columns.DISH_ID: record["image_path"],
+        columns.IMAGE: _picture(folder, part, record),
+        columns.TITLE: clean_title(record["text"]),
+        columns.LABEL: index[record["food"]],
+    }
+
+
+def read_upmc_food101(source: str) -> ImportedTable:
+    """Read a folder with a train and a test table `image_path,text,food` and the pictures.
+
+    Rows whose title has no letters stay, with an empty title: their picture still counts. Validation is carved from
+    train, stratified by class.
+    """
+    folder = Path(source)
+    records = {part: _read_part(folder, part) for part in ("train", "test")}
+    names = sorted({record["food"] for record in records["train"]})
+    strange = sorted({record["food"] for record in records["test"]} - set(names))
+    if strange:
+        raise BadInputError(
+            f"the test table has classes that train lacks: {', '.join(strange[:5])}; correct the tables"
+        )
+    index = {name: position for position, name in enumerate(names)}
+    rows = {part: [_row(folder, part, record, index) for record in records[part]] for part in records}
+    train, validation = held_out(
+        rows["train"], VALIDATION_SHARE, key=lambda row: row[columns.ID], stratum=lambda row: row[columns.LABEL]
+    )
+    features = Features(
+        {
+            columns.ID: Value("string"),
+            columns.DISH_ID: Value("string"),
+            columns.IMAGE: Image(),
+            columns.TITLE: Value("string"),
+            columns.LABEL: ClassLabel(names=names),
+        }
+    )
+    return ImportedTable(features, {"train": train, "validation": validation, "test": rows["test"]})

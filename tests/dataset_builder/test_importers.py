@@ -1,0 +1,295 @@
+"""Importers: every record of the odd files is read, and whatever cannot be used is counted and named."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, List, Value, load_dataset
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from dataset_builder import cli, columns
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers import import_table
+from dataset_builder.importers.comp5329 import read_records
+from dataset_builder.importers.foodseg103 import read_categories
+from dataset_builder.importers.upmc_food101 import clean_title
+
+
+def save_picture(path, colour=(200, 120, 40), size=(12, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def load(folder, cache):
+    return load_dataset(str(folder), cache_dir=str(cache))
+
+
+COMP5329_ROWS = [
+    '0.jpg,1,"Plain caption."',
+    '1.jpg,1 19,"With, two, commas."',
+    '2.jpg,10 3,"A sign that reads "no heavy trucking.""',
+    '3.jpg,2,"Broken over',
+    'two lines."',
+    "4.jpg,13,No quotes at all",
+    '5.jpg,18,"Separator \x85 and \x1c inside."',
+    *[f'{number}.jpg,1,"Filler {number}."' for number in range(6, 20)],
+]
+
+
+@pytest.fixture
+def comp5329(tmp_path):
+    folder = tmp_path / "comp5329"
+    for number in range(20):
+        save_picture(folder / "data" / f"{number}.jpg")
+    (folder / "train.csv").write_text("ImageID,Labels,Caption\n" + "\n".join(COMP5329_ROWS) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_comp5329_keeps_every_record_despite_quotes_commas_and_newlines(comp5329):
+    records = list(read_records(comp5329 / "train.csv", "ImageID,Labels,Caption"))
+    assert len(records) == 20
+    captions = {record.image_id: record.caption for record in records}
+    assert captions["1.jpg"] == "With, two, commas."
+    assert captions["2.jpg"] == 'A sign that reads "no heavy trucking."'
+    assert captions["3.jpg"] == "Broken over two lines."
+    assert captions["4.jpg"] == "No quotes at all"
+    assert records[1].labels == (1, 19)
+
+
+def test_comp5329_table_has_named_labels_and_the_tail_as_test(comp5329, tmp_path):
+    import_table("comp5329", str(comp5329), tmp_path / "out")
+    data = load(tmp_path / "out", tmp_path / "cache")
+    assert {split: len(data[split]) for split in data} == {"train": 14, "validation": 2, "test": 4}
+    assert data["test"]["id"][-1] == "19.jpg"
+    names = data["train"].features["labels"].feature
+    assert names.int2str(data["train"][1]["labels"]) == ["person", "horse"]
+    assert data["train"][0]["image"].size == (12, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ImageID,Labels\n", "the header `ImageID,Labels,Caption` is expected"),
+        ("ImageID,Labels,Caption\n0.jpg,12,x\n", "line 2: the labels `12` are not all among"),
+        ("ImageID,Labels,Caption\n0.jpg,,x\n", "line 2: the labels `` are not all among"),
+        ("ImageID,Labels,Caption\nrubbish\n", "line 2: `rubbish` begins no record"),
+    ],
+)
+def test_comp5329_names_the_faulty_line(tmp_path, text, message):
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(BadInputError, match=message):
+        import_table("comp5329", str(tmp_path), tmp_path / "out")
+
+
+def test_missing_and_broken_pictures_are_counted_and_named(comp5329, tmp_path):
+    (comp5329 / "data" / "0.jpg").unlink()
+    content = (comp5329 / "data" / "1.jpg").read_bytes()
+    (comp5329 / "data" / "1.jpg").write_bytes(content[: len(content) // 2])
+    summary = import_table("comp5329", str(comp5329), tmp_path / "out")
+    assert summary.left_out == {"picture missing": ["0.jpg"], "picture broken": ["1.jpg"]}
+    assert sum(summary.rows.values()) == 18
+    assert "picture missing: 1 (0.jpg)" in str(summary)
+
+
+def test_strict_makes_a_missing_picture_fatal_and_leaves_nothing(comp5329, tmp_path):
+    (comp5329 / "data" / "0.jpg").unlink()
+    with pytest.raises(BadInputError, match=r"(?s)--strict.*picture missing: 1 \(0\.jpg\)"):
+        import_table("comp5329", str(comp5329), tmp_path / "new" / "out", strict=True)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_pictures_can_be_referenced_instead_of_embedded(comp5329, tmp_path):
+    import_table("comp5329", str(comp5329), tmp_path / "out", embed=False)
+    data = load(tmp_path / "out", tmp_path / "cache")["train"].cast_column("image", ImageFeature(decode=False))
+    assert data[0]["image"] == {"bytes": None, "path": str(comp5329 / "data" / "0.jpg")}
+
+
+def test_a_filled_folder_is_not_overwritten(comp5329, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    with pytest.raises(BadInputError, match="exists and is not empty"):
+        import_table("comp5329", str(comp5329), tmp_path / "out")
+
+
+def test_command_line_reports_a_missing_folder_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["import", "comp5329", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flavour-sd import: error:")
+    assert error.count("\n") == 1
+    assert "train.csv is missing" in error
+
+
+@pytest.fixture
+def flickr8k(tmp_path):
+    folder = tmp_path / "flickr8k"
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    for name in names:
+        save_picture(folder / "Flicker8k_Dataset" / name)
+    lines = [f"{name}#{number}\tA dog {number} runs ." for name in [*names, "d.jpg.1"] for number in range(5)]
+    (folder / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    for official, name in (("train", "a.jpg"), ("dev", "b.jpg"), ("test", "c.jpg")):
+        (folder / f"Flickr_8k.{official}Images.txt").write_text(name + "\n")
+    return folder
+
+
+def test_flickr8k_keeps_the_captions_of_a_picture_together_in_the_official_splits(flickr8k, tmp_path):
+    summary = import_table("flickr8k", str(flickr8k), tmp_path / "out")
+    data = load(tmp_path / "out", tmp_path / "cache")
+    assert {split: data[split]["id"][:] for split in data} == {
+        "train": ["a.jpg"],
+        "validation": ["b.jpg"],
+        "test": ["c.jpg"],
+    }
+    assert data["train"][0]["captions"] == [f"A dog {number} runs." for number in range(5)]
+    assert summary.left_out == {"in no split list": ["d.jpg.1"]}
+
+
+def test_flickr8k_reads_the_comma_table_too(flickr8k, tmp_path):
+    (flickr8k / "Flickr8k.token.txt").unlink()
+    (flickr8k / "captions.txt").write_text('image,caption\na.jpg,"One, two ."\nb.jpg,Three .\nc.jpg,Four .\n')
+    import_table("flickr8k", str(flickr8k), tmp_path / "out")
+    assert load(tmp_path / "out", tmp_path / "cache")["train"][0]["captions"] == ["One, two."]
+
+
+def test_flickr8k_refuses_a_picture_in_two_splits(flickr8k, tmp_path):
+    (flickr8k / "Flickr_8k.testImages.txt").write_text("a.jpg\n")
+    with pytest.raises(BadInputError, match=r"a\.jpg stands in the lists of train and of test"):
+        import_table("flickr8k", str(flickr8k), tmp_path / "out")
+
+
+def test_coco_joins_captions_and_categories(tmp_path):
+    folder = tmp_path / "coco"
+    (folder / "annotations").mkdir(parents=True)
+    for part, count in (("train2017", 40), ("val2017", 2)):
+        images = [{"id": 100 + number, "file_name": f"{number:03d}.jpg"} for number in range(count)]
+        for image in images:
+            save_picture(folder / part / image["file_name"])
+        captions = [{"image_id": image["id"], "caption": f"Picture\n{image['id']}."} for image in images]
+        instances = [{"image_id": image["id"], "category_id": 90} for image in images for _ in range(2)]
+        categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}]
+        for kind, content in (
+            ("captions", {"images": images, "annotations": captions}),
+            ("instances", {"annotations": instances, "categories": categories}),
+        ):
+            (folder / "annotations" / f"{kind}_{part}.json").write_text(json.dumps(content))
+    import_table("coco", str(folder), tmp_path / "out")
+    data = load(tmp_path / "out", tmp_path / "cache")
+    assert {split: len(data[split]) for split in data} == {"train": 38, "validation": 2, "test": 2}
+    assert data["test"][0]["captions"] == ["Picture 100."]
+    assert data["test"].features["labels"].feature.names == ["person", "toothbrush"]
+    assert data["test"][0]["labels"] == [1]
+
+
+@pytest.fixture
+def foodseg103(tmp_path):
+    folder = tmp_path / "foodseg"
+    for split, count in (("train", 20), ("test", 2)):
+        for number in range(count):
+            save_picture(folder / "Images" / "img_dir" / split / f"{number:02d}.jpg")
+            mask = np.zeros((8, 12), np.uint8)
+            mask[:4] = 1 + number % 2
+            mask[7, 11] = columns.UNKNOWN
+            path = folder / "Images" / "ann_dir" / split / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+    (folder / "category_id.txt").write_text("0\tbackground\n1\tcandy\n2\tegg tart\n")
+    return folder
+
+
+def test_foodseg103_carves_a_stratified_validation_split_out_of_train(foodseg103, tmp_path):
+    import_table("foodseg103", str(foodseg103), tmp_path / "out")
+    data = load(tmp_path / "out", tmp_path / "cache")
+    assert {split: len(data[split]) for split in data} == {"train": 18, "validation": 2, "test": 2}
+    assert sorted(data["validation"]["ingredient_labels"][:]) == [[1], [2]]
+    assert set(np.unique(np.asarray(data["test"][0]["mask"]))) == {0, 1, columns.UNKNOWN}
+
+
+def test_foodseg103_names_the_mask_with_an_id_outside_the_label_set(foodseg103, tmp_path):
+    Image.fromarray(np.full((8, 12), 77, np.uint8)).save(foodseg103 / "Images" / "ann_dir" / "train" / "03.png")
+    with pytest.raises(BadInputError, match=r"03\.png holds the ids \[77\], but the label set ends at 2"):
+        import_table("foodseg103", str(foodseg103), tmp_path / "out")
+
+
+def test_foodseg103_counts_masks_that_do_not_fit_their_picture(foodseg103, tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(foodseg103 / "Images" / "ann_dir" / "test" / "00.png")
+    summary = import_table("foodseg103", str(foodseg103), tmp_path / "out")
+    assert summary.left_out == {"mask of another size than its picture": ["test/00"]}
+
+
+def test_foodseg103_reads_the_columns_of_the_hub(foodseg103, tmp_path):
+    features = Features(
+        {
+            "image": ImageFeature(),
+            "label": ImageFeature(),
+            "classes_on_image": List(Value("int64")),
+            "id": Value("int64"),
+        }
+    )
+    hub = tmp_path / "hub"
+    for split, source in (("train", "train"), ("validation", "test")):
+        images = sorted((foodseg103 / "Images" / "img_dir" / source).iterdir())
+        rows = [
+            {
+                "image": str(path),
+                "label": str(foodseg103 / "Images" / "ann_dir" / source / f"{path.stem}.png"),
+                "classes_on_image": [0, 1 + number % 2],
+                "id": number,
+            }
+            for number, path in enumerate(images)
+        ]
+        (hub / "data").mkdir(parents=True, exist_ok=True)
+        Dataset.from_list(rows, features=features).to_parquet(hub / "data" / f"{split}-00000-of-00001.parquet")
+    (hub / "category_id.txt").write_text((foodseg103 / "category_id.txt").read_text())
+    summary = import_table("foodseg103", str(hub), tmp_path / "out")
+    assert summary.rows == {"train": 18, "validation": 2, "test": 2}
+
+
+def test_categories_must_be_numbered_without_a_gap(tmp_path):
+    (tmp_path / "category_id.txt").write_text("0\tbackground\n2\tcandy\n")
+    with pytest.raises(BadInputError, match=r"line 2: .* where `1<TAB>name` is expected"):
+        read_categories(tmp_path / "category_id.txt")
+
+
+def test_upmc_food101_cleans_titles_and_splits_by_class(tmp_path):
+    folder = tmp_path / "upmc"
+    folder.mkdir()
+    for part, count in (("train", 8), ("test", 2)):
+        lines = ["image_path,text,food"]
+        for food in ("apple_pie", "sushi"):
+            for number in range(count):
+                name = f"{food}_{part}_{number}.jpg"
+                save_picture(folder / "images" / part / food / name)
+                lines.append(f'{name},"{food} | 10 Best, Ever!",{food}')
+        (folder / f"{part}_titles.csv").write_text("\n".join(lines) + "\n")
+    import_table("upmc-food101", str(folder), tmp_path / "out")
+    data = load(tmp_path / "out", tmp_path / "cache")
+    assert {split: len(data[split]) for split in data} == {"train": 14, "validation": 2, "test": 4}
+    assert sorted(data["validation"]["label"][:]) == [0, 1]
+    assert data["test"][0]["title"] == "apple pie Best Ever"
+
+
+def test_titles_are_cut_at_forty_words():
+    assert clean_title("Crème brûlée 2.0 " + "word " * 60).split()[:4] == ["Cr", "me", "br", "l"]
+    assert len(clean_title("word " * 60).split()) == 40
+
+
+def test_comp5329_sample(shared_data, tmp_path):
+    summary = import_table("comp5329", str(shared_data / "comp5329_sample"), tmp_path / "out")
+    assert sum(summary.rows[split] for split in columns.SPLITS) == 1267
+    assert summary.rows["unlabelled"] == 100
+    assert summary.left_out == {}
+
+
+def test_flickr8k_sample(shared_data, tmp_path):
+    summary = import_table("flickr8k", str(shared_data / "flickr8k_sample"), tmp_path / "out")
+    assert sum(summary.rows.values()) == 100
+    assert summary.left_out == {"in no split list": ["2258277193_586949ec62.jpg.1"]}
+
+
+def test_foodseg_sample(shared_data, tmp_path):
+    summary = import_table("foodseg103", str(shared_data / "foodseg_sample"), tmp_path / "out")
+    assert sum(summary.rows.values()) == 32
