@@ -36,3 +36,12 @@ def shared_models() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of pretrained backbones is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def local_hub(tmp_path):
+    """An empty Hub on loopback; the token `hf_writer` may write to `org`."""
+    from tests.local_hub import LocalHub
+
+    with LocalHub(tmp_path / "hub", tokens={"hf_writer": "org"}) as hub:
+        yield hub
