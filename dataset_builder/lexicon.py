@@ -1,0 +1,104 @@
+"""The taste lexicon: which words of an ingredient or of a title speak for which flavour."""
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from dataset_builder.columns import FLAVOURS
+from dataset_builder.errors import BadInputError
+
+INGREDIENT = "ingredient"
+TITLE = "title"
+SOURCES = (INGREDIENT, TITLE)
+DEFAULT_LEXICON = Path(__file__).parent / "data" / "lexicon.csv"
+
+_COLUMNS = ("flavour", "source", "phrase")
+_WEIGHT = "weight"
+
+
+class LexiconEntry(NamedTuple):
+    """One line of a lexicon file: a phrase that votes for a flavour with a weight of 1 or more."""
+
+    line: int
+    flavour: str
+    source: str
+    phrase: str
+    weight: int = 1
+
+
+class Lexicon:
+    """The entries of a lexicon file, in the order of the file.
+
+    The file is CSV with the columns `flavour,source,phrase` and, if wanted, `weight` (a whole number, 1 when empty);
+    `source` is "ingredient" or "title". Ties between flavours fall to the one that the file names first.
+    """
+
+    def __init__(self, entries: tuple[LexiconEntry, ...], path: Path):
+        self.entries = entries
+        self.path = path
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "Lexicon":
+        """Read a lexicon file; `None` is the one that comes with the package.
+
+        Raises:
+            BadInputError: no such file, no CSV with the right columns, no entry, or a line with a wrong value.
+        """
+        path = DEFAULT_LEXICON if path is None else Path(path)
+        if not path.is_file():
+            raise BadInputError(f"lexicon {path} is not a file; give a CSV with the columns {','.join(_COLUMNS)}")
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                entries = tuple(_read_entries(csv.DictReader(file), path))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise BadInputError(f"lexicon {path} is not a CSV file in UTF-8: {error}") from error
+        if not entries:
+            raise BadInputError(f"lexicon {path} has no entry; add lines such as sweet,ingredient,honey")
+        return cls(entries, path)
+
+    @cached_property
+    def flavours(self) -> tuple[str, ...]:
+        """All five flavours, those that the file names first in front."""
+        named = dict.fromkeys(entry.flavour for entry in self.entries)
+        return tuple(dict.fromkeys([*named, *FLAVOURS]))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over what shapes labels: the entries and their order."""
+        lines = (f"{entry.flavour},{entry.source},{entry.phrase},{entry.weight}\n" for entry in self.entries)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def of_source(self, source: str) -> tuple[LexiconEntry, ...]:
+        """Return the entries for "ingredient" or for "title"."""
+        return tuple(entry for entry in self.entries if entry.source == source)
+
+
+def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
+    found = [name.strip() for name in reader.fieldnames or ()]
+    missing = [name for name in _COLUMNS if name not in found]
+    if missing:
+        raise BadInputError(
+            f"lexicon {path} has the columns {', '.join(found) or 'none'}; "
+            f"needed are {', '.join(_COLUMNS)} (and {_WEIGHT} if wanted)"
+        )
+    reader.fieldnames = found
+    for row in reader:
+        place = f"lexicon {path}, line {reader.line_num}"
+        flavour, source, phrase = ((row[name] or "").strip() for name in _COLUMNS)
+        if flavour not in FLAVOURS:
+            raise BadInputError(f"{place}: flavour is {flavour!r}; allowed are {', '.join(FLAVOURS)}")
+        if source not in SOURCES:
+            raise BadInputError(f"{place}: source is {source!r}; allowed are {', '.join(SOURCES)}")
+        if not phrase:
+            raise BadInputError(f"{place}: the phrase is empty; write the words that vote for {flavour}")
+        yield LexiconEntry(reader.line_num, flavour, source, phrase, _weight(row.get(_WEIGHT), place))
+
+
+def _weight(value: str | None, place: str) -> int:
+    value = (value or "1").strip() or "1"
+    if not value.isdecimal() or int(value) < 1:
+        raise BadInputError(f"{place}: weight is {value!r}; give a whole number from 1 up")
+    return int(value)

@@ -1,0 +1,73 @@
+from collections import Counter
+
+import pytest
+
+from dataset_builder.columns import FLAVOURS
+from dataset_builder.errors import BadInputError
+from dataset_builder.lexicon import SOURCES, Lexicon
+from dataset_builder.matching import phrase_key
+
+
+def write(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "lexicon.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def test_reads_entries_with_line_weight_and_order(tmp_path):
+    path = write(tmp_path, "flavour,source,phrase,weight\nsour,ingredient,lemon juice,2\n\nsweet,title,cake,\n")
+    lexicon = Lexicon.load(path)
+    assert [tuple(entry) for entry in lexicon.entries] == [
+        (2, "sour", "ingredient", "lemon juice", 2),
+        (4, "sweet", "title", "cake", 1),
+    ]
+    assert lexicon.flavours == ("sour", "sweet", "salty", "bitter", "umami")
+    assert [entry.phrase for entry in lexicon.of_source("title")] == ["cake"]
+
+
+def test_the_weight_column_may_be_absent_and_columns_in_any_order(tmp_path):
+    lexicon = Lexicon.load(write(tmp_path, "\ufeffphrase,flavour,source\nhoney,sweet,ingredient\n"))
+    assert tuple(lexicon.entries[0]) == (2, "sweet", "ingredient", "honey", 1)
+
+
+def test_the_digest_follows_what_shapes_labels(tmp_path):
+    first = Lexicon.load(write(tmp_path, "flavour,source,phrase\nsweet,title,cake\nsour,title,lime\n")).digest
+    same = Lexicon.load(write(tmp_path, "flavour,source,phrase,weight\nsweet,title,cake,1\nsour,title,lime,\n")).digest
+    other = Lexicon.load(write(tmp_path, "flavour,source,phrase\nsour,title,lime\nsweet,title,cake\n")).digest
+    assert first == same != other
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flavour,source,phrase\nspicy,title,chilli\n", "line 2: flavour is 'spicy'; allowed are sweet, salty, sour"),
+        ("flavour,source,phrase\nsweet,name,cake\n", "line 2: source is 'name'; allowed are ingredient, title"),
+        ("flavour,source,phrase\nsweet,title,cake\nsweet,title,\n", "line 3: the phrase is empty"),
+        ("flavour,source,phrase,weight\nsweet,title,cake,0\n", "line 2: weight is '0'; give a whole number from 1 up"),
+        ("taste,word\nsweet,cake\n", "has the columns taste, word; needed are flavour, source, phrase"),
+        ("", "has the columns none"),
+        ("flavour,source,phrase\n", "has no entry"),
+    ],
+)
+def test_bad_files_are_refused_with_the_place_and_what_is_allowed(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(BadInputError, match=message) as error:
+        Lexicon.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_and_a_wrong_encoding_are_refused(tmp_path):
+    with pytest.raises(BadInputError, match="is not a file"):
+        Lexicon.load(tmp_path / "none.csv")
+    with pytest.raises(BadInputError, match="is not a CSV file in UTF-8"):
+        Lexicon.load(write(tmp_path, "flavour,source,phrase\nsweet,title,pâté\n", encoding="latin-1"))
+
+
+def test_the_default_lexicon_is_sound():
+    lexicon = Lexicon.load()
+    counts = Counter((entry.flavour, entry.source) for entry in lexicon.entries)
+    assert set(counts) == {(flavour, source) for flavour in FLAVOURS for source in SOURCES}
+    assert sum(counts.values()) > 800
+    keys = Counter((entry.source, phrase_key(entry.phrase)) for entry in lexicon.entries)
+    assert [key for key, number in keys.items() if number > 1] == []
+    assert lexicon.flavours == ("bitter", "sour", "umami", "salty", "sweet")
