@@ -1,0 +1,397 @@
+"""Brushes for the pieces that lie on a plate: one function per form, each for `n` pieces at once.
+
+A brush gets a `Patch` and says in a `Relief` where the pieces end, what colour they have and how high they rise.
+The forms that lie at the bottom are in `drawing_beds`; `FORMS` there names them all.
+"""
+
+import numpy as np
+
+from dataset_builder.canvas import Array, Patch, Relief, mix, smoothstep
+
+WHITE = np.array([0.97, 0.96, 0.92], np.float32)
+CHARRED = np.array([0.16, 0.09, 0.06], np.float32)
+
+
+def even(patch: Patch, colour: Array | None = None) -> Array:
+    """Return `colour`, by default the main one, over the whole patch, `(n, h, w, 3)`."""
+    colour = patch.first if colour is None else colour
+    return np.broadcast_to(colour, (*patch.u.shape, 3))
+
+
+def second_or(patch: Patch, factor: float) -> Array:
+    """Return the second colour, or the main one times `factor` where the ingredient has one colour only."""
+    return patch.second if patch.second is not None else np.clip(patch.first * factor, 0, 1)
+
+
+def dome(radius: Array) -> Array:
+    """Return the height of a flat cushion over `radius` 0..1, highest 1."""
+    return np.clip(1 - radius * radius, 0, 1)
+
+
+def plateau(distance: Array, bevel: Array) -> Array:
+    """Return the height of a slice with a rounded edge `bevel` pixels wide, highest 1."""
+    return smoothstep(distance / bevel)
+
+
+def radius_of(patch: Patch, power: float = 2.0) -> Array:
+    """Return the distance from the middle, 1 on the outline; a higher `power` makes corners."""
+    if power == 2.0:
+        return np.sqrt(patch.u * patch.u + patch.v * patch.v)
+    u, v = np.abs(patch.u), np.abs(patch.v)
+    if power == 4.0:
+        u, v = u * u, v * v
+        return np.sqrt(np.sqrt(u * u + v * v))
+    return (u**power + v**power) ** (1 / power)
+
+
+def fillet(patch: Patch) -> Relief:
+    """A cut of fish or meat: flakes in seafood, grill marks on meat, a browned edge."""
+    taper = 1 + patch.each(0.05, 0.32) * patch.u
+    u, v = np.abs(patch.u), np.abs(patch.v * taper)
+    radius = np.sqrt(np.sqrt(u**3.2 + v**3.2)) ** 1.25
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.05
+    fibre, grain = patch.noise(5), patch.noise(12)
+    albedo = even(patch) * (1 + 0.06 * grain + 0.05 * fibre)[..., None]
+    bow = patch.u * 7 + patch.each(0, 6) + 1.6 * patch.v * patch.v + 0.3 * grain
+    if patch.group == "seafood":
+        flake = smoothstep(np.cos(bow * patch.each(1.3, 1.7)) * 2.2 - 1.25)
+        albedo = mix(albedo, second_or(patch, 1.25), flake * 0.8)
+        relief = -0.10 * flake
+    else:
+        mark = smoothstep(np.cos((patch.u * 1.5 + patch.v * 0.75 * patch.each(-1, 1)) * 5.2) * 3 - 1.7)
+        mark = mark * np.clip(0.75 + 0.4 * fibre, 0, 1) * (patch.rng.random() < 0.65)
+        albedo = mix(albedo, albedo * 0.42, mark)
+        relief = -0.08 * mark
+        if patch.second is not None:
+            fat = smoothstep(grain * 0.8 - 0.55) * 0.55 + smoothstep((v - 0.72) * 7) * 0.8
+            albedo = mix(albedo, patch.second, np.clip(fat, 0, 1))
+    seared = 0.30 * (1 - plateau(distance, patch.b * 0.4))
+    albedo = albedo * (1 - seared)[..., None]
+    height = patch.b * (0.5 * plateau(distance, patch.b * 0.55) + 0.12 * dome(radius) + relief * 0.8)
+    return Relief(distance, albedo, height + 0.35 * patch.unit * fibre, 0.30)
+
+
+def strip(patch: Patch) -> Relief:
+    """A long piece with a bend: bacon, beans, asparagus, fries, strips of pepper."""
+    v = patch.v + patch.each(-0.75, 0.75) * (patch.u * patch.u - 0.4)
+    u = np.abs(patch.u)
+    radius = np.maximum(np.abs(v), u**6)
+    distance = np.minimum((1 - np.abs(v)) * patch.b, (1 - u) * patch.a) + 0.3 * patch.unit * patch.noise(5)
+    albedo = even(patch) * (1 + 0.08 * patch.noise(12))[..., None]
+    if patch.second is not None:
+        if patch.group in ("meat", "seafood"):
+            streak = smoothstep(np.sin(v * 4.5 + patch.each(0, 6) + patch.noise(12) * 0.7) * 1.6)
+        else:
+            streak = smoothstep((np.abs(patch.u - 0.75) - 0.30) * -12)
+        albedo = mix(albedo, patch.second, 0.85 * streak)
+    height = patch.b * 0.75 * dome(np.minimum(radius, 1)) + 0.4 * patch.unit * patch.noise(5)
+    return Relief(distance, albedo, height, 0.28)
+
+
+def crescent(patch: Patch) -> Relief:
+    """A bent piece thinner at the ends: prawns with their bands, slices of apple and peach with their skin."""
+    spine = 0.62 * (1 - patch.u * patch.u * 1.55)
+    across = patch.v * 1.12 - spine + 0.42
+    girth = 0.50 * np.sqrt(np.clip(1.02 - patch.u * patch.u, 0.0, 1)) * (1 + 0.22 * patch.u)
+    distance = (girth - np.abs(across)) * patch.b * 0.9
+    along = np.clip(np.abs(across) / np.maximum(girth, 0.05), 0, 1)
+    albedo = even(patch) * (1 + 0.04 * patch.noise(12))[..., None]
+    if patch.group == "seafood":
+        band = smoothstep(np.cos(patch.u * 13 + across * 2.5) * 1.8 - 0.5)
+        albedo = mix(albedo, second_or(patch, 1.25), 0.7 * band)
+        height = patch.b * (0.55 * dome(along) - 0.05 * band)
+    else:
+        skin = smoothstep((across / np.maximum(girth, 0.05) - 0.55) * 5)
+        albedo = mix(albedo, second_or(patch, 0.75), skin)
+        height = patch.b * 0.45 * dome(along * 0.9)
+    return Relief(distance, albedo, height, 0.45)
+
+
+def disc(patch: Patch) -> Relief:
+    """A round slice: rim or skin in the second colour, seeds in fruit and vegetables, fat in meat, a yolk in an egg."""
+    radius = radius_of(patch)
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.03
+    fine = patch.noise(5)
+    albedo = even(patch) * (1 + 0.05 * fine)[..., None]
+    second = second_or(patch, 0.78)
+    seeds = np.zeros_like(radius)
+    if patch.group == "meat":
+        albedo = mix(albedo, second, smoothstep(fine - 0.7))
+    elif patch.group == "egg":
+        albedo = mix(albedo, second, smoothstep((radius - patch.each(0.52, 0.62)) * 16))
+    else:
+        albedo = mix(albedo, second, smoothstep((radius - 0.82) * 12))
+    if patch.group in ("vegetable", "fruit", "berry"):
+        angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
+        seeds = smoothstep(np.cos(angle * 8) * 3 - 1.4) * smoothstep((0.15 - np.abs(radius - 0.42)) * 14)
+        bright = np.clip(patch.first * 1.25 + 0.08, 0, 1)
+        albedo = mix(albedo, bright, np.clip(0.8 * seeds + 0.30 * smoothstep((0.62 - radius) * 5), 0, 1))
+    elif patch.group == "root":
+        core = smoothstep((0.46 - radius) * 9)
+        albedo = albedo * (1 + 0.10 * core - 0.10 * smoothstep((np.abs(radius - 0.5) - 0.05) * -30))[..., None]
+    height = patch.b * (0.30 * plateau(distance, patch.b * 0.26) + 0.05 * seeds) + 0.3 * patch.unit * fine
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.40 if patch.group in ("vegetable", "fruit") else 0.22)
+
+
+def ring(patch: Patch) -> Relief:
+    """A ring with something in its middle: stuffed olives, chilli with its seeds, doughnuts, pineapple."""
+    radius = radius_of(patch)
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.02
+    angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
+    heart = smoothstep((0.46 - radius) * 9)
+    rays = smoothstep(np.cos(angle * 7) * 2 - 1.0) * smoothstep((0.2 - np.abs(radius - 0.66)) * 12)
+    albedo = even(patch) * (1 + 0.05 * patch.noise(5) + 0.10 * rays)[..., None]
+    albedo = mix(albedo, second_or(patch, 0.5), heart)
+    height = patch.b * (0.40 * plateau(distance, patch.b * 0.35) - 0.22 * heart)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.55)
+
+
+def hoop(patch: Patch) -> Relief:
+    """A ring with a hole: onion, olives, squid, rings of pepper."""
+    radius = radius_of(patch)
+    middle, half = 0.74, 0.27
+    across = np.clip(np.abs(radius - middle) / half, 0, 1.5)
+    distance = (half - np.abs(radius - middle)) * patch.b + patch.wobble() * patch.b * 0.02
+    albedo = even(patch) * (1 + 0.05 * patch.noise(5))[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, smoothstep((radius - 0.84) * 10))
+    return Relief(distance, albedo, patch.b * 0.24 * dome(across), 0.55)
+
+
+def citrus(patch: Patch) -> Relief:
+    """A slice of citrus: rind, white pith, segments with juicy cells; some of the slices are halved."""
+    radius = radius_of(patch)
+    distance = (1 - radius) * patch.b
+    halved = patch.each(0, 1) < 0.35
+    distance = np.where(halved, np.minimum(distance, patch.v * patch.b + 0.35 * patch.b), distance)
+    angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
+    spoke = 1 - smoothstep(np.abs(np.sin(angle * 4.5)) * radius * patch.b / (1.5 * patch.unit) - 0.2)
+    flesh = smoothstep((0.82 - radius) * 14) * smoothstep((radius - 0.07) * 16) * (1 - spoke)
+    rind = smoothstep((radius - 0.90) * 22)
+    cells = 0.10 * np.sin(angle * 40) * radius + 0.06 * patch.noise(2)
+    pith = 0.72 * WHITE + 0.28 * patch.first
+    albedo = mix(even(patch, pith), patch.first * (1.02 + cells[..., None]), flesh)
+    albedo = mix(albedo, second_or(patch, 0.85), rind)
+    height = patch.b * (0.20 * plateau(distance, patch.b * 0.12) + 0.05 * flesh) + 0.4 * patch.unit * flesh * cells * 5
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.45 * flesh + 0.15)
+
+
+def cube(patch: Patch) -> Relief:
+    """A dice with a lit top and darker sides; blue veins or skin in the second colour."""
+    radius = radius_of(patch, 4.0) ** 1.3
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.05
+    fine = patch.noise(5)
+    albedo = even(patch) * (1 + 0.05 * fine)[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, 0.85 * smoothstep(patch.noise(12) * 1.4 - 0.5))
+    height = patch.b * 0.75 * plateau(distance, patch.b * 0.42) + 0.4 * patch.unit * fine
+    return Relief(distance, albedo, height, 0.14)
+
+
+def chunk(patch: Patch) -> Relief:
+    """A rough piece with facets: potato, tomato, chicken, walnut; the second colour is skin on one side."""
+    count = patch.count
+    reach = np.full(patch.u.shape, 9.0, np.float32)
+    crown = np.full(patch.u.shape, 9.0, np.float32)
+    turn = patch.each(0, 6.3)
+    for corner in range(6):
+        angle = turn + corner * np.pi / 3 + patch.each(-0.3, 0.3)
+        out = patch.u * np.cos(angle) + patch.v * np.sin(angle)
+        reach = np.minimum(reach, patch.each(0.80, 0.99) - out)
+        crown = np.minimum(crown, patch.each(0.55, 0.85) - out * patch.each(0.5, 1.0))
+    radius = radius_of(patch)
+    distance = np.minimum(reach, 1.02 - radius) * patch.b + patch.wobble() * patch.b * 0.05
+    fine = patch.noise(5)
+    albedo = even(patch) * (1 + 0.06 * fine + 0.04 * patch.noise(12))[..., None]
+    if patch.second is not None:
+        side = patch.rng.uniform(-1, 1, (count, 1, 1)).astype(np.float32)
+        albedo = mix(albedo, patch.second, 0.9 * smoothstep((patch.v + side * 0.2 - 0.42) * 6))
+    height = patch.b * (0.75 * np.clip(crown, 0, 0.72) + 0.25 * plateau(distance, patch.b * 0.3))
+    return Relief(distance, albedo, height + 0.45 * patch.unit * fine, 0.25)
+
+
+def blob(patch: Patch) -> Relief:
+    """A dollop from the spoon: soft, swirled, a little wet."""
+    radius = radius_of(patch)
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.09
+    angle = np.arctan2(patch.v, patch.u)
+    swirl = np.sin(radius * patch.each(7, 10) + angle + patch.each(0, 6))
+    albedo = even(patch) * (1 + 0.04 * patch.noise(12))[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, 0.6 * smoothstep(0.7 * patch.noise(12) + 0.4 * swirl - 0.35))
+    height = patch.b * (0.40 * plateau(distance, patch.b * 0.6) + 0.055 * swirl) + 0.4 * patch.unit * patch.noise(5)
+    return Relief(distance, albedo, height, 0.35)
+
+
+def _ball(patch: Patch) -> Relief:
+    """A ball: berries of one skin or of many cells, peas and beans, tomatoes, meatballs."""
+    radius = radius_of(patch)
+    rough = patch.group in ("meat", "bakery") or (patch.group == "legume" and patch.length_in_units > 26)
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * (0.06 if rough else 0.02)
+    fine = patch.noise(5)
+    albedo = even(patch) * (1 + (0.14 if rough else 0.04) * fine)[..., None]
+    height = patch.b * 0.62 * dome(np.minimum(radius, 1))
+    off = patch.each(0.15, 0.4)
+    eye = smoothstep((0.30 - np.hypot(patch.u - off, patch.v)) * 8)
+    albedo = mix(albedo, second_or(patch, 1.3), (0.75 if not rough else 0.35) * eye)
+    if patch.group == "berry" and patch.rng.random() < 0.5:
+        cells = np.cos(patch.u * 8) * np.cos(patch.v * 8)
+        height = height + patch.b * 0.08 * cells
+    if rough:
+        height = height + 0.9 * patch.unit * fine
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.15 if rough else 0.75)
+
+
+def tube(patch: Patch) -> Relief:
+    """Penne, rigatoni, sausages: ridged cylinders; pasta is hollow at one end."""
+    slant = patch.u + 0.22 * patch.v
+    across = np.abs(patch.v + patch.each(-0.25, 0.25) * patch.u * patch.u)
+    pasta = patch.group == "pasta"
+    ends = (1 - np.abs(slant)) * patch.a if pasta else (1 - radius_of(patch, 4.0)) * patch.b
+    distance = np.minimum((1 - across) * patch.b, ends)
+    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    height = patch.b * 0.85 * np.sqrt(np.clip(1 - across * across, 0.02, 1))
+    if pasta:
+        height = height + 0.5 * patch.unit * np.cos(across * 11)
+        inside = smoothstep((np.hypot((slant - 0.86) * patch.a / patch.b * 1.4, patch.v) - 0.62) * -7)
+        albedo = albedo * (1 - 0.55 * inside)[..., None]
+    else:
+        albedo = mix(albedo, second_or(patch, 0.6), 0.7 * smoothstep(np.cos(slant * 9) * 3 - 2.0))
+    return Relief(distance, albedo, height, 0.35)
+
+
+def leaf(patch: Patch) -> Relief:
+    """A leaf with a rib and side veins; the second colour shows in rib and heart."""
+    half = np.clip(1 - np.abs(patch.u) ** 2.2, 0, 1) * (1 - 0.28 * patch.u)
+    ruffle = 1 + 0.10 * np.sin(patch.u * patch.each(9, 16) + patch.each(0, 6))
+    v = patch.v + 0.16 * np.sin(patch.u * 2.2 + patch.each(0, 6))
+    inside = half * ruffle - np.abs(v)
+    distance = inside * patch.b * 0.85
+    rib = 1 - smoothstep(np.abs(v) * patch.b / (1.5 * patch.unit))
+    vein = smoothstep(np.cos((np.abs(v) * 0.9 - patch.u) * 13) * 3 - 2.1)
+    albedo = even(patch) * (1 + 0.10 * patch.noise(12) + 0.06 * patch.u)[..., None]
+    albedo = mix(albedo, second_or(patch, 1.45), np.clip(0.75 * rib + 0.28 * vein, 0, 1))
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, 0.75 * smoothstep((0.22 - np.abs(v) + 0.15 * patch.u) * 5))
+    curl = patch.b * 0.30 * np.sin(np.abs(v) * 2.6 + 0.4) + patch.b * 0.12 * patch.noise(12)
+    height = curl * smoothstep(distance / (3 * patch.unit) + 0.4) - patch.unit * (0.7 * rib + 0.5 * vein)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.22)
+
+
+def fleck(patch: Patch) -> Relief:
+    """A chopped herb or crumb: a small leaf-like chip."""
+    radius = radius_of(patch)
+    distance = (1 - radius - 0.25 * np.abs(patch.u * patch.v)) * patch.b + patch.noise(5) * patch.unit * 0.5
+    albedo = even(patch) * (1 + 0.10 * patch.noise(5))[..., None]
+    rib = 1 - smoothstep(np.abs(patch.v) * patch.b / (1.2 * patch.unit))
+    albedo = mix(albedo, second_or(patch, 1.25), 0.5 * rib)
+    return Relief(distance, np.clip(albedo, 0, 1), patch.b * 0.45 * dome(np.minimum(radius, 1)), 0.15)
+
+
+def shave(patch: Patch) -> Relief:
+    """A thin curled flake: parmesan, chocolate, almond, coconut, ginger."""
+    bend = patch.v + 0.35 * patch.u * patch.u - 0.15
+    radius = np.sqrt(np.abs(patch.u) ** 3 + np.abs(bend) ** 3 + 1e-6) ** 0.8
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.10
+    albedo = even(patch) * (1 + 0.06 * patch.noise(12))[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, smoothstep((0.22 * patch.b - distance) / (0.12 * patch.b)))
+    height = patch.b * (0.28 * np.sin(bend * 2.4) + 0.22 * plateau(distance, patch.b * 0.18))
+    return Relief(distance, albedo, height, 0.20)
+
+
+def floret(patch: Patch) -> Relief:
+    """Broccoli and cauliflower: a knobbly crown of round heads on a pale stem."""
+    reach = np.full(patch.u.shape, -9.0, np.float32)
+    for head in range(6):
+        angle = patch.each(-0.25, 0.25) + head * np.pi / 3.2 - 2.2
+        away = 0.52 if head else 0.0
+        radius = np.hypot(patch.u - away * np.cos(angle), patch.v - away * np.sin(angle))
+        reach = np.maximum(reach, patch.each(0.36, 0.46) - radius)
+    stem = np.minimum(0.20 + 0.10 * patch.u - np.abs(patch.v), np.minimum(patch.u - 0.1, 0.98 - patch.u))
+    crown = reach > stem
+    fine = patch.noise(2) + 0.8 * patch.noise(5)
+    distance = np.maximum(reach, stem) * patch.b + np.where(crown, 0.5 * patch.unit * fine, 0)
+    albedo = even(patch) * (1 + 0.14 * fine)[..., None]
+    albedo = mix(albedo, second_or(patch, 1.35), np.where(crown, 0, 0.85))
+    height = patch.b * np.where(crown, 0.9 * np.clip(reach * 1.6, 0, 0.6), 0.25) + 1.0 * patch.unit * fine * crown
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.08)
+
+
+def mushroom(patch: Patch) -> Relief:
+    """A mushroom cut lengthwise: arched cap, stem, dark gills between them."""
+    u = patch.u + 0.25
+    cap = np.minimum(0.72 - np.hypot(u * 0.95, patch.v * 0.74), u * -1 + 0.32)
+    stem = np.minimum(0.27 + 0.08 * patch.u - np.abs(patch.v), np.minimum(u, 1.12 - u))
+    reach = np.maximum(cap, stem)
+    distance = reach * patch.b
+    gills = smoothstep((0.13 - np.abs(u - 0.22)) * 12) * smoothstep((0.62 - np.abs(patch.v)) * 8) * (cap > -0.1)
+    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    albedo = mix(albedo, second_or(patch, 0.55), np.clip(0.85 * gills + smoothstep((0.10 - cap) * 9) * (u < 0.1), 0, 1))
+    height = patch.b * (0.45 * smoothstep(reach * 3.2) - 0.05 * gills)
+    return Relief(distance, albedo, height, 0.25)
+
+
+def yolk(patch: Patch) -> Relief:
+    """An egg: a shiny yolk in the main colour, round it the white, smooth or fried with a wavy edge."""
+    radius = radius_of(patch)
+    fried = patch.rng.random() < 0.5
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * (0.10 if fried else 0.015)
+    middle = np.hypot(patch.u - 0.06, patch.v * patch.b / patch.a)
+    size = patch.each(0.50, 0.56)
+    inner = smoothstep((size - middle) * patch.a / (1.6 * patch.unit))
+    albedo = mix(even(patch, patch.second if patch.second is not None else WHITE), patch.first, inner)
+    if fried:
+        crisp = smoothstep((0.16 * patch.b - distance) / (0.12 * patch.b)) * (
+            0.5 + 0.5 * np.clip(patch.noise(12), -1, 1)
+        )
+        albedo = mix(albedo, np.array([0.72, 0.48, 0.22], np.float32), 0.55 * crisp)
+    height = patch.b * (0.16 * plateau(distance, patch.b * 0.30) + 0.30 * dome(np.minimum(middle / size, 1)))
+    return Relief(distance, albedo, height, 0.25 + 0.5 * inner)
+
+
+def shellfish(patch: Patch) -> Relief:
+    """An open shell, dark outside and ridged, with its meat in the second colour."""
+    drop = np.hypot(patch.u, patch.v * (1 + 0.35 * patch.u))
+    distance = (1 - drop) * patch.b
+    inner = smoothstep((0.80 - drop) * 14)
+    meat = smoothstep((0.56 - np.hypot(patch.u + 0.08, patch.v * 1.25) + 0.05 * patch.noise(12)) * 12)
+    ridges = np.cos(drop * 34)
+    albedo = even(patch) * (1 + 0.12 * ridges)[..., None]
+    albedo = mix(albedo, 0.55 * WHITE + 0.45 * np.clip(patch.first * 1.3, 0, 1), inner)
+    albedo = mix(albedo, second_or(patch, 1.6), meat)
+    height = patch.b * (0.5 * dome(drop) - 0.45 * inner * dome(drop) + 0.34 * meat) + 0.2 * patch.unit * ridges
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.35)
+
+
+def scoop(patch: Patch) -> Relief:
+    """A ball from the scoop: ice cream, mash; a torn skirt and streaks of the spoon."""
+    radius = radius_of(patch)
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.06
+    rough = patch.noise(5) + 0.7 * patch.noise(12)
+    streak = np.sin(patch.v * 12 + 1.5 * patch.noise(30) + patch.u)
+    albedo = even(patch) * (1 + 0.03 * rough)[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, 0.8 * smoothstep(patch.noise(12) * 1.3 - 0.7))
+    ball = dome(np.minimum(radius / 0.86, 1))
+    skirt = smoothstep((radius - 0.76) * 8)
+    height = patch.b * (0.65 * ball + 0.12 * plateau(distance, patch.b * 0.2)) + patch.unit * (
+        (0.5 + 0.9 * skirt) * rough + 0.8 * streak * (1 - skirt)
+    )
+    return Relief(distance, albedo, height, 0.18)
+
+
+def dumpling(patch: Patch) -> Relief:
+    """A parcel: a pleated half-moon of dough, or a ball such as a berry, a pea, a meatball."""
+    if patch.group != "pasta":
+        return _ball(patch)
+    belly = patch.v + 0.35
+    radius = np.hypot(patch.u, belly * 0.74)
+    distance = np.minimum((1 - radius) * patch.b, (belly + 0.12 * np.cos(patch.u * 20) + 0.42) * patch.b * 0.8)
+    seam = smoothstep((radius - 0.70) * 7)
+    pleats = np.cos(np.arctan2(belly + 0.15, patch.u) * 15)
+    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    toast = smoothstep(patch.noise(12) * 0.7 + 0.4 - radius) * 0.6
+    albedo = mix(albedo, second_or(patch, 0.68), toast)
+    height = patch.b * (0.55 * dome(np.minimum(radius * 1.05, 1)) + 0.10 * plateau(distance, patch.b * 0.12))
+    return Relief(distance, albedo, height + 0.9 * patch.unit * pleats * seam, 0.40)

@@ -1,0 +1,128 @@
+"""Brushes for what lies at the bottom: pools, grain, noodles, bread and rounds of dough; and `FORMS`, all brushes."""
+
+import numpy as np
+
+from dataset_builder import drawing
+from dataset_builder.canvas import Brush, Patch, Relief, grain_tile, mix, smoothstep, strand_tile
+from dataset_builder.drawing import CHARRED, dome, even, plateau, radius_of, second_or
+
+
+def _puddle(patch: Patch, wobble: float) -> tuple[np.ndarray, np.ndarray]:
+    radius = radius_of(patch)
+    return radius, (1 - radius + wobble * patch.noise(70)) * patch.b
+
+
+def pool(patch: Patch) -> Relief:
+    """A sauce, mash or cream that was poured: smooth, wet, thick at its edge, swirled by the spoon."""
+    radius, distance = _puddle(patch, 0.05)
+    swirl = np.sin(radius * 11 + 2.2 * np.arctan2(patch.v, patch.u) + patch.noise(70))
+    albedo = even(patch) * (1 + 0.05 * patch.noise(30) + 0.03 * swirl)[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, 0.7 * smoothstep(patch.noise(30) + 0.4 * swirl - 0.6))
+    height = patch.unit * (6 * plateau(distance, 10 * patch.unit) + 1.1 * swirl + 0.8 * patch.noise(30))
+    return Relief(distance, albedo, height, 0.55)
+
+
+def soup(patch: Patch) -> Relief:
+    """A liquid that fills the vessel: a level surface with gentle waves and eyes of oil."""
+    radius = radius_of(patch)
+    distance = (1 - radius) * patch.b
+    eyes = smoothstep((patch.noise(12) - 1.5) * 4) * smoothstep((0.97 - radius) * 8)
+    wave = patch.noise(30)
+    albedo = even(patch) * (1 + 0.05 * wave + 0.04 * patch.noise(5))[..., None]
+    albedo = mix(albedo, np.clip(patch.first * 1.35 + 0.05, 0, 1), 0.6 * eyes)
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second, 0.6 * smoothstep(patch.noise(30) + 0.5 * patch.noise(12) - 0.9))
+    rim = smoothstep((radius - 0.93) * 14)
+    albedo = albedo * (1 - 0.18 * rim)[..., None]
+    height = patch.unit * (1.6 * wave + 0.7 * eyes + 2.5 * rim)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.7)
+
+
+def melt(patch: Patch) -> Relief:
+    """A cheese or sauce over something else: islands that ran together, browned in spots."""
+    radius = radius_of(patch)
+    cloud = patch.noise(30) + 0.45 * patch.noise(12)
+    distance = np.minimum((1 - radius) * patch.b, (cloud + 0.25) * 9 * patch.unit)
+    albedo = even(patch) * (1 + 0.04 * patch.noise(12))[..., None]
+    if patch.group == "cheese":
+        toasted = smoothstep(patch.noise(12) * 0.9 - 0.8)
+        albedo = mix(albedo, np.array([0.70, 0.42, 0.16], np.float32), 0.6 * toasted)
+    height = patch.unit * (4.0 * plateau(distance, 6 * patch.unit) + 0.7 * patch.noise(12))
+    return Relief(distance, albedo, height, 0.5)
+
+
+def grain(patch: Patch) -> Relief:
+    """A mound of grains: slender as rice where the ingredient is pale, round and crumbly otherwise."""
+    radius, distance = _puddle(patch, 0.06)
+    pale = float(patch.first.min()) > 0.72
+    tile = patch.crop(grain_tile(patch.side, pale))
+    albedo = even(patch) * (0.62 + 0.46 * tile)[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second * (0.6 + 0.45 * tile[..., None]), smoothstep(patch.noise(5) * 1.5 - 1.2))
+    distance = distance + (tile - 0.5) * 5 * patch.unit
+    height = patch.unit * (16 * dome(np.minimum(radius, 1)) + 3.2 * tile)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.10)
+
+
+def strand(patch: Patch) -> Relief:
+    """A nest of noodles."""
+    radius, distance = _puddle(patch, 0.05)
+    tile = patch.crop(strand_tile(patch.side))
+    albedo = even(patch) * (0.50 + 0.62 * tile)[..., None]
+    if patch.second is not None:
+        albedo = mix(albedo, patch.second * (0.5 + 0.6 * tile[..., None]), smoothstep(patch.noise(12) - 0.8))
+    distance = distance + (tile - 0.45) * 9 * patch.unit
+    height = patch.unit * (18 * dome(np.minimum(radius, 1)) + 5.0 * tile)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.30)
+
+
+def slab(patch: Patch) -> Relief:
+    """A slice of bread or cake: crust all round, an open crumb with pores."""
+    radius = radius_of(patch, 4.0) ** 1.25
+    distance = (1 - radius) * patch.b + patch.noise(70) * patch.b * 0.03
+    crust = 1 - smoothstep((distance / patch.unit - 4) / 5)
+    pores = smoothstep((patch.noise(5) + 0.5 * patch.noise(12) - 1.2) * 2)
+    toast = 0.10 * patch.noise(30)
+    albedo = even(patch) * (1 + toast + 0.04 * patch.noise(2))[..., None]
+    albedo = mix(albedo, albedo * 0.72, 0.8 * pores)
+    albedo = mix(albedo, second_or(patch, 0.55), 0.9 * crust)
+    height = patch.unit * (9 * plateau(distance, 9 * patch.unit) - 2.2 * pores + 0.6 * patch.noise(5))
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.05)
+
+
+def round_base(patch: Patch) -> Relief:
+    """A round of dough: pizza, tart, pancake, tortilla; a raised, browned rim and a paler middle."""
+    radius = radius_of(patch)
+    distance = (1 - radius) * patch.b + patch.noise(70) * patch.b * 0.018
+    rim = smoothstep((radius - 0.80) * 12) * (1 - 0.35 * smoothstep((radius - 0.95) * 14))
+    blister = smoothstep(patch.noise(12) * 1.2 - 1.0)
+    albedo = even(patch) * (1.03 + 0.06 * patch.noise(30) + 0.04 * patch.noise(5))[..., None]
+    albedo = mix(albedo, second_or(patch, 0.74), 0.65 * rim + 0.25 * smoothstep(patch.noise(30) - 0.5))
+    albedo = mix(albedo, 0.5 * (albedo + CHARRED), 0.5 * blister * rim)
+    height = patch.unit * (6 * plateau(distance, 7 * patch.unit) + 6.5 * rim + 1.0 * patch.noise(12) * (0.4 + rim))
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.10)
+
+
+def drizzle(patch: Patch) -> Relief:
+    """A sauce from the spoon: one wavering line across the patch, thick where the hand was slow."""
+    phase, waves = patch.each(0, 6), patch.each(5.5, 8.5)
+    line = 0.62 * np.sin(patch.u * waves + phase) * (1 - 0.4 * patch.u * patch.u)
+    slope = 0.62 * waves * np.cos(patch.u * waves + phase) * patch.b / patch.a
+    thick = 4.6 * patch.unit * (1 + 0.25 * patch.noise(30))
+    off = np.abs(patch.v - line) * patch.b / np.sqrt(1 + slope * slope)
+    distance = np.minimum(thick - off, (1 - np.abs(patch.u)) * patch.a)
+    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    height = 0.75 * thick * dome(np.minimum(off / thick, 1))
+    return Relief(distance, albedo, height, 0.8)
+
+
+BED_BRUSHES: dict[str, Brush] = {"pool": pool, "grain": grain, "strand": strand, "slab": slab, "round": round_base}
+PIECE_BRUSHES: dict[str, Brush] = {
+    name: getattr(drawing, name)
+    for name in (
+        "fillet", "strip", "crescent", "disc", "ring", "hoop", "citrus", "cube", "chunk", "blob", "tube", "leaf",
+        "fleck", "shave", "floret", "mushroom", "yolk", "shellfish", "scoop", "dumpling",
+    )
+}  # fmt: skip
+FORMS: dict[str, Brush] = {**BED_BRUSHES, **PIECE_BRUSHES, "drizzle": drizzle}
