@@ -1,0 +1,67 @@
+"""A small synthetic table in which title and picture each tell half of the flavour."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from dataset_builder.columns import FLAVOURS, SPLITS, table_features
+
+INGREDIENTS = ("tomato", "cucumber", "lemon", "kale", "mushroom")
+WORDS = ("cake", "chips", "pickle", "coffee", "broth")
+COLOURS = ((230, 90, 120), (220, 200, 90), (120, 220, 90), (70, 50, 40), (150, 100, 60))
+ROWS = {"train": 60, "validation": 30, "test": 30}
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def make_row(split: str, index: int, size: int = 32) -> dict:
+    generator = np.random.default_rng([SPLITS.index(split), index])
+    flavour = index % len(FLAVOURS)
+    # Every second title and every third picture is silent about the flavour.
+    word = WORDS[flavour] if index % 2 else "dish"
+    colour = COLOURS[flavour] if index % 3 else (128, 128, 128)
+    pixels = np.clip(np.array(colour) + generator.integers(-25, 25, (size, size, 3)), 0, 255).astype(np.uint8)
+    dish = f"{split}-{index:03d}"
+    return {
+        "id": f"{dish}-00-00",
+        "dish_id": dish,
+        "image": {"bytes": png(pixels), "path": None},
+        "title": f"{word} number {split} {index}",
+        "ingredients": [INGREDIENTS[flavour]],
+        "instructions": "",
+        "captions": [f"a {INGREDIENTS[flavour]}"],
+        "flavour": flavour,
+        "flavours": sorted({flavour, (flavour + 1) % 5}) if index % 4 == 0 else [flavour],
+        "taste": [0.6 if i == flavour else 0.1 for i in range(5)],
+        "label_source": "agree",
+        "label_votes": {method: {name: [] for name in FLAVOURS} for method in ("ingredients", "title")},
+        "mask": {"bytes": png(np.full((size, size), flavour + 1, np.uint8)), "path": None},
+        "ingredient_labels": [flavour + 1],
+        "generation": None,
+    }
+
+
+def write_dataset(folder: Path, rows: dict[str, list[dict]]) -> Path:
+    (folder / "data").mkdir(parents=True)
+    for split, members in rows.items():
+        table = Dataset.from_list(members, features=table_features(INGREDIENTS))
+        table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_rows() -> dict[str, list[dict]]:
+    return {split: [make_row(split, index) for index in range(number)] for split, number in ROWS.items()}
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory, small_rows) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("small") / "flavour-sd", small_rows)

@@ -1,0 +1,286 @@
+"""What a run is made of: argument dataclasses, recipe files, and overrides from the command line."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import transformers
+import yaml
+from transformers import HfArgumentParser
+
+from dataset_builder.columns import DISH_ID, IMAGE, TITLE
+from dataset_builder.errors import BadInputError
+from trainer_scripts.devices import bf16_gains
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "default"
+DEFAULT_DATASET = "outputs/flavour-sd"
+
+
+def _option(default: Any, help: str) -> Any:
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+def _as_mapping(name: str, value: Any) -> dict[str, Any]:
+    """Return a mapping given as a mapping (YAML) or as JSON (command line)."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise BadInputError(
+                f"--{name} {value!r} is no JSON object: {error}; write it as '{{\"key\": value}}'"
+            ) from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInputError(f"{name} must be a mapping, not {value!r}")
+    return value
+
+
+@dataclass
+class ModelArguments:
+    """Which model is built, and what of it is trained."""
+
+    model_name_or_path: str | None = _option(None, "Checkpoint folder or Hub id to go on from; all of it is loaded.")
+    model_revision: str | None = _option(None, "Revision of Hub weights.")
+    modality: Literal["fusion", "text", "image"] = _option("fusion", "Which inputs the model has.")
+    text_encoder: str | None = _option(
+        None, "Pretrained text encoder (folder or Hub id); none: text_config from scratch."
+    )
+    image_encoder: str | None = _option(None, "Pretrained image encoder (folder or Hub id); none: vision_config.")
+    text_config: dict | str | None = _option({}, "Configuration of the text encoder (with model_type), from scratch.")
+    vision_config: dict | str | None = _option(
+        {}, "Configuration of the image encoder (with model_type), from scratch."
+    )
+    config: dict | str | None = _option({}, "Further fields of the model's configuration (head, dropout, fusion).")
+    tokenizer: Literal["wordpiece", "words"] | None = _option(
+        None, "Tokenizer trained on the training split; none: that of text_encoder."
+    )
+    vocabulary_size: int = _option(4000, "Largest vocabulary of a trained tokenizer.")
+    max_length: int = _option(40, "Longest text in tokens.")
+    image_size: int | None = _option(None, "Picture size in pixels; none: that of the image encoder.")
+    init_image_encoder: str | None = _option(None, "Checkpoint whose image encoder this model starts from.")
+    freeze_text_encoder: bool = _option(
+        False, "Keep the text encoder as it is, dropout and BatchNorm in evaluation mode."
+    )
+    freeze_image_encoder: bool = _option(
+        False, "Keep the image encoder as it is, dropout and BatchNorm in evaluation mode."
+    )
+    train_last_layers: int | None = _option(None, "Of a frozen image encoder, how many of the last blocks are trained.")
+    max_mb: float | None = _option(None, "Refuse, before training, a model larger than this on disk.")
+
+    def __post_init__(self):
+        for name in ("text_config", "vision_config", "config"):
+            setattr(self, name, _as_mapping(name, getattr(self, name)))
+
+
+@dataclass
+class DataArguments:
+    """Which rows are read, which columns are used, and how pictures are varied."""
+
+    dataset: str = _option(DEFAULT_DATASET, "Folder or Hub id.")
+    dataset_revision: str | None = _option(None, "Revision of a Hub data set.")
+    train_split: str = _option("train", "Split that is trained on.")
+    selection_split: str = _option("validation", "Split that chooses the checkpoint; never the test split.")
+    test_split: str = _option("test", "Split kept for scoring; training only checks that nothing of it leaks.")
+    selection_share: float = _option(0.1, "Share of groups taken from training where the selection split is absent.")
+    streaming: bool = _option(False, "Read rows while training instead of first; needs max_steps.")
+    columns: dict | str | None = _option({}, "Column mapping, ours to theirs: {title: name, flavour: label}.")
+    text_column: str = _option(TITLE, "Column the model reads.")
+    image_column: str = _option(IMAGE, "Column the model sees.")
+    label_column: str | None = _option(None, "Column that is learned; none: that of the task.")
+    group_column: str | None = _option(DISH_ID, "Column whose equal values never cross splits.")
+    target_column: str | None = _option(None, "Column of soft targets that sum to 1, such as taste.")
+    target_share: float = _option(0.5, "Weight of the soft target; the rest is on the label.")
+    weight_column: str | None = _option(None, "Column of sample weights.")
+    shared_rows: Literal["refuse", "drop"] = _option(
+        "refuse", "Training rows whose picture, text or group is on another side: refuse, or drop and count them."
+    )
+    max_train_samples: int | None = _option(None, "Train on the first so many rows only.")
+    crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
+    flip: bool = _option(False, "Mirror half of the training pictures.")
+    color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
+    mixup_alpha: float = _option(0.0, "Beta parameter of mixup, for image-only models; 0: none.")
+
+    def __post_init__(self):
+        self.columns = _as_mapping("columns", self.columns)
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """The Trainer's own arguments, and what this trainer adds."""
+
+    task: str | None = _option(None, "classification, multilabel, ...; none: told from the label column.")
+    precision: Literal["auto", "fp32", "bf16"] = _option("auto", "auto: bf16 where the device gains from it.")
+    text_learning_rate: float | None = _option(None, "Learning rate of the text encoder; none: learning_rate.")
+    image_learning_rate: float | None = _option(None, "Learning rate of the image encoder; none: learning_rate.")
+    early_stopping_patience: int | None = _option(None, "Stop after so many evaluations without a better one.")
+    class_weights: bool = _option(False, "Weight classes by inverse frequency.")
+    balanced_sampling: bool = _option(False, "Draw training rows so that classes come equally often.")
+    prior_bias: bool = _option(True, "Start the output bias at the log-odds of the training split.")
+    ema_decay: float | None = _option(None, "Average the weights over steps with this decay and evaluate the average.")
+    seeds: int = _option(1, "Train so many times, with seed, seed + 1, ..., and report the spread.")
+    overwrite: bool = _option(False, "Train again in a folder that holds a finished run.")
+
+    def __post_init__(self):
+        if self.bf16:
+            self.precision = "bf16"
+        self.bf16 = self.precision == "bf16" or (
+            self.precision == "auto" and not self.fp16 and bf16_gains(self.use_cpu)
+        )
+        super().__post_init__()
+
+
+ARGUMENT_CLASSES = (ModelArguments, DataArguments, TrainingArguments)
+
+
+@dataclass
+class Recipe:
+    """One run: its name and its three groups of arguments."""
+
+    name: str
+    model: ModelArguments
+    data: DataArguments
+    training: TrainingArguments
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return every setting of ours, and of the Trainer's those that differ from its defaults."""
+        stock = {f.name: f.default for f in dataclasses.fields(transformers.TrainingArguments)}
+        settings: dict[str, Any] = {}
+        for part in (self.model, self.data, self.training):
+            for item in dataclasses.fields(part):
+                value = getattr(part, item.name)
+                if not item.init or (item.name in stock and _plain(value) == _plain(stock[item.name])):
+                    continue
+                if item.name not in _DERIVED:
+                    settings[item.name] = _plain(value)
+        return settings
+
+    def as_yaml(self) -> str:
+        """Return the recipe as a file that `train.py` reads back."""
+        return yaml.safe_dump(self.as_mapping(), sort_keys=False, allow_unicode=True)
+
+
+# The Trainer fills these in by itself on each machine; `precision` stands for `bf16`.
+_DERIVED = {
+    "bf16",
+    "accelerator_config",
+    "fsdp_config",
+    "logging_nan_inf_filter",
+    "local_rank",
+    "ddp_timeout",
+    "hub_token",
+}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as YAML and JSON hold it."""
+    if isinstance(value, transformers.utils.ExplicitEnum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+class _Parser(HfArgumentParser):
+    """The parser of all argument classes; wrong values raise instead of printing the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInputError(f"{message}; `--help` lists all arguments")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe given as a path, or by the name of one that comes with the package."""
+    for path in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    close = difflib.get_close_matches(Path(name).stem, recipe_names(), n=3, cutoff=0.4) or recipe_names()
+    raise BadInputError(f"there is no recipe {name!r}; give a YAML file or one of {', '.join(close)}")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Return the settings of a recipe file; `base` names a recipe beside it whose settings it starts from."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise BadInputError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(settings, dict):
+        raise BadInputError(f"{path} must hold `name: value` lines")
+    base = settings.pop("base", None)
+    return {**(read_recipe(path.parent / f"{base}.yaml") if base else {}), **settings}
+
+
+def _argument_names() -> list[str]:
+    return [item.name for part in ARGUMENT_CLASSES for item in dataclasses.fields(part) if item.init]
+
+
+def _refuse_unknown(names: Sequence[str], where: str) -> None:
+    known = _argument_names()
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "`train.py --help` lists all arguments"
+            raise BadInputError(f"unknown argument {name!r} in {where}; {hint}")
+
+
+def parse_recipe(arguments: Sequence[str]) -> Recipe:
+    """Return the run that a command line describes: `[RECIPE] [--argument value ...]`.
+
+    Raises:
+        BadInputError: an unknown recipe or argument (close matches are named), or a value of the wrong type.
+    """
+    given = list(arguments)
+    name = given.pop(0) if given and not given[0].startswith("--") else DEFAULT_RECIPE
+    parser = _Parser(
+        ARGUMENT_CLASSES,
+        prog="train.py [RECIPE]",
+        allow_abbrev=False,
+        description="Recipes: " + ", ".join(recipe_names()),
+    )
+    if {"-h", "--help"} & {name, *given}:
+        parser.print_help()
+        raise SystemExit(0)
+    path = recipe_path(name)
+    settings = read_recipe(path)
+    _refuse_unknown(list(settings), str(path))
+    settings.setdefault("output_dir", f"outputs/{path.stem}")
+    parser.set_defaults(**_defaults(parser, settings))
+    try:
+        *parts, rest = parser.parse_args_into_dataclasses(
+            given, return_remaining_strings=True, look_for_args_file=False
+        )
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+    unknown = [word.removeprefix("--").split("=")[0].replace("-", "_") for word in rest if word.startswith("--")]
+    _refuse_unknown(unknown, "the command line")
+    if rest:
+        raise BadInputError(f"do not know what {rest[0]!r} means; give one recipe first, then `--argument value`")
+    return Recipe(path.stem, *parts)
+
+
+def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return recipe values as the parser converts them: scalars as words, so that types are checked the same way."""
+    choices = {action.dest: action for action in parser._actions}
+    checked = {}
+    for name, value in settings.items():
+        action = choices[name]
+        if value is None or isinstance(value, dict | list | bool):
+            checked[name] = value
+            continue
+        checked[name] = parser._get_value(action, str(value))
+        if action.choices and checked[name] not in action.choices:
+            raise BadInputError(f"{name}: {value!r} is none of {', '.join(map(str, action.choices))}")
+    return checked

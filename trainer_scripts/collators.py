@@ -1,0 +1,124 @@
+"""Rows to samples to batches: tokens, picture variation, padding, normalisation, mixup."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+from transformers import PreTrainedTokenizerBase
+
+from trainer_scripts.data import Table
+from trainer_scripts.pictures import Pictures, Prepare, normalise
+
+
+class Samples(Dataset):
+    """Map-style samples of one table: tokens, uint8 picture, label, soft target and weight by row number.
+
+    A training picture is varied by random numbers that follow from seed, epoch and row alone, so that a resumed run,
+    another number of workers or of processes sees the same pictures.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        tokenizer: PreTrainedTokenizerBase | None,
+        max_length: int,
+        prepare: Prepare | None,
+        augment: v2.Transform | None = None,
+        seed: int = 0,
+    ):
+        self.table = table
+        self.epoch = 0
+        self._augment = augment
+        self._seed = seed
+        self.tokens: list[list[int]] | None = None
+        if table.texts is not None and tokenizer is not None:
+            self.tokens = tokenizer(table.texts, truncation=True, max_length=max_length)["input_ids"]
+        self.pictures = Pictures(table, prepare) if prepare is not None and table.image_column is not None else None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample: dict[str, Any] = {"labels": self.table.labels[index]}
+        draw = sample_seed(self._seed, self.epoch, index)
+        if self.tokens is not None:
+            sample["input_ids"] = self.tokens[index]
+        if self.pictures is not None:
+            picture = self.pictures[index]
+            sample["picture"] = picture if self._augment is None else varied(picture, self._augment, draw)
+        if self.table.targets is not None:
+            sample["targets"] = self.table.targets[index]
+        if self.table.weights is not None:
+            sample["weights"] = self.table.weights[index]
+        return {**sample, "draw": draw}
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """Return the random seed of one row in one epoch."""
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def varied(picture: torch.Tensor, augment: v2.Transform, seed: int) -> torch.Tensor:
+    """Return the picture varied under `seed`, leaving the state of torch's own random numbers untouched."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        return augment(picture)
+    finally:
+        torch.set_rng_state(state)
+
+
+@dataclass
+class ClassificationCollator:
+    """Batches for classification and multi-label models.
+
+    Attributes:
+        pad_token_id: what short texts are filled up with.
+        mean: channel means of the image processor.
+        std: channel standard deviations of the image processor.
+        mixup: Beta parameter of mixup, 0 for none; only for models that see pictures alone.
+        classes: number of labels, for the one-hot targets of mixup.
+    """
+
+    pad_token_id: int = 0
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+    mixup: float = 0.0
+    classes: int = 0
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch that the model's `forward` takes, with `targets` and `weights` where there are any."""
+        batch: dict[str, torch.Tensor] = {}
+        if "input_ids" in samples[0]:
+            batch.update(self._padded([sample["input_ids"] for sample in samples]))
+        if "picture" in samples[0]:
+            batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
+        batch["labels"] = torch.stack([torch.as_tensor(sample["labels"]) for sample in samples])
+        for name in ("targets", "weights"):
+            if name in samples[0]:
+                batch[name] = torch.stack([torch.as_tensor(sample[name]) for sample in samples])
+        return self._mixed(batch, samples[0]["draw"]) if self.mixup > 0 else batch
+
+    def _padded(self, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        longest = max(len(sequence) for sequence in sequences)
+        input_ids = torch.full((len(sequences), longest), self.pad_token_id)
+        mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+        for row, sequence in enumerate(sequences):
+            input_ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = 1
+        return {"input_ids": input_ids, "attention_mask": mask}
+
+    def _mixed(self, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+        """Mix each picture and target with its neighbour's (Zhang et al. 2018)."""
+        if "targets" not in batch:
+            labels = batch["labels"]
+            one_hot = torch.nn.functional.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels
+            batch["targets"] = one_hot
+        share = float(np.random.default_rng(seed).beta(self.mixup, self.mixup))
+        for name in ("pixel_values", "targets"):
+            batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
+        return batch

@@ -1,0 +1,272 @@
+"""Rows for training and scoring: read from a folder or a Hub, checked before any step, told apart by column."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, load_dataset
+
+from dataset_builder.columns import ID
+from dataset_builder.errors import BadInputError
+from trainer_scripts.arguments import DEFAULT_DATASET, DataArguments
+from trainer_scripts.split_guard import Keys, row_keys
+
+MULTILABEL = "multilabel"
+CLASSIFICATION = "classification"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns in use; None: the model does not need it."""
+
+    label: str
+    text: str | None
+    image: str | None
+    group: str | None
+    target: str | None = None
+    weight: str | None = None
+
+    def needed(self) -> list[str]:
+        """Return the names of all columns in use."""
+        names = (self.label, self.text, self.image, self.group, self.target, self.weight)
+        return list(dict.fromkeys(name for name in names if name))
+
+
+@dataclass
+class Table:
+    """One split, with everything but its pictures in memory.
+
+    Attributes:
+        split: its name.
+        ids: row ids.
+        groups: per row, what never crosses splits.
+        texts: per row the text, or None where the model reads none.
+        labels: ids `(rows,)`, or 0/1 `(rows, labels)`.
+        targets: soft targets `(rows, classes)` that sum to 1, or None.
+        weights: sample weights `(rows,)`, or None.
+        rows: the data set itself; its pictures are encoded bytes.
+        image_column: name of the picture column, or None.
+    """
+
+    split: str
+    ids: list[str]
+    groups: list[str]
+    texts: list[str] | None
+    labels: np.ndarray
+    targets: np.ndarray | None
+    weights: np.ndarray | None
+    rows: Dataset
+    image_column: str | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def keys(self) -> Iterator[Keys]:
+        """Yield per row what must not be on two sides."""
+        pictures = self.rows.select_columns([self.image_column])[self.image_column] if self.image_column else None
+        for index in range(len(self)):
+            text = self.texts[index] if self.texts is not None else None
+            yield row_keys(self.ids[index], self.groups[index], text, pictures[index] if pictures is not None else None)
+
+    def select(self, indices: Sequence[int]) -> "Table":
+        """Return the table of these rows."""
+        chosen = np.asarray(indices, dtype=int)
+        return Table(
+            split=self.split,
+            ids=[self.ids[i] for i in chosen],
+            groups=[self.groups[i] for i in chosen],
+            texts=None if self.texts is None else [self.texts[i] for i in chosen],
+            labels=self.labels[chosen],
+            targets=None if self.targets is None else self.targets[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            rows=self.rows.select(chosen),
+            image_column=self.image_column,
+        )
+
+
+def open_dataset(name: str, revision: str | None = None, streaming: bool = False) -> DatasetDict:
+    """Return the splits of a folder or a Hub data set.
+
+    Raises:
+        BadInputError: nothing is there, or it cannot be read as a data set.
+    """
+    if not Path(name).exists() and name.count("/") != 1:
+        raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
+    try:
+        return load_dataset(name, revision=revision, streaming=streaming)
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
+        raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
+
+
+def map_columns(rows: Any, mapping: dict[str, str], where: str) -> Any:
+    """Return the rows with their columns renamed to ours; `mapping` is ours to theirs."""
+    missing = [theirs for theirs in mapping.values() if theirs not in rows.column_names]
+    if missing:
+        raise BadInputError(
+            f"{where} has no column {missing[0]!r} that `columns` maps; it has {', '.join(rows.column_names)}"
+        )
+    clash = [ours for ours, theirs in mapping.items() if ours in rows.column_names and ours != theirs]
+    return rows.remove_columns(clash).rename_columns(
+        {theirs: ours for ours, theirs in mapping.items() if ours != theirs}
+    )
+
+
+def check_columns(rows: Any, columns: Columns, where: str) -> None:
+    """Raise BadInputError that names the first needed column which is absent."""
+    for name in columns.needed():
+        if name not in rows.column_names:
+            raise BadInputError(
+                f"{where} has no column {name!r}; it has {', '.join(rows.column_names)}. "
+                f'Map it with --columns \'{{"{name}": "THEIR_NAME"}}\''
+            )
+
+
+def detect_task(rows: Any, label_column: str) -> str:
+    """Return `classification` for one label per row and `multilabel` for a list of them."""
+    return MULTILABEL if isinstance(rows.features[label_column], List) else CLASSIFICATION
+
+
+def label_names(rows: Any, label_column: str) -> list[str]:
+    """Return the label set: that of the ClassLabel, else the values of these (training) rows, sorted."""
+    feature = rows.features[label_column]
+    inner = feature.feature if isinstance(feature, List) else feature
+    if isinstance(inner, ClassLabel):
+        return list(inner.names)
+    values = rows.select_columns([label_column])
+    found = {
+        value for row in values for value in (row[label_column] if isinstance(feature, List) else [row[label_column]])
+    }
+    found.discard(None)
+    if not found:
+        raise BadInputError(f"column {label_column!r} holds no label at all")
+    return [str(value) for value in sorted(found)]
+
+
+def label_ids(rows: Any, label_column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+    """Return label ids `(rows,)`, or 0/1 `(rows, labels)` for a list column.
+
+    Raises:
+        BadInputError: a row without a label, or with one outside the label set; row and label are named.
+    """
+    feature = rows.features[label_column]
+    is_list = isinstance(feature, List)
+    is_id = isinstance(feature.feature if is_list else feature, ClassLabel)
+    known = {index: index for index in range(len(names))} if is_id else {name: i for i, name in enumerate(names)}
+    table = np.zeros((len(ids), len(names)), dtype=np.float32) if is_list else np.zeros(len(ids), dtype=np.int64)
+    for position, value in enumerate(rows[label_column]):
+        for item in value if is_list else [value]:
+            key = item if is_id else str(item)
+            if item is None or key not in known:
+                raise BadInputError(
+                    f"{where}, row {ids[position]}: {label_column} {item!r} is outside the label set "
+                    f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''}); correct or remove the row"
+                )
+            if is_list:
+                table[position, known[key]] = 1
+            else:
+                table[position] = known[key]
+    return table
+
+
+def _texts(rows: Any, column: str, ids: Sequence[str], where: str) -> list[str]:
+    """Return the texts; a list of strings is joined. A row without text is an error that names it."""
+    texts = []
+    for row_id, value in zip(ids, rows[column], strict=True):
+        text = " ".join(value) if isinstance(value, list) else value
+        if not text or not str(text).strip():
+            raise BadInputError(
+                f"{where}, row {row_id}: {column} is empty; remove the row or train on the picture alone"
+            )
+        texts.append(str(text))
+    return texts
+
+
+def _targets(rows: Any, column: str, classes: int, ids: Sequence[str], where: str) -> np.ndarray:
+    targets = np.asarray(rows[column][:], dtype=np.float32)
+    if targets.shape != (len(ids), classes):
+        raise BadInputError(f"{where}: {column} must hold {classes} numbers per row, one per label")
+    wrong = np.flatnonzero((targets < 0).any(axis=1) | (np.abs(targets.sum(axis=1) - 1) > 1e-3))
+    if len(wrong):
+        raise BadInputError(f"{where}, row {ids[wrong[0]]}: {column} must be non-negative and sum to 1")
+    return targets
+
+
+def make_table(rows: Dataset, columns: Columns, names: Sequence[str], split: str, where: str) -> Table:
+    """Return one split as a Table, checked row by row."""
+    check_columns(rows, columns, where)
+    if len(rows) == 0:
+        raise BadInputError(f"{where} has no rows")
+    if columns.image:
+        if not isinstance(rows.features[columns.image], Image):
+            raise BadInputError(f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}")
+        rows = rows.cast_column(columns.image, Image(decode=False))
+    plain = rows.remove_columns([columns.image]) if columns.image else rows
+    ids = [str(value) for value in plain[ID]] if ID in rows.column_names else [str(i) for i in range(len(rows))]
+    weights = np.asarray(plain[columns.weight][:], dtype=np.float32) if columns.weight else None
+    if weights is not None and not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise BadInputError(f"{where}: {columns.weight} must hold finite numbers >= 0, some of them above 0")
+    return Table(
+        split=split,
+        ids=ids,
+        groups=[str(value) for value in plain[columns.group]] if columns.group else list(ids),
+        texts=_texts(plain, columns.text, ids, where) if columns.text else None,
+        labels=label_ids(plain, columns.label, names, ids, where),
+        targets=_targets(plain, columns.target, len(names), ids, where) if columns.target else None,
+        weights=weights,
+        rows=rows,
+        image_column=columns.image,
+    )
+
+
+def columns_of(arguments: DataArguments, label_column: str, modality: str) -> Columns:
+    """Return the columns that a run with this modality reads."""
+    return Columns(
+        label=label_column,
+        text=arguments.text_column if modality != "image" else None,
+        image=arguments.image_column if modality != "text" else None,
+        group=arguments.group_column,
+        target=arguments.target_column,
+        weight=arguments.weight_column,
+    )
+
+
+def split_rows(splits: DatasetDict, name: str, where: str) -> Any:
+    """Return one split, or say which ones there are."""
+    if name not in splits:
+        raise BadInputError(f"{where} has no split {name!r}; it has {', '.join(splits)}")
+    return splits[name]
+
+
+def carve_selection(table: Table, share: float, seed: int) -> tuple[Table, Table]:
+    """Return (training, selection) rows of a data set without a selection split; groups stay whole."""
+    groups = sorted(set(table.groups))
+    if len(groups) < 2 or not 0 < share < 1:
+        raise BadInputError(f"cannot take a selection split out of {len(groups)} groups with selection_share {share}")
+    drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(share * len(groups)))]
+    chosen = {groups[index] for index in drawn}
+    inside = np.array([group in chosen for group in table.groups])
+    return table.select(np.flatnonzero(~inside)), table.select(np.flatnonzero(inside))
+
+
+def is_streamed(rows: Any) -> bool:
+    """Whether the rows arrive one after the other instead of lying on disk."""
+    return isinstance(rows, IterableDataset)
+
+
+def decode_bytes(value: Any, row_id: str) -> bytes:
+    """Return the encoded picture of one cell, `{"bytes": ..., "path": ...}`.
+
+    Raises:
+        BadInputError: there is no picture; a missing picture is never read as a black one.
+    """
+    if value is None or (value.get("bytes") is None and not value.get("path")):
+        raise BadInputError(f"row {row_id} has no picture; give it one or remove the row")
+    if value.get("bytes") is not None:
+        return value["bytes"]
+    try:
+        return Path(value["path"]).read_bytes()
+    except OSError as error:
+        raise BadInputError(f"row {row_id}: picture {value['path']} cannot be read: {error}") from error

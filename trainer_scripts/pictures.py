@@ -1,0 +1,118 @@
+"""Pictures as the models see them: decoded once, kept as bytes in memory where they fit, varied by torchvision."""
+
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.data import Table, decode_bytes
+
+MEMORY_LIMIT_BYTES = 2 * 1024**3
+# Pictures are kept a little larger than the network's input, so that a random crop still has pixels to choose from.
+CROP_MARGIN = 1.5
+DECODING_THREADS = 4
+
+Prepare = Callable[[Image.Image], torch.Tensor]
+
+
+def open_picture(data: bytes, row_id: str) -> Image.Image:
+    """Return the picture in RGB.
+
+    Raises:
+        BadInputError: the bytes are no readable picture; it is never replaced by a black one.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise BadInputError(
+            f"row {row_id}: the picture cannot be read ({error}); replace it or remove the row"
+        ) from error
+
+
+def evaluation_picture(image_processor: Any) -> Prepare:
+    """Return the processor's own resizing and cropping, without rescaling and normalisation: a uint8 picture."""
+
+    def prepare(picture: Image.Image) -> torch.Tensor:
+        pixels = image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+        return pixels.round().clamp(0, 255).to(torch.uint8)
+
+    return prepare
+
+
+def training_picture(size: int) -> Prepare:
+    """Return a resizing that keeps a margin around `size`, for random crops; smaller pictures stay as they are."""
+    largest = round(size * CROP_MARGIN)
+
+    def prepare(picture: Image.Image) -> torch.Tensor:
+        pixels = functional.pil_to_tensor(picture)
+        if min(pixels.shape[-2:]) <= largest:
+            return pixels
+        return functional.resize(pixels, [largest], antialias=True)
+
+    return prepare
+
+
+class Pictures:
+    """The pictures of one table, prepared: `pictures[i]` is a uint8 tensor `(3, height, width)`.
+
+    All are decoded once and kept when they fit `memory_limit`; otherwise each is decoded when asked for.
+    """
+
+    def __init__(self, table: Table, prepare: Prepare, memory_limit: int = MEMORY_LIMIT_BYTES):
+        if table.image_column is None:
+            raise ValueError("this table was made without its picture column")
+        self._cells = table.rows.select_columns([table.image_column])
+        self._column = table.image_column
+        self._ids = table.ids
+        self._prepare = prepare
+        self._kept: list[torch.Tensor] | None = None
+        first = self._decode(0)
+        if first.nbytes * len(table) <= memory_limit:
+            with ThreadPoolExecutor(min(DECODING_THREADS, torch.get_num_threads() + 1)) as pool:
+                self._kept = list(pool.map(self._decode, range(len(table))))
+
+    def _decode(self, index: int) -> torch.Tensor:
+        data = decode_bytes(self._cells[index][self._column], self._ids[index])
+        return self._prepare(open_picture(data, self._ids[index]))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._kept[index] if self._kept is not None else self._decode(index)
+
+
+def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float) -> v2.Transform:
+    """Return the random variation of one training picture, ending at `size` x `size`.
+
+    Args:
+        size: side of the network's input in pixels.
+        crop_scale: smallest share of the area that a random crop keeps; 1 resizes the whole picture.
+        flip: whether half of the pictures are mirrored.
+        color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
+    """
+    steps: list[v2.Transform] = []
+    if crop_scale < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.8, 1.25), antialias=True))
+    else:
+        steps.append(v2.Resize((size, size), antialias=True))
+    if flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if color_jitter > 0:
+        steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+    return v2.Compose(steps)
+
+
+def normalise(pictures: Sequence[torch.Tensor], mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Return uint8 pictures of one size as normalised float `(batch, 3, height, width)`, channels last in memory."""
+    batch = torch.stack(list(pictures)).to(memory_format=torch.channels_last).float()
+    shape = (1, -1, 1, 1)
+    scale = torch.tensor(std).view(shape) * 255
+    return (batch - torch.tensor(mean).view(shape) * 255) / scale
