@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from dataset_builder.catalogue import Ingredient
+
 Array = np.ndarray
 
 # Canvas pixels in which the brushes think: all their lengths are multiples of side / REFERENCE_SIDE.
@@ -123,7 +125,7 @@ class Patch:
         b: `(n, 1, 1)` half width in pixels.
         first: `(n, 1, 1, 3)` main colour of each piece.
         second: colour of rim, skin, yolk or veins, as `first`; `None` for an ingredient of one colour.
-        group: food group of the ingredient.
+        subject: the ingredient; `None` for things that are no food.
         unit: canvas pixels per reference pixel.
         side: canvas side in pixels.
         rng: source of every choice.
@@ -135,7 +137,7 @@ class Patch:
     b: Array
     first: Array
     second: Array | None
-    group: str
+    subject: Ingredient | None
     unit: float
     side: int
     rng: np.random.Generator
@@ -146,9 +148,14 @@ class Patch:
         return len(self.a)
 
     @property
-    def length_in_units(self) -> float:
-        """Mean length of the pieces in reference pixels."""
-        return 2 * float(self.a.mean()) / self.unit
+    def group(self) -> str:
+        """Food group of the ingredient, empty for things that are no food."""
+        return self.subject.group if self.subject else ""
+
+    @property
+    def name(self) -> str:
+        """Name of the ingredient, empty for things that are no food."""
+        return self.subject.name if self.subject else ""
 
     def each(self, low: float, high: float) -> Array:
         """Return one number per piece, uniform in `low`..`high`, shape `(n, 1, 1)`."""
@@ -258,7 +265,7 @@ class Canvas:
         placement: Placement,
         colours: tuple[Array, Array | None],
         owner: int = 0,
-        group: str = "",
+        subject: Ingredient | None = None,
         shadow: float = 0.5,
     ) -> list[Sticker]:
         """Return the stickers of `n` pieces of one ingredient; `lay` puts them down in any order.
@@ -268,7 +275,7 @@ class Canvas:
             placement: where the pieces lie.
             colours: main and second colour, each `(n, 3)`; the second may be `None`.
             owner: ingredient id for the mask.
-            group: food group of the ingredient.
+            subject: the ingredient; `None` for things that are no food.
             shadow: darkness of the cast shadow, 0..1.
         """
         a, b = ((0.5 * value).astype(np.float32)[:, None, None] for value in (placement.length, placement.width))
@@ -281,7 +288,7 @@ class Canvas:
         v = (steps[None, :, None] * cosine - steps[None, None, :] * sine) / b
         first, second = (None if one is None else one.astype(np.float32)[:, None, None, :] for one in colours)
         assert first is not None
-        relief = brush(Patch(u, v, a, b, first, second, group, self.unit, self.side, self.rng))
+        relief = brush(Patch(u, v, a, b, first, second, subject, self.unit, self.side, self.rng))
         slope_x, slope_y = np.zeros_like(relief.height), np.zeros_like(relief.height)
         slope_x[:, :, 1:-1] = 0.5 * (relief.height[:, :, 2:] - relief.height[:, :, :-2])
         slope_y[:, 1:-1] = 0.5 * (relief.height[:, 2:] - relief.height[:, :-2])

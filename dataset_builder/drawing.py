@@ -9,6 +9,7 @@ import numpy as np
 from dataset_builder.canvas import Array, Patch, Relief, mix, smoothstep
 
 WHITE = np.array([0.97, 0.96, 0.92], np.float32)
+CELLED_BERRIES = frozenset(("raspberry", "blackberry"))
 CHARRED = np.array([0.16, 0.09, 0.06], np.float32)
 
 
@@ -108,54 +109,55 @@ def crescent(patch: Patch) -> Relief:
 
 
 def disc(patch: Patch) -> Relief:
-    """A round slice: rim or skin in the second colour, seeds in fruit and vegetables, fat in meat, a yolk in an egg."""
+    """A round slice of one stuff with a rim in the second colour; speckled with fat in meat, cored in roots."""
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.03
     fine = patch.noise(5)
     albedo = even(patch) * (1 + 0.05 * fine)[..., None]
     second = second_or(patch, 0.78)
-    seeds = np.zeros_like(radius)
     if patch.group == "meat":
         albedo = mix(albedo, second, smoothstep(fine - 0.7))
-    elif patch.group == "egg":
-        albedo = mix(albedo, second, smoothstep((radius - patch.each(0.52, 0.62)) * 16))
+    elif patch.group == "seafood":
+        albedo = mix(albedo, second, 0.8 * smoothstep((0.72 - radius + 0.12 * patch.noise(12)) * 4))
     else:
         albedo = mix(albedo, second, smoothstep((radius - 0.82) * 12))
-    if patch.group in ("vegetable", "fruit", "berry"):
+    if patch.group in ("root", "fruit", "vegetable"):
         angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
-        seeds = smoothstep(np.cos(angle * 8) * 3 - 1.4) * smoothstep((0.15 - np.abs(radius - 0.42)) * 14)
-        bright = np.clip(patch.first * 1.25 + 0.08, 0, 1)
-        albedo = mix(albedo, bright, np.clip(0.8 * seeds + 0.30 * smoothstep((0.62 - radius) * 5), 0, 1))
-    elif patch.group == "root":
-        core = smoothstep((0.46 - radius) * 9)
-        albedo = albedo * (1 + 0.10 * core - 0.10 * smoothstep((np.abs(radius - 0.5) - 0.05) * -30))[..., None]
-    height = patch.b * (0.30 * plateau(distance, patch.b * 0.26) + 0.05 * seeds) + 0.3 * patch.unit * fine
-    return Relief(distance, np.clip(albedo, 0, 1), height, 0.40 if patch.group in ("vegetable", "fruit") else 0.22)
+        core = smoothstep((0.42 + 0.05 * np.cos(angle * 3) - radius) * 9)
+        ring_line = smoothstep((np.abs(radius - 0.5) - 0.05) * -30)
+        albedo = albedo * (1 + 0.10 * core - 0.10 * ring_line)[..., None]
+    height = patch.b * 0.30 * plateau(distance, patch.b * 0.26) + 0.3 * patch.unit * fine
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.25)
 
 
 def ring(patch: Patch) -> Relief:
-    """A ring with something in its middle: stuffed olives, chilli with its seeds, doughnuts, pineapple."""
+    """A slice with a skin in the second colour and seeds round its heart: cucumber, tomato, radish, fig."""
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.02
     angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
-    heart = smoothstep((0.46 - radius) * 9)
-    rays = smoothstep(np.cos(angle * 7) * 2 - 1.0) * smoothstep((0.2 - np.abs(radius - 0.66)) * 12)
-    albedo = even(patch) * (1 + 0.05 * patch.noise(5) + 0.10 * rays)[..., None]
-    albedo = mix(albedo, second_or(patch, 0.5), heart)
-    height = patch.b * (0.40 * plateau(distance, patch.b * 0.35) - 0.22 * heart)
-    return Relief(distance, np.clip(albedo, 0, 1), height, 0.55)
+    seeds = smoothstep(np.cos(angle * 8) * 3 - 1.4) * smoothstep((0.15 - np.abs(radius - 0.42)) * 14)
+    albedo = even(patch) * (1 + 0.04 * patch.noise(5) - 0.08 * smoothstep((0.66 - radius) * 6))[..., None]
+    pale = 0.35 * WHITE + 0.65 * np.clip(patch.first * 1.2, 0, 1)
+    albedo = mix(albedo, pale, np.clip(0.9 * seeds + 0.45 * smoothstep((0.20 - radius) * 9), 0, 1))
+    albedo = mix(albedo, second_or(patch, 0.6), smoothstep((radius - 0.82) * 14))
+    height = patch.b * (0.24 * plateau(distance, patch.b * 0.22) + 0.06 * seeds)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.5)
 
 
 def hoop(patch: Patch) -> Relief:
-    """A ring with a hole: onion, olives, squid, rings of pepper."""
+    """A ring with a hole, paler inside: onion, squid, doughnuts; the small ones, olives and chillies, are filled."""
     radius = radius_of(patch)
-    middle, half = 0.74, 0.27
+    small = patch.subject is not None and patch.subject.size_mm < 28
+    middle, half = (0.70, 0.31) if small or patch.group == "bakery" else (0.76, 0.25)
     across = np.clip(np.abs(radius - middle) / half, 0, 1.5)
-    distance = (half - np.abs(radius - middle)) * patch.b + patch.wobble() * patch.b * 0.02
+    outer = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.02
+    distance = outer if small else np.minimum(outer, (radius - middle + half) * patch.b)
     albedo = even(patch) * (1 + 0.05 * patch.noise(5))[..., None]
     if patch.second is not None:
-        albedo = mix(albedo, patch.second, smoothstep((radius - 0.84) * 10))
-    return Relief(distance, albedo, patch.b * 0.24 * dome(across), 0.55)
+        inner = smoothstep((middle - 0.55 * half - radius) * 12) if small else smoothstep((middle - radius) * 7)
+        albedo = mix(albedo, patch.second, 0.9 * inner)
+    height = patch.b * (0.34 if small else 0.28) * dome(np.minimum(across, 1))
+    return Relief(distance, albedo, height, 0.55)
 
 
 def citrus(patch: Patch) -> Relief:
@@ -211,35 +213,37 @@ def chunk(patch: Patch) -> Relief:
 
 
 def blob(patch: Patch) -> Relief:
-    """A dollop from the spoon: soft, swirled, a little wet."""
+    """A ball or a dollop: berries, peas, beans, meatballs; soft swirls of cheese, cream and sauce."""
+    return _dollop(patch) if patch.group in ("cheese", "dairy", "sauce") else _ball(patch)
+
+
+def _dollop(patch: Patch) -> Relief:
     radius = radius_of(patch)
-    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.09
-    angle = np.arctan2(patch.v, patch.u)
-    swirl = np.sin(radius * patch.each(7, 10) + angle + patch.each(0, 6))
-    albedo = even(patch) * (1 + 0.04 * patch.noise(12))[..., None]
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.06
+    swirl = np.sin(radius * patch.each(5, 7) + np.arctan2(patch.v, patch.u) + patch.each(0, 6))
+    albedo = even(patch) * (1 + 0.03 * patch.noise(12))[..., None]
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.6 * smoothstep(0.7 * patch.noise(12) + 0.4 * swirl - 0.35))
-    height = patch.b * (0.40 * plateau(distance, patch.b * 0.6) + 0.055 * swirl) + 0.4 * patch.unit * patch.noise(5)
-    return Relief(distance, albedo, height, 0.35)
+    height = patch.b * (0.34 * plateau(distance, patch.b * 0.7) + 0.03 * swirl) + 0.25 * patch.unit * patch.noise(5)
+    return Relief(distance, albedo, height, 0.30)
 
 
 def _ball(patch: Patch) -> Relief:
-    """A ball: berries of one skin or of many cells, peas and beans, tomatoes, meatballs."""
     radius = radius_of(patch)
-    rough = patch.group in ("meat", "bakery") or (patch.group == "legume" and patch.length_in_units > 26)
-    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * (0.06 if rough else 0.02)
+    fried = patch.group in ("meat", "bakery", "grain") or patch.name == "falafel"
+    distance = (1 - radius) * patch.b + patch.wobble() * patch.b * (0.06 if fried else 0.02)
     fine = patch.noise(5)
-    albedo = even(patch) * (1 + (0.14 if rough else 0.04) * fine)[..., None]
+    albedo = even(patch) * (1 + (0.14 if fried else 0.04) * fine)[..., None]
     height = patch.b * 0.62 * dome(np.minimum(radius, 1))
-    off = patch.each(0.15, 0.4)
-    eye = smoothstep((0.30 - np.hypot(patch.u - off, patch.v)) * 8)
-    albedo = mix(albedo, second_or(patch, 1.3), (0.75 if not rough else 0.35) * eye)
-    if patch.group == "berry" and patch.rng.random() < 0.5:
+    eye = smoothstep((0.30 - np.hypot(patch.u - patch.each(0.15, 0.4), patch.v)) * 8)
+    albedo = mix(albedo, second_or(patch, 1.3), (0.35 if fried else 0.75) * eye)
+    if patch.name in CELLED_BERRIES:
         cells = np.cos(patch.u * 8) * np.cos(patch.v * 8)
-        height = height + patch.b * 0.08 * cells
-    if rough:
+        height = height + patch.b * 0.10 * cells
+        albedo = albedo * (1 + 0.12 * cells)[..., None]
+    if fried:
         height = height + 0.9 * patch.unit * fine
-    return Relief(distance, np.clip(albedo, 0, 1), height, 0.15 if rough else 0.75)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.15 if fried else 0.75)
 
 
 def tube(patch: Patch) -> Relief:
@@ -333,14 +337,14 @@ def mushroom(patch: Patch) -> Relief:
 
 
 def yolk(patch: Patch) -> Relief:
-    """An egg: a shiny yolk in the main colour, round it the white, smooth or fried with a wavy edge."""
+    """An egg: white, smooth or fried with a wavy edge, round a shiny yolk in the second colour."""
     radius = radius_of(patch)
-    fried = patch.rng.random() < 0.5
+    fried = patch.name == "fried egg"
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * (0.10 if fried else 0.015)
     middle = np.hypot(patch.u - 0.06, patch.v * patch.b / patch.a)
     size = patch.each(0.50, 0.56)
     inner = smoothstep((size - middle) * patch.a / (1.6 * patch.unit))
-    albedo = mix(even(patch, patch.second if patch.second is not None else WHITE), patch.first, inner)
+    albedo = mix(even(patch), second_or(patch, 0.8), inner)
     if fried:
         crisp = smoothstep((0.16 * patch.b - distance) / (0.12 * patch.b)) * (
             0.5 + 0.5 * np.clip(patch.noise(12), -1, 1)
@@ -382,9 +386,7 @@ def scoop(patch: Patch) -> Relief:
 
 
 def dumpling(patch: Patch) -> Relief:
-    """A parcel: a pleated half-moon of dough, or a ball such as a berry, a pea, a meatball."""
-    if patch.group != "pasta":
-        return _ball(patch)
+    """A filled half-moon: a smooth belly, pleats along the closed edge, browned where it was fried."""
     belly = patch.v + 0.35
     radius = np.hypot(patch.u, belly * 0.74)
     distance = np.minimum((1 - radius) * patch.b, (belly + 0.12 * np.cos(patch.u * 20) + 0.42) * patch.b * 0.8)

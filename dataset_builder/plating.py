@@ -51,6 +51,7 @@ class PlateItem:
         area: share of the picture, 0..1.
         x: centre from left 0 to right 1.
         y: centre from top 0 to bottom 1.
+        spread: root mean square distance of its pixels from that centre, in picture widths.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PlateItem:
     area: float
     x: float
     y: float
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,20 +120,20 @@ def _describe(pieces: Array, canvas: Canvas, vessel: str, named: dict[int, Ingre
     seen = np.bincount(pieces.ravel(), minlength=len(owners))
     whole = np.array(canvas.drawn_areas) / (canvas.side / side) ** 2
     counted = (seen > SEEN_SHARE * whole) & (seen >= 3)
-    rows, columns = np.mgrid[:side, :side]
     items = []
     for number in np.unique(mask):
         if number == BACKGROUND:
             continue
-        where = mask == number
+        rows, columns = np.nonzero(mask == number)
         items.append(
             PlateItem(
                 name=named[int(number)].name,
                 group=named[int(number)].group,
                 pieces=max(1, int((counted & (owners == number)).sum())),
-                area=float(where.mean()),
-                x=float((columns[where].mean() + 0.5) / side),
-                y=float((rows[where].mean() + 0.5) / side),
+                area=len(rows) / side**2,
+                x=float((columns.mean() + 0.5) / side),
+                y=float((rows.mean() + 0.5) / side),
+                spread=float(np.sqrt(rows.var() + columns.var()) / side),
             )
         )
     return mask, Plate(vessel, tuple(sorted(items, key=lambda item: -item.area)))

@@ -17,6 +17,7 @@ SIZE_EXPONENT = 0.70
 ASPECTS = {
     "fillet": 0.52, "strip": 0.22, "crescent": 0.66, "cube": 0.92, "chunk": 0.80, "blob": 0.90, "tube": 0.34,
     "leaf": 0.52, "fleck": 0.62, "shave": 0.46, "mushroom": 0.88, "shellfish": 0.64, "drizzle": 0.80, "hoop": 0.94,
+    "dumpling": 0.72,
 }  # fmt: skip
 FEWEST = {"fillet": 1, "scoop": 1, "yolk": 1, "drizzle": 1, "fleck": 8, "leaf": 3, "citrus": 2}
 MOST = {"fillet": 2, "scoop": 3, "yolk": 2, "drizzle": 1, "fleck": 26, "citrus": 4, "blob": 4, "tube": 8, "leaf": 11}
@@ -120,7 +121,7 @@ class Cook:
             placement = Placement(*(np.array([value], np.float32) for value in (x, y, tilt, length, length * narrow)))
             colours = self._shades(ingredient, 1)
             shadow = 0.15 if fill else 0.5
-            self.canvas.lay(self.canvas.paint(brush, placement, colours, owner, ingredient.group, shadow)[0])
+            self.canvas.lay(self.canvas.paint(brush, placement, colours, owner, ingredient, shadow)[0])
             if form in ("round", "slab"):
                 dough = max(dough or 0.0, length)
                 self.room = min(self.room, dough * 0.46)
@@ -159,8 +160,6 @@ class Cook:
         """Return width by length of one piece."""
         if item.form == "tube" and item.group != "pasta":
             return 0.16 if item.group in ("vegetable", "fruit") else 0.28
-        if item.form == "dumpling" and item.group == "pasta":
-            return 0.72
         if item.form == "fleck" and item.group in ("berry", "fruit", "vegetable"):
             return 0.86
         return ASPECTS.get(item.form, 0.98)
@@ -203,7 +202,7 @@ class Cook:
             placement,
             (portion.first[:count], second),
             portion.owner,
-            portion.ingredient.group,
+            portion.ingredient,
             0.30 if self.swims else 0.5,
         )
 
