@@ -1,6 +1,7 @@
 """Command line `flavour-sd`: label, lint, build, audit, import, publish."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,8 +16,67 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description="Recipes to a labelled, illustrated, versioned data set."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_build(verbs)
     _add_import(verbs)
+    _add_audit(verbs)
+    _add_publish(verbs)
     return parser
+
+
+def _add_build(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("build", help="label, split and illustrate recipes; safe to interrupt and repeat")
+    verb.add_argument("recipes", nargs="?", metavar="RECIPES", help="table or Hub id; default: the embedded catalogue")
+    verb.add_argument("--out", required=True, metavar="DIR", help="folder of the result")
+    verb.add_argument("--number", type=int, default=3600, help="recipes to widen the catalogue to (default 3600)")
+    verb.add_argument("--lexicon", metavar="FILE", help="taste lexicon; default: that of the package")
+    verb.add_argument("--images-per-dish", type=int, default=1, metavar="N", help="pictures of each recipe (default 1)")
+    verb.add_argument("--seed", type=int, default=0, help="of variants, splits and pictures (default 0)")
+    pictures = verb.add_argument_group("pictures")
+    pictures.add_argument(
+        "--pipeline", default="plating", metavar="NAME", help="plating, or Hub id or folder of a diffusers pipeline"
+    )
+    pictures.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    pictures.add_argument("--prompt", default="ingredients", help="template: ingredients (default), title or photo")
+    pictures.add_argument("--negative-prompt", metavar="TEXT", help="what pictures should not show")
+    pictures.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the pipeline's")
+    pictures.add_argument("--guidance", type=float, metavar="X", help="guidance scale; default: the pipeline's")
+    pictures.add_argument("--size", type=int, metavar="N", help="side in pixels; default: 128, or the pipeline's")
+    pictures.add_argument("--dtype", default="float32", help="float32 (default), float16 or bfloat16")
+    pictures.add_argument("--scheduler", metavar="CLASS", help="a diffusers scheduler in place of the pipeline's own")
+    pictures.add_argument("--lora", metavar="NAME", help="Hub id, folder or file of LoRA weights")
+    pictures.add_argument("--masks", default="pipeline", help="pipeline (default: those it knows) or attention")
+    pictures.add_argument("--clip", metavar="NAME", help="CLIP model that finds off-prompt pictures")
+    pictures.add_argument("--attempts", type=int, default=4, metavar="N", help="draws before a row is given up")
+    pictures.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures per call (default 8)")
+    verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
+    verb.add_argument("--fresh", action="store_true", help="throw away the build that is in DIR")
+    verb.add_argument("--only", metavar="ID", help="draw this row again, alone, and compare it with the build in DIR")
+    verb.set_defaults(run=_run_build)
+
+
+def _run_build(parsed: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from dataset_builder.building import build, draw_one, summary
+    from dataset_builder.flavour_sd import BuildSettings
+    from dataset_builder.generation import GenerationSettings
+
+    given = vars(parsed)
+    drawing = (
+        "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
+    )
+    generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
+    content = "recipes number lexicon images_per_dish seed"
+    settings = BuildSettings(**{name: given[name] for name in content.split()}, generation=generation)
+    out = Path(parsed.out)
+    if parsed.only is not None:
+        path, comparison = draw_one(settings, out, parsed.only)
+        print(f"{parsed.only} drawn again: {path}; {comparison or 'no build to compare it with'}")
+        return 1 if comparison not in (None, "equal") else 0
+    manifest = build(settings, out, parsed.processes, parsed.fresh)
+    if int(os.environ.get("RANK", "0")) == 0:  # the others of a launcher's processes say nothing
+        print(summary(manifest, out))
+    return 0
 
 
 def _add_import(verbs: argparse._SubParsersAction) -> None:
@@ -36,6 +96,42 @@ def _run_import(parsed: argparse.Namespace) -> int:
 
     summary = import_table(parsed.name, parsed.source, parsed.out, embed=not parsed.reference, strict=parsed.strict)
     print(summary)
+    return 0
+
+
+def _add_audit(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("audit", help="what one should know of a data set before trusting a score on it")
+    verb.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
+    verb.add_argument("--revision", help="branch, tag or commit of a data set of the Hub")
+    verb.add_argument("--out", metavar="DIR", help="folder for AUDIT.md and audit.json; default: DATASET, or here")
+    verb.set_defaults(run=_run_audit)
+
+
+def _run_audit(parsed: argparse.Namespace) -> int:
+    from dataset_builder.audit import AUDIT_MARKDOWN, audit
+
+    found = audit(parsed.dataset, parsed.revision)
+    folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
+    found.write(folder)
+    print("\n".join(f"- {line}" for line in found.lines))
+    print(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
+    return 0
+
+
+def _add_publish(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("publish", help="publish a finished build as one version, with its card and one tag")
+    verb.add_argument("folder", metavar="DIR", help="what `flavour-sd build --out` was given")
+    verb.add_argument("--repo", required=True, help="namespace/name on the Hub")
+    verb.add_argument("--version", required=True, help="three numbers, such as 1.0.0; the tag is v1.0.0")
+    verb.add_argument("--license", required=True, help="identifier such as cc-by-4.0; nothing is assumed")
+    verb.add_argument("--dry-run", metavar="DIR", help="write the exact folder there instead of publishing it")
+    verb.set_defaults(run=_run_publish)
+
+
+def _run_publish(parsed: argparse.Namespace) -> int:
+    from dataset_builder.publish import publish
+
+    print(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run))
     return 0
 
 

@@ -55,6 +55,8 @@ def generation_features() -> dict:
         "pipeline": Value("string"),
         "revision": Value("string"),
         "scheduler": Value("string"),
+        "lora": Value("string"),
+        "dtype": Value("string"),
         "steps": Value("int32"),
         "guidance": Value("float32"),
         "height": Value("int32"),

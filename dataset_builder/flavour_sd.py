@@ -1,0 +1,339 @@
+"""The data set `flavour-sd`: which rows it has, how each is made, and its builder class.
+
+`flavour-sd build` writes the rows to a folder. `FlavourSD` gives the same rows through the cache of `datasets`:
+
+    FlavourSD(config_name="tiny").download_and_prepare()
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+from PIL import Image
+
+from dataset_builder import columns, prompts
+from dataset_builder.catalogue import catalogue_dishes, visible_ingredients, widen
+from dataset_builder.errors import BadInputError
+from dataset_builder.generation import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
+from dataset_builder.labelling import Label, Labeller
+from dataset_builder.lexicon import Lexicon
+from dataset_builder.recipes import Dish, Skipped, read_recipes
+from dataset_builder.shards import Shard, divide
+from dataset_builder.splits import assign_splits
+from dataset_builder.text_to_image import lora_revision, pipeline_revision
+
+SCHEMA_VERSION = "1.0"
+CONTENT_VERSION = "1.0.0"
+NO_FLAVOUR = "without flavour"
+# Full chroma resolution keeps the edges of small coloured pieces; at 95 the loss is below the grain of the pictures.
+JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
+# Key of the Parquet schema under which a shard names the rows whose pictures were all rejected.
+GIVEN_UP = b"flavour_sd.given_up"
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What shapes the rows of a build.
+
+    Attributes:
+        recipes: a recipe table (file, folder or Hub id); None is the embedded catalogue.
+        number: recipes that the embedded catalogue is widened to.
+        lexicon: a lexicon file; None is the one of the package.
+        images_per_dish: pictures of each recipe.
+        seed: of variants, splits and pictures.
+        recipes_per_shard: recipes in one Parquet file, at most.
+        generation: how pictures are made.
+    """
+
+    recipes: str | None = None
+    number: int = 3600
+    lexicon: str | None = None
+    images_per_dish: int = 1
+    seed: int = 0
+    recipes_per_shard: int = 256
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("number", "images_per_dish", "recipes_per_shard"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name} is {getattr(self, name)}; give a whole number of at least 1")
+        if self.seed < 0:
+            raise BadInputError(f"seed is {self.seed}; give a whole number of at least 0")
+
+
+@dataclass(frozen=True)
+class LabelledDish:
+    """One recipe and its label."""
+
+    dish: Dish
+    label: Label
+
+    @property
+    def key(self) -> str:
+        """Equal for the rows of one recipe."""
+        return f"{self.dish.dish_id}-{self.dish.variant:02d}"
+
+    def row_id(self, picture: int) -> str:
+        """Id of the row of one of its pictures."""
+        return f"{self.key}-{picture:02d}"
+
+
+class Plan:
+    """All rows of a build, before a picture is drawn: recipes with their labels and splits, divided into shards.
+
+    Attributes:
+        settings: what it was made from.
+        recipes: labelled recipes per split.
+        skipped: reason -> how many recipes are left out for it, and some names.
+
+    Raises:
+        BadInputError: no recipe is left, or two rows would have one id.
+    """
+
+    def __init__(self, settings: BuildSettings):
+        self.settings = settings
+        self.lexicon = Lexicon.load(settings.lexicon)
+        dishes, self.skipped = _read(settings)
+        labelled = self._label(dishes)
+        if not labelled:
+            reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
+            raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
+        keys = [item.key for item in labelled]
+        if len(set(keys)) < len(keys):
+            twice = next(key for index, key in enumerate(keys) if key in keys[:index])
+            raise BadInputError(f"two recipes have the id {twice}; give each dish its own id")
+        splits = assign_splits(
+            [item.dish.dish_id for item in labelled], [str(item.label.flavour) for item in labelled], settings.seed
+        )
+        self.recipes: dict[str, list[LabelledDish]] = {split: [] for split in columns.SPLITS}
+        for item, split in zip(labelled, splits, strict=True):
+            self.recipes[split].append(item)
+
+    def _label(self, dishes: Sequence[Dish]) -> list[LabelledDish]:
+        labeller = Labeller(self.lexicon)
+        labelled = []
+        for dish in dishes:
+            label = labeller.label(dish.title, dish.ingredients)
+            if label.flavour is None:
+                self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)
+            else:
+                labelled.append(LabelledDish(dish, label))
+        return labelled
+
+    @property
+    def features(self) -> datasets.Features:
+        """Columns and their types."""
+        return columns.table_features(visible_ingredients())
+
+    def shards(self, split: str | None = None) -> list[Shard]:
+        """Return the shards of one split or of all."""
+        return [
+            shard
+            for name, recipes in self.recipes.items()
+            if split in (None, name)
+            for shard in divide(name, len(recipes), self.settings.recipes_per_shard)
+        ]
+
+    def rows_in(self, shard: Shard) -> int:
+        """Return how many rows a shard has when no picture is given up."""
+        return (shard.last - shard.first) * self.settings.images_per_dish
+
+    def groups(self, shard: Shard) -> Iterator[list[LabelledDish]]:
+        """Yield the recipes of a shard in the groups whose pictures are drawn together.
+
+        A group is all that a picture can depend on beside its own seed: whole recipes, as many as fill one batch.
+        """
+        size = max(1, self.settings.generation.batch_size // self.settings.images_per_dish)
+        recipes = self.recipes[shard.split][shard.first : shard.last]
+        for start in range(0, len(recipes), size):
+            yield recipes[start : start + size]
+
+    def find(self, row_id: str) -> tuple[Shard, list[LabelledDish]]:
+        """Return the shard and the group of one row.
+
+        Raises:
+            BadInputError: the build has no such row.
+        """
+        for shard in self.shards():
+            for group in self.groups(shard):
+                if any(row_id == item.row_id(n) for item in group for n in range(self.settings.images_per_dish)):
+                    return shard, group
+        example = next(items[0].row_id(0) for items in self.recipes.values() if items)
+        raise BadInputError(f"this build has no row {row_id!r}; an id looks like {example}")
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that shapes the rows, as JSON values: settings, revisions, and hashes of recipes and labels."""
+        content = hashlib.sha256()
+        for split, items in self.recipes.items():
+            for item in items:
+                content.update(json.dumps([split, asdict(item.dish), item.label._asdict()]).encode())
+        settings = asdict(self.settings)
+        generation = settings.pop("generation")
+        name, revision = generation["pipeline"], generation.pop("revision")
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **settings,
+            **generation,
+            "recipes": Path(self.settings.recipes).name if self.settings.recipes else None,
+            "lexicon": Path(self.settings.lexicon).name if self.settings.lexicon else None,
+            "lexicon_sha256": self.lexicon.digest,
+            "recipes_sha256": content.hexdigest(),
+            "revision": pipeline_revision(name, revision),
+            "lora": lora_revision(generation["lora"]) if generation["lora"] else None,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the fingerprint, 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()[:16]
+
+    def illustrator(self, device: Any = "cpu") -> Illustrator:
+        """Load the pipeline of this build."""
+        return Illustrator(self.settings.generation, self.fingerprint["revision"], self.fingerprint["lora"], device)
+
+    def draw(
+        self, group: Sequence[LabelledDish], illustrator: Illustrator
+    ) -> Iterator[tuple[str, dict[str, Any] | None, Picture]]:
+        """Draw the pictures of a group; yield row id, row (None where the picture was given up) and picture."""
+        wanted = [(item, item.row_id(n)) for item in group for n in range(self.settings.images_per_dish)]
+        tasks = [self._task(item, row_id) for item, row_id in wanted]
+        for (item, row_id), picture in zip(wanted, illustrator.draw(tasks), strict=True):
+            yield row_id, None if picture.image is None else encode_row(row_id, item, picture), picture
+
+    def _task(self, item: LabelledDish, row_id: str) -> PictureTask:
+        prompt = prompts.render(self.settings.generation.template, item.dish.title, item.dish.ingredients)
+        return PictureTask(row_id, item.key, item.dish.title, prompt, picture_seed(self.settings.seed, row_id))
+
+    def draw_shard(self, shard: Shard, illustrator: Illustrator, progress: Any = None) -> pa.Table:
+        """Draw a whole shard.
+
+        Args:
+            shard: which.
+            illustrator: of this plan.
+            progress: called with the number of pictures after each group.
+
+        Returns:
+            The table of its rows; the schema's metadata name the rows that were given up, with the reasons.
+        """
+        rows, given_up = [], {}
+        for group in self.groups(shard):
+            count = 0
+            for row_id, row, picture in self.draw(group, illustrator):
+                count += 1
+                if row is None:
+                    given_up[row_id] = picture.generation["rejected"]
+                else:
+                    rows.append(row)
+            if progress is not None:
+                progress(count)
+        schema = self.features.arrow_schema
+        metadata = {**(schema.metadata or {}), GIVEN_UP: json.dumps(given_up).encode()}
+        return pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata))
+
+
+def _read(settings: BuildSettings) -> tuple[Sequence[Dish], dict[str, Skipped]]:
+    if settings.recipes is None:
+        return widen(catalogue_dishes(), settings.number, settings.seed), {}
+    table = read_recipes(settings.recipes)
+    return table.dishes, {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
+
+
+def encode_row(row_id: str, item: LabelledDish, picture: Picture) -> dict[str, Any]:
+    """Return one row in the storage form of the table: pictures as bytes, labels as ids."""
+    dish, label = item.dish, item.label
+    if picture.image is None:
+        raise ValueError(f"the picture of {row_id} was given up, so it has no row")
+    return {
+        columns.ID: row_id,
+        columns.DISH_ID: dish.dish_id,
+        columns.IMAGE: _encoded(picture.image.convert("RGB"), **JPEG),
+        columns.TITLE: dish.title,
+        columns.INGREDIENTS: list(dish.ingredients),
+        columns.INSTRUCTIONS: dish.instructions,
+        columns.CAPTIONS: picture.captions,
+        columns.FLAVOUR: columns.FLAVOURS.index(str(label.flavour)),
+        columns.FLAVOURS_PRESENT: [columns.FLAVOURS.index(name) for name in label.flavours],
+        columns.TASTE: list(label.taste),
+        columns.LABEL_SOURCE: label.source,
+        columns.LABEL_VOTES: label.votes,
+        columns.MASK: None if picture.mask is None else _encoded(Image.fromarray(picture.mask), format="PNG"),
+        columns.INGREDIENT_LABELS: picture.ingredient_labels,
+        columns.GENERATION: picture.generation,
+    }
+
+
+def _encoded(image: Image.Image, **how: Any) -> dict[str, Any]:
+    stream = io.BytesIO()
+    image.save(stream, **how)
+    return {"bytes": stream.getvalue(), "path": None}
+
+
+@dataclass
+class FlavourSDConfig(datasets.BuilderConfig):
+    """A configuration of the builder; the fields of `BuildSettings` that are worth choosing, under their names."""
+
+    recipes: str | None = None
+    number: int = 3600
+    images_per_dish: int = 1
+    seed: int = 0
+    pipeline: str = "plating"
+    size: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+
+    def plan(self) -> Plan:
+        """Return the rows of this configuration, made afresh: configurations are shared, copied and changed."""
+        names = ("pipeline", "size", "steps", "guidance")
+        generation = GenerationSettings(**{name: getattr(self, name) for name in names})
+        return Plan(
+            BuildSettings(self.recipes, self.number, None, self.images_per_dish, self.seed, generation=generation)
+        )
+
+    def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
+        """Return the name of the cache folder: it changes with everything that shapes the rows."""
+        return f"{self.name}-{self.plan().digest}"
+
+
+class FlavourSD(datasets.GeneratorBasedBuilder):
+    """Builder of `flavour-sd`; run it directly, as `load_dataset` runs no scripts."""
+
+    VERSION = datasets.Version(CONTENT_VERSION)
+    BUILDER_CONFIG_CLASS = FlavourSDConfig
+    BUILDER_CONFIGS = [
+        FlavourSDConfig(name="full", version=VERSION, description="the embedded catalogue, widened to 3,600 recipes"),
+        FlavourSDConfig(name="tiny", version=VERSION, description="60 recipes at 64 px", number=60, size=64),
+    ]
+    DEFAULT_CONFIG_NAME = "full"
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The rows of this builder."""
+        return self.config.plan()
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description="Dishes with title, ingredients, picture and flavour.",
+            features=columns.table_features(visible_ingredients()),
+        )
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"shards": self.plan.shards(split)})
+            for split in columns.SPLITS
+        ]
+
+    def _generate_examples(self, shards: list[Shard]) -> Iterator[tuple[str, dict[str, Any]]]:
+        illustrator = self.plan.illustrator()
+        for shard in shards:
+            for group in self.plan.groups(shard):
+                for row_id, row, _ in self.plan.draw(group, illustrator):
+                    if row is not None:
+                        yield row_id, row

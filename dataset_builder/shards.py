@@ -1,0 +1,210 @@
+"""A build's folder on disk: shards that appear whole or not at all, and the settings they were made with.
+
+While a build runs, everything is below `.unfinished`, which no data set reader looks into:
+
+    DIR/.unfinished/settings.json
+    DIR/.unfinished/data/train-00000-of-00010.parquet
+
+When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset_builder.errors import BadInputError
+
+# Small enough for the viewer of the Hub, which reads whole row groups.
+ROWS_PER_GROUP = 100
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a split: recipes `first` to `last` (exclusive) of that split."""
+
+    split: str
+    index: int
+    count: int
+    first: int
+    last: int
+
+    @property
+    def file_name(self) -> str:
+        """Name in the form that `load_dataset` recognises."""
+        return f"{self.split}-{self.index:05d}-of-{self.count:05d}.parquet"
+
+
+def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
+    """Divide the recipes of a split into shards of nearly equal length, at least one."""
+    count = max(1, -(-recipes // recipes_per_shard))
+    bounds = [index * recipes // count for index in range(count + 1)]
+    return [Shard(split, index, count, bounds[index], bounds[index + 1]) for index in range(count)]
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Create a file through a temporary name, so that under its own name it is complete or absent.
+
+    Args:
+        path: the file.
+        write: function of the temporary path that fills it.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON whole."""
+    write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write Parquet whole."""
+    write_whole(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the content of a JSON file, None without one."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise BadInputError(
+            f"{path} is not the JSON that a build writes ({error}); give --fresh or another folder"
+        ) from error
+
+
+class BuildFolder:
+    """State of one build in one folder.
+
+    Args:
+        root: the folder that `--out` names.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.manifest_path = root / "manifest.json"
+        self._unfinished = root / ".unfinished"
+        self._settings_path = self._unfinished / "settings.json"
+        self._lock: Any = None
+
+    @property
+    def data(self) -> Path:
+        """Where shards are: below `.unfinished` until all are there."""
+        final = self.root / "data"
+        return final if final.is_dir() else self._unfinished / "data"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest of a finished build, None before that."""
+        manifest = read_json(self.manifest_path)
+        return manifest if manifest and manifest.get("finished") else None
+
+    def recorded_settings(self) -> dict[str, Any] | None:
+        """Return the settings of the build that is here, finished or not; None without one."""
+        manifest = read_json(self.manifest_path)
+        return manifest.get("settings") if manifest else read_json(self._settings_path)
+
+    def open(self, settings: Mapping[str, Any], fresh: bool = False) -> None:
+        """Prepare the folder for a build with these settings, or for going on with one.
+
+        Raises:
+            BadInputError: another build runs here, the folder holds data of other settings, or data of no build.
+        """
+        self._unfinished.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if fresh:
+            self._clear()
+        self.check(settings)
+        if self.manifest() is None:
+            self._unfinished.mkdir(exist_ok=True)
+            write_json(self._settings_path, settings)
+            self.data.mkdir(exist_ok=True)
+            for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
+                leftover.unlink(missing_ok=True)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse settings other than those recorded here, with the differences named."""
+        recorded = self.recorded_settings()
+        if recorded is None:
+            if (self.root / "data").exists():
+                raise BadInputError(f"{self.root} has a data folder that no build wrote; give another folder as --out")
+            return
+        known = json.loads(json.dumps(settings))
+        differences = [
+            f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
+            for name in sorted(recorded.keys() | known.keys())
+            if recorded.get(name) != known.get(name)
+        ]
+        if differences:
+            raise BadInputError(
+                f"{self.root} holds a build with other settings: {'; '.join(differences)}; "
+                "repeat it with the old ones, give another --out, or --fresh to throw it away"
+            )
+
+    def for_worker(self) -> "BuildFolder":
+        """Return this folder without the lock, for another process."""
+        return BuildFolder(self.root)
+
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard is finished."""
+        return (self.data / shard.file_name).is_file()
+
+    def write(self, shard: Shard, table: pa.Table) -> None:
+        """Write a shard; it is there in full or not at all."""
+        write_table(self.data / shard.file_name, table)
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Move the shards to their final place and write the manifest."""
+        if self.data.parent == self._unfinished:
+            os.rename(self.data, self.root / "data")
+        write_json(self.manifest_path, manifest)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder; of a finished build nothing but its result stays."""
+        if self.manifest() is not None:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _clear(self) -> None:
+        """Throw away what a build wrote here, and nothing else."""
+        if not self.manifest_path.exists() and not self._settings_path.exists():
+            return
+        if self.manifest_path.exists():  # from now on the data are not whole
+            write_json(self.manifest_path, {"finished": False, "settings": {}})
+        shutil.rmtree(self.root / "data", ignore_errors=True)
+        shutil.rmtree(self._unfinished / "data", ignore_errors=True)
+        self.manifest_path.unlink(missing_ok=True)
+        self._settings_path.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        # A record lock belongs to the process: children do not inherit it, and it goes when the process is killed.
+        self._lock = (self._unfinished / "lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(
+                f"another build is running in {self.root}; wait for it or give another --out"
+            ) from error

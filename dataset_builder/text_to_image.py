@@ -1,0 +1,211 @@
+"""Any diffusers text-to-image pipeline by name: loading, scheduler, LoRA, revision, and what its call understands."""
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import snapshot_download
+
+from dataset_builder.errors import BadInputError
+
+PLATING = "plating"
+PLATING_SIZE = 128
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# What plating draws depends on these files of this package and on nothing else of ours.
+_PLATING_SOURCES = ("plating*.py", "canvas*.py", "drawing*.py", "catalogue.py", "matching.py", "data/ingredients.csv")
+
+
+def plating_revision() -> str:
+    """Return the hash of everything in this package that decides what plating draws."""
+    package = Path(__file__).parent
+    files = sorted({file for pattern in _PLATING_SOURCES for file in package.glob(pattern)})
+    return _hash_files(package, files)
+
+
+def _hash_files(root: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0".encode())
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:40]
+
+
+def folder_revision(folder: Path) -> str:
+    """Return the commit of a snapshot in the Hub cache, or the hash of all files of any other folder (or file)."""
+    if folder.is_file():
+        return _hash_files(folder.parent, [folder])
+    if folder.parent.name == "snapshots":
+        return folder.name
+    return _hash_files(folder, [file for file in sorted(folder.rglob("*")) if file.is_file()])
+
+
+def locate(name: str, revision: str | None) -> Path:
+    """Return the folder of a pipeline, downloaded first if `name` is a Hub id.
+
+    Raises:
+        BadInputError: no pipeline is there or the Hub does not give it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise BadInputError(
+                f"pipeline folder {name!r} has no model_index.json; give a folder that save_pretrained wrote"
+            )
+        if revision is not None:
+            raise BadInputError(f"pipeline {name!r} is a folder and has no revision {revision!r}; leave --revision out")
+        return folder
+    try:
+        return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives "
+            f"({str(error).splitlines()[0]}); check --pipeline and --revision, or use --pipeline {PLATING}"
+        ) from error
+
+
+def pipeline_revision(name: str, revision: str | None) -> str:
+    """Return what pins the pipeline: a commit of the Hub, or a hash of its files (of its sources for plating)."""
+    return plating_revision() if name == PLATING else folder_revision(locate(name, revision))
+
+
+def load_pipeline(
+    name: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    scheduler: str | None = None,
+    lora: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """Load a text-to-image pipeline, silent and ready on its device.
+
+    Args:
+        name: "plating", a Hub id or a folder.
+        revision: branch, tag or commit of a Hub id; None is its main branch.
+        dtype: a name in `DTYPES`.
+        scheduler: class name of a diffusers scheduler that replaces the pipeline's own with the same configuration.
+        lora: Hub id, folder or safetensors file of LoRA weights.
+        device: where it runs.
+
+    Raises:
+        BadInputError: anything of the above does not exist or does not fit.
+    """
+    if name == PLATING:
+        from dataset_builder.plating import PlatingPipeline
+
+        _refuse_for_plating(revision=revision, scheduler=scheduler, lora=lora)
+        pipeline: Any = PlatingPipeline()
+    else:
+        folder = locate(name, revision)
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=DTYPES[dtype], use_safetensors=True)
+        except (OSError, ValueError, AttributeError) as error:
+            raise BadInputError(f"pipeline {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        _require_text_to_image(pipeline, name)
+        if scheduler is not None:
+            pipeline.scheduler = _scheduler_class(scheduler).from_config(pipeline.scheduler.config)
+        if lora is not None:
+            _load_lora(pipeline, lora)
+        pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _refuse_for_plating(**given: str | None) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise BadInputError(f"the plating pipeline has no {option}; leave --{option} {value} out")
+
+
+def _require_text_to_image(pipeline: Any, name: str) -> None:
+    parameters = set(inspect.signature(pipeline.__call__).parameters)
+    # Pipelines that change a given picture take how much of it to change.
+    if not {"prompt", "generator"} <= parameters or parameters & {"strength", "image_guidance_scale", "mask_image"}:
+        raise BadInputError(f"{name!r} is a {type(pipeline).__name__}, which does not make pictures from text alone")
+
+
+def _scheduler_class(name: str) -> Any:
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+        raise BadInputError(f"scheduler {name!r} is no diffusers scheduler class; DPMSolverMultistepScheduler is one")
+    return found
+
+
+def _locate_lora(lora: str) -> Path:
+    path = Path(lora).expanduser()
+    if path.exists():
+        return path
+    try:
+        return Path(snapshot_download(lora, allow_patterns=["*.safetensors", "*.json"]))
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it "
+            f"({str(error).splitlines()[0]}); check --lora"
+        ) from error
+
+
+def _load_lora(pipeline: Any, lora: str) -> None:
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise BadInputError(f"{type(pipeline).__name__} takes no LoRA weights; leave --lora {lora} out")
+    path = _locate_lora(lora)
+    folder, where = (path.parent, {"weight_name": path.name}) if path.is_file() else (path, {})
+    try:
+        pipeline.load_lora_weights(str(folder), use_safetensors=True, **where)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise BadInputError(f"LoRA {lora!r} does not load into this pipeline: {str(error).splitlines()[0]}") from error
+
+
+def lora_revision(lora: str) -> str:
+    """Return what pins LoRA weights: `name@commit` for a Hub id, `name@hash` of the files otherwise."""
+    return f"{lora}@{folder_revision(_locate_lora(lora))}"
+
+
+class CallArguments:
+    """The arguments that a pipeline's call understands, with its own defaults made explicit.
+
+    Args:
+        pipeline: any text-to-image pipeline.
+        steps, guidance, size: None takes the pipeline's own default.
+        negative_prompt: None for none.
+
+    Raises:
+        BadInputError: something is asked for that the pipeline has no parameter for.
+    """
+
+    def __init__(
+        self, pipeline: Any, steps: int | None, guidance: float | None, size: int | None, negative_prompt: str | None
+    ):
+        parameters = inspect.signature(pipeline.__call__).parameters
+        asked = {
+            "num_inference_steps": ("--steps", steps),
+            "guidance_scale": ("--guidance", guidance),
+            "height": ("--size", size),
+            "width": ("--size", size),
+            "negative_prompt": ("--negative-prompt", negative_prompt),
+        }
+        for key, (option, value) in asked.items():
+            if value is not None and key not in parameters:
+                raise BadInputError(f"{type(pipeline).__name__} knows no {key}; leave {option} {value} out")
+        defaults = {
+            key: parameters[key].default for key in ("num_inference_steps", "guidance_scale") if key in parameters
+        }
+        self.steps: int | None = steps if steps is not None else defaults.get("num_inference_steps")
+        self.guidance: float | None = guidance if guidance is not None else defaults.get("guidance_scale")
+        self.negative_prompt = negative_prompt
+        given = {"num_inference_steps": self.steps, "guidance_scale": self.guidance, "height": size, "width": size}
+        self.keywords: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        # Prompts go to the encoder, and sizes to the model, exactly as recorded.
+        for key in ("clean_caption", "use_resolution_binning"):
+            if key in parameters:
+                self.keywords[key] = False
+
+    def for_prompts(self, prompts: list[str]) -> dict[str, Any]:
+        """Return the keyword arguments of one call but for the generators."""
+        arguments = {"prompt": prompts, **self.keywords}
+        if self.negative_prompt is not None:
+            arguments["negative_prompt"] = [self.negative_prompt] * len(prompts)
+        return arguments
