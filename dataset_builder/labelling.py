@@ -94,8 +94,15 @@ class Labeller:
                 "both must be 1 or more"
             )
         self.lexicon = lexicon or Lexicon.load()
-        self.match = match
         self.on_conflict = on_conflict
+        # What another process needs to build the same labeller.
+        self.settings = {
+            "lexicon": self.lexicon,
+            "match": match,
+            "min_ingredient_votes": min_ingredient_votes,
+            "min_title_votes": min_title_votes,
+            "on_conflict": on_conflict,
+        }
         self._ingredients = _Ballot(self.lexicon, INGREDIENT, match, min_ingredient_votes)
         self._title = _Ballot(self.lexicon, TITLE, match, min_title_votes)
         # Recipes share ingredient lines, and variants of a dish share all their votes.

@@ -75,6 +75,11 @@ class Skipped:
         if len(self.names) < _NAMED:
             self.names.append(name)
 
+    def merge(self, other: "Skipped") -> None:
+        """Count the rows of another one."""
+        self.count += other.count
+        self.names += other.names[: _NAMED - len(self.names)]
+
 
 class RawRecipe(NamedTuple):
     """A row that is kept, its ingredients still as written: `parse_ingredients` gives at least one of them."""

@@ -1,0 +1,131 @@
+"""What `flavour-sd label` does and prints: labels a table and says how far the labels can be trusted."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset_builder.catalogue import catalogue_dishes, reference_flavours
+from dataset_builder.columns import FLAVOURS
+from dataset_builder.label_model import LabelModel, Reliability, plot_reliability, reliability
+from dataset_builder.label_table import LabelSummary, fit_label_model, label_table, read_with_bar
+from dataset_builder.labelling import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
+from dataset_builder.recipes import Dish, RawRecipe, Skipped, read_recipes
+
+CATALOGUE = "catalogue"
+
+
+def label_recipes(
+    source: str,
+    labeller: Labeller,
+    out: str | Path,
+    columns: Mapping[str, str] | None = None,
+    processes: int | None = None,
+) -> tuple[LabelSummary, LabelModel]:
+    """Label a recipe table, or the embedded catalogue, into a Parquet file, with a progress bar.
+
+    The label model is fitted on the recipes themselves; the reference flavours of the catalogue set its temperature.
+
+    Raises:
+        BadInputError: a table that cannot be used (see `recipes.read_recipes`).
+    """
+    named = [_raw(dish) for dish in catalogue_dishes()]
+    reference = {dish_id: flavour for dish_id, (flavour, _) in reference_flavours().items()}
+    if source == CATALOGUE:
+        model = fit_label_model(named, labeller, reference)
+        return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
+    table = read_recipes(source, columns)
+    model = fit_label_model(table.stream(), labeller)
+    labels = [labeller.label(recipe.title, recipe.ingredients) for recipe in named]
+    model = model.calibrated(labels, [reference[recipe.dish_id] for recipe in named])
+    scaled = table.table.unit == "B"
+    with tqdm(total=table.table.size, desc="labelling", unit="B" if scaled else " recipes", unit_scale=scaled) as bar:
+        summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
+    summary.skipped = table.skipped
+    return summary, model
+
+
+def _raw(dish: Dish) -> RawRecipe:
+    return RawRecipe(dish.dish_id, dish.title, dish.ingredients, dish.instructions, dish.image_path)
+
+
+def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
+    """Return the labels of the catalogue's named dishes and their reference flavours."""
+    reference = reference_flavours()
+    dishes = catalogue_dishes()
+    return (
+        [labeller.label(dish.title, dish.ingredients) for dish in dishes],
+        [reference[dish.dish_id][0] for dish in dishes],
+    )
+
+
+def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str]) -> dict[str, Reliability]:
+    """Return the reliability of soft labels as estimated and calibrated.
+
+    Each half of the dishes is scored with the temperature that the other half asked for. Dishes without any vote take
+    part: their scores are the prior.
+    """
+    model = LabelModel.fit(labels)
+    halves = [range(half, len(labels), 2) for half in (0, 1)]
+    scores = np.zeros((len(labels), len(FLAVOURS)))
+    for fitted, scored in (halves, halves[::-1]):
+        calibrated = model.calibrated([labels[place] for place in fitted], [reference[place] for place in fitted])
+        scores[scored] = calibrated.scores([labels[place] for place in scored])
+    return {
+        "as estimated": reliability(model.scores(labels), reference),
+        "calibrated": reliability(scores, reference),
+    }
+
+
+def summary_text(summary: LabelSummary) -> str:
+    """Return the summary table of a labelled recipe table."""
+    labelled = sum(summary.flavours.values())
+    conflicts = sum(summary.sources[source] for source in LABEL_SOURCES if source.startswith("conflict"))
+    lines = [
+        f"recipes                 {summary.recipes:>9,}",
+        f"labelled                {labelled:>9,}   coverage {summary.coverage:.1%}",
+        *(f"  {flavour:<21} {count:>9,}   {count / max(labelled, 1):.1%}" for flavour in FLAVOURS
+          for count in [summary.flavours[flavour]]),
+        "decided by",
+        *(f"  {source:<21} {summary.sources[source]:>9,}" for source in LABEL_SOURCES),
+        f"both methods speak      {summary.both:>9,}   agreement {summary.agreement:.1%}, "
+        f"Cohen's kappa {summary.kappa:.3f}",
+        f"conflicts               {conflicts:>9,}",
+        _skipped_line("without label", summary.unlabelled),
+        *(_skipped_line(f"row {reason}", skipped) for reason, skipped in summary.skipped.items()),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _skipped_line(reason: str, skipped: Skipped) -> str:
+    names = ", ".join(skipped.names)
+    more = ", ..." if skipped.count > len(skipped.names) else ""
+    return f"{reason:<23} {skipped.count:>9,}" + (f"   {names}{more}" if names else "")
+
+
+def scores_text(scores: LabelScores) -> str:
+    """Return coverage, accuracy, macro-F1 and the confusion table of labels against reference flavours."""
+    columns = (*FLAVOURS, "no label")
+    lines = [
+        f"against the reference flavours of {scores.rows:,} dishes (the authors' own judgement)",
+        f"coverage {scores.coverage:.1%}, accuracy of the labelled {scores.accuracy:.1%}, "
+        f"macro-F1 {scores.macro_f1:.3f} (no label counts as a miss)",
+        "  ".join(["reference".ljust(9), *(name.rjust(8) for name in columns), "F1".rjust(6)]),
+        *(
+            "  ".join([flavour.ljust(9), *(f"{count:8,}" for count in row), f"{scores.f1[flavour]:6.3f}"])
+            for flavour, row in zip(FLAVOURS, scores.confusion.tolist(), strict=True)
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def catalogue_report(labeller: Labeller, plot: str | Path | None = None) -> str:
+    """Return how the rule and the soft labels do on the catalogue; draw the reliability diagram where asked."""
+    labels, reference = catalogue_labels(labeller)
+    figures = cross_checked_reliability(labels, reference)
+    if plot is not None:
+        plot_reliability(figures, plot)
+    errors = ", ".join(f"{name} {entry.error:.3f}" for name, entry in figures.items())
+    text = scores_text(score_labels([label.flavour for label in labels], reference))
+    return f"{text}\nsoft labels, expected calibration error: {errors}"
