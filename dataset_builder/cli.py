@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
 
@@ -55,8 +56,6 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run_build(parsed: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from dataset_builder.building import build, draw_one, summary
     from dataset_builder.flavour_sd import BuildSettings
     from dataset_builder.generation import GenerationSettings
