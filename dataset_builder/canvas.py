@@ -6,6 +6,7 @@ number of the piece that lies on top of every pixel; masks, areas and counts are
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,9 +28,17 @@ def smoothstep(x: Array) -> Array:
     return x * x * (3 - 2 * x)
 
 
+def ink(red: float, green: float, blue: float) -> Array:
+    """Return a colour of 0..1 as brushes use it, `(3, 1, 1, 1)`.
+
+    Channels come first in all colours here: then every other field, `(n, h, w)`, meets them without a copy.
+    """
+    return np.array([red, green, blue], np.float32)[:, None, None, None]
+
+
 def mix(first: Array, second: Array, share: Array) -> Array:
-    """Blend two colours `(..., 3)` by the `share` `(...)` of the second."""
-    return first + (second - first) * share[..., None]
+    """Blend two colours by the `share` of the second."""
+    return first + (second - first) * share
 
 
 def _standardised(image: Image.Image) -> Array:
@@ -103,7 +112,7 @@ class Relief:
 
     Attributes:
         distance: `(n, h, w)` pixels to the outline, positive inside.
-        albedo: `(n, h, w, 3)` colour before light, 0..1.
+        albedo: colour before light, 0..1, that broadcasts to `(3, n, h, w)`.
         height: `(n, h, w)` pixels above the ground.
         gloss: strength of the highlight, 0 matt to 1 wet; a number or `(n, h, w)`.
     """
@@ -123,7 +132,7 @@ class Patch:
         v: `(n, h, w)` position across the piece, -1..1 from side to side.
         a: `(n, 1, 1)` half length in pixels.
         b: `(n, 1, 1)` half width in pixels.
-        first: `(n, 1, 1, 3)` main colour of each piece.
+        first: `(3, n, 1, 1)` main colour of each piece.
         second: colour of rim, skin, yolk or veins, as `first`; `None` for an ingredient of one colour.
         subject: the ingredient; `None` for things that are no food.
         unit: canvas pixels per reference pixel.
@@ -213,7 +222,7 @@ class Canvas:
         side: width and height in drawn pixels.
         rng: source of every choice.
         light: unit vector that points to the lamp.
-        pixels: `(side, side, 3)` float32 colours, 0..1.
+        pixels: `(3, side, side)` float32 colours, 0..1.
         pieces: `(side, side)` number of the piece on top; 0 where there is none.
         owners: ingredient id by piece number; number 0 and the things that are no food belong to 0.
         drawn_areas: pixels by piece number before anything was laid over it.
@@ -232,7 +241,7 @@ class Canvas:
         self.light = np.array(
             [np.cos(azimuth) * np.cos(rise), np.sin(azimuth) * np.cos(rise), np.sin(rise)], np.float32
         )
-        self.pixels = np.zeros((self.side, self.side, 3), np.float32)
+        self.pixels = np.zeros((3, self.side, self.side), np.float32)
         self.pieces = np.zeros((self.side, self.side), np.uint16)
 
     @property
@@ -244,19 +253,20 @@ class Canvas:
         """Return `albedo` under the lamp, for a surface with the given slopes."""
         x, y, z = (float(value) for value in self.light)
         upright = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
-        shade = 1 + 0.85 * ((z - x * slope_x - y * slope_y) * upright - z)
+        shade = (1 - 0.85 * z) + (0.85 * z - (0.85 * x) * slope_x - (0.85 * y) * slope_y) * upright
         np.clip(shade, 0.3, 1.3, out=shade)
         # Shadows on food are warm: blue falls faster than red.
-        colour = np.empty(np.broadcast_shapes(albedo.shape, (*shade.shape, 3)), np.float32)
-        for channel, warmth in enumerate((-0.10, 0.0, 0.12)):
-            colour[..., channel] = albedo[..., channel] * (shade + warmth * (shade - 1))
+        colour = albedo * shade
+        shade -= 1
+        for channel, warmth in ((0, -0.10), (2, 0.12)):
+            colour[channel] += albedo[channel] * (warmth * shade)
         if isinstance(gloss, np.ndarray) or gloss > 0:
-            half = np.array([x, y, z + 1])
-            half /= np.linalg.norm(half)
-            shine = np.clip((half[2] - half[0] * slope_x - half[1] * slope_y) * upright, 0, 1)
+            half = 1 / math.sqrt(x * x + y * y + (z + 1) ** 2)
+            shine = (half * (z + 1) - (half * x) * slope_x - (half * y) * slope_y) * upright
+            np.clip(shine, 0, 1, out=shine)
             for _ in range(5):
                 shine *= shine
-            colour += (gloss * shine)[..., None]
+            colour += gloss * shine
         return colour
 
     def paint(
@@ -273,7 +283,7 @@ class Canvas:
         Args:
             brush: the form.
             placement: where the pieces lie.
-            colours: main and second colour, each `(n, 3)`; the second may be `None`.
+            colours: main and second colour, each `(3, n)`; the second may be `None`.
             owner: ingredient id for the mask.
             subject: the ingredient; `None` for things that are no food.
             shadow: darkness of the cast shadow, 0..1.
@@ -286,7 +296,7 @@ class Canvas:
         sine = np.sin(placement.angle).astype(np.float32)[:, None, None]
         u = (steps[None, None, :] * cosine + steps[None, :, None] * sine) / a
         v = (steps[None, :, None] * cosine - steps[None, None, :] * sine) / b
-        first, second = (None if one is None else one.astype(np.float32)[:, None, None, :] for one in colours)
+        first, second = (None if one is None else one.astype(np.float32)[..., None, None] for one in colours)
         assert first is not None
         relief = brush(Patch(u, v, a, b, first, second, subject, self.unit, self.side, self.rng))
         slope_x, slope_y = np.zeros_like(relief.height), np.zeros_like(relief.height)
@@ -301,7 +311,7 @@ class Canvas:
             Sticker(
                 int(placement.x[i]) - half,
                 int(placement.y[i]) - half,
-                colour[i],
+                colour[:, i],
                 alpha[i],
                 cast[i],
                 float(lift[i]),
@@ -320,11 +330,11 @@ class Canvas:
         """Put a sticker on top of everything that is there, with its shadow."""
         away_x, away_y = (-round(float(part) * sticker.lift * 1.3) for part in self.light[:2])
         there, here = self._window(sticker.left + away_x, sticker.top + away_y, sticker.shadow.shape)
-        self.pixels[there] *= (1 - sticker.shadow[here])[..., None]
+        self.pixels[:, *there] *= 1 - sticker.shadow[here]
         there, here = self._window(sticker.left, sticker.top, sticker.alpha.shape)
         alpha = sticker.alpha[here]
-        ground = self.pixels[there]
-        ground += (sticker.colour[here] - ground) * alpha[..., None]
+        ground = self.pixels[:, *there]
+        ground += (sticker.colour[:, *here] - ground) * alpha
         self.owners.append(sticker.owner)
         inside = alpha > 0.5
         self.pieces[there][inside] = len(self.owners) - 1

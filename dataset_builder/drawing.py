@@ -6,17 +6,11 @@ The forms that lie at the bottom are in `drawing_beds`; `FORMS` there names them
 
 import numpy as np
 
-from dataset_builder.canvas import Array, Patch, Relief, mix, smoothstep
+from dataset_builder.canvas import Array, Patch, Relief, ink, mix, smoothstep
 
-WHITE = np.array([0.97, 0.96, 0.92], np.float32)
+WHITE = ink(0.97, 0.96, 0.92)
 CELLED_BERRIES = frozenset(("raspberry", "blackberry"))
-CHARRED = np.array([0.16, 0.09, 0.06], np.float32)
-
-
-def even(patch: Patch, colour: Array | None = None) -> Array:
-    """Return `colour`, by default the main one, over the whole patch, `(n, h, w, 3)`."""
-    colour = patch.first if colour is None else colour
-    return np.broadcast_to(colour, (*patch.u.shape, 3))
+CHARRED = ink(0.16, 0.09, 0.06)
 
 
 def second_or(patch: Patch, factor: float) -> Array:
@@ -52,7 +46,7 @@ def fillet(patch: Patch) -> Relief:
     radius = np.sqrt(np.sqrt(u**3.2 + v**3.2)) ** 1.25
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.05
     fibre, grain = patch.noise(5), patch.noise(12)
-    albedo = even(patch) * (1 + 0.06 * grain + 0.05 * fibre)[..., None]
+    albedo = patch.first * (1 + 0.06 * grain + 0.05 * fibre)
     bow = patch.u * 7 + patch.each(0, 6) + 1.6 * patch.v * patch.v + 0.3 * grain
     if patch.group == "seafood":
         flake = smoothstep(np.cos(bow * patch.each(1.3, 1.7)) * 2.2 - 1.25)
@@ -67,7 +61,7 @@ def fillet(patch: Patch) -> Relief:
             fat = smoothstep(grain * 0.8 - 0.55) * 0.55 + smoothstep((v - 0.72) * 7) * 0.8
             albedo = mix(albedo, patch.second, np.clip(fat, 0, 1))
     seared = 0.30 * (1 - plateau(distance, patch.b * 0.4))
-    albedo = albedo * (1 - seared)[..., None]
+    albedo = albedo * (1 - seared)
     height = patch.b * (0.5 * plateau(distance, patch.b * 0.55) + 0.12 * dome(radius) + relief * 0.8)
     return Relief(distance, albedo, height + 0.35 * patch.unit * fibre, 0.30)
 
@@ -78,7 +72,7 @@ def strip(patch: Patch) -> Relief:
     u = np.abs(patch.u)
     radius = np.maximum(np.abs(v), u**6)
     distance = np.minimum((1 - np.abs(v)) * patch.b, (1 - u) * patch.a) + 0.3 * patch.unit * patch.noise(5)
-    albedo = even(patch) * (1 + 0.08 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.08 * patch.noise(12))
     if patch.second is not None:
         if patch.group in ("meat", "seafood"):
             streak = smoothstep(np.sin(v * 4.5 + patch.each(0, 6) + patch.noise(12) * 0.7) * 1.6)
@@ -96,7 +90,7 @@ def crescent(patch: Patch) -> Relief:
     girth = 0.50 * np.sqrt(np.clip(1.02 - patch.u * patch.u, 0.0, 1)) * (1 + 0.22 * patch.u)
     distance = (girth - np.abs(across)) * patch.b * 0.9
     along = np.clip(np.abs(across) / np.maximum(girth, 0.05), 0, 1)
-    albedo = even(patch) * (1 + 0.04 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.04 * patch.noise(12))
     if patch.group == "seafood":
         band = smoothstep(np.cos(patch.u * 13 + across * 2.5) * 1.8 - 0.5)
         albedo = mix(albedo, second_or(patch, 1.25), 0.7 * band)
@@ -113,7 +107,7 @@ def disc(patch: Patch) -> Relief:
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.03
     fine = patch.noise(5)
-    albedo = even(patch) * (1 + 0.05 * fine)[..., None]
+    albedo = patch.first * (1 + 0.05 * fine)
     second = second_or(patch, 0.78)
     if patch.group == "meat":
         albedo = mix(albedo, second, smoothstep(fine - 0.7))
@@ -125,7 +119,7 @@ def disc(patch: Patch) -> Relief:
         angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
         core = smoothstep((0.42 + 0.05 * np.cos(angle * 3) - radius) * 9)
         ring_line = smoothstep((np.abs(radius - 0.5) - 0.05) * -30)
-        albedo = albedo * (1 + 0.10 * core - 0.10 * ring_line)[..., None]
+        albedo = albedo * (1 + 0.10 * core - 0.10 * ring_line)
     height = patch.b * 0.30 * plateau(distance, patch.b * 0.26) + 0.3 * patch.unit * fine
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.25)
 
@@ -136,7 +130,7 @@ def ring(patch: Patch) -> Relief:
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.02
     angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
     seeds = smoothstep(np.cos(angle * 8) * 3 - 1.4) * smoothstep((0.15 - np.abs(radius - 0.42)) * 14)
-    albedo = even(patch) * (1 + 0.04 * patch.noise(5) - 0.08 * smoothstep((0.66 - radius) * 6))[..., None]
+    albedo = patch.first * (1 + 0.04 * patch.noise(5) - 0.08 * smoothstep((0.66 - radius) * 6))
     pale = 0.35 * WHITE + 0.65 * np.clip(patch.first * 1.2, 0, 1)
     albedo = mix(albedo, pale, np.clip(0.9 * seeds + 0.45 * smoothstep((0.20 - radius) * 9), 0, 1))
     albedo = mix(albedo, second_or(patch, 0.6), smoothstep((radius - 0.82) * 14))
@@ -152,7 +146,7 @@ def hoop(patch: Patch) -> Relief:
     across = np.clip(np.abs(radius - middle) / half, 0, 1.5)
     outer = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.02
     distance = outer if small else np.minimum(outer, (radius - middle + half) * patch.b)
-    albedo = even(patch) * (1 + 0.05 * patch.noise(5))[..., None]
+    albedo = patch.first * (1 + 0.05 * patch.noise(5))
     if patch.second is not None:
         inner = smoothstep((middle - 0.55 * half - radius) * 12) if small else smoothstep((middle - radius) * 7)
         albedo = mix(albedo, patch.second, 0.9 * inner)
@@ -172,7 +166,7 @@ def citrus(patch: Patch) -> Relief:
     rind = smoothstep((radius - 0.90) * 22)
     cells = 0.10 * np.sin(angle * 40) * radius + 0.06 * patch.noise(2)
     pith = 0.72 * WHITE + 0.28 * patch.first
-    albedo = mix(even(patch, pith), patch.first * (1.02 + cells[..., None]), flesh)
+    albedo = mix(pith, patch.first * (1.02 + cells), flesh)
     albedo = mix(albedo, second_or(patch, 0.85), rind)
     height = patch.b * (0.20 * plateau(distance, patch.b * 0.12) + 0.05 * flesh) + 0.4 * patch.unit * flesh * cells * 5
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.45 * flesh + 0.15)
@@ -183,7 +177,7 @@ def cube(patch: Patch) -> Relief:
     radius = radius_of(patch, 4.0) ** 1.3
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.05
     fine = patch.noise(5)
-    albedo = even(patch) * (1 + 0.05 * fine)[..., None]
+    albedo = patch.first * (1 + 0.05 * fine)
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.85 * smoothstep(patch.noise(12) * 1.4 - 0.5))
     height = patch.b * 0.75 * plateau(distance, patch.b * 0.42) + 0.4 * patch.unit * fine
@@ -204,7 +198,7 @@ def chunk(patch: Patch) -> Relief:
     radius = radius_of(patch)
     distance = np.minimum(reach, 1.02 - radius) * patch.b + patch.wobble() * patch.b * 0.05
     fine = patch.noise(5)
-    albedo = even(patch) * (1 + 0.06 * fine + 0.04 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.06 * fine + 0.04 * patch.noise(12))
     if patch.second is not None:
         side = patch.rng.uniform(-1, 1, (count, 1, 1)).astype(np.float32)
         albedo = mix(albedo, patch.second, 0.9 * smoothstep((patch.v + side * 0.2 - 0.42) * 6))
@@ -221,7 +215,7 @@ def _dollop(patch: Patch) -> Relief:
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.06
     swirl = np.sin(radius * patch.each(5, 7) + np.arctan2(patch.v, patch.u) + patch.each(0, 6))
-    albedo = even(patch) * (1 + 0.03 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.03 * patch.noise(12))
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.6 * smoothstep(0.7 * patch.noise(12) + 0.4 * swirl - 0.35))
     height = patch.b * (0.34 * plateau(distance, patch.b * 0.7) + 0.03 * swirl) + 0.25 * patch.unit * patch.noise(5)
@@ -233,14 +227,14 @@ def _ball(patch: Patch) -> Relief:
     fried = patch.group in ("meat", "bakery", "grain") or patch.name == "falafel"
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * (0.06 if fried else 0.02)
     fine = patch.noise(5)
-    albedo = even(patch) * (1 + (0.14 if fried else 0.04) * fine)[..., None]
+    albedo = patch.first * (1 + (0.14 if fried else 0.04) * fine)
     height = patch.b * 0.62 * dome(np.minimum(radius, 1))
     eye = smoothstep((0.30 - np.hypot(patch.u - patch.each(0.15, 0.4), patch.v)) * 8)
     albedo = mix(albedo, second_or(patch, 1.3), (0.35 if fried else 0.75) * eye)
     if patch.name in CELLED_BERRIES:
         cells = np.cos(patch.u * 8) * np.cos(patch.v * 8)
         height = height + patch.b * 0.10 * cells
-        albedo = albedo * (1 + 0.12 * cells)[..., None]
+        albedo = albedo * (1 + 0.12 * cells)
     if fried:
         height = height + 0.9 * patch.unit * fine
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.15 if fried else 0.75)
@@ -253,12 +247,12 @@ def tube(patch: Patch) -> Relief:
     pasta = patch.group == "pasta"
     ends = (1 - np.abs(slant)) * patch.a if pasta else (1 - radius_of(patch, 4.0)) * patch.b
     distance = np.minimum((1 - across) * patch.b, ends)
-    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.05 * patch.noise(12))
     height = patch.b * 0.85 * np.sqrt(np.clip(1 - across * across, 0.02, 1))
     if pasta:
         height = height + 0.5 * patch.unit * np.cos(across * 11)
         inside = smoothstep((np.hypot((slant - 0.86) * patch.a / patch.b * 1.4, patch.v) - 0.62) * -7)
-        albedo = albedo * (1 - 0.55 * inside)[..., None]
+        albedo = albedo * (1 - 0.55 * inside)
     else:
         albedo = mix(albedo, second_or(patch, 0.6), 0.7 * smoothstep(np.cos(slant * 9) * 3 - 2.0))
     return Relief(distance, albedo, height, 0.35)
@@ -273,7 +267,7 @@ def leaf(patch: Patch) -> Relief:
     distance = inside * patch.b * 0.85
     rib = 1 - smoothstep(np.abs(v) * patch.b / (1.5 * patch.unit))
     vein = smoothstep(np.cos((np.abs(v) * 0.9 - patch.u) * 13) * 3 - 2.1)
-    albedo = even(patch) * (1 + 0.10 * patch.noise(12) + 0.06 * patch.u)[..., None]
+    albedo = patch.first * (1 + 0.10 * patch.noise(12) + 0.06 * patch.u)
     albedo = mix(albedo, second_or(patch, 1.45), np.clip(0.75 * rib + 0.28 * vein, 0, 1))
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.75 * smoothstep((0.22 - np.abs(v) + 0.15 * patch.u) * 5))
@@ -286,7 +280,7 @@ def fleck(patch: Patch) -> Relief:
     """A chopped herb or crumb: a small leaf-like chip."""
     radius = radius_of(patch)
     distance = (1 - radius - 0.25 * np.abs(patch.u * patch.v)) * patch.b + patch.noise(5) * patch.unit * 0.5
-    albedo = even(patch) * (1 + 0.10 * patch.noise(5))[..., None]
+    albedo = patch.first * (1 + 0.10 * patch.noise(5))
     rib = 1 - smoothstep(np.abs(patch.v) * patch.b / (1.2 * patch.unit))
     albedo = mix(albedo, second_or(patch, 1.25), 0.5 * rib)
     return Relief(distance, np.clip(albedo, 0, 1), patch.b * 0.45 * dome(np.minimum(radius, 1)), 0.15)
@@ -297,7 +291,7 @@ def shave(patch: Patch) -> Relief:
     bend = patch.v + 0.35 * patch.u * patch.u - 0.15
     radius = np.sqrt(np.abs(patch.u) ** 3 + np.abs(bend) ** 3 + 1e-6) ** 0.8
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.10
-    albedo = even(patch) * (1 + 0.06 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.06 * patch.noise(12))
     if patch.second is not None:
         albedo = mix(albedo, patch.second, smoothstep((0.22 * patch.b - distance) / (0.12 * patch.b)))
     height = patch.b * (0.28 * np.sin(bend * 2.4) + 0.22 * plateau(distance, patch.b * 0.18))
@@ -316,7 +310,7 @@ def floret(patch: Patch) -> Relief:
     crown = reach > stem
     fine = patch.noise(2) + 0.8 * patch.noise(5)
     distance = np.maximum(reach, stem) * patch.b + np.where(crown, 0.5 * patch.unit * fine, 0)
-    albedo = even(patch) * (1 + 0.14 * fine)[..., None]
+    albedo = patch.first * (1 + 0.14 * fine)
     albedo = mix(albedo, second_or(patch, 1.35), np.where(crown, 0, 0.85))
     height = patch.b * np.where(crown, 0.9 * np.clip(reach * 1.6, 0, 0.6), 0.25) + 1.0 * patch.unit * fine * crown
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.08)
@@ -330,7 +324,7 @@ def mushroom(patch: Patch) -> Relief:
     reach = np.maximum(cap, stem)
     distance = reach * patch.b
     gills = smoothstep((0.13 - np.abs(u - 0.22)) * 12) * smoothstep((0.62 - np.abs(patch.v)) * 8) * (cap > -0.1)
-    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.05 * patch.noise(12))
     albedo = mix(albedo, second_or(patch, 0.55), np.clip(0.85 * gills + smoothstep((0.10 - cap) * 9) * (u < 0.1), 0, 1))
     height = patch.b * (0.45 * smoothstep(reach * 3.2) - 0.05 * gills)
     return Relief(distance, albedo, height, 0.25)
@@ -344,12 +338,12 @@ def yolk(patch: Patch) -> Relief:
     middle = np.hypot(patch.u - 0.06, patch.v * patch.b / patch.a)
     size = patch.each(0.50, 0.56)
     inner = smoothstep((size - middle) * patch.a / (1.6 * patch.unit))
-    albedo = mix(even(patch), second_or(patch, 0.8), inner)
+    albedo = mix(patch.first, second_or(patch, 0.8), inner)
     if fried:
         crisp = smoothstep((0.16 * patch.b - distance) / (0.12 * patch.b)) * (
             0.5 + 0.5 * np.clip(patch.noise(12), -1, 1)
         )
-        albedo = mix(albedo, np.array([0.72, 0.48, 0.22], np.float32), 0.55 * crisp)
+        albedo = mix(albedo, ink(0.72, 0.48, 0.22), 0.55 * crisp)
     height = patch.b * (0.16 * plateau(distance, patch.b * 0.30) + 0.30 * dome(np.minimum(middle / size, 1)))
     return Relief(distance, albedo, height, 0.25 + 0.5 * inner)
 
@@ -361,7 +355,7 @@ def shellfish(patch: Patch) -> Relief:
     inner = smoothstep((0.80 - drop) * 14)
     meat = smoothstep((0.56 - np.hypot(patch.u + 0.08, patch.v * 1.25) + 0.05 * patch.noise(12)) * 12)
     ridges = np.cos(drop * 34)
-    albedo = even(patch) * (1 + 0.12 * ridges)[..., None]
+    albedo = patch.first * (1 + 0.12 * ridges)
     albedo = mix(albedo, 0.55 * WHITE + 0.45 * np.clip(patch.first * 1.3, 0, 1), inner)
     albedo = mix(albedo, second_or(patch, 1.6), meat)
     height = patch.b * (0.5 * dome(drop) - 0.45 * inner * dome(drop) + 0.34 * meat) + 0.2 * patch.unit * ridges
@@ -374,7 +368,7 @@ def scoop(patch: Patch) -> Relief:
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.06
     rough = patch.noise(5) + 0.7 * patch.noise(12)
     streak = np.sin(patch.v * 12 + 1.5 * patch.noise(30) + patch.u)
-    albedo = even(patch) * (1 + 0.03 * rough)[..., None]
+    albedo = patch.first * (1 + 0.03 * rough)
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.8 * smoothstep(patch.noise(12) * 1.3 - 0.7))
     ball = dome(np.minimum(radius / 0.86, 1))
@@ -392,7 +386,7 @@ def dumpling(patch: Patch) -> Relief:
     distance = np.minimum((1 - radius) * patch.b, (belly + 0.12 * np.cos(patch.u * 20) + 0.42) * patch.b * 0.8)
     seam = smoothstep((radius - 0.70) * 7)
     pleats = np.cos(np.arctan2(belly + 0.15, patch.u) * 15)
-    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.05 * patch.noise(12))
     toast = smoothstep(patch.noise(12) * 0.7 + 0.4 - radius) * 0.6
     albedo = mix(albedo, second_or(patch, 0.68), toast)
     height = patch.b * (0.55 * dome(np.minimum(radius * 1.05, 1)) + 0.10 * plateau(distance, patch.b * 0.12))

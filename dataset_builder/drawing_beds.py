@@ -3,8 +3,8 @@
 import numpy as np
 
 from dataset_builder import drawing
-from dataset_builder.canvas import Brush, Patch, Relief, grain_tile, mix, smoothstep, strand_tile
-from dataset_builder.drawing import CHARRED, dome, even, plateau, radius_of, second_or
+from dataset_builder.canvas import Brush, Patch, Relief, grain_tile, ink, mix, smoothstep, strand_tile
+from dataset_builder.drawing import CHARRED, dome, plateau, radius_of, second_or
 
 
 def _puddle(patch: Patch, wobble: float) -> tuple[np.ndarray, np.ndarray]:
@@ -16,7 +16,7 @@ def pool(patch: Patch) -> Relief:
     """A sauce, mash or cream that was poured: smooth, wet, thick at its edge, swirled by the spoon."""
     radius, distance = _puddle(patch, 0.05)
     swirl = np.sin(radius * 11 + 2.2 * np.arctan2(patch.v, patch.u) + patch.noise(70))
-    albedo = even(patch) * (1 + 0.05 * patch.noise(30) + 0.03 * swirl)[..., None]
+    albedo = patch.first * (1 + 0.05 * patch.noise(30) + 0.03 * swirl)
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.7 * smoothstep(patch.noise(30) + 0.4 * swirl - 0.6))
     height = patch.unit * (6 * plateau(distance, 10 * patch.unit) + 1.1 * swirl + 0.8 * patch.noise(30))
@@ -29,12 +29,12 @@ def soup(patch: Patch) -> Relief:
     distance = (1 - radius) * patch.b
     eyes = smoothstep((patch.noise(12) - 1.5) * 4) * smoothstep((0.97 - radius) * 8)
     wave = patch.noise(30)
-    albedo = even(patch) * (1 + 0.05 * wave + 0.04 * patch.noise(5))[..., None]
+    albedo = patch.first * (1 + 0.05 * wave + 0.04 * patch.noise(5))
     albedo = mix(albedo, np.clip(patch.first * 1.35 + 0.05, 0, 1), 0.6 * eyes)
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.6 * smoothstep(patch.noise(30) + 0.5 * patch.noise(12) - 0.9))
     rim = smoothstep((radius - 0.93) * 14)
-    albedo = albedo * (1 - 0.18 * rim)[..., None]
+    albedo = albedo * (1 - 0.18 * rim)
     height = patch.unit * (1.6 * wave + 0.7 * eyes + 2.5 * rim)
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.7)
 
@@ -44,10 +44,10 @@ def melt(patch: Patch) -> Relief:
     radius = radius_of(patch)
     cloud = patch.noise(30) + 0.45 * patch.noise(12)
     distance = np.minimum((1 - radius) * patch.b, (cloud + 0.25) * 9 * patch.unit)
-    albedo = even(patch) * (1 + 0.04 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.04 * patch.noise(12))
     if patch.group == "cheese":
         toasted = smoothstep(patch.noise(12) * 0.9 - 0.8)
-        albedo = mix(albedo, np.array([0.70, 0.42, 0.16], np.float32), 0.6 * toasted)
+        albedo = mix(albedo, ink(0.70, 0.42, 0.16), 0.6 * toasted)
     height = patch.unit * (4.0 * plateau(distance, 6 * patch.unit) + 0.7 * patch.noise(12))
     return Relief(distance, albedo, height, 0.5)
 
@@ -57,9 +57,9 @@ def grain(patch: Patch) -> Relief:
     radius, distance = _puddle(patch, 0.06)
     pale = float(patch.first.min()) > 0.72
     tile = patch.crop(grain_tile(patch.side, pale))
-    albedo = even(patch) * (0.62 + 0.46 * tile)[..., None]
+    albedo = patch.first * (0.62 + 0.46 * tile)
     if patch.second is not None:
-        albedo = mix(albedo, patch.second * (0.6 + 0.45 * tile[..., None]), smoothstep(patch.noise(5) * 1.5 - 1.2))
+        albedo = mix(albedo, patch.second * (0.6 + 0.45 * tile), smoothstep(patch.noise(5) * 1.5 - 1.2))
     distance = distance + (tile - 0.5) * 5 * patch.unit
     height = patch.unit * (16 * dome(np.minimum(radius, 1)) + 3.2 * tile)
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.10)
@@ -69,9 +69,9 @@ def strand(patch: Patch) -> Relief:
     """A nest of noodles."""
     radius, distance = _puddle(patch, 0.05)
     tile = patch.crop(strand_tile(patch.side))
-    albedo = even(patch) * (0.50 + 0.62 * tile)[..., None]
+    albedo = patch.first * (0.50 + 0.62 * tile)
     if patch.second is not None:
-        albedo = mix(albedo, patch.second * (0.5 + 0.6 * tile[..., None]), smoothstep(patch.noise(12) - 0.8))
+        albedo = mix(albedo, patch.second * (0.5 + 0.6 * tile), smoothstep(patch.noise(12) - 0.8))
     distance = distance + (tile - 0.45) * 9 * patch.unit
     height = patch.unit * (18 * dome(np.minimum(radius, 1)) + 5.0 * tile)
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.30)
@@ -84,7 +84,7 @@ def slab(patch: Patch) -> Relief:
     crust = 1 - smoothstep((distance / patch.unit - 4) / 5)
     pores = smoothstep((patch.noise(5) + 0.5 * patch.noise(12) - 1.2) * 2)
     toast = 0.10 * patch.noise(30)
-    albedo = even(patch) * (1 + toast + 0.04 * patch.noise(2))[..., None]
+    albedo = patch.first * (1 + toast + 0.04 * patch.noise(2))
     albedo = mix(albedo, albedo * 0.72, 0.8 * pores)
     albedo = mix(albedo, second_or(patch, 0.55), 0.9 * crust)
     height = patch.unit * (9 * plateau(distance, 9 * patch.unit) - 2.2 * pores + 0.6 * patch.noise(5))
@@ -97,7 +97,7 @@ def round_base(patch: Patch) -> Relief:
     distance = (1 - radius) * patch.b + patch.noise(70) * patch.b * 0.018
     rim = smoothstep((radius - 0.80) * 12) * (1 - 0.35 * smoothstep((radius - 0.95) * 14))
     blister = smoothstep(patch.noise(12) * 1.2 - 1.0)
-    albedo = even(patch) * (1.03 + 0.06 * patch.noise(30) + 0.04 * patch.noise(5))[..., None]
+    albedo = patch.first * (1.03 + 0.06 * patch.noise(30) + 0.04 * patch.noise(5))
     albedo = mix(albedo, second_or(patch, 0.74), 0.65 * rim + 0.25 * smoothstep(patch.noise(30) - 0.5))
     albedo = mix(albedo, 0.5 * (albedo + CHARRED), 0.5 * blister * rim)
     height = patch.unit * (6 * plateau(distance, 7 * patch.unit) + 6.5 * rim + 1.0 * patch.noise(12) * (0.4 + rim))
@@ -112,7 +112,7 @@ def drizzle(patch: Patch) -> Relief:
     thick = 4.6 * patch.unit * (1 + 0.25 * patch.noise(30))
     off = np.abs(patch.v - line) * patch.b / np.sqrt(1 + slope * slope)
     distance = np.minimum(thick - off, (1 - np.abs(patch.u)) * patch.a)
-    albedo = even(patch) * (1 + 0.05 * patch.noise(12))[..., None]
+    albedo = patch.first * (1 + 0.05 * patch.noise(12))
     height = 0.75 * thick * dome(np.minimum(off / thick, 1))
     return Relief(distance, albedo, height, 0.8)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset_builder.canvas import Array, Canvas, Patch, Placement, Relief, mix, noise_tile, smoothstep
-from dataset_builder.drawing import dome, even, plateau
+from dataset_builder.drawing import dome, plateau
 
 PLATE, BOWL, BOARD, GLASS = "plate", "bowl", "board", "glass"
 VESSELS = (PLATE, BOWL, BOARD, GLASS)
@@ -74,7 +74,7 @@ class Vessel:
 
 
 def _colour(*channels: int) -> Array:
-    return np.array(channels, np.float32) / 255
+    return np.array(channels, np.float32)[:, None, None] / 255
 
 
 TABLES: tuple[tuple[str, Array, Array], ...] = (
@@ -133,7 +133,7 @@ def draw_table(canvas: Canvas) -> None:
     tone = tile[top : top + canvas.side, left : left + canvas.side]
     if canvas.rng.random() < 0.5:
         tone = tone.T
-    shift = canvas.rng.normal(0, 0.02, 3).astype(np.float32)
+    shift = canvas.rng.normal(0, 0.02, (3, 1, 1)).astype(np.float32)
     canvas.pixels[:] = mix(light + shift, dark + shift, tone)
 
 
@@ -150,7 +150,7 @@ def _cast_shadow(canvas: Canvas, distance: Array, lift: float, strength: float) 
     shift = [int(-part * lift) for part in canvas.light[:2]]
     moved = np.roll(distance, (shift[1], shift[0]), (0, 1))
     soft = smoothstep(moved / (14 * canvas.unit) + 0.65)
-    canvas.pixels *= (1 - strength * soft)[..., None]
+    canvas.pixels *= 1 - strength * soft
 
 
 def _draw_round(canvas: Canvas, kind: str, x: float, y: float, radius: float, tilt: float) -> float:
@@ -175,14 +175,14 @@ def _draw_round(canvas: Canvas, kind: str, x: float, y: float, radius: float, ti
     # One look-up for all three profiles is far cheaper than three functions of every pixel.
     index = np.minimum((reach * (511 / 1.1)).astype(np.int32), 511)
     steepness = slope.astype(np.float32)[index]
-    colours = mix(glaze[None], band[None], stripe.astype(np.float32)) * tone[:, None]
-    albedo = colours.astype(np.float32)[index]
+    colours = mix(glaze[..., 0], band[..., 0], stripe.astype(np.float32)) * tone
+    albedo = np.take(colours.astype(np.float32), index, axis=1)
     if rng.random() < 0.3:
         speckle = noise_tile(canvas.side, 2)[: canvas.side, : canvas.side]
-        albedo = albedo * (1 - 0.35 * (speckle > 1.9))[..., None]
+        albedo = albedo * (1 - np.float32(0.35) * (speckle > 1.9))
     colour = canvas.lit(albedo, steepness * east * 0.55, steepness * south * 0.55, 0.16)
     alpha = np.clip(distance + 0.5, 0, 1)
-    canvas.pixels += (colour - canvas.pixels) * alpha[..., None]
+    canvas.pixels += (colour - canvas.pixels) * alpha
     return room * radius
 
 
@@ -206,7 +206,7 @@ def _draw_board(canvas: Canvas, x: float, y: float, radius: float, tilt: float) 
     _cast_shadow(canvas, distance, 8 * canvas.unit, 0.55)
     edge = np.clip(1 - distance / (5 * canvas.unit), 0, 1) * (distance > 0)
     colour = canvas.lit(mix(light, dark, tone * 0.8) * 1.12, edge * east * -0.8, edge * south * -0.8, 0.05)
-    canvas.pixels += (colour - canvas.pixels) * np.clip(distance + 0.5, 0, 1)[..., None]
+    canvas.pixels += (colour - canvas.pixels) * np.clip(distance + 0.5, 0, 1)
     return 0.82 * radius
 
 
@@ -217,18 +217,18 @@ def _draw_glass(canvas: Canvas, x: float, y: float, radius: float, tilt: float, 
     tint = canvas.rng.uniform(0.25, 0.85)
     distance = coaster - away
     _cast_shadow(canvas, distance, 4 * canvas.unit, 0.4)
-    mat = np.float32(tint) * np.array([1.0, 0.96, 0.9], np.float32)
-    canvas.pixels += (mat - canvas.pixels) * np.clip(distance + 0.5, 0, 1)[..., None]
+    mat = tint * _colour(255, 245, 230)
+    canvas.pixels += (mat - canvas.pixels) * np.clip(distance + 0.5, 0, 1)
     _cast_shadow(canvas, radius - away, 12 * canvas.unit, 0.4)
     reach = away / radius
     wall = smoothstep((reach - 0.84) * 30)
     ripple = noise_tile(canvas.side, 30)[: canvas.side, : canvas.side]
-    albedo = drink * (1 + 0.04 * ripple - 0.22 * smoothstep((reach - 0.70) * 8))[..., None]
-    clear = 0.45 * canvas.pixels + 0.55 * np.array([0.90, 0.95, 0.97], np.float32)
+    albedo = drink[:, None, None] * (1 + 0.04 * ripple - 0.22 * smoothstep((reach - 0.70) * 8))
+    clear = 0.45 * canvas.pixels + 0.55 * _colour(230, 242, 247)
     albedo = mix(albedo, clear, wall)
     slope = 1.3 * np.sin(np.clip((reach - 0.84) / 0.16, 0, 1) * 2 * np.pi)
     colour = canvas.lit(albedo, slope * east, slope * south, 0.25 + 0.6 * wall)
-    canvas.pixels += (colour - canvas.pixels) * np.clip(radius - away + 0.5, 0, 1)[..., None]
+    canvas.pixels += (colour - canvas.pixels) * np.clip(radius - away + 0.5, 0, 1)
     return 0.84 * radius
 
 
@@ -241,7 +241,7 @@ def draw_vessel(canvas: Canvas, kind: str, drink: Array) -> Vessel:
         drink: colour of what a glass holds, `(3,)`.
     """
     side, rng = canvas.side, canvas.rng
-    x, y = side / 2 + rng.normal(0, 0.018, 2) * side
+    x, y = (float(value) for value in side / 2 + rng.normal(0, 0.018, 2) * side)
     tilt = rng.uniform(0.93, 1.0)
     radius = side * rng.uniform(0.47, 0.53)
     if kind == BOARD:
@@ -251,7 +251,7 @@ def draw_vessel(canvas: Canvas, kind: str, drink: Array) -> Vessel:
         room = _draw_glass(canvas, x, y, radius, tilt, drink)
     else:
         room = _draw_round(canvas, kind, x, y, radius, tilt)
-    return Vessel(kind, float(x), float(y), float(room), float(tilt))
+    return Vessel(kind, x, y, room, tilt)
 
 
 def _knife(patch: Patch) -> Relief:
@@ -259,7 +259,7 @@ def _knife(patch: Patch) -> Relief:
     wide = np.where(blade, 1 - np.clip((patch.u - 0.6) * 2.2, 0, 1) ** 2 * (patch.v > -0.2), 0.62)
     distance = np.minimum((wide - np.abs(patch.v)) * patch.b, (1 - np.abs(patch.u)) * patch.a)
     height = patch.b * np.where(blade, 0.25 * (1 - patch.v), 0.6 * dome(np.abs(patch.v)))
-    return Relief(distance, even(patch), height, 0.7)
+    return Relief(distance, patch.first, height, 0.7)
 
 
 def _spoon(patch: Patch) -> Relief:
@@ -269,7 +269,7 @@ def _spoon(patch: Patch) -> Relief:
     distance = np.maximum((1 - cup) * patch.b, np.where(patch.u < 0.62, stem * patch.b, -9))
     hollow = smoothstep((0.9 - cup) * 6)
     height = patch.b * np.where(cup < 1, -0.5 * dome(np.minimum(cup, 1)) * hollow, 0.2 * dome(np.abs(patch.v) * 3))
-    return Relief(distance, even(patch), height, 0.8)
+    return Relief(distance, patch.first, height, 0.8)
 
 
 def _fork(patch: Patch) -> Relief:
@@ -280,7 +280,7 @@ def _fork(patch: Patch) -> Relief:
     tines = np.where(patch.u > 0.55, np.minimum(np.minimum(head, slots), middle), head)
     across = np.where(patch.u > 0.35, tines, stem)
     distance = np.minimum(across * patch.b, (1 - np.abs(patch.u)) * patch.a)
-    return Relief(distance, even(patch), patch.b * 0.3 * plateau(distance, patch.b * 0.3), 0.7)
+    return Relief(distance, patch.first, patch.b * 0.3 * plateau(distance, patch.b * 0.3), 0.7)
 
 
 def _napkin(patch: Patch) -> Relief:
@@ -288,7 +288,7 @@ def _napkin(patch: Patch) -> Relief:
     distance = distance + patch.noise(30) * patch.unit
     stripe = smoothstep((np.abs(np.abs(patch.v) - 0.78) - 0.05) * -40)
     weave = np.sin(patch.u * patch.a * 1.4 / patch.unit) + np.sin(patch.v * patch.b * 1.4 / patch.unit)
-    albedo = mix(even(patch), patch.first * 0.55, stripe * 0.8) * (1 + 0.03 * weave)[..., None]
+    albedo = mix(patch.first, patch.first * 0.55, stripe * 0.8) * (1 + 0.03 * weave)
     height = patch.unit * (3.0 * patch.noise(30) + 2 * plateau(distance, 4 * patch.unit))
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.0)
 
@@ -309,7 +309,7 @@ def draw_napkin(canvas: Canvas) -> None:
     corner = rng.integers(0, 2, 2) * side + rng.normal(0, 0.05, 2) * side
     tint = np.clip(_colour(*rng.integers(70, 245, 3)), 0, 1) * 0.6 + 0.3
     placement = _one(corner[0], corner[1], rng.uniform(0, np.pi), rng.uniform(0.5, 0.8) * side, 0.5 * side)
-    canvas.lay(canvas.paint(_napkin, placement, (tint[None], None), shadow=0.4)[0])
+    canvas.lay(canvas.paint(_napkin, placement, (tint[:, 0], None), shadow=0.4)[0])
 
 
 def draw_cutlery(canvas: Canvas, vessel: Vessel) -> None:
@@ -324,4 +324,4 @@ def draw_cutlery(canvas: Canvas, vessel: Vessel) -> None:
     x, y = vessel.x + reach * np.cos(around), vessel.y + reach * np.sin(around)
     angle = around + np.pi + rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
     width = (0.032 if brush is _knife else 0.075) * side * rng.uniform(0.9, 1.2)
-    canvas.lay(canvas.paint(brush, _one(x, y, angle, 0.72 * side, width), (metal[None], None), shadow=0.5)[0])
+    canvas.lay(canvas.paint(brush, _one(x, y, angle, 0.72 * side, width), (metal[:, 0], None), shadow=0.5)[0])

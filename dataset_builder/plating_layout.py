@@ -78,13 +78,13 @@ class Cook:
         self._top_up(portions)
 
     def _shades(self, ingredient: Ingredient, count: int) -> tuple[Array, Array | None]:
-        """Return `(count, 3)` colours: one shift for the plate, a smaller one for every piece."""
+        """Return `(3, count)` colours: one shift for the plate, a smaller one for every piece."""
         shift = self.rng.normal(0, COLOUR_SPREAD * 0.6, 3) + self.rng.normal(0, COLOUR_SPREAD)
         shades = []
         for colour in ingredient.colours[:2]:
             base = np.array(colour, np.float32) / 255 * (1 + shift)
             own = 1 + self.rng.normal(0, COLOUR_SPREAD, (count, 1)) + self.rng.normal(0, 0.012, (count, 3))
-            shades.append(np.clip(base * own, 0.02, 0.98).astype(np.float32))
+            shades.append(np.clip(base * own, 0.02, 0.98).astype(np.float32).T)
         return shades[0], shades[1] if len(shades) > 1 else None
 
     def _lay_beds(self, beds: list[tuple[int, Ingredient]]) -> float:
@@ -196,11 +196,11 @@ class Cook:
 
     def _stickers(self, portion: Portion, placement: Placement) -> list[Sticker]:
         count = len(placement.x)
-        second = None if portion.second is None else portion.second[:count]
+        second = None if portion.second is None else portion.second[:, :count]
         return self.canvas.paint(
             portion.brush,
             placement,
-            (portion.first[:count], second),
+            (portion.first[:, :count], second),
             portion.owner,
             portion.ingredient,
             0.30 if self.swims else 0.5,
