@@ -101,7 +101,6 @@ def _run_import(parsed: argparse.Namespace) -> int:
 def _add_audit(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("audit", help="what one should know of a data set before trusting a score on it")
     verb.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
-    verb.add_argument("--revision", help="branch, tag or commit of a data set of the Hub")
     verb.add_argument("--out", metavar="DIR", help="folder for AUDIT.md and audit.json; default: DATASET, or here")
     verb.set_defaults(run=_run_audit)
 
@@ -109,7 +108,7 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
 def _run_audit(parsed: argparse.Namespace) -> int:
     from dataset_builder.audit import AUDIT_MARKDOWN, audit
 
-    found = audit(parsed.dataset, parsed.revision)
+    found = audit(parsed.dataset)
     folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
     found.write(folder)
     print("\n".join(f"- {line}" for line in found.lines))

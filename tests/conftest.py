@@ -45,3 +45,17 @@ def local_hub(tmp_path):
 
     with LocalHub(tmp_path / "hub", tokens={"hf_writer": "org"}) as hub:
         yield hub
+
+
+@pytest.fixture
+def connected_hub(local_hub, monkeypatch, tmp_path):
+    """The Hub on loopback as the Hub of this process: clients write to `org`, and do not pause between attempts."""
+    constants = "huggingface_hub.constants"
+    monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(f"{constants}.ENDPOINT", local_hub.url)
+    template = local_hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    return local_hub

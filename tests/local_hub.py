@@ -99,6 +99,10 @@ class LocalHub:
             raise ValueError(f"no fault {how!r} of requests {kind!r}")
         self._faults.append([kind, how, times, skip])
 
+    def mend(self) -> None:
+        """Let nothing fail any more."""
+        self._faults.clear()
+
     def next_fault(self, kind: str) -> str | None:
         """Return how the present request of this kind is to fail, if it is."""
         with self.store.lock:

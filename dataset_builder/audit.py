@@ -1,0 +1,337 @@
+"""What one should know of a data set before trusting a score on it: what a rule alone reaches, what crosses splits."""
+
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Features, Image, IterableDatasetDict, load_dataset
+from PIL import UnidentifiedImageError
+from tqdm import tqdm
+
+from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.errors import BadInputError
+from dataset_builder.finished_build import FinishedBuild
+from dataset_builder.labelling import Labeller, LabelScores, score_labels
+from dataset_builder.near_duplicates import Looks, alike_across, looks_of
+from model_cards.cards import TEMPLATES, fill
+
+AUDIT_MARKDOWN = "AUDIT.md"
+AUDIT_JSON = "audit.json"
+READABLE = 0.95  # a rule at or above this accuracy reads the labels off the text
+EXAMPLES = 20
+BATCH = 256
+COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
+VIEWS = {
+    "title": lambda title, ingredients: (title, []),
+    "title + ingredients": lambda title, ingredients: (title, ingredients),
+    "ingredients": lambda title, ingredients: ("", ingredients),
+}
+
+
+@dataclass
+class Rows:
+    """The rows of all splits, column by column; a column that the data set lacks is absent."""
+
+    splits: list[str] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    looks: list[Looks | None] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def __contains__(self, column: str) -> bool:
+        return any(self.looks) if column == IMAGE else column in self.columns
+
+    def name(self, position: int) -> str:
+        """Return the id of a row, or its place where there are no ids."""
+        return str(self.columns[ID][position]) if ID in self else f"{self.splits[position]} row {position}"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found: `facts` is the content of `audit.json`."""
+
+    facts: Mapping[str, Any]
+
+    @property
+    def markdown(self) -> str:
+        """The whole audit as Markdown."""
+        template = (TEMPLATES / "audit.md").read_text()
+        return fill(template, {"facts": self.facts, "lines": self.lines, "flavours": FLAVOURS}, AUDIT_MARKDOWN)
+
+    @property
+    def lines(self) -> list[str]:
+        """The audit in a few sentences, as the terminal and the card show it."""
+        return [*_rule_lines(self.facts), *_crossing_lines(self.facts), *_other_lines(self.facts)]
+
+    def write(self, folder: Path) -> None:
+        """Write `AUDIT.md` and `audit.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / AUDIT_MARKDOWN).write_text(self.markdown)
+        (folder / AUDIT_JSON).write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def audit(dataset: str) -> Audit:
+    """Audit a data set.
+
+    Args:
+        dataset: folder or Hub id of a data set with columns of `dataset_builder.columns`; parts of the audit whose
+            columns are absent are left out and named.
+
+    Raises:
+        BadInputError: there are no rows, or none of the columns is there.
+    """
+    return audit_rows(read_rows(load_dataset(dataset, streaming=True), dataset), dataset)
+
+
+def audit_of_build(build: FinishedBuild, name: str) -> Audit:
+    """Return the audit of a build under the name of its data set; one made of exactly these shards is used again."""
+    path = build.folder / AUDIT_JSON
+    if path.is_file():
+        facts = json.loads(path.read_text())
+        if facts.get("data_sha256") == build.fingerprint:
+            return Audit({**facts, "dataset": name})
+    files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
+    facts = audit_rows(read_rows(load_dataset("parquet", data_files=files, streaming=True), name), name).facts
+    found = Audit({**facts, "data_sha256": build.fingerprint})
+    found.write(build.folder)
+    return found
+
+
+def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
+    """Return the rows of a data set; of each picture only its looks are kept."""
+    rows = Rows()
+    for split, stream in dataset.items():
+        features = stream.features or Features()
+        wanted = [column for column in COLUMNS if column in features]
+        if not wanted:
+            raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")
+        batches = stream.select_columns(wanted).with_format("arrow").iter(batch_size=BATCH)
+        for batch in tqdm(batches, desc=f"reading {split}", unit="batch", leave=False):
+            rows.splits += [split] * batch.num_rows
+            for column in wanted:
+                if column != IMAGE:
+                    rows.columns[column] += _values(batch[column].to_pylist(), features[column])
+            _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
+    if not rows.splits:
+        raise BadInputError(f"{name} has no rows; build or import it first")
+    return rows
+
+
+def _values(values: list[Any], feature: Any) -> list[Any]:
+    if isinstance(feature, ClassLabel):
+        return [None if value is None or value < 0 else feature.names[value] for value in values]
+    return values
+
+
+def _add_looks(rows: Rows, pictures: Sequence[dict | None]) -> None:
+    def look(picture: dict | None) -> Looks | str | None:
+        try:
+            return None if picture is None else looks_of(Image().decode_example(picture))
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        for found in pool.map(look, pictures):
+            if isinstance(found, str):
+                rows.unreadable.append(rows.name(len(rows.looks)))
+            rows.looks.append(None if isinstance(found, str) else found)
+
+
+def audit_rows(rows: Rows, name: str) -> Audit:
+    """Audit rows that were read."""
+    return Audit(
+        {
+            "dataset": name,
+            "rows": {split: rows.splits.count(split) for split in dict.fromkeys(rows.splits)},
+            "absent_columns": [column for column in COLUMNS if column not in rows],
+            "balance": _balance(rows),
+            "rule": _rule(rows),
+            "crossing": {
+                "dishes": _crossing(rows, DISH_ID, str),
+                "titles": _crossing(rows, TITLE, plain_title),
+                "pictures": _crossing_pictures(rows),
+            },
+            "reference": _reference(rows),
+            "pictures": _pictures(rows),
+        }
+    )
+
+
+def plain_title(title: str) -> str:
+    """Return a title without accents, case and punctuation, so that equal dishes have equal titles."""
+    letters = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().casefold()
+    return re.sub(r"[^a-z0-9]+", " ", letters).strip()
+
+
+def _labelled(rows: Rows) -> list[int]:
+    return [n for n, flavour in enumerate(rows.columns[FLAVOUR]) if flavour in FLAVOURS] if FLAVOUR in rows else []
+
+
+def _balance(rows: Rows) -> dict[str, dict[str, int]]:
+    counts = {split: dict.fromkeys(FLAVOURS, 0) for split in dict.fromkeys(rows.splits)}
+    for n in _labelled(rows):
+        counts[rows.splits[n]][rows.columns[FLAVOUR][n]] += 1
+    return (
+        {split: {flavour: of[flavour] for flavour in FLAVOURS} for split, of in counts.items()}
+        if FLAVOUR in rows
+        else {}
+    )
+
+
+def _rule(rows: Rows) -> dict[str, dict[str, dict[str, float]]]:
+    """Return per view and split ("all" for all of them) how the labelling rule scores against the labels."""
+    labelled = _labelled(rows)
+    if not labelled or TITLE not in rows or INGREDIENTS not in rows:
+        return {}
+    labeller, found = Labeller(), {}
+    truth = [rows.columns[FLAVOUR][n] for n in labelled]
+    for view, choose in VIEWS.items():
+        texts = (choose(rows.columns[TITLE][n] or "", rows.columns[INGREDIENTS][n] or []) for n in labelled)
+        said = [labeller.label(title, ingredients).flavour for title, ingredients in texts]
+        found[view] = {"all": _figures(score_labels(said, truth))}
+        for split in dict.fromkeys(rows.splits):
+            chosen = [place for place, n in enumerate(labelled) if rows.splits[n] == split]
+            if chosen:
+                scores = score_labels([said[place] for place in chosen], [truth[place] for place in chosen])
+                found[view][split] = _figures(scores)
+    return found
+
+
+def _figures(scores: LabelScores) -> dict[str, float]:
+    hits = sum(scores.confusion[n, n] for n in range(len(FLAVOURS)))
+    return {"coverage": scores.coverage, "accuracy": float(hits / scores.rows), "macro_f1": scores.macro_f1}
+
+
+def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
+    """Return the values of a column that lie in more than one split, with the number of rows they have."""
+    if column not in rows:
+        return None
+    splits: dict[str, set[str]] = defaultdict(set)
+    keys = [key(value or "") for value in rows.columns[column]]
+    for value, split in zip(keys, rows.splits, strict=True):
+        splits[value].add(split)
+    crossing = [value for value, of in splits.items() if len(of) > 1]
+    concerned = Counter(keys)
+    return {
+        "values": len(crossing),
+        "rows": sum(concerned[value] for value in crossing),
+        "examples": [f"{value} ({', '.join(sorted(splits[value]))})" for value in crossing[:EXAMPLES]],
+    }
+
+
+def _crossing_pictures(rows: Rows) -> dict[str, Any] | None:
+    if not any(rows.looks):
+        return None
+    pairs = alike_across(rows.looks, rows.splits)
+    named = (f"{rows.name(i)} ({rows.splits[i]}), {rows.name(j)} ({rows.splits[j]})" for i, j in pairs[:EXAMPLES])
+    return {"pairs": len(pairs), "examples": list(named)}
+
+
+def _reference(rows: Rows) -> dict[str, Any] | None:
+    """Compare the labels with the authors' reference flavours of the dishes that have one."""
+    from dataset_builder.catalogue import reference_flavours
+
+    if DISH_ID not in rows or FLAVOUR not in rows:
+        return None
+    reference = reference_flavours()
+    known = [n for n in _labelled(rows) if rows.columns[DISH_ID][n] in reference]
+    if not known:
+        return None
+    labels = [rows.columns[FLAVOUR][n] for n in known]
+    truth = [reference[rows.columns[DISH_ID][n]][0] for n in known]
+    scores = score_labels(labels, truth)
+    among = sum(label in reference[rows.columns[DISH_ID][n]][1] for n, label in zip(known, labels, strict=True))
+    differing = {
+        rows.columns[DISH_ID][n]: f"{rows.columns[TITLE][n] if TITLE in rows else rows.columns[DISH_ID][n]}: "
+        f"labelled {label}, reference {flavour}"
+        for n, label, flavour in zip(known, labels, truth, strict=True)
+        if label != flavour
+    }
+    return {
+        "rows": len(known),
+        "dishes": len({rows.columns[DISH_ID][n] for n in known}),
+        **_figures(scores),
+        "label_among_present": among / len(known),
+        "confusion": scores.confusion[:, : len(FLAVOURS)].tolist(),
+        "dishes_differing": len(differing),
+        "examples": list(differing.values())[:EXAMPLES],
+    }
+
+
+def _pictures(rows: Rows) -> dict[str, Any] | None:
+    """Return which rows have no good picture, and which got theirs only after others were rejected."""
+    reasons: Counter[str] = Counter()
+    retried = []
+    for n, made in enumerate(rows.columns[GENERATION] if GENERATION in rows else []):
+        rejected = (made or {}).get("rejected") or []
+        reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in rejected)
+        if rejected:
+            retried.append(rows.name(n))
+    if GENERATION not in rows and IMAGE not in rows:
+        return None
+    blank = [rows.name(n) for n, look in enumerate(rows.looks) if look is None]
+    missing = [name for name in blank if name not in set(rows.unreadable)]
+    return {
+        "without": len(missing),
+        "unreadable": len(rows.unreadable),
+        "retried": len(retried),
+        "reasons": dict(reasons.most_common()),
+        "examples": [*rows.unreadable, *missing, *retried][:EXAMPLES],
+    }
+
+
+def _rule_lines(facts: Mapping[str, Any]) -> list[str]:
+    if not facts["rule"]:
+        return ["The rule alone was not scored: labels, titles or ingredients are absent."]
+    split = "test" if "test" in facts["rows"] else "all"
+    scores = {view: of[split]["accuracy"] for view, of in facts["rule"].items()}
+    where = "the test split" if split == "test" else "all rows"
+    figures = ", ".join(f"{100 * score:.1f} % from {view}" for view, score in scores.items())
+    lines = [f"The labelling rule alone, without any learning, is right on {where} in: {figures}."]
+    readable = [view for view, score in scores.items() if score >= READABLE]
+    if readable:
+        views = " and off ".join(readable)
+        lines.append(f"The labels can be read off {views}: a model that is given it learns the rule.")
+    return lines
+
+
+def _crossing_lines(facts: Mapping[str, Any]) -> list[str]:
+    crossing = facts["crossing"]
+    counts = {what: of["pairs" if what == "pictures" else "values"] for what, of in crossing.items() if of is not None}
+    many = {"dishes": "dishes", "titles": "titles", "pictures": "pairs of near-duplicate pictures"}
+    none = {"dishes": "no dish", "titles": "no title", "pictures": "no near-duplicate picture"}
+    found = [f"{number} {many[what]}" for what, number in counts.items() if number]
+    clean = [none[what] for what, number in counts.items() if not number]
+    lines = [f"In more than one split: {', '.join(found)}; scores are too high by them."] if found else []
+    return [*lines, f"Looked for in more than one split: {', '.join(clean)}."] if clean else lines
+
+
+def _other_lines(facts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    total: Counter[str] = Counter()
+    for of in facts["balance"].values():
+        total.update(of)
+    if total.total():
+        share = {flavour: f"{flavour} ({100 * rows / total.total():.1f} %)" for flavour, rows in total.items()}
+        most, least = max(total, key=total.__getitem__), min(total, key=total.__getitem__)
+        lines.append(f"The most frequent label is {share[most]}, the rarest {share[least]}.")
+    if reference := facts["reference"]:
+        lines.append(
+            f"The labels agree with the authors' own judgement of the dish in {100 * reference['accuracy']:.1f} % of "
+            f"{reference['rows']} rows (macro-F1 {reference['macro_f1']:.3f}), and name one of the tastes that the "
+            f"authors find present in {100 * reference['label_among_present']:.1f} %."
+        )
+    if pictures := facts["pictures"]:
+        why = "".join(f", {number} {reason}" for reason, number in pictures["reasons"].items())
+        lines.append(
+            f"Rows without a picture: {pictures['without']}; unreadable: {pictures['unreadable']}; drawn again after a "
+            f"rejected picture: {pictures['retried']}{' (reasons' + why.replace(',', ':', 1) + ')' if why else ''}."
+        )
+    if facts["absent_columns"]:
+        lines.append(f"Not audited for want of the columns: {', '.join(facts['absent_columns'])}.")
+    return lines

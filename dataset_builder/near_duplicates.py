@@ -1,0 +1,88 @@
+"""Pictures that look the same: perceptual hashes, a colour check, and a search that does not compare all pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+HASH_BITS = 64
+MAX_BITS = 4  # pictures whose perceptual hashes differ in more bits are different pictures
+THUMBNAIL = 8
+MAX_COLOUR = 12.0  # mean difference of the thumbnails, out of 255; the hash itself is blind to colour
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is kept of a picture: its perceptual hash (64 bits) and a thumbnail, `(8, 8, 3)` bytes."""
+
+    bits: int
+    thumbnail: np.ndarray
+
+
+def looks_of(picture: Image.Image) -> Looks:
+    """Return the hash (`imagehash.phash`) and the thumbnail of a picture."""
+    picture = picture.convert("RGB")
+    bits = int("".join("1" if bit else "0" for bit in imagehash.phash(picture).hash.ravel()), 2)
+    small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return Looks(bits, np.asarray(small, dtype=np.uint8))
+
+
+def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the pairs of pictures that look the same and lie in different groups.
+
+    Two hashes that differ in at most k bits agree in at least one of k + 1 bands of them, so only pictures that share
+    a band are compared; pictures of equal hash are compared as one.
+
+    Args:
+        looks: None where there is no picture.
+        groups: for example the split of each picture.
+
+    Returns:
+        Positions `(i, j)` with `i < j`; of many pictures of equal hash in one group, the first stands for all.
+    """
+    first: dict[tuple[int, str], int] = {}
+    for position, (look, group) in enumerate(zip(looks, groups, strict=True)):
+        if look is not None:
+            first.setdefault((look.bits, group), position)
+    positions = np.array(list(first.values()), dtype=np.int64)
+    hashes = np.array([bits for bits, _ in first], dtype=np.uint64)
+    group_ids = np.unique([group for _, group in first], return_inverse=True)[1] if first else positions
+    pairs: set[tuple[int, int]] = set()
+    for shift, width in _bands():
+        band = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
+        for members in np.split(order, starts[1:]):
+            pairs.update(_close_pairs(members, hashes, group_ids))
+    found = []
+    for one, other in sorted(pairs):
+        i, j = sorted((int(positions[one]), int(positions[other])))
+        if _same_colours(looks[i], looks[j]):
+            found.append((i, j))
+    return sorted(found)
+
+
+def _bands() -> list[tuple[int, int]]:
+    """Return shift and width of each band of the hash."""
+    edges = np.linspace(0, HASH_BITS, MAX_BITS + 2).astype(int)
+    return [(int(low), int(high - low)) for low, high in pairwise(edges)]
+
+
+def _close_pairs(members: np.ndarray, hashes: np.ndarray, group_ids: np.ndarray) -> list[tuple[int, int]]:
+    pairs = []
+    for place, one in enumerate(members[:-1]):
+        others = members[place + 1 :]
+        others = others[group_ids[others] != group_ids[one]]
+        near = others[np.bitwise_count(hashes[others] ^ hashes[one]) <= MAX_BITS]
+        pairs += [(min(int(one), int(other)), max(int(one), int(other))) for other in near]
+    return pairs
+
+
+def _same_colours(one: Looks | None, other: Looks | None) -> bool:
+    assert one is not None
+    assert other is not None
+    difference = np.abs(one.thumbnail.astype(np.int16) - other.thumbnail.astype(np.int16))
+    return float(difference.mean()) <= MAX_COLOUR

@@ -1,0 +1,297 @@
+"""Publishes a finished build as one version: one commit of data, card and manifest, then one tag on that commit."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from datasets import Value
+from datasets.info import DatasetInfosDict
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCardData, HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+
+from dataset_builder.audit import AUDIT_MARKDOWN, audit_of_build
+from dataset_builder.columns import DISH_ID, FLAVOURS, LABEL_SOURCE
+from dataset_builder.errors import BadInputError
+from dataset_builder.finished_build import DATA, MANIFEST, FinishedBuild, read_build
+from dataset_builder.versions import Changes, changes_since, parse_version, published_versions, read_history, tag_of
+from model_cards.cards import data_card
+
+CARD = "README.md"
+EXAMPLES = 5
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+TASKS = ["image-classification", "text-classification", "image-to-text", "image-segmentation"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a version consists of: path in the repository -> file on disk, or the content itself."""
+
+    repo: str
+    version: str
+    files: Mapping[str, Path | bytes]
+
+    @property
+    def tag(self) -> str:
+        """The tag of the version."""
+        return tag_of(self.version)
+
+
+def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: str | Path | None = None) -> str:
+    """Publish a build, or write the exact folder that would be published.
+
+    The token is the one that the Hub client keeps (`hf auth login`, or `HF_TOKEN`).
+
+    Args:
+        folder: a finished build; a `README.md` in it is taken as the card, in place of our template.
+        repo: `namespace/name` of the data set; created when it does not exist.
+        version: three numbers, above every version that is published.
+        licence: identifier such as `cc-by-4.0`.
+        dry_run: folder to write instead of publishing; it must not exist.
+
+    Returns:
+        One line that says what was done.
+
+    Raises:
+        BadInputError: the build, the card, the version or the licence is refused, or the Hub could not be written; then
+            no tag was made and the call can be repeated.
+    """
+    parse_version(version)
+    _check_names(repo, licence)
+    build = read_build(folder)
+    api = HfApi()
+    try:
+        published, note = _published(api, repo, offline_is_fine=dry_run is not None)
+        release = prepare(api, build, repo, version, licence, published)
+        if dry_run is not None:
+            write_folder(release, Path(dry_run))
+            return f"{dry_run} holds the {len(release.files)} files of {repo} {version}; nothing was published{note}"
+        commit = upload(api, release)
+    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
+        raise BadInputError(_failure(repo, version, error)) from error
+    return f"published {repo} {version}: {release.tag} is commit {commit}"
+
+
+def _published(api: HfApi, repo: str, offline_is_fine: bool) -> tuple[list[str], str]:
+    """Return the versions on the Hub, and what to say when it could not be asked."""
+    try:
+        return published_versions(api, repo), ""
+    except (httpx2.TransportError, OfflineModeIsEnabled):
+        if not offline_is_fine:
+            raise
+        return [], "; the Hub could not be asked, so the card takes this for the first version"
+
+
+def _check_names(repo: str, licence: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except ValueError as error:
+        raise BadInputError(f"{repo!r} is no repository name ({error}); give --repo namespace/name") from error
+    if "/" not in repo:
+        raise BadInputError(f"{repo!r} names no namespace; give --repo namespace/name")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        raise BadInputError(f"{licence!r} is no licence identifier of the Hub; give --license cc-by-4.0 or another one")
+
+
+def _failure(repo: str, version: str, error: Exception) -> str:
+    """Return the message of a failed upload; an address in it may carry a signature, so only the reason is kept."""
+    response = getattr(error, "response", None)
+    status = f"the server answered {response.status_code}" if response is not None else type(error).__name__
+    detail = getattr(error, "server_message", None) or str(error).splitlines()[0]
+    reason = re.sub(r"hf_\w+|https?://\S+", "...", detail)
+    return f"{repo} {version} was not published ({status}: {reason}); it carries no tag, repeat the command"
+
+
+def prepare(
+    api: HfApi, build: FinishedBuild, repo: str, version: str, licence: str, published: Sequence[str]
+) -> Release:
+    """Return everything that the version will hold, given the versions there are; nothing is written.
+
+    Raises:
+        BadInputError: the version is not above the published ones, or the card is refused.
+    """
+    if version in published:
+        raise BadInputError(f"{repo} has {tag_of(version)} already and a tag is never moved; give a --version above it")
+    if published and parse_version(version) < parse_version(published[-1]):
+        raise BadInputError(f"version {version} is below {published[-1]}, the last of {repo}; give one above it")
+    changes = changes_since(api, repo, published[-1], build) if published else None
+    history = read_history(api, repo, published[-1]) if published else []
+    history.append({"version": version, "rows": build.rows, **(changes.counts() if changes else {})})
+    audit = audit_of_build(build, repo)
+    stated = {"version": version, "license": licence, "history": history, "data_sha256": build.fingerprint}
+    manifest = {**build.manifest, **stated}
+    own = build.folder / CARD
+    card = data_card(
+        metadata(build, repo, licence),
+        card_values(build, repo, version, licence, history, changes, audit.lines),
+        own.read_text() if own.exists() else None,
+    )
+    files: dict[str, Path | bytes] = {f"{DATA}/{path.name}": path for paths in build.shards.values() for path in paths}
+    files[CARD] = card.encode()
+    files[MANIFEST] = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
+    files[AUDIT_MARKDOWN] = audit.markdown.encode()
+    return Release(repo, version, files)
+
+
+def metadata(build: FinishedBuild, repo: str, licence: str) -> dict[str, Any]:
+    """Return the block of the card that the Hub and `load_dataset` read."""
+    data = DatasetCardData(
+        license=licence,
+        language=["en"],
+        pretty_name=repo.split("/")[1],
+        task_categories=TASKS,
+        size_categories=[next((name for limit, name in SIZES if build.rows < limit), "n>1M")],
+        tags=["food", "recipes", "taste", "synthetic", "image-text"],
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"{DATA}/{split}-*"} for split in build.shards],
+            }
+        ],
+    )
+    DatasetInfosDict({"default": build.info}).to_dataset_card_data(data)
+    return data.to_dict()
+
+
+def card_values(
+    build: FinishedBuild,
+    repo: str,
+    version: str,
+    licence: str,
+    history: list[dict[str, Any]],
+    changes: Changes | None,
+    audit: list[str],
+) -> dict[str, Any]:
+    """Return the facts that a card may name."""
+    sources: Counter[str] = Counter()
+    for table in build.labels.values():
+        sources.update(table[LABEL_SOURCE].to_pylist())
+    dishes = {split: set(table[DISH_ID].to_pylist()) for split, table in build.labels.items()}
+    return {
+        "repo": repo,
+        "name": repo.split("/")[1],
+        "version": version,
+        "tag": tag_of(version),
+        "license": licence,
+        "rows": build.rows,
+        "dishes": len(set().union(*dishes.values())),
+        "flavours": FLAVOURS,
+        "simulated": build.manifest["simulator"],
+        "composition": {
+            split: {"rows": table.num_rows, "dishes": len(dishes[split]), "labels": build.counts[split]}
+            for split, table in build.labels.items()
+        },
+        "columns": {name: column_type(feature) for name, feature in build.features.items()},
+        "lexicon_sha256": build.manifest["lexicon_sha256"],
+        "label_sources": dict(sorted(sources.items())),
+        "pictures": build.pictures,
+        "left_out": left_out(build.manifest),
+        "audit": audit,
+        "history": history,
+        "examples": example_lines(changes) if changes else [],
+    }
+
+
+def left_out(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Return reason -> number of the recipes and pictures that the build left out."""
+    found = {f"recipes, {reason}": of["count"] for reason, of in manifest.get("skipped_recipes", {}).items()}
+    if manifest.get("given_up"):
+        found["pictures that were rejected at every attempt"] = len(manifest["given_up"])
+    return found
+
+
+def column_type(feature: Any) -> str:
+    """Return the type of a column in a word or two."""
+    if isinstance(feature, dict):
+        return f"struct of {', '.join(feature)}"
+    inner = getattr(feature, "feature", None)
+    if inner is not None:
+        return f"list of {column_type(inner)}"
+    names = getattr(feature, "names", None)
+    if names is not None:
+        return f"label, one of {len(names)}"
+    return feature.dtype if isinstance(feature, Value) else type(feature).__name__
+
+
+def example_lines(changes: Changes) -> list[str]:
+    """Return some of the changed rows by name."""
+    lines = []
+    for what, changed in (("relabelled", changes.relabelled), ("moved", changes.moved)):
+        lines += [f"{what}: `{one}` from {old} to {new}" for one, (old, new) in list(changed.items())[:EXAMPLES]]
+    for what in ("added", "removed"):
+        ids = getattr(changes, what)
+        if ids:
+            more = f" and {len(ids) - EXAMPLES} more" if len(ids) > EXAMPLES else ""
+            lines.append(f"{what}: {', '.join(f'`{one}`' for one in ids[:EXAMPLES])}{more}")
+    return lines
+
+
+def write_folder(release: Release, folder: Path) -> None:
+    """Write the files of a release; the folder appears only when it is whole.
+
+    Raises:
+        BadInputError: the folder exists.
+    """
+    if folder.exists():
+        raise BadInputError(f"{folder} exists; give --dry-run a folder that does not")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        for name, content in release.files.items():
+            path = Path(unfinished, "release", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                shutil.copyfile(content, path)
+        os.replace(Path(unfinished, "release"), folder)
+
+
+def upload(api: HfApi, release: Release) -> str:
+    """Commit the files of a release, then tag that commit; return its id.
+
+    Files of the version before that this one does not have are deleted in the same commit. Nothing is tagged unless
+    everything is there. After a failure the same call goes on: what is stored is not sent again, and an identical
+    commit is not made twice.
+
+    Raises:
+        BadInputError: the Hub refuses the card, or storing a file failed.
+    """
+    api.create_repo(release.repo, repo_type="dataset", exist_ok=True)
+    head = api.dataset_info(release.repo)
+    there = {sibling.rfilename for sibling in head.siblings or []} - {".gitattributes"}
+    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in release.files.items()]
+    operations += [CommitOperationDelete(name) for name in sorted(there - set(release.files))]
+    try:
+        commit = api.create_commit(
+            release.repo,
+            operations,
+            commit_message=f"Version {release.version}",
+            repo_type="dataset",
+            parent_commit=head.sha,
+        )
+    except ValueError as error:
+        raise BadInputError(f"the Hub refuses the card ({error}); mend its metadata") from error
+    except RuntimeError as error:  # how the client reports a file that it could not store
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise BadInputError(_failure(release.repo, release.version, cause)) from error
+    _tag(api, release, commit.oid)
+    return commit.oid
+
+
+def _tag(api: HfApi, release: Release, commit: str) -> None:
+    """Tag a commit; when the answer is lost, see whether the tag is there before calling it a failure."""
+    try:
+        message = f"{release.repo.split('/')[1]} {release.version}"
+        api.create_tag(release.repo, tag=release.tag, tag_message=message, revision=commit, repo_type="dataset")
+    except (HfHubHTTPError, httpx2.HTTPError):
+        tags = api.list_repo_refs(release.repo, repo_type="dataset").tags
+        if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit:
+            raise

@@ -1,0 +1,111 @@
+"""Fills the cards of data sets and models from what a finished build or run left behind.
+
+Nothing is typed by hand: a section appears when its figures are there and is absent when they are not, and a card with
+a placeholder left in it is refused.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from jinja2.sandbox import SandboxedEnvironment
+
+from dataset_builder.errors import BadInputError
+
+TEMPLATES = Path(__file__).parent
+# What templates of cards leave where a person should have written something.
+PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\[More Information Needed\]|\[optional\]|\bTODO\b|\bTBD\b|<!--", re.I)
+FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment in which templates are filled: a value that is asked for and absent is an error."""
+    made = SandboxedEnvironment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    made.filters["thousands"] = lambda number: f"{number:,}"
+    return made
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """Return metadata and body of a card.
+
+    Raises:
+        BadInputError: the metadata is not a YAML mapping.
+    """
+    match = FRONT_MATTER.match(text)
+    if match is None:
+        return {}, text
+    try:
+        metadata = yaml.safe_load(match["metadata"]) or {}
+    except yaml.YAMLError as error:
+        raise BadInputError(f"the metadata of the card is not YAML ({error}); mend its --- block") from error
+    if not isinstance(metadata, dict):
+        raise BadInputError("the metadata of the card is no mapping; mend its --- block")
+    return metadata, match["body"]
+
+
+def join_card(metadata: Mapping[str, Any], body: str) -> str:
+    """Return the card of metadata and body."""
+    block = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=100)
+    return f"---\n{block}---\n\n{body.strip()}\n"
+
+
+def check_filled(card: str, name: str) -> None:
+    """Refuse a card that still waits for somebody to write it.
+
+    Raises:
+        BadInputError: a placeholder is left, or there is hardly any text.
+    """
+    _, body = split_card(card)
+    left = sorted({match[0] for match in PLACEHOLDER.finditer(body)})
+    if left:
+        raise BadInputError(f"{name} has placeholders left ({', '.join(left[:5])}); write what belongs there")
+    if len(body.split()) < 40:
+        raise BadInputError(f"{name} says hardly anything ({len(body.split())} words); describe what is published")
+
+
+def fill(template: str, values: Mapping[str, Any], name: str) -> str:
+    """Fill the text of a template.
+
+    Args:
+        template: Jinja text; `{% extends %}` finds the templates of this package.
+        values: what the template may name.
+        name: how messages call the card.
+
+    Raises:
+        BadInputError: the template is faulty, names a value that is not there, or leaves a placeholder.
+    """
+    try:
+        text = environment().from_string(template).render(**values)
+    except jinja2.TemplateError as error:
+        raise BadInputError(f"{name} cannot be filled ({error}); mend or remove that placeholder") from error
+    # A section that is absent leaves its blank lines behind.
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str | None = None) -> str:
+    """Return the card of a data set.
+
+    Args:
+        metadata: the block that the Hub and `load_dataset` read.
+        values: facts of the build, see `data_card.md`.
+        own: a card of the publisher's, in place of the template of this package; it may name the same facts, and its
+            metadata adds to ours.
+
+    Raises:
+        BadInputError: a placeholder is left, or a fact that the card names is not there.
+    """
+    added, template = split_card(own) if own is not None else ({}, (TEMPLATES / "data_card.md").read_text())
+    name = "the card README.md" if own is not None else "the data card"
+    card = join_card({**added, **metadata}, fill(template, values, name))
+    check_filled(card, name)
+    return card
