@@ -1,0 +1,189 @@
+"""Configuration of the flavour classifier: which text part, which image part, how they meet, what is frozen."""
+
+import difflib
+from dataclasses import fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+DEFAULT_LABELS = ("sweet", "salty", "sour", "bitter", "umami")
+
+# Keyword arguments that transformers itself passes to a config beyond the declared fields.
+LIBRARY_ARGUMENTS = frozenset(
+    {
+        "_attn_implementation",
+        "_commit_hash",
+        "_name_or_path",
+        "attn_implementation",
+        "auto_map",
+        "custom_pipelines",
+        "experts_implementation",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "quantization_config",
+        "torch_dtype",
+    }
+)
+
+
+def reject_unknown_arguments(config_class: type, given: dict[str, Any]) -> None:
+    """Refuse keyword arguments that are neither fields of the config nor the library's own.
+
+    The base class would keep them as attributes, so a misspelt option would do nothing without a word.
+
+    Raises:
+        TypeError: Names the unknown arguments, the nearest allowed names, and all allowed names.
+    """
+    allowed = sorted(field.name for field in fields(config_class))
+    unknown = [name for name in given if name not in LIBRARY_ARGUMENTS]
+    if not unknown:
+        return
+    near = [match for name in unknown for match in difflib.get_close_matches(name, allowed, n=1)]
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    raise TypeError(
+        f"{config_class.__name__} has no field {', '.join(map(repr, unknown))}.{hint} Fields: {', '.join(allowed)}."
+    )
+
+
+def drop_backbone_labels(config: PreTrainedConfig | None) -> None:
+    """Empty the label names of a backbone's config: its classifier is not part of the model built from it."""
+    if config is None:
+        return
+    config.id2label, config.label2id = {}, {}
+    for name in ("label_names", "num_classes"):
+        if name in config.__dict__:
+            delattr(config, name)
+
+
+@strict
+class FlavourConfig(PreTrainedConfig):
+    r"""Configuration of [`FlavourForClassification`].
+
+    A model has a text part, an image part, or both; leave a part's config `None` to build the model without it.
+
+    Args:
+        text_config: Config (or its dictionary with `model_type`) of any encoder that `AutoModel` can build.
+        vision_config: Config of any image backbone: `timm_wrapper` or one of transformers' own.
+        word_vocab_size: Instead of `text_config`: size of the vocabulary of plain word embeddings.
+        word_embedding_size: Size of those embeddings.
+        pad_token_id: Padding id of the word embeddings.
+        text_pooling: From token vectors to one text vector: final states of a bidirectional LSTM, mean, or first token.
+        lstm_hidden_size: Units per direction.
+        lstm_layers: Bidirectional layers.
+        text_dense_sizes: Dense layers after pooling the text.
+        image_dense_sizes: Dense layers after pooling the picture.
+        fusion: How two parts meet. `early` concatenates features, `late` adds class scores, `gated` weighs features
+            unit by unit (GMU), `cross_attention` lets word and picture tokens attend to each other.
+        fusion_size: Width of the gated and cross-attention units.
+        fusion_heads: Attention heads of `cross_attention`.
+        head_dense_sizes: Dense layers between the fused features (for `late`: each part's features) and the classes.
+        dropout: Probability used between all dense layers and LSTM layers.
+        modality_dropout: Probability that a complete training sample loses one of its two parts.
+        freeze_text: Keep the pretrained text encoder (or the word embeddings) fixed and in eval mode.
+        freeze_image: Keep the image backbone fixed and in eval mode.
+        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.
+        problem_type: `single_label_classification` or `multi_label_classification`.
+        label_smoothing: Share of probability spread evenly over the classes.
+        class_weights: Factor per class on its loss terms.
+        class_prior: Share of samples per class; the output bias starts there. `None` starts at zero.
+        initializer_range: Standard deviation of freshly initialised embeddings and output weights.
+
+    Example:
+
+    ```python
+    >>> config = FlavourConfig(word_vocab_size=1000, text_dense_sizes=[64])
+    >>> config.num_labels, config.has_text, config.has_image
+    (5, True, False)
+
+    ```
+    """
+
+    model_type = "flavour_fusion"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(AutoConfig, model_type="bert", optional=True),
+        "vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True),
+    }
+
+    text_config: PreTrainedConfig | dict | None = None
+    vision_config: PreTrainedConfig | dict | None = None
+    word_vocab_size: int | None = None
+    word_embedding_size: int = 300
+    pad_token_id: int = 0
+    text_pooling: Literal["lstm", "mean", "cls"] = "mean"
+    lstm_hidden_size: int = 64
+    lstm_layers: int = 2
+    text_dense_sizes: list[int] | tuple[int, ...] = (256,)
+    image_dense_sizes: list[int] | tuple[int, ...] = (1024, 512)
+    fusion: Literal["early", "late", "gated", "cross_attention"] = "early"
+    fusion_size: int = 256
+    fusion_heads: int = 4
+    head_dense_sizes: list[int] | tuple[int, ...] = (128, 64)
+    dropout: float | int = 0.5
+    modality_dropout: float | int = 0.0
+    freeze_text: bool = False
+    freeze_image: bool = False
+    trainable_image_layers: int = 0
+    problem_type: Literal["single_label_classification", "multi_label_classification"] = "single_label_classification"
+    label_smoothing: float | int = 0.0
+    class_weights: list[float] | tuple[float, ...] | None = None
+    class_prior: list[float] | tuple[float, ...] | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        reject_unknown_arguments(type(self), kwargs)
+        if self.id2label is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
+            self.id2label = dict(enumerate(DEFAULT_LABELS))
+            self.label2id = {name: number for number, name in enumerate(DEFAULT_LABELS)}
+        # JSON knows no tuples: keep lists, so that a config equals its reloaded self.
+        for name in ("text_dense_sizes", "image_dense_sizes", "head_dense_sizes", "class_weights", "class_prior"):
+            value = getattr(self, name)
+            setattr(self, name, list(value) if isinstance(value, tuple) else value)
+        super().__post_init__(**kwargs)
+        drop_backbone_labels(self.text_config)
+        drop_backbone_labels(self.vision_config)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the model reads text."""
+        return self.text_config is not None or self.word_vocab_size is not None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the model sees pictures."""
+        return self.vision_config is not None
+
+    def validate_architecture(self):
+        """Cross-field checks, called by `@strict` after the types were checked."""
+        if self.text_config is not None and self.word_vocab_size is not None:
+            raise ValueError("text_config and word_vocab_size both describe the text part: give one of them.")
+        for name in ("text_dense_sizes", "image_dense_sizes", "head_dense_sizes"):
+            if any(size < 1 for size in getattr(self, name)):
+                raise ValueError(f"{name} must hold positive layer sizes, got {getattr(self, name)}.")
+        for name in ("word_embedding_size", "lstm_hidden_size", "lstm_layers", "fusion_size", "fusion_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("dropout", "modality_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if self.fusion == "cross_attention" and self.fusion_size % self.fusion_heads:
+            raise ValueError(
+                f"fusion_size ({self.fusion_size}) must be a multiple of fusion_heads ({self.fusion_heads})."
+            )
+        if self.trainable_image_layers < 0 or (self.trainable_image_layers and not self.freeze_image):
+            raise ValueError(
+                f"trainable_image_layers={self.trainable_image_layers} counts the layers that still train in a frozen "
+                "backbone: it must not be negative, and needs freeze_image=True."
+            )
+        for name in ("class_weights", "class_prior"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.num_labels:
+                raise ValueError(f"{name} must hold one number per label ({self.num_labels}), got {len(values)}.")
+        if self.class_prior is not None and not all(0 < share < 1 for share in self.class_prior):
+            raise ValueError(f"class_prior must hold shares strictly between 0 and 1, got {self.class_prior}.")
+
+
+FlavourConfig.register_for_auto_class()

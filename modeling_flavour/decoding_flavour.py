@@ -1,0 +1,222 @@
+"""The two decoders: a causal transformer that looks at the places of the picture, and an LSTM that never does."""
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, EncoderDecoderCache, PreTrainedConfig
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .encoders_flavour import LSTMLayer
+
+
+def grid_positions(height: int, width: int, size: int, like: Tensor) -> Tensor:
+    """Sines and cosines of row and column of each place of a grid, `(height * width, size)`.
+
+    A quarter of the width each for sine and cosine of either axis, as in DETR (Carion et al. 2020), appendix A.4. The
+    coordinates run from 0 to 1 over the picture, so that another picture size still puts "left" on the left.
+
+    Args:
+        height: Rows of the grid.
+        width: Columns of the grid.
+        size: Width of the result, a multiple of 4.
+        like: Tensor whose device and dtype the result gets.
+    """
+    waves = 2 * torch.pi * 2 ** torch.linspace(-1, 4, size // 4, device=like.device)
+    rows = (torch.arange(height, device=like.device) + 0.5) / height
+    columns = (torch.arange(width, device=like.device) + 0.5) / width
+    rows, columns = rows[:, None] * waves, columns[:, None] * waves
+    by_row = torch.cat([rows.sin(), rows.cos()], dim=-1)[:, None].expand(-1, width, -1)
+    by_column = torch.cat([columns.sin(), columns.cos()], dim=-1)[None].expand(height, -1, -1)
+    return torch.cat([by_row, by_column], dim=-1).flatten(0, 1).to(like.dtype)
+
+
+def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs) -> tuple[Tensor, Tensor]:
+    """Attention written out, with its weights `(batch, heads, queries, keys)`."""
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        mask = attention_mask[..., : key.shape[-2]]
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class DecoderAttention(nn.Module):
+    """Attention of words to earlier words, or of words to places of the picture, with cached keys and values."""
+
+    def __init__(self, config: PreTrainedConfig, layer: int, is_cross: bool):
+        super().__init__()
+        size = config.hidden_size
+        self.config = config
+        self.layer = layer
+        self.is_cross = is_cross
+        self.is_causal = not is_cross
+        self.head_size = size // config.num_attention_heads
+        self.query, self.key, self.value = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, size)
+        self.output = nn.Linear(size, size)
+
+    def forward(
+        self,
+        states: Tensor,
+        memory: Tensor | None = None,
+        mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from `(batch, words, size)` to itself or to `memory` `(batch, places, size)`."""
+        query = self.split(self.query(states))
+        key, value = self.keys_and_values(memory if self.is_cross else states, past_key_values)
+        # Fused kernels keep no weights, so that whoever asks for them gets the written-out form.
+        name = "eager" if output_attentions else self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+        dropout = self.config.dropout if self.training else 0.0
+        mixed, weights = attend(
+            self, query, key, value, mask, scaling=self.head_size**-0.5, dropout=dropout, is_causal=None
+        )
+        return self.output(mixed.flatten(2)), weights
+
+    def split(self, states: Tensor) -> Tensor:
+        """Give each head its share of the width."""
+        return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (batch, heads, tokens, head size)
+
+    def keys_and_values(self, source: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
+        """Keys and values, from the cache where they are known already."""
+        if cache is None:
+            return self.split(self.key(source)), self.split(self.value(source))
+        if self.is_cross and cache.is_updated.get(self.layer):
+            stored = cache.cross_attention_cache.layers[self.layer]
+            return stored.keys, stored.values
+        part = cache.cross_attention_cache if self.is_cross else cache.self_attention_cache
+        key, value = part.update(self.split(self.key(source)), self.split(self.value(source)), self.layer)
+        if self.is_cross:
+            cache.is_updated[self.layer] = True
+        return key, value
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """One pre-norm layer: look back at the words, look at the picture, think."""
+
+    def __init__(self, config: PreTrainedConfig, layer: int):
+        super().__init__()
+        size = config.hidden_size
+        self.word_norm, self.picture_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.word_attention = DecoderAttention(config, layer, is_cross=False)
+        self.picture_attention = DecoderAttention(config, layer, is_cross=True)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(size),
+            nn.Linear(size, config.intermediate_size),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.intermediate_size, size),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        states: Tensor,
+        memory: Tensor,
+        mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """New states `(batch, words, size)` and, when asked for, the weights over words and over places."""
+        mixed, words = self.word_attention(
+            self.word_norm(states), None, mask, past_key_values, output_attentions=output_attentions
+        )
+        states = states + self.dropout(mixed)
+        mixed, places = self.picture_attention(
+            self.picture_norm(states), memory, None, past_key_values, output_attentions=output_attentions
+        )
+        states = states + self.dropout(mixed)
+        return states + self.dropout(self.feed_forward(states)), words, places
+
+
+class TransformerDecoder(nn.Module):
+    """Word ids to states, each seeing the words before it and the whole picture."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.config = config
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(config, number) for number in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(
+        self,
+        embedded: Tensor,
+        memory: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: EncoderDecoderCache | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor | None], list[Tensor | None]]:
+        """Decode word vectors `(batch, words, size)` with picture features `(batch, places, size)`.
+
+        Returns:
+            The final states, the states of the embeddings and every layer, and each layer's weights over words and places.
+
+        Raises:
+            ValueError: The caption is longer than `config.max_position_embeddings`.
+        """
+        seen = cache.get_seq_length() if cache is not None else 0
+        length = seen + embedded.shape[1]
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"The caption has {length} tokens, but the model knows {self.config.max_position_embeddings} positions; "
+                "give a smaller max_length."
+            )
+        steps = torch.arange(seen, length, device=embedded.device)
+        states = self.dropout(embedded + self.positions(steps))
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=states,
+            attention_mask=attention_mask,
+            past_key_values=cache.self_attention_cache if cache is not None else None,
+            allow_is_causal_skip=False,
+        )
+        all_states, word_weights, place_weights = [states], [], []
+        for layer in self.layers:
+            states, words, places = layer(states, memory, mask, past_key_values=cache, output_attentions=output_attentions)
+            all_states.append(states)
+            word_weights.append(words)
+            place_weights.append(places)
+        states = self.norm(states)
+        all_states[-1] = states
+        return states, all_states, word_weights, place_weights
+
+
+class LSTMState:
+    """What an LSTM remembers of the words so far; stands where other models have a cache of keys and values."""
+
+    is_compileable = False
+
+    def __init__(self):
+        self.hidden: Tensor | None = None
+        self.cell: Tensor | None = None
+        self.length = 0
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Number of words read."""
+        return self.length
+
+    def reorder_cache(self, beams: Tensor) -> None:
+        """Follow the beams that live on."""
+        if self.hidden is not None:
+            self.hidden, self.cell = self.hidden.index_select(1, beams), self.cell.index_select(1, beams)
+
+
+class LSTMDecoder(LSTMLayer):
+    """Word vectors to states, from where the words so far left off."""
+
+    def continued(self, inputs: Tensor, state: LSTMState | None = None) -> Tensor:
+        """Outputs `(batch, words, hidden_size)` of `(batch, words, input_size)`; `state` is read and moved on."""
+        zeros = inputs.new_zeros(1, inputs.shape[0], self.hidden_size)
+        start = (zeros, zeros) if state is None or state.hidden is None else (state.hidden, state.cell)
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        outputs, hidden, cell = torch.lstm(inputs, start, weights, True, 1, 0.0, True, False, True)
+        if state is not None:
+            state.hidden, state.cell = hidden, cell
+            state.length += inputs.shape[1]
+        return outputs

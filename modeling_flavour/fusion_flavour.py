@@ -1,0 +1,146 @@
+"""Four ways for a text and a picture to meet, each with learned stand-ins for the part that is missing.
+
+Every fusion takes the two encodings and two boolean masks `(batch,)` that say which samples have which part. A stand-in
+is always part of the graph, so that training in several processes finds no unused parameter.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class DenseStack(nn.Sequential):
+    """Linear and ReLU layers of the given sizes with dropout between them; no sizes make it the identity."""
+
+    def __init__(self, input_size: int, sizes: Sequence[int], dropout: float):
+        layers: list[nn.Module] = []
+        for size_in, size_out in zip([input_size, *sizes[:-1]], sizes, strict=True):
+            if layers:
+                layers.append(nn.Dropout(dropout))
+            layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+        super().__init__(*layers)
+        self.output_size = sizes[-1] if sizes else input_size
+
+
+class EarlyFusion(nn.Module):
+    """Feature vectors side by side (Gallo et al., IVCNZ 2020)."""
+
+    def __init__(self, text_size: int, image_size: int):
+        super().__init__()
+        self.text_stand_in = nn.Parameter(torch.zeros(text_size))
+        self.image_stand_in = nn.Parameter(torch.zeros(image_size))
+        self.output_size = text_size + image_size
+
+    def complete(self, text: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor):
+        """Put the stand-in where a part is missing."""
+        text = torch.where(text_present[:, None], text, self.text_stand_in.to(text.dtype))
+        image = torch.where(image_present[:, None], image, self.image_stand_in.to(image.dtype))
+        return text, image
+
+    def forward(self, text: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor) -> Tensor:
+        """Fuse `(batch, text_size)` and `(batch, image_size)` into `(batch, text_size + image_size)`."""
+        return torch.cat(self.complete(text, image, text_present, image_present), dim=-1)
+
+
+class GatedFusion(EarlyFusion):
+    """Gated multimodal unit (Arevalo et al., 2017, eq. 1-4): each unit weighs the text against the picture."""
+
+    def __init__(self, text_size: int, image_size: int, size: int):
+        super().__init__(text_size, image_size)
+        self.text_projection = nn.Linear(text_size, size)
+        self.image_projection = nn.Linear(image_size, size)
+        self.gate = nn.Linear(text_size + image_size, size)
+        self.output_size = size
+
+    def forward(self, text: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor) -> Tensor:
+        """Fuse two feature vectors per sample into one of `size`."""
+        text, image = self.complete(text, image, text_present, image_present)
+        gate = self.gate(torch.cat([text, image], dim=-1)).sigmoid()
+        return gate * self.text_projection(text).tanh() + (1 - gate) * self.image_projection(image).tanh()
+
+
+class LateFusion(nn.Module):
+    """Class scores of each part added to the score of the class prior.
+
+    In log space this is the product of experts: each part gives evidence, a missing part gives none, and what is
+    left is the prior in `bias`. So it needs no stand-ins.
+    """
+
+    def __init__(self, text_size: int, image_size: int, head_sizes: Sequence[int], num_labels: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.text_head = DenseStack(text_size, head_sizes, dropout)
+        self.image_head = DenseStack(image_size, head_sizes, dropout)
+        self.text_classifier = nn.Linear(self.text_head.output_size, num_labels, bias=False)
+        self.image_classifier = nn.Linear(self.image_head.output_size, num_labels, bias=False)
+        self.bias = nn.Parameter(torch.zeros(num_labels))
+
+    def forward(self, text: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor) -> Tensor:
+        """Class scores `(batch, num_labels)` from two feature vectors per sample."""
+        text_scores = self.text_classifier(self.text_head(self.dropout(text)))
+        image_scores = self.image_classifier(self.image_head(self.dropout(image)))
+        text_scores = text_scores.masked_fill(~text_present[:, None], 0.0)
+        image_scores = image_scores.masked_fill(~image_present[:, None], 0.0)
+        return text_scores + image_scores + self.bias
+
+
+class CrossAttentionLayer(nn.Module):
+    """One pre-norm attention layer: queries look at the keys of the other part, then a feed-forward block."""
+
+    def __init__(self, size: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.query_norm, self.key_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.query, self.key, self.value = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, size)
+        self.output = nn.Linear(size, size)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(size), nn.Linear(size, 2 * size), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * size, size)
+        )
+
+    def split(self, states: Tensor) -> Tensor:
+        """Give each head its share of the width."""
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, width)
+
+    def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
+        """Queries `(batch, n, size)`, keys `(batch, m, size)` and their boolean mask `(batch, m)`."""
+        normed_keys = self.key_norm(keys)
+        attended = nn.functional.scaled_dot_product_attention(
+            self.split(self.query(self.query_norm(queries))),
+            self.split(self.key(normed_keys)),
+            self.split(self.value(normed_keys)),
+            attn_mask=key_mask[:, None, None, :],
+        )
+        queries = queries + self.output(attended.transpose(1, 2).flatten(2))
+        return queries + self.feed_forward(queries)
+
+
+class CrossAttentionFusion(nn.Module):
+    """Words attend to picture tokens and picture tokens to words; the means of both are put side by side."""
+
+    def __init__(self, text_size: int, image_size: int, size: int, heads: int, dropout: float):
+        super().__init__()
+        self.text_projection = nn.Linear(text_size, size)
+        self.image_projection = nn.Linear(image_size, size)
+        self.text_stand_in = nn.Parameter(torch.zeros(size))
+        self.image_stand_in = nn.Parameter(torch.zeros(size))
+        self.text_to_image = CrossAttentionLayer(size, heads, dropout)
+        self.image_to_text = CrossAttentionLayer(size, heads, dropout)
+        self.output_size = 2 * size
+
+    def forward(
+        self, text: Tensor, text_mask: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor
+    ) -> Tensor:
+        """Fuse `(batch, words, text_size)` with its boolean mask and `(batch, places, image_size)`."""
+        words = torch.where(text_present[:, None, None], self.text_projection(text), self.text_stand_in.to(text.dtype))
+        places = torch.where(
+            image_present[:, None, None], self.image_projection(image), self.image_stand_in.to(image.dtype)
+        )
+        # A missing text counts as one word, the stand-in, so that no row of the mask is empty.
+        first = torch.arange(text_mask.shape[1], device=text_mask.device) == 0
+        text_mask = torch.where(text_present[:, None], text_mask, first)
+        seen = self.text_to_image(words, places, text_mask.new_ones(places.shape[:2]))
+        read = self.image_to_text(places, words, text_mask)
+        weights = text_mask[..., None].to(seen.dtype)
+        text_vector = (seen * weights).sum(1) / weights.sum(1)
+        return torch.cat([text_vector, read.mean(1)], dim=-1)

@@ -1,0 +1,79 @@
+"""Building backbones from configs, and loading pretrained weights into them with every key accounted for."""
+
+import inspect
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+
+def build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model of a config with fresh weights; without a pooler, which nothing would read (DDP refuses that)."""
+    if config.is_encoder_decoder:
+        raise ValueError(f"A {config.model_type} is an encoder-decoder; give a model that only encodes.")
+    return AutoModel.from_config(config, **pooler_arguments(config))
+
+
+def pooler_arguments(config: PreTrainedConfig) -> dict[str, bool]:
+    """`add_pooling_layer=False` for a model class that knows it, else nothing."""
+    model_class = MODEL_MAPPING.get(type(config), None)
+    if model_class is None:
+        raise ValueError(f"transformers has no plain model for a config of type {config.model_type!r}.")
+    known = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if known else {}
+
+
+def family_image_encoder(checkpoint: str, **kwargs) -> PreTrainedModel:
+    """The image backbone of a checkpoint of the family, whatever its task; `kwargs` go to `from_pretrained`."""
+    donor = AutoModel.from_pretrained(checkpoint, **kwargs)
+    encoder = getattr(donor, "image_encoder", None)
+    if encoder is None:
+        raise ValueError(f"The model at {checkpoint} has no image part to start from.")
+    return encoder.model
+
+
+def load_checked(module: nn.Module, weights: dict[str, Tensor], source: str, allowed_missing: tuple[str, ...] = ()):
+    """Load weights into a module, refusing any gap.
+
+    Args:
+        module: Where the weights go.
+        weights: Name to tensor, relative to the module.
+        source: Where they come from, for the message.
+        allowed_missing: Prefixes of names that may be absent, such as a new head.
+
+    Raises:
+        ValueError: Names each weight that is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in weights and not name.startswith(allowed_missing)]
+    unexpected = [name for name in weights if name not in own]
+    misshapen = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if missing or unexpected or misshapen:
+        found = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names)
+        raise ValueError(f"The weights of {source} do not fit this {type(module).__name__}. {listed}.")
+    module.load_state_dict({**own, **weights})
+
+
+def load_part(source: str | dict | PreTrainedConfig, **kwargs) -> tuple[PreTrainedConfig, PreTrainedModel | None]:
+    """A part's config and, if `source` names pretrained weights, its model.
+
+    Args:
+        source: Config or its dictionary (fresh weights), or folder or Hub id of an encoder or of a model of the family,
+            whose image backbone is then taken.
+        **kwargs: Passed to `from_pretrained`.
+    """
+    if isinstance(source, PreTrainedConfig):
+        return source, None
+    if isinstance(source, dict):
+        return AutoConfig.for_model(**source), None
+    config = AutoConfig.from_pretrained(source, **kwargs)
+    if hasattr(config, "vision_config") and hasattr(config, "freeze_image"):
+        model = family_image_encoder(source, **kwargs)
+    else:
+        model = AutoModel.from_pretrained(source, **pooler_arguments(config), **kwargs)
+    return model.config, model

@@ -1,0 +1,46 @@
+"""The classification loss, one value per sample and then their mean."""
+
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedConfig
+
+
+def classification_loss(
+    logits: Tensor, labels: Tensor, config: PreTrainedConfig, sample_weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy or binary cross-entropy with the config's class weights and label smoothing.
+
+    Each sample's loss (for several labels: the mean over the labels) is multiplied by its weight, then the plain mean
+    over the batch is taken. Dividing by the number of samples rather than by the sum of weights keeps the gradient of
+    one batch equal to that of its accumulated parts.
+
+    Args:
+        logits: `(batch, num_labels)`.
+        labels: `(batch,)` class ids, or `(batch, num_labels)`: shares of the classes that sum to 1 (soft labels), or
+            with several labels per sample 0/1.
+        config: Has `problem_type`, `label_smoothing`, `class_weights`, `num_labels`.
+        sample_weights: `(batch,)`.
+
+    Raises:
+        ValueError: `labels` have another shape.
+    """
+    logits = logits.float()
+    multi_label = config.problem_type == "multi_label_classification"
+    if labels.shape != logits.shape and (multi_label or labels.shape != logits.shape[:1]):
+        expected = f"{tuple(logits.shape)}" if multi_label else f"{tuple(logits.shape[:1])} or {tuple(logits.shape)}"
+        raise ValueError(f"For {config.problem_type}, labels must have shape {expected}, got {tuple(labels.shape)}.")
+    targets = labels if labels.ndim == 2 else functional.one_hot(labels, config.num_labels)
+    targets = targets.to(logits.dtype)
+    if config.label_smoothing:
+        uniform = 0.5 if multi_label else 1 / config.num_labels
+        targets = targets * (1 - config.label_smoothing) + config.label_smoothing * uniform
+    if multi_label:
+        terms = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") / config.num_labels
+    else:
+        terms = -targets * logits.log_softmax(dim=-1)
+    if config.class_weights is not None:
+        terms = terms * terms.new_tensor(config.class_weights)
+    losses = terms.sum(dim=-1)
+    if sample_weights is not None:
+        losses = losses * sample_weights.to(losses.dtype)
+    return losses.mean()

@@ -1,0 +1,400 @@
+"""Flavour classification from a text, a picture, or both.
+
+One class covers every combination: a model is built with the parts its config names, and a model with both parts also
+answers when one of them is missing, from the whole batch or from single samples.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_flavour import FlavourConfig
+from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEncoding, LSTMLayer, TextEncoding
+from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion, GatedFusion, LateFusion
+from .loading_flavour import family_image_encoder, load_checked, load_part
+from .losses_flavour import classification_loss
+from .pipelines_flavour import CLASSIFICATION_PIPELINE
+
+
+@dataclass
+class FlavourClassifierOutput(ModelOutput):
+    """Answer of [`FlavourForClassification`].
+
+    Attributes:
+        loss: Scalar, when `labels` were given.
+        logits: `(batch, num_labels)`; softmax or sigmoid of them gives probabilities, as `config.problem_type` says.
+        text_features: `(batch, text size)` as they enter the fusion; `None` without a text.
+        image_features: `(batch, image size)` as they enter the fusion; `None` without a picture.
+        hidden_states: Of the text model's layers (of the backbone's, in a model without text), when asked for.
+        attentions: Likewise.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    text_features: Tensor | None = None
+    image_features: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class FlavourPreTrainedModel(PreTrainedModel):
+    """What all models of the family share: freezing, checkpointing, warm starts, and code that travels."""
+
+    config_class = FlavourConfig
+    base_model_prefix = "flavour"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _no_split_modules = ["BidirectionalLSTM", "CrossAttentionLayer"]
+    # The loss is a mean over the samples of a batch, so Trainer must divide by its accumulation steps.
+    accepts_loss_kwargs = False
+    # What `save_pretrained` writes into the config beside the class it saves, so that these loaders find it too.
+    auto_classes: tuple[str, ...] = ()
+    custom_pipelines: dict[str, dict] = {}
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, DenseStack):
+            for layer in module:
+                if isinstance(layer, nn.Linear):
+                    init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+        elif isinstance(module, EarlyFusion | CrossAttentionFusion):
+            init.zeros_(module.text_stand_in)
+            init.zeros_(module.image_stand_in)
+        elif isinstance(module, LSTMLayer):
+            module.reset_parameters()
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """The modules that the config freezes; part of one may be given back by `trainable_modules`."""
+        frozen = []
+        if getattr(self.config, "freeze_text", False) and getattr(self, "text_encoder", None) is not None:
+            frozen.append(self.text_encoder.model)
+        if getattr(self.config, "freeze_image", False) and getattr(self, "image_encoder", None) is not None:
+            frozen.append(self.image_encoder.model)
+        return frozen
+
+    def trainable_modules(self) -> list[nn.Module]:
+        """The last layers of a frozen backbone that still train."""
+        number = getattr(self.config, "trainable_image_layers", 0)
+        if not number or getattr(self, "image_encoder", None) is None:
+            return []
+        layers = [
+            module
+            for module in self.image_encoder.model.modules()
+            if any(True for _ in module.parameters(recurse=False))
+        ]
+        if number > len(layers):
+            raise ValueError(f"trainable_image_layers is {number}, but the backbone has {len(layers)} layers.")
+        return layers[-number:]
+
+    def post_init(self):
+        """Initialise the weights, then freeze what the config says."""
+        super().post_init()
+        self.freeze_parts()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """Load a model, frozen as its config says; see [`PreTrainedModel.from_pretrained`]."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        # Loading makes new parameters, all of which ask for gradients.
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_parts()
+        return loaded
+
+    def freeze_parts(self):
+        """Take gradients from the frozen parts."""
+        for module in self.frozen_modules():
+            module.requires_grad_(False)
+        for module in self.trainable_modules():
+            module.requires_grad_(True)
+
+    def train(self, mode: bool = True):
+        """Set training mode, except in frozen parts: their statistics must not move nor their dropout act."""
+        super().train(mode)
+        if mode:
+            for module in self.frozen_modules():
+                module.eval()
+            for module in self.trainable_modules():
+                module.train()
+        return self
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
+        parts = [getattr(self, name, None) for name in ("text_encoder", "image_encoder")]
+        models = [part.model for part in parts if part is not None and isinstance(part.model, PreTrainedModel)]
+        able = [model for model in models if model.supports_gradient_checkpointing]
+        if not able:
+            raise ValueError(f"No part of this {type(self).__name__} supports activation checkpointing.")
+        for model in able:
+            model._set_gradient_checkpointing(enable, *args, **kwargs)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Save weights, config and the code that loads them; see [`PreTrainedModel.save_pretrained`]."""
+        name = f"{type(self).__module__.rsplit('.', 1)[-1]}.{type(self).__name__}"
+        config = type(self.config)
+        self.config.auto_map = {
+            "AutoConfig": f"{config.__module__.rsplit('.', 1)[-1]}.{config.__name__}",
+            **dict.fromkeys(self.auto_classes, name),
+        }
+        self.config.custom_pipelines = dict(self.custom_pipelines)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def load_image_encoder(self, checkpoint: str, **kwargs) -> None:
+        """Start the image backbone from that of another model of the family.
+
+        Args:
+            checkpoint: Folder or Hub id of any model of the family with the same backbone.
+            **kwargs: Passed to `from_pretrained`, such as `revision`.
+
+        Raises:
+            ValueError: Names each weight that is missing, unexpected or of another shape.
+        """
+        load_checked(self.image_encoder.model, family_image_encoder(checkpoint, **kwargs).state_dict(), checkpoint)
+
+
+class FlavourForClassification(FlavourPreTrainedModel):
+    """Text and picture to class scores.
+
+    The head after the fusion is `head_dense_sizes` dense layers and one output per label. See [`FlavourConfig`] for
+    what can be chosen, and [`FlavourForClassification.from_parts`] to start from pretrained parts.
+    """
+
+    main_input_name = "input_ids"
+    auto_classes = ("AutoModel", "AutoModelForImageClassification", "AutoModelForSequenceClassification")
+    custom_pipelines = CLASSIFICATION_PIPELINE
+
+    def __init__(self, config: FlavourConfig):
+        super().__init__(config)
+        if not (config.has_text or config.has_image):
+            raise ValueError("Give the config a text part (text_config or word_vocab_size), a vision_config, or both.")
+        if not config.has_text:
+            self.main_input_name = "pixel_values"
+        tokens = config.fusion == "cross_attention" and config.has_text and config.has_image
+        text_size = image_size = 0
+        self.text_encoder = self.image_encoder = self.fusion = None
+        if config.has_text:
+            self.text_encoder = FlavourTextEncoder(config)
+            self.text_dense = DenseStack(self.text_encoder.output_size, config.text_dense_sizes, config.dropout)
+            text_size = self.text_dense.output_size
+        if config.has_image:
+            self.image_encoder = FlavourImageEncoder(config)
+            size = self.image_encoder.token_size if tokens else self.image_encoder.pooled_size
+            self.image_dense = DenseStack(size, config.image_dense_sizes, config.dropout)
+            image_size = self.image_dense.output_size
+        self.dropout = nn.Dropout(config.dropout)
+        if config.has_text and config.has_image:
+            self.fusion = build_fusion(config, text_size, image_size)
+        if not isinstance(self.fusion, LateFusion):
+            fused_size = self.fusion.output_size if self.fusion is not None else text_size + image_size
+            self.head = DenseStack(fused_size, config.head_dense_sizes, config.dropout)
+            self.classifier = nn.Linear(self.head.output_size, config.num_labels)
+        self.post_init()
+
+    @classmethod
+    def from_parts(
+        cls, text=None, image=None, word_vectors=None, trust_remote_code=False, **config
+    ) -> "FlavourForClassification":
+        """Join pretrained parts under a fresh head.
+
+        Args:
+            text: Folder or Hub id of a text model, its config or its config's dictionary (fresh weights); or `None`.
+            image: The same for the image backbone; a model of this family gives its image backbone.
+            word_vectors: `(vocabulary, size)` tensor or array, as word embeddings instead of `text`.
+            trust_remote_code: Whether a part may run code from its repository.
+            **config: Fields of [`FlavourConfig`].
+
+        Example:
+
+        ```python
+        >>> model = FlavourForClassification.from_parts(
+        ...     image={"model_type": "timm_wrapper", "architecture": "resnet10t"}, image_dense_sizes=[64]
+        ... )
+
+        ```
+        """
+        text_model = image_model = None
+        if text is not None:
+            config["text_config"], text_model = load_part(text, trust_remote_code=trust_remote_code)
+        if image is not None:
+            config["vision_config"], image_model = load_part(image, trust_remote_code=trust_remote_code)
+        if word_vectors is not None:
+            word_vectors = torch.as_tensor(word_vectors, dtype=torch.float32)
+            config["word_vocab_size"], config["word_embedding_size"] = word_vectors.shape
+        model = cls(FlavourConfig(**config))
+        if text_model is not None:
+            load_checked(model.text_encoder.model, text_model.state_dict(), str(text))
+        if image_model is not None:
+            load_checked(model.image_encoder.model, image_model.state_dict(), str(image))
+        if word_vectors is not None:
+            model.text_encoder.model.load_state_dict({"weight": word_vectors})
+        return model
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        late = isinstance(module, LateFusion)
+        if late or module is getattr(self, "classifier", None):
+            init.copy_(module.bias, self.prior_scores().to(module.bias.dtype))
+        if late:
+            for layer in (module.text_classifier, module.image_classifier):
+                init.normal_(layer.weight, std=self.config.initializer_range)
+
+    def prior_scores(self) -> Tensor:
+        """Class scores that give the prior: log shares, or log-odds with several labels; zeros without a prior."""
+        prior = self.config.class_prior
+        if prior is None:
+            return torch.zeros(self.config.num_labels, device="cpu")
+        prior = torch.tensor(prior, device="cpu")
+        return (
+            prior.logit() if self.config.problem_type == "multi_label_classification" else (prior / prior.sum()).log()
+        )
+
+    def get_input_embeddings(self):
+        """The table of token vectors, or `None` in a model without text."""
+        return None if self.text_encoder is None else self.text_encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        """Replace the table of token vectors."""
+        if self.text_encoder is None:
+            raise ValueError("This model has no text part.")
+        self.text_encoder.set_input_embeddings(value)
+
+    def check_inputs(self, text: Tensor | None, pixel_values: Tensor | None) -> None:
+        """Refuse inputs for parts the model does not have, and no input at all."""
+        if text is not None and self.text_encoder is None:
+            raise ValueError("This model sees pictures only, but got input_ids: give pixel_values alone.")
+        if pixel_values is not None and self.image_encoder is None:
+            raise ValueError("This model reads text only, but got pixel_values: give input_ids alone.")
+        if text is None and pixel_values is None:
+            raise ValueError("Give input_ids, pixel_values, or both.")
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        text_present: Tensor | None = None,
+        image_present: Tensor | None = None,
+        labels: Tensor | None = None,
+        sample_weights: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> FlavourClassifierOutput:
+        """Score the classes.
+
+        Args:
+            input_ids: `(batch, length)` token ids; `None` if no sample has a text.
+            attention_mask: `(batch, length)`, 1 at tokens and 0 at padding; `None` means no padding.
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor; `None` if no sample has one.
+            text_present: `(batch,)` bool, false where a sample has no text; `None` means all have.
+            image_present: The same for pictures.
+            labels: `(batch,)` class ids, or `(batch, num_labels)` shares or 0/1 labels.
+            sample_weights: `(batch,)` factors on each sample's loss.
+            inputs_embeds: `(batch, length, size)` token vectors instead of `input_ids`.
+            output_attentions: Whether to return attention weights.
+            output_hidden_states: Whether to return the layers' states.
+            return_dict: `False` gives a tuple.
+
+        Raises:
+            ValueError: Neither text nor picture, or one the model has no part for.
+        """
+        source = input_ids if input_ids is not None else inputs_embeds
+        self.check_inputs(source, pixel_values)
+        wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        text = image = None
+        if source is not None:
+            text = self.text_encoder(input_ids, attention_mask, inputs_embeds, **wanted)
+            if attention_mask is not None:
+                read = attention_mask.bool().any(dim=1)
+                text_present = read if text_present is None else text_present.bool() & read
+        if pixel_values is not None:
+            wanted = wanted if self.text_encoder is None else {}
+            image = self.image_encoder(pixel_values, pool=not isinstance(self.fusion, CrossAttentionFusion), **wanted)
+        text_features, image_features, logits = self.classify(text, image, text_present, image_present)
+        loss = None if labels is None else classification_loss(logits, labels, self.config, sample_weights)
+        layers = text if text is not None else image
+        return FlavourClassifierOutput(
+            loss, logits, text_features, image_features, layers.hidden_states, layers.attentions
+        )
+
+    def classify(
+        self,
+        text: TextEncoding | None,
+        image: ImageEncoding | None,
+        text_present: Tensor | None = None,
+        image_present: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """Features of both parts and class scores, from their encodings; `None` is a part missing from all samples."""
+        text_features = image_features = None
+        by_token = isinstance(self.fusion, CrossAttentionFusion)
+        if text is not None:
+            text_features = self.text_dense(self.dropout(text.tokens if by_token else text.pooled))
+        if image is not None:
+            image_features = self.image_dense(image.tokens if by_token else image.pooled)
+        if self.fusion is None:
+            features = text_features if text_features is not None else image_features
+            return text_features, image_features, self.score(features)
+        known = text_features if text_features is not None else image_features
+        text_present = presence(text_present, text_features, known)
+        image_present = presence(image_present, image_features, known)
+        if self.training and self.config.modality_dropout:
+            text_present, image_present = drop_modalities(text_present, image_present, self.config.modality_dropout)
+        one = (known.shape[0], 1) if by_token else (known.shape[0],)
+        texts = text_features if text_features is not None else known.new_zeros(*one, self.text_dense.output_size)
+        images = image_features if image_features is not None else known.new_zeros(*one, self.image_dense.output_size)
+        if by_token:
+            mask = text.mask if text is not None else torch.ones(one, dtype=torch.bool, device=known.device)
+            fused = self.fusion(texts, mask, images, text_present, image_present)
+            if text_features is not None:
+                text_features = (text_features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            image_features = None if image_features is None else image_features.mean(dim=1)
+        else:
+            fused = self.fusion(texts, images, text_present, image_present)
+        logits = fused if isinstance(self.fusion, LateFusion) else self.score(fused)
+        return text_features, image_features, logits
+
+    def score(self, features: Tensor) -> Tensor:
+        """Class scores of fused features."""
+        # Without dense layers in the head nothing else would keep the classifier from leaning on single features.
+        features = self.head(features) if len(self.head) else self.dropout(features)
+        return self.classifier(features)
+
+
+def presence(given: Tensor | None, features: Tensor | None, known: Tensor) -> Tensor:
+    """Which samples have a part `(batch,)`: none without its features, all if nothing else was said."""
+    if features is None:
+        return torch.zeros(known.shape[0], dtype=torch.bool, device=known.device)
+    if given is None:
+        return torch.ones(known.shape[0], dtype=torch.bool, device=known.device)
+    return given.bool()
+
+
+def drop_modalities(text_present: Tensor, image_present: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """Take one part, either with equal chance, from so many of the complete samples."""
+    draw = torch.rand(text_present.shape, device=text_present.device)
+    complete = text_present & image_present
+    drop_text = complete & (draw < probability / 2)
+    drop_image = complete & (draw >= probability / 2) & (draw < probability)
+    return text_present & ~drop_text, image_present & ~drop_image
+
+
+def build_fusion(config: FlavourConfig, text_size: int, image_size: int) -> nn.Module:
+    """The fusion that the config names."""
+    if config.fusion == "early":
+        return EarlyFusion(text_size, image_size)
+    if config.fusion == "gated":
+        return GatedFusion(text_size, image_size, config.fusion_size)
+    if config.fusion == "late":
+        return LateFusion(text_size, image_size, config.head_dense_sizes, config.num_labels, config.dropout)
+    return CrossAttentionFusion(text_size, image_size, config.fusion_size, config.fusion_heads, config.dropout)
+
+
+FlavourForClassification.register_for_auto_class("AutoModel")
