@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import torch
 import transformers
 import yaml
 from transformers import HfArgumentParser
@@ -21,26 +22,19 @@ DEFAULT_RECIPE = "default"
 DEFAULT_DATASET = "outputs/flavour-sd"
 
 
-def _option(default: Any, help: str) -> Any:
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+class JsonMapping(dict[str, Any]):
+    """A mapping, given as a mapping (YAML) or as a JSON object (command line)."""
 
-
-def _as_mapping(name: str, value: Any) -> dict[str, Any]:
-    """Return a mapping given as a mapping (YAML) or as JSON (command line)."""
-    if isinstance(value, str):
-        try:
+    def __init__(self, value: Any = ()):
+        if isinstance(value, str):
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise BadInputError(
-                f"--{name} {value!r} is no JSON object: {error}; write it as '{{\"key\": value}}'"
-            ) from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise BadInputError(f"{name} must be a mapping, not {value!r}")
-    return value
+        if not isinstance(value, dict | tuple):
+            raise ValueError(f"{value!r} is no mapping")
+        super().__init__(value)
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass
@@ -54,30 +48,30 @@ class ModelArguments:
         None, "Pretrained text encoder (folder or Hub id); none: text_config from scratch."
     )
     image_encoder: str | None = _option(None, "Pretrained image encoder (folder or Hub id); none: vision_config.")
-    text_config: dict | str | None = _option({}, "Configuration of the text encoder (with model_type), from scratch.")
-    vision_config: dict | str | None = _option(
-        {}, "Configuration of the image encoder (with model_type), from scratch."
+    text_config: JsonMapping = field(
+        default_factory=JsonMapping,
+        metadata={"help": "Configuration of the text encoder (with model_type), from scratch."},
     )
-    config: dict | str | None = _option({}, "Further fields of the model's configuration (head, dropout, fusion).")
+    vision_config: JsonMapping = field(
+        default_factory=JsonMapping,
+        metadata={"help": "Configuration of the image encoder (with model_type), from scratch."},
+    )
+    config: JsonMapping = field(
+        default_factory=JsonMapping,
+        metadata={"help": "Further fields of the model's configuration (head, dropout, fusion)."},
+    )
     tokenizer: Literal["wordpiece", "words"] | None = _option(
         None, "Tokenizer trained on the training split; none: that of text_encoder."
     )
     vocabulary_size: int = _option(4000, "Largest vocabulary of a trained tokenizer.")
     max_length: int = _option(40, "Longest text in tokens.")
+    letters_only: bool = _option(False, "Drop everything but letters from texts.")
     image_size: int | None = _option(None, "Picture size in pixels; none: that of the image encoder.")
     init_image_encoder: str | None = _option(None, "Checkpoint whose image encoder this model starts from.")
-    freeze_text_encoder: bool = _option(
-        False, "Keep the text encoder as it is, dropout and BatchNorm in evaluation mode."
-    )
-    freeze_image_encoder: bool = _option(
-        False, "Keep the image encoder as it is, dropout and BatchNorm in evaluation mode."
-    )
-    train_last_layers: int | None = _option(None, "Of a frozen image encoder, how many of the last blocks are trained.")
+    freeze_text: bool = _option(False, "Keep the pretrained text encoder as it is, in evaluation mode.")
+    freeze_image: bool = _option(False, "Keep the image encoder as it is, in evaluation mode.")
+    trainable_image_layers: int = _option(0, "Of a frozen image encoder, the last so many layers that still train.")
     max_mb: float | None = _option(None, "Refuse, before training, a model larger than this on disk.")
-
-    def __post_init__(self):
-        for name in ("text_config", "vision_config", "config"):
-            setattr(self, name, _as_mapping(name, getattr(self, name)))
 
 
 @dataclass
@@ -91,7 +85,9 @@ class DataArguments:
     test_split: str = _option("test", "Split kept for scoring; training only checks that nothing of it leaks.")
     selection_share: float = _option(0.1, "Share of groups taken from training where the selection split is absent.")
     streaming: bool = _option(False, "Read rows while training instead of first; needs max_steps.")
-    columns: dict | str | None = _option({}, "Column mapping, ours to theirs: {title: name, flavour: label}.")
+    columns: JsonMapping = field(
+        default_factory=JsonMapping, metadata={"help": "Column mapping, ours to theirs: {title: name, flavour: label}."}
+    )
     text_column: str = _option(TITLE, "Column the model reads.")
     image_column: str = _option(IMAGE, "Column the model sees.")
     label_column: str | None = _option(None, "Column that is learned; none: that of the task.")
@@ -108,14 +104,19 @@ class DataArguments:
     color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
     mixup_alpha: float = _option(0.0, "Beta parameter of mixup, for image-only models; 0: none.")
 
-    def __post_init__(self):
-        self.columns = _as_mapping("columns", self.columns)
-
 
 @dataclass
 class TrainingArguments(transformers.TrainingArguments):
     """The Trainer's own arguments, and what this trainer adds."""
 
+    # The checkpoint is always chosen by evaluations, so both happen at the same steps.
+    eval_strategy: str = _option("epoch", "When to evaluate: epoch or steps.")
+    save_strategy: str = _option("epoch", "When to save; the same as eval_strategy.")
+    logging_strategy: str = _option("epoch", "When to log the training loss: epoch or steps.")
+    load_best_model_at_end: bool = _option(True, "Keep the checkpoint with the best selection score.")
+    save_total_limit: int | None = _option(2, "Checkpoints kept while training.")
+    dataloader_pin_memory: bool = _option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.")
+    remove_unused_columns: bool = _option(False, "The collator makes exactly what the model takes.")
     task: str | None = _option(None, "classification, multilabel, ...; none: told from the label column.")
     precision: Literal["auto", "fp32", "bf16"] = _option("auto", "auto: bf16 where the device gains from it.")
     text_learning_rate: float | None = _option(None, "Learning rate of the text encoder; none: learning_rate.")
@@ -137,7 +138,7 @@ class TrainingArguments(transformers.TrainingArguments):
         super().__post_init__()
 
 
-ARGUMENT_CLASSES = (ModelArguments, DataArguments, TrainingArguments)
+ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
 
 
 @dataclass
@@ -148,6 +149,11 @@ class Recipe:
     model: ModelArguments
     data: DataArguments
     training: TrainingArguments
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(str(self.training.output_dir))
 
     def as_mapping(self) -> dict[str, Any]:
         """Return every setting of ours, and of the Trainer's those that differ from its defaults."""
@@ -278,7 +284,7 @@ def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         action = choices[name]
         if value is None or isinstance(value, dict | list | bool):
-            checked[name] = value
+            checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value
             continue
         checked[name] = parser._get_value(action, str(value))
         if action.choices and checked[name] not in action.choices:

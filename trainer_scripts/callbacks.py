@@ -27,6 +27,32 @@ class EpochOfSamples(TrainerCallback):
         self._samples.epoch = int((state.epoch or 0) + 1e-6)
 
 
+class LinePerEvaluation(TrainerCallback):
+    """Prints one line per evaluation: step, training loss, the score that chooses the checkpoint."""
+
+    def __init__(self, metric: str):
+        self._metric = metric
+        self._loss = float("nan")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember the training loss; print an evaluation."""
+        logs = logs or {}
+        self._loss = logs.get("loss", self._loss)
+        if self._metric in logs and state.is_world_process_zero:
+            print(
+                f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss:.4f}  "
+                f"{self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}",
+                flush=True,
+            )
+
+
 class AveragedWeights(TrainerCallback):
     """Exponential moving average of the weights (Polyak & Juditsky 1992), saved beside each checkpoint.
 
@@ -42,7 +68,7 @@ class AveragedWeights(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start from the weights, or from the average of the checkpoint that is resumed."""
-        saved = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / AVERAGED_WEIGHTS
+        saved = _checkpoint(args, state) / AVERAGED_WEIGHTS
         current = _floating(kwargs["model"])
         if state.global_step > 0 and saved.is_file():
             loaded = load_file(saved)
@@ -58,7 +84,7 @@ class AveragedWeights(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the average into the checkpoint."""
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        folder = _checkpoint(args, state)
         if args.should_save and folder.is_dir():
             save_file({name: value.contiguous() for name, value in self._average.items()}, folder / AVERAGED_WEIGHTS)
 
@@ -70,6 +96,7 @@ class AveragedWeights(TrainerCallback):
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             average = load_file(Path(state.best_model_checkpoint) / AVERAGED_WEIGHTS)
         _assign(kwargs["model"], average)
+        self._average = {}
 
     @contextmanager
     def in_place(self, model: torch.nn.Module) -> Iterator[None]:
@@ -83,6 +110,10 @@ class AveragedWeights(TrainerCallback):
             yield
         finally:
             _assign(model, weights)
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 def _floating(model: torch.nn.Module) -> dict[str, torch.Tensor]:

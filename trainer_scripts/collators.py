@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
-from transformers import PreTrainedTokenizerBase
 
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data import Table
 from trainer_scripts.pictures import Pictures, Prepare, normalise
 
@@ -24,8 +25,7 @@ class Samples(Dataset):
     def __init__(
         self,
         table: Table,
-        tokenizer: PreTrainedTokenizerBase | None,
-        max_length: int,
+        processor: FlavourProcessor,
         prepare: Prepare | None,
         augment: v2.Transform | None = None,
         seed: int = 0,
@@ -35,8 +35,8 @@ class Samples(Dataset):
         self._augment = augment
         self._seed = seed
         self.tokens: list[list[int]] | None = None
-        if table.texts is not None and tokenizer is not None:
-            self.tokens = tokenizer(table.texts, truncation=True, max_length=max_length)["input_ids"]
+        if table.texts is not None and processor.tokenizer is not None:
+            self.tokens = tokenize(processor, table.texts)
         self.pictures = Pictures(table, prepare) if prepare is not None and table.image_column is not None else None
 
     def __len__(self) -> int:
@@ -55,6 +55,13 @@ class Samples(Dataset):
         if self.table.weights is not None:
             sample["weights"] = self.table.weights[index]
         return {**sample, "draw": draw}
+
+
+def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each text as the processor makes them, without padding."""
+    encoded = processor.encode_texts(texts, padding=True)
+    pairs = zip(encoded["input_ids"], encoded["attention_mask"].bool(), strict=True)
+    return [ids[mask].tolist() for ids, mask in pairs]
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -80,28 +87,35 @@ class ClassificationCollator:
         pad_token_id: what short texts are filled up with.
         mean: channel means of the image processor.
         std: channel standard deviations of the image processor.
+        classes: number of labels, for one-hot targets.
+        target_share: weight of a row's soft target, where there is one; the rest is on its label.
         mixup: Beta parameter of mixup, 0 for none; only for models that see pictures alone.
-        classes: number of labels, for the one-hot targets of mixup.
     """
 
     pad_token_id: int = 0
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     std: Sequence[float] = (0.5, 0.5, 0.5)
-    mixup: float = 0.0
     classes: int = 0
+    target_share: float = 0.0
+    mixup: float = 0.0
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return the batch that the model's `forward` takes, with `targets` and `weights` where there are any."""
+        """Return the batch that the model's `forward` takes."""
         batch: dict[str, torch.Tensor] = {}
         if "input_ids" in samples[0]:
             batch.update(self._padded([sample["input_ids"] for sample in samples]))
         if "picture" in samples[0]:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
         batch["labels"] = torch.stack([torch.as_tensor(sample["labels"]) for sample in samples])
-        for name in ("targets", "weights"):
-            if name in samples[0]:
-                batch[name] = torch.stack([torch.as_tensor(sample[name]) for sample in samples])
+        if "weights" in samples[0]:
+            batch["sample_weights"] = torch.stack([torch.as_tensor(sample["weights"]) for sample in samples])
+        if "targets" in samples[0] and self.target_share > 0:
+            targets = torch.stack([torch.as_tensor(sample["targets"]) for sample in samples])
+            batch["labels"] = (1 - self.target_share) * self._shares(batch["labels"]) + self.target_share * targets
         return self._mixed(batch, samples[0]["draw"]) if self.mixup > 0 else batch
+
+    def _shares(self, labels: torch.Tensor) -> torch.Tensor:
+        return functional.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels.float()
 
     def _padded(self, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
         longest = max(len(sequence) for sequence in sequences)
@@ -114,11 +128,8 @@ class ClassificationCollator:
 
     def _mixed(self, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
         """Mix each picture and target with its neighbour's (Zhang et al. 2018)."""
-        if "targets" not in batch:
-            labels = batch["labels"]
-            one_hot = torch.nn.functional.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels
-            batch["targets"] = one_hot
         share = float(np.random.default_rng(seed).beta(self.mixup, self.mixup))
-        for name in ("pixel_values", "targets"):
+        batch["labels"] = self._shares(batch["labels"])
+        for name in ("pixel_values", "labels"):
             batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
         return batch

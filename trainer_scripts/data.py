@@ -70,7 +70,7 @@ class Table:
             text = self.texts[index] if self.texts is not None else None
             yield row_keys(self.ids[index], self.groups[index], text, pictures[index] if pictures is not None else None)
 
-    def select(self, indices: Sequence[int]) -> "Table":
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
         """Return the table of these rows."""
         chosen = np.asarray(indices, dtype=int)
         return Table(
@@ -154,7 +154,7 @@ def label_ids(rows: Any, label_column: str, names: Sequence[str], ids: Sequence[
     feature = rows.features[label_column]
     is_list = isinstance(feature, List)
     is_id = isinstance(feature.feature if is_list else feature, ClassLabel)
-    known = {index: index for index in range(len(names))} if is_id else {name: i for i, name in enumerate(names)}
+    known: dict[Any, int] = {(i if is_id else name): i for i, name in enumerate(names)}
     table = np.zeros((len(ids), len(names)), dtype=np.float32) if is_list else np.zeros(len(ids), dtype=np.int64)
     for position, value in enumerate(rows[label_column]):
         for item in value if is_list else [value]:

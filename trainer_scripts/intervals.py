@@ -52,7 +52,7 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """Return the score with its percentile bootstrap interval over groups; None for a score that is no sum over rows."""
+    """Return the score with its percentile bootstrap interval over groups; None for a score that is no sum."""
     if score.rows is None or score.formula is None:
         return None
     sums = _group_sums(score, labels, probabilities, groups)

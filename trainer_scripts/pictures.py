@@ -1,16 +1,16 @@
 """Pictures as the models see them: decoded once, kept as bytes in memory where they fit, varied by torchvision."""
 
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset_builder.errors import BadInputError
+from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data import Table, decode_bytes
 
 MEMORY_LIMIT_BYTES = 2 * 1024**3
@@ -21,26 +21,25 @@ DECODING_THREADS = 4
 Prepare = Callable[[Image.Image], torch.Tensor]
 
 
-def open_picture(data: bytes, row_id: str) -> Image.Image:
+def readable_picture(data: bytes, row_id: str) -> Image.Image:
     """Return the picture in RGB.
 
     Raises:
         BadInputError: the bytes are no readable picture; it is never replaced by a black one.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise BadInputError(
-            f"row {row_id}: the picture cannot be read ({error}); replace it or remove the row"
-        ) from error
+        return open_picture(data)
+    except ValueError as error:
+        raise BadInputError(f"row {row_id}: {error}; replace the picture or remove the row") from error
 
 
 def evaluation_picture(image_processor: Any) -> Prepare:
     """Return the processor's own resizing and cropping, without rescaling and normalisation: a uint8 picture."""
 
     def prepare(picture: Image.Image) -> torch.Tensor:
-        pixels = image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+        pixels = image_processor([picture], do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][
+            0
+        ]
         return pixels.round().clamp(0, 255).to(torch.uint8)
 
     return prepare
@@ -80,7 +79,7 @@ class Pictures:
 
     def _decode(self, index: int) -> torch.Tensor:
         data = decode_bytes(self._cells[index][self._column], self._ids[index])
-        return self._prepare(open_picture(data, self._ids[index]))
+        return self._prepare(readable_picture(data, self._ids[index]))
 
     def __len__(self) -> int:
         return len(self._ids)

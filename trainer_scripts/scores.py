@@ -116,7 +116,7 @@ def _mean(sums: np.ndarray) -> np.ndarray:
 def classification_scores(label_names: Sequence[str]) -> tuple[Score, ...]:
     """Return the scores of single-label classification; labels are ids `(rows,)`, probabilities `(rows, classes)`."""
     classes = len(label_names)
-    f1 = "F1 = 2 hits / (predicted + true), 0 when the class is neither predicted nor true; prediction = largest probability"
+    f1 = "F1 = 2 hits / (predicted + true), 0 when both are 0; prediction: the most probable class"
     scores = [
         Score("accuracy", "share of rows whose largest probability is on the true label", _correct, _mean),
         Score(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def load_vocabulary_record(folder: str | Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def check_vocabulary(record: dict[str, Any] | None, held_out: dict[str, Sequence[str]]) -> None:
+def check_vocabulary(record: dict[str, Any] | None, held_out: Mapping[str, Sequence[str]]) -> None:
     """Raise BadInputError when a vocabulary was made with texts of a held-out split (`split name -> texts`)."""
     if record is None:
         return

@@ -1,6 +1,7 @@
 """Tokenizers trained from scratch on the training split, for models without a pretrained text encoder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -25,7 +26,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
         raise BadInputError("no text to train a tokenizer on")
     if kind == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        trainer = trainers.WordPieceTrainer(
+        trainer: Any = trainers.WordPieceTrainer(
             vocab_size=vocabulary_size, special_tokens=SPECIAL_TOKENS, show_progress=False
         )
     else:

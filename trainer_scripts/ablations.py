@@ -1,0 +1,82 @@
+"""Is each input really used? Each is shuffled over rows, blanked, or left out, and the loss of score is tested."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from trainer_scripts.collators import Samples
+
+TEXT, IMAGE = "text", "image"
+
+
+def partners(groups: Sequence[str], seed: int) -> np.ndarray:
+    """Return for each row a row of another group, each used once; needs no group above half of the rows."""
+    generator = np.random.default_rng(seed)
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    names = list(members)
+    order = np.concatenate([members[names[index]] for index in generator.permutation(len(names))])
+    shift = max(len(rows) for rows in members.values())
+    result = np.empty(len(order), dtype=int)
+    result[order] = np.roll(order, -shift)
+    return result
+
+
+@dataclass
+class Ablated(Dataset):
+    """Samples with one input taken from other rows, or blanked.
+
+    Attributes:
+        samples: the samples as they are.
+        text_rows: row whose text each sample gets, or None for its own.
+        image_rows: row whose picture each sample gets, or None for its own.
+        blank_text: tokens in place of every text, or None.
+        blank_image: uint8 picture in place of every picture, or None.
+    """
+
+    samples: Samples
+    text_rows: np.ndarray | None = None
+    image_rows: np.ndarray | None = None
+    blank_text: list[int] | None = None
+    blank_image: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.samples[index]
+        if self.text_rows is not None and self.samples.tokens is not None:
+            sample["input_ids"] = self.samples.tokens[self.text_rows[index]]
+        if self.image_rows is not None and self.samples.pictures is not None:
+            sample["picture"] = self.samples.pictures[int(self.image_rows[index])]
+        if self.blank_text is not None:
+            sample["input_ids"] = self.blank_text
+        if self.blank_image is not None:
+            sample["picture"] = self.blank_image
+        return sample
+
+    def with_(self, **changes: Any) -> "Ablated":
+        """Return the same samples with other changes."""
+        return replace(self, **changes)
+
+
+def followed(predicted: np.ndarray, labels: np.ndarray, swapped: np.ndarray) -> dict[str, float]:
+    """Return what a model follows when picture and text are of two dishes with different labels.
+
+    Args:
+        predicted: predicted ids with the pictures of other rows.
+        labels: ids of the rows' own texts.
+        swapped: ids of the rows the pictures came from.
+    """
+    conflict = labels != swapped
+    if not conflict.any():
+        return {}
+    return {
+        TEXT: float((predicted == labels)[conflict].mean()),
+        IMAGE: float((predicted == swapped)[conflict].mean()),
+    }

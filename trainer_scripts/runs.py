@@ -1,0 +1,124 @@
+"""The output folder of a run: fresh, interrupted or finished, and what is written into it at the end."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.arguments import Recipe
+from trainer_scripts.predictions import METRICS, read_metrics, write_json
+
+RECIPE = "recipe.yaml"
+SPREAD = "seeds.json"
+TRAINER_STATE = "trainer_state.json"
+# Settings that do not change what is learned, so that a run may be resumed under others.
+_FREE = {"overwrite", "output_dir", "seeds", "max_mb", "dataloader_num_workers", "save_total_limit", "use_cpu"}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What an output folder holds.
+
+    Attributes:
+        finished: whether the run ended and wrote its results.
+        checkpoint: newest complete checkpoint to go on from, or None.
+    """
+
+    finished: bool
+    checkpoint: Path | None
+
+
+def inspect_run(recipe: Recipe) -> RunState:
+    """Return the state of the output folder, emptied first with `--overwrite`.
+
+    Raises:
+        BadInputError: the folder holds something else, or a run by another recipe.
+    """
+    folder = recipe.output_dir
+    if recipe.training.overwrite and (folder / RECIPE).is_file():
+        shutil.rmtree(folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        return RunState(False, None)
+    saved = folder / RECIPE
+    if not saved.is_file():
+        raise BadInputError(f"{folder} is not empty and holds no run; give another --output_dir")
+    before, now = yaml.safe_load(saved.read_text(encoding="utf-8")), recipe.as_mapping()
+    changed = sorted(key for key in {*before, *now} - _FREE if before.get(key) != now.get(key))
+    if changed:
+        raise BadInputError(
+            f"{folder} holds a run by another recipe ({', '.join(changed[:4])} differ); "
+            "give another --output_dir, or --overwrite to train anew there"
+        )
+    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint with the most steps that was written to its end."""
+    complete = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path)]
+    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether the Trainer's state, which it writes last, is whole."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return False
+    return True
+
+
+def start_run(recipe: Recipe) -> None:
+    """Make the folder and put the recipe into it."""
+    recipe.output_dir.mkdir(parents=True, exist_ok=True)
+    (recipe.output_dir / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
+
+
+def megabytes(model: Any) -> float:
+    """Return the size of all weights and buffers in MB (10^6 bytes), as on disk."""
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6
+
+
+def check_budget(model: Any, max_mb: float | None) -> None:
+    """Raise BadInputError when the model is larger than the budget."""
+    size = megabytes(model)
+    if max_mb is not None and size > max_mb:
+        parts = ", ".join(f"{name} {megabytes(part):.1f}" for name, part in model.named_children())
+        raise BadInputError(f"the model has {size:.1f} MB, over --max_mb {max_mb:g} ({parts}); choose smaller parts")
+
+
+def finish_run(folder: Path, results: dict[str, Any]) -> None:
+    """Write the results, fill the card, and remove the checkpoints that are no longer needed."""
+    write_json(folder / METRICS, results)
+    write_card(folder)
+    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def write_card(folder: Path) -> None:
+    """Fill the model card from the finished run."""
+    from model_cards import cards
+
+    if hasattr(cards, "write_model_card"):
+        cards.write_model_card(folder)
+
+
+def write_spread(runs: list[Recipe]) -> None:
+    """Write mean, standard deviation, least and largest of each selection score over repeated runs."""
+    found = [read_metrics(run.output_dir)["selection"] for run in runs]
+    result = {}
+    for name in found[0]:
+        values = np.array([one[name] for one in found])
+        result[name] = {
+            "mean": float(values.mean()),
+            "std": float(values.std(ddof=1)),
+            "min": float(values.min()),
+            "max": float(values.max()),
+        }
+    seeds = [run.training.seed for run in runs]
+    write_json(runs[0].output_dir / SPREAD, {"seeds": seeds, "selection": result})

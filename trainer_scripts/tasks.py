@@ -1,0 +1,142 @@
+"""The tasks, and the only place where they are told apart."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer
+
+from dataset_builder.columns import FLAVOUR, FLAVOURS_PRESENT
+from dataset_builder.errors import BadInputError
+from modeling_flavour.modeling_flavour import FlavourForClassification
+from trainer_scripts import classification
+from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task
+from trainer_scripts.scores import Score, classification_scores, multilabel_scores
+from trainer_scripts.trainer import FlavourTrainer
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that differs between tasks.
+
+    Attributes:
+        name: what `--task` takes.
+        model_class: class that `from_pretrained` loads.
+        problem_type: `config.problem_type` of its checkpoints, None where the class says it all.
+        label_column: column that is learned unless another is named.
+        metric: folder under `metrics/`.
+        selection_metric: score that chooses the checkpoint unless another is named.
+        scores: label names -> scores.
+        probabilities: logits -> probabilities `(rows, classes)`.
+        build: (recipe, data) -> (model, processor).
+        training_samples: (recipe, data, processor) -> training samples.
+        evaluation_samples: (processor, table) -> samples as the processor itself would make them.
+        collator: (processor, number of labels, recipe for training or None) -> collator.
+        trainer_class: Trainer of this task.
+    """
+
+    name: str
+    model_class: type[PreTrainedModel]
+    problem_type: str | None
+    label_column: str
+    metric: str
+    selection_metric: str
+    scores: Callable[[Sequence[str]], tuple[Score, ...]]
+    probabilities: Callable[[torch.Tensor], torch.Tensor]
+    build: Callable[..., tuple[PreTrainedModel, Any]]
+    training_samples: Callable[..., Dataset]
+    evaluation_samples: Callable[..., Dataset]
+    collator: Callable[..., Any]
+    trainer_class: Callable[..., Trainer] = FlavourTrainer
+
+    def score_named(self, name: str, label_names: Sequence[str]) -> Score:
+        """Return one score by name.
+
+        Raises:
+            BadInputError: there is no such score; those there are are named.
+        """
+        scores = {score.name: score for score in self.scores(label_names)}
+        if name not in scores:
+            raise BadInputError(f"{self.name} has no score {name!r}; choose one of {', '.join(scores)}")
+        return scores[name]
+
+    def compute_metrics(self, label_names: Sequence[str]) -> Callable[[Any], dict[str, float]]:
+        """Return the Trainer's metric function: all scores of the evaluated rows."""
+        scores = self.scores(label_names)
+
+        def compute(evaluated: Any) -> dict[str, float]:
+            probabilities = self.probabilities(torch.as_tensor(evaluated.predictions).float()).numpy()
+            return {score.name: score(np.asarray(evaluated.label_ids), probabilities) for score in scores}
+
+        return compute
+
+
+_CLASSIFIER: dict[str, Any] = {
+    "model_class": FlavourForClassification,
+    "build": classification.build,
+    "training_samples": classification.training_samples,
+    "evaluation_samples": classification.evaluation_samples,
+    "collator": classification.collator,
+}
+
+TASKS: dict[str, Task] = {
+    CLASSIFICATION: Task(
+        name=CLASSIFICATION,
+        problem_type="single_label_classification",
+        label_column=FLAVOUR,
+        metric="flavour_classification",
+        selection_metric="accuracy",
+        scores=classification_scores,
+        probabilities=lambda logits: logits.softmax(dim=-1),
+        **_CLASSIFIER,
+    ),
+    MULTILABEL: Task(
+        name=MULTILABEL,
+        problem_type="multi_label_classification",
+        label_column=FLAVOURS_PRESENT,
+        metric="flavour_multilabel",
+        selection_metric="samples_f1",
+        scores=multilabel_scores,
+        probabilities=lambda logits: logits.sigmoid(),
+        **_CLASSIFIER,
+    ),
+}
+
+
+def task_named(name: str) -> Task:
+    """Return a task by name."""
+    if name not in TASKS:
+        raise BadInputError(f"there is no task {name!r}; choose one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def choose_task(name: str | None, label_column: str | None, rows: Any) -> tuple[Task, str]:
+    """Return the task and its label column; without a name the type of the label column tells the task.
+
+    Raises:
+        BadInputError: an unknown task, a missing column, or a column that does not fit the task.
+    """
+    column = label_column or (task_named(name).label_column if name else FLAVOUR)
+    if column not in rows.column_names:
+        raise BadInputError(
+            f"the data set has no label column {column!r}; it has {', '.join(rows.column_names)}. "
+            "Name the one to learn with --label_column"
+        )
+    if name is None:
+        return TASKS[detect_task(rows, column)], column
+    task = task_named(name)
+    if task.name in (CLASSIFICATION, MULTILABEL) and detect_task(rows, column) != task.name:
+        raise BadInputError(f"task {name} does not fit column {column!r}, which holds {rows.features[column]}")
+    return task, column
+
+
+def task_of(config: Any) -> Task:
+    """Return the task of a checkpoint, by its class and problem type."""
+    classes = config.architectures or []
+    for task in TASKS.values():
+        if task.model_class.__name__ in classes and task.problem_type in (None, config.problem_type):
+            return task
+    raise BadInputError(f"a {', '.join(classes) or config.model_type} is no model of this package")
