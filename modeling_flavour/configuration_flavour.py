@@ -26,6 +26,7 @@ LIBRARY_ARGUMENTS = frozenset(
         "output_attentions",
         "quantization_config",
         "torch_dtype",
+        "use_cache",  # the Trainer sets it on every config
     }
 )
 
