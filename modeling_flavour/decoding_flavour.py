@@ -178,7 +178,9 @@ class TransformerDecoder(nn.Module):
         )
         all_states, word_weights, place_weights = [states], [], []
         for layer in self.layers:
-            states, words, places = layer(states, memory, mask, past_key_values=cache, output_attentions=output_attentions)
+            states, words, places = layer(
+                states, memory, mask, past_key_values=cache, output_attentions=output_attentions
+            )
             all_states.append(states)
             word_weights.append(words)
             place_weights.append(places)

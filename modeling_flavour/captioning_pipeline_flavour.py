@@ -1,0 +1,104 @@
+"""The pipeline `flavour-captioning`: pictures of any common kind to sentences."""
+
+import re
+from typing import Any
+
+import torch
+from transformers import Pipeline
+from transformers.utils import ModelOutput
+
+CAPTIONING_TASK = "flavour-captioning"
+
+
+def as_sentence(text: str) -> str:
+    """A decoded caption as one writes it: no space before punctuation, a capital at the start.
+
+    >>> as_sentence("three slices of cucumber , feta and rice in a bowl .")
+    'Three slices of cucumber, feta and rice in a bowl.'
+    """
+    text = re.sub(r"\s+([.,;:!?%)\]])", r"\1", " ".join(text.split()))
+    text = re.sub(r"([(\[])\s+", r"\1", text)
+    text = re.sub(r"(\w) ?(['’]) ?(s|t|re|ve|ll|d|m)\b", r"\1\2\3", text)
+    text = re.sub(r"(\w) - (\w)", r"\1-\2", text)
+    return text[:1].upper() + text[1:]
+
+
+class CaptioningPipeline(Pipeline):
+    """Pictures to captions.
+
+    Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of `top_k`
+    dictionaries: `generated_text`, and `score`, the geometric mean of the probabilities of its tokens.
+
+    Example:
+
+    ```python
+    captioner = pipeline("flavour-captioning", model="org/flavour-captioner", trust_remote_code=True)
+    captioner("plate.jpg", top_k=3, num_beams=5, length_penalty=1.0)
+    ```
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _pipeline_calls_generate = True
+
+    def _sanitize_parameters(self, top_k: int | None = None, **generate_kwargs: Any):
+        if top_k is not None:
+            if top_k < 1:
+                raise ValueError(f"top_k must be at least 1, got {top_k}.")
+            generate_kwargs["num_return_sequences"] = top_k
+            if not generate_kwargs.get("do_sample"):
+                beams = generate_kwargs.get("num_beams") or self.model.generation_config.num_beams or 1
+                generate_kwargs["num_beams"] = max(beams, top_k)
+        # Words about the picture itself, which is prepared before the loop, do not exist: all is for `generate`.
+        return {}, generate_kwargs, {}
+
+    def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, torch.Tensor]:
+        """Open and normalise one picture."""
+        return dict(self.processor(images=inputs))
+
+    def _forward(self, input_tensors: dict[str, torch.Tensor], **generate_kwargs: Any) -> ModelOutput:
+        sequences = self.model.generate(**input_tensors, **generate_kwargs)
+        pictures = input_tensors["pixel_values"]
+        scores = sequence_scores(self.model, pictures, sequences)
+        # One row per picture again, so that the loader can take the batch apart.
+        return ModelOutput(
+            sequences=sequences.unflatten(0, (len(pictures), -1)), scores=scores.unflatten(0, (len(pictures), -1))
+        )
+
+    def postprocess(self, model_outputs: ModelOutput, **parameters: Any) -> list[dict[str, Any]]:
+        """Write the sentences."""
+        texts = self.processor.tokenizer.batch_decode(model_outputs["sequences"][0], skip_special_tokens=True)
+        scores = model_outputs["scores"][0].tolist()
+        return [
+            {"generated_text": as_sentence(text), "score": score} for text, score in zip(texts, scores, strict=True)
+        ]
+
+
+@torch.no_grad()
+def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
+    """Geometric mean of the probabilities of the tokens of each sequence, end token included, `(sequences,)`.
+
+    Args:
+        model: A captioner.
+        pixel_values: `(batch, 3, height, width)`.
+        sequences: `(batch * n, length)` with the start token first and padding after the end, as `generate` gives them.
+    """
+    encoded = model.get_encoder()(pixel_values.to(model.dtype))
+    repeats = len(sequences) // len(pixel_values)
+    encoded = type(encoded)(encoded.last_hidden_state.repeat_interleave(repeats, dim=0))
+    logits = model(encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], use_cache=False).logits
+    targets = sequences[:, 1:]
+    said = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    real = targets != model.config.pad_token_id
+    return ((said * real).sum(1) / real.sum(1).clamp(min=1)).exp()
+
+
+CAPTIONING_PIPELINE: dict[str, dict] = {
+    CAPTIONING_TASK: {
+        "impl": "captioning_pipeline_flavour.CaptioningPipeline",
+        "pt": ["AutoModelForImageTextToText"],
+        "type": "image",
+    }
+}
