@@ -243,12 +243,7 @@ class FlavourImageEncoder(PreTrainedModel):
         outputs = self.model(pixel_values, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
         prefix = states[:, : self.prefix_tokens] if states.ndim == 3 else None
-        if states.ndim == 3:
-            tokens = states[:, self.prefix_tokens :]
-            feature_map = tokens.transpose(1, 2).unflatten(2, grid_shape(tokens.shape[1], pixel_values.shape[-2:]))
-        else:
-            feature_map = states.permute(0, 3, 1, 2) if self.channels_last else states
-            tokens = feature_map.flatten(2).transpose(1, 2)  # (batch, places, token_size)
+        tokens, feature_map = self.places(states, pixel_values.shape[-2:])
         pooled = None
         if pool:
             pooled = outputs.get("pooler_output")
@@ -256,6 +251,14 @@ class FlavourImageEncoder(PreTrainedModel):
                 pooled = prefix[:, 0] if self.prefix_tokens else tokens.mean(dim=1)
             pooled = pooled.flatten(1)
         return ImageEncoding(pooled, tokens, feature_map, outputs.get("hidden_states"), outputs.get("attentions"))
+
+    def places(self, states: Tensor, picture: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The backbone's last states as one vector per place, in a row and on the grid over the picture."""
+        if states.ndim == 3:
+            tokens = states[:, self.prefix_tokens :]
+            return tokens, tokens.transpose(1, 2).unflatten(2, grid_shape(tokens.shape[1], picture))
+        feature_map = states.permute(0, 3, 1, 2) if self.channels_last else states
+        return feature_map.flatten(2).transpose(1, 2), feature_map  # (batch, places, token_size) and its grid
 
     @property
     def is_timm(self) -> bool:

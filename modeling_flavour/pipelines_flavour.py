@@ -1,3 +1,96 @@
 """Pipelines of the family, for `pipeline(task, model=..., trust_remote_code=True)`."""
 
-CLASSIFICATION_PIPELINE: dict[str, dict] = {}
+from typing import Any
+
+import torch
+from transformers import Pipeline
+
+from .processing_flavour import open_picture
+
+# What a saved config says under `custom_pipelines`.
+CLASSIFICATION_PIPELINE: dict[str, dict] = {
+    "flavour-classification": {
+        "impl": "pipelines_flavour.FlavourClassificationPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
+
+
+class FlavourPipeline(Pipeline):
+    """What the pipelines of the family share: reading samples, and making tensors of whole batches.
+
+    A sample is a dictionary with `image`, `text`, or both, or just a picture, or just a text for a model without
+    pictures. A picture is anything that [`FlavourProcessor`] takes: path, address, PIL image, array.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError(f"{type(self).__name__} needs the model's processor: pass processor=.")
+        # The base class wants one of the two before it makes batches.
+        self.tokenizer = self.processor.tokenizer
+        self.image_processor = self.processor.image_processor
+
+    def __call__(self, inputs: Any = None, *, image: Any = None, text: str | None = None, **kwargs):
+        """Answer for one sample, a list, a generator or a data set of samples; or for `image=` and `text=`."""
+        if inputs is None:
+            inputs = {"image": image, "text": text}
+        elif image is not None or text is not None:
+            raise ValueError("Give samples, or image= and text= of one sample, not both.")
+        return super().__call__(inputs, **kwargs)
+
+    def preprocess(self, inputs: Any) -> dict[str, Any]:
+        """Read one sample: its picture opened, its text as given."""
+        if not isinstance(inputs, dict):
+            textual = isinstance(inputs, str) and self.image_processor is None
+            if isinstance(inputs, str) and not textual and self.tokenizer is not None:
+                raise ValueError(f"Is {inputs!r} a picture or a text? Give a dictionary with image, text, or both.")
+            inputs = {"text": inputs} if textual else {"image": inputs}
+        unknown = sorted(set(inputs) - {"image", "text"})
+        if unknown:
+            raise ValueError(f"A sample has image and text, got also: {', '.join(unknown)}.")
+        picture = inputs.get("image")
+        sample = {"image": None if picture is None else open_picture(picture), "text": inputs.get("text")}
+        if sample["image"] is None and not (sample["text"] or "").strip():
+            raise ValueError("A sample has neither a picture nor a text: give at least one of them.")
+        return {"sample": sample}
+
+    def tensors(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Processed tensors of a batch of samples, on the model's device."""
+        samples = model_inputs["sample"]
+        samples = samples if isinstance(samples, list) else [samples]
+        given = {
+            name: [sample[key] for sample in samples] if any(sample[key] is not None for sample in samples) else None
+            for name, key in (("images", "image"), ("text", "text"))
+        }
+        return dict(self.processor(**given).to(self.device))
+
+
+class FlavourClassificationPipeline(FlavourPipeline):
+    """Labels with their probabilities, most probable first.
+
+    `top_k` keeps so many of them; `None` keeps all. Probabilities sum to 1 over the labels, or with several labels per
+    sample stand each for itself.
+    """
+
+    def _sanitize_parameters(self, top_k: int | None = None):
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        return {}, {}, {} if top_k is None else {"top_k": top_k}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {"logits": self.model(**self.tensors(model_inputs)).logits}
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None) -> list[dict[str, Any]]:
+        """Labels of one sample with scores between 0 and 1."""
+        logits = model_outputs["logits"][0].float()
+        multi_label = self.model.config.problem_type == "multi_label_classification"
+        scores = (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).tolist()
+        ranked = sorted(range(len(scores)), key=lambda number: -scores[number])[:top_k]
+        return [{"label": self.model.config.id2label[number], "score": scores[number]} for number in ranked]

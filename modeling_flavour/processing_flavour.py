@@ -32,7 +32,8 @@ def open_picture(source: Picture) -> Image.Image:
     Args:
         source: PIL image; array or tensor `(height, width)`, `(height, width, channels)` or
             `(channels, height, width)`, 8-bit, 16-bit, or float between 0 and 1; path; `http(s)` address; encoded
-            bytes; or the dictionary with `bytes` or `path` that `datasets` gives for an undecoded image. Arrays of three channels are RGB.
+            bytes; or the dictionary with `bytes` or `path` that `datasets` gives for an undecoded image. Arrays of
+            three channels are RGB.
 
     Raises:
         ValueError: The bytes are no picture, or the array has another shape.

@@ -1,0 +1,128 @@
+"""What all models of the family share."""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .configuration_flavour import FlavourConfig
+from .encoders_flavour import LSTMLayer
+from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion
+from .loading_flavour import family_image_encoder, load_checked
+
+
+class FlavourPreTrainedModel(PreTrainedModel):
+    """What all models of the family share: freezing, checkpointing, warm starts, and code that travels."""
+
+    config_class = FlavourConfig
+    base_model_prefix = "flavour"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _no_split_modules = ["BidirectionalLSTM", "CrossAttentionLayer"]
+    # The loss is a mean over the samples of a batch, so Trainer must divide by its accumulation steps.
+    accepts_loss_kwargs = False
+    # What `save_pretrained` writes into the config beside the class it saves, so that these loaders find it too.
+    auto_classes: tuple[str, ...] = ()
+    custom_pipelines: dict[str, dict] = {}
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, DenseStack):
+            for layer in module:
+                if isinstance(layer, nn.Linear):
+                    init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+        elif isinstance(module, EarlyFusion | CrossAttentionFusion):
+            init.zeros_(module.text_stand_in)
+            init.zeros_(module.image_stand_in)
+        elif isinstance(module, LSTMLayer):
+            module.reset_parameters()
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """The modules that the config freezes; part of one may be given back by `trainable_modules`."""
+        frozen = []
+        if getattr(self.config, "freeze_text", False) and getattr(self, "text_encoder", None) is not None:
+            frozen.append(self.text_encoder.model)
+        if getattr(self.config, "freeze_image", False) and getattr(self, "image_encoder", None) is not None:
+            frozen.append(self.image_encoder.model)
+        return frozen
+
+    def trainable_modules(self) -> list[nn.Module]:
+        """The last layers of a frozen backbone that still train."""
+        number = getattr(self.config, "trainable_image_layers", 0)
+        if not number or getattr(self, "image_encoder", None) is None:
+            return []
+        layers = [
+            module
+            for module in self.image_encoder.model.modules()
+            if any(True for _ in module.parameters(recurse=False))
+        ]
+        if number > len(layers):
+            raise ValueError(f"trainable_image_layers is {number}, but the backbone has {len(layers)} layers.")
+        return layers[-number:]
+
+    def post_init(self):
+        """Initialise the weights, then freeze what the config says."""
+        super().post_init()
+        self.freeze_parts()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """Load a model, frozen as its config says; see [`PreTrainedModel.from_pretrained`]."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        # Loading makes new parameters, all of which ask for gradients.
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_parts()
+        return loaded
+
+    def freeze_parts(self):
+        """Take gradients from the frozen parts."""
+        for module in self.frozen_modules():
+            module.requires_grad_(False)
+        for module in self.trainable_modules():
+            module.requires_grad_(True)
+
+    def train(self, mode: bool = True):
+        """Set training mode, except in frozen parts: their statistics must not move nor their dropout act."""
+        super().train(mode)
+        if mode:
+            for module in self.frozen_modules():
+                module.eval()
+            for module in self.trainable_modules():
+                module.train()
+        return self
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
+        parts = [getattr(self, name, None) for name in ("text_encoder", "image_encoder")]
+        models = [part.model for part in parts if part is not None and isinstance(part.model, PreTrainedModel)]
+        able = [model for model in models if model.supports_gradient_checkpointing]
+        if not able:
+            raise ValueError(f"No part of this {type(self).__name__} supports activation checkpointing.")
+        for model in able:
+            model._set_gradient_checkpointing(enable, *args, **kwargs)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Save weights, config and the code that loads them; see [`PreTrainedModel.save_pretrained`]."""
+        name = f"{type(self).__module__.rsplit('.', 1)[-1]}.{type(self).__name__}"
+        config = type(self.config)
+        self.config.auto_map = {
+            "AutoConfig": f"{config.__module__.rsplit('.', 1)[-1]}.{config.__name__}",
+            **dict.fromkeys(self.auto_classes, name),
+        }
+        self.config.custom_pipelines = copy.deepcopy(self.custom_pipelines)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def load_image_encoder(self, checkpoint: str, **kwargs) -> None:
+        """Start the image backbone from that of another model of the family.
+
+        Args:
+            checkpoint: Folder or Hub id of any model of the family with the same backbone.
+            **kwargs: Passed to `from_pretrained`, such as `revision`.
+
+        Raises:
+            ValueError: Names each weight that is missing, unexpected or of another shape.
+        """
+        load_checked(self.image_encoder.model, family_image_encoder(checkpoint, **kwargs).state_dict(), checkpoint)
