@@ -68,6 +68,9 @@ class ModelArguments:
     letters_only: bool = _option(False, "Drop everything but letters from texts.")
     image_size: int | None = _option(None, "Picture size in pixels; none: that of the image encoder.")
     init_image_encoder: str | None = _option(None, "Checkpoint whose image encoder this model starts from.")
+    generation: JsonMapping = field(
+        default_factory=JsonMapping, metadata={"help": "Captioning: defaults of generate(), such as num_beams."}
+    )
     freeze_text: bool = _option(False, "Keep the pretrained text encoder as it is, in evaluation mode.")
     freeze_image: bool = _option(False, "Keep the image encoder as it is, in evaluation mode.")
     trainable_image_layers: int = _option(0, "Of a frozen image encoder, the last so many layers that still train.")
@@ -99,6 +102,9 @@ class DataArguments:
         "refuse", "Training rows whose picture, text or group is on another side: refuse, or drop and count them."
     )
     max_train_samples: int | None = _option(None, "Train on the first so many rows only.")
+    captions_per_picture: Literal["random", "all"] = _option(
+        "random", "Captioning: one random caption per picture and epoch, or every caption as a row of its own."
+    )
     crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
     flip: bool = _option(False, "Mirror half of the training pictures.")
     color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
@@ -123,6 +129,7 @@ class TrainingArguments(transformers.TrainingArguments):
     image_learning_rate: float | None = _option(None, "Learning rate of the image encoder; none: learning_rate.")
     early_stopping_patience: int | None = _option(None, "Stop after so many evaluations without a better one.")
     class_weights: bool = _option(False, "Weight classes by inverse frequency.")
+    frozen_image_epochs: float = _option(0.0, "Keep the image encoder fixed for the first so many epochs.")
     balanced_sampling: bool = _option(False, "Draw training rows so that classes come equally often.")
     prior_bias: bool = _option(True, "Start the output bias at the log-odds of the training split.")
     ema_decay: float | None = _option(None, "Average the weights over steps with this decay and evaluate the average.")

@@ -1,6 +1,6 @@
 """Rows for training and scoring: read from a folder or a Hub, checked before any step, told apart by column."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,15 @@ def _targets(rows: Any, column: str, classes: int, ids: Sequence[str], where: st
     return targets
 
 
-def make_table(rows: Dataset, columns: Columns, names: Sequence[str], split: str, where: str) -> Table:
-    """Return one split as a Table, checked row by row."""
+def make_table(
+    rows: Dataset,
+    columns: Columns,
+    names: Sequence[str],
+    split: str,
+    where: str,
+    read_labels: Callable[..., np.ndarray] = label_ids,
+) -> Table:
+    """Return one split as a Table, checked row by row; `read_labels` makes the truth of the task."""
     check_columns(rows, columns, where)
     if len(rows) == 0:
         raise BadInputError(f"{where} has no rows")
@@ -213,7 +220,7 @@ def make_table(rows: Dataset, columns: Columns, names: Sequence[str], split: str
         ids=ids,
         groups=[str(value) for value in plain[columns.group]] if columns.group else list(ids),
         texts=_texts(plain, columns.text, ids, where) if columns.text else None,
-        labels=label_ids(plain, columns.label, names, ids, where),
+        labels=read_labels(plain, columns.label, names, ids, where),
         targets=_targets(plain, columns.target, len(names), ids, where) if columns.target else None,
         weights=weights,
         rows=rows,

@@ -29,8 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         model = load_model(given.model, given.revision)
         table = load_table(model, given.dataset, given.split, given.dataset_revision)
-        predictions = score_model(model, table, given.batch_size)
         out = given.out or Path("outputs/scores") / model.name
+        if model.task.score is not None:
+            print(model.task.score(model, table, given.dataset, given.split, out, given.batch_size))
+            return
+        predictions = score_model(model, table, given.batch_size)
         content = save_scores(model, predictions, given.dataset, given.split, out)
         print(f"{given.model} on {given.dataset}, split {given.split}, {content['rows']} rows")
         print(table_of_scores(content))

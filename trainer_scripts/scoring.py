@@ -10,9 +10,9 @@ import torch
 import yaml
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
-from modeling_flavour.configuration_flavour import FlavourConfig
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import DataArguments
 from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset, split_rows
@@ -66,7 +66,7 @@ def load_model(source: str, revision: str = "main") -> SavedModel:
     if not Path(source).exists() and source.count("/") != 1:
         raise BadInputError(f"there is no model at {source!r}; give a folder, or a Hub id such as org/flavour-fusion")
     try:
-        config = FlavourConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         task = task_of(config)
         model = task.model_class.from_pretrained(source, revision=revision).eval()
         processor = FlavourProcessor.from_pretrained(source, revision=revision)
@@ -99,7 +99,7 @@ def load_table(model: SavedModel, dataset: str, split: str, revision: str | None
     label_column = arguments.label_column or model.task.label_column
     columns = columns_of(arguments, label_column, model.modality)
     columns = type(columns)(columns.label, columns.text, columns.image, columns.group)
-    return make_table(rows, columns, model.names, split, where)
+    return make_table(rows, columns, model.names, split, where, model.task.read_labels)
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from dataset_builder.columns import FLAVOUR, FLAVOURS_PRESENT
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import classification
-from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task
+from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task, label_ids, label_names
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
 from trainer_scripts.trainer import FlavourTrainer
 
@@ -36,6 +36,11 @@ class Task:
         evaluation_samples: (processor, table) -> samples as the processor itself would make them.
         collator: (processor, number of labels, recipe for training or None) -> collator.
         trainer_class: Trainer of this task.
+        name_labels: (training rows, column) -> label set; empty for a task without classes.
+        read_labels: (rows, column, label set, row ids, where) -> one truth per row.
+        architectures: classes of its checkpoints where `model_class` loads several.
+        score: (saved model, table, data set, split, folder, batch size) -> text for the terminal, for a task whose
+            answers are no class probabilities.
     """
 
     name: str
@@ -51,6 +56,10 @@ class Task:
     evaluation_samples: Callable[..., Dataset]
     collator: Callable[..., Any]
     trainer_class: Callable[..., Trainer] = FlavourTrainer
+    name_labels: Callable[..., list[str]] = label_names
+    read_labels: Callable[..., np.ndarray] = label_ids
+    architectures: tuple[str, ...] = ()
+    score: Callable[..., str] | None = None
 
     def score_named(self, name: str, label_names: Sequence[str]) -> Score:
         """Return one score by name.
@@ -137,6 +146,7 @@ def task_of(config: Any) -> Task:
     """Return the task of a checkpoint, by its class and problem type."""
     classes = config.architectures or []
     for task in TASKS.values():
-        if task.model_class.__name__ in classes and task.problem_type in (None, config.problem_type):
+        known = task.architectures or (task.model_class.__name__,)
+        if set(known) & set(classes) and task.problem_type in (None, config.problem_type):
             return task
     raise BadInputError(f"a {', '.join(classes) or config.model_type} is no model of this package")

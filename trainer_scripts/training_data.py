@@ -14,7 +14,6 @@ from trainer_scripts.data import (
     carve_selection,
     check_columns,
     columns_of,
-    label_names,
     make_table,
     map_columns,
     open_dataset,
@@ -56,7 +55,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     splits = open_dataset(arguments.dataset, arguments.dataset_revision)
     rows = _mapped(splits, arguments)
     task, columns = choose_columns(recipe, rows[arguments.train_split])
-    names = label_names(rows[arguments.train_split], columns.label)
+    names = task.name_labels(rows[arguments.train_split], columns.label)
     # Soft targets and weights shape training only; the other splits need not have them.
     judged = replace(columns, target=None, weight=None)
     tables = {
@@ -66,6 +65,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
             names,
             split,
             f"{arguments.dataset}, split {split}",
+            task.read_labels,
         )
         for split, members in rows.items()
     }
