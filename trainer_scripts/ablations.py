@@ -1,14 +1,12 @@
 """Is each input really used? Each is shuffled over rows, blanked, or left out, and the loss of score is tested."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-
-from trainer_scripts.collators import Samples
 
 TEXT, IMAGE = "text", "image"
 
@@ -39,7 +37,7 @@ class Ablated(Dataset):
         blank_image: uint8 picture in place of every picture, or None.
     """
 
-    samples: Samples
+    samples: Any
     text_rows: np.ndarray | None = None
     image_rows: np.ndarray | None = None
     blank_text: list[int] | None = None
@@ -59,10 +57,6 @@ class Ablated(Dataset):
         if self.blank_image is not None:
             sample["picture"] = self.blank_image
         return sample
-
-    def with_(self, **changes: Any) -> "Ablated":
-        """Return the same samples with other changes."""
-        return replace(self, **changes)
 
 
 def followed(predicted: np.ndarray, labels: np.ndarray, swapped: np.ndarray) -> dict[str, float]:

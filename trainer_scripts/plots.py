@@ -1,0 +1,80 @@
+"""Plots of a comparison: confusion matrices, reliability, training curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+from trainer_scripts.scores import CALIBRATION_BINS
+
+
+def confusion_matrix(
+    path: Path, title: str, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> None:
+    """Draw how often each true class is taken for each class, rows summing to 1."""
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = pyplot.subplots(figsize=(1.6 + 0.7 * len(names), 1.4 + 0.6 * len(names)), layout="constrained")
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    for row, column in np.ndindex(*counts.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(
+        range(len(names)), [f"{name} ({int(n)})" for name, n in zip(names, counts.sum(axis=1), strict=True)]
+    )
+    axes.set(title=title, xlabel="predicted", ylabel="true")
+    _save(figure, path)
+
+
+def reliability(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Draw the share of correct answers against confidence; `curves` is name -> (confidence, correct)."""
+    figure, axes = pyplot.subplots(figsize=(4.8, 4.4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    for name, (confidence, correct) in curves.items():
+        bins = np.digitize(confidence, edges, right=True)
+        present = [index for index in range(CALIBRATION_BINS) if (bins == index).any()]
+        axes.plot(
+            [confidence[bins == index].mean() for index in present],
+            [correct[bins == index].mean() for index in present],
+            marker="o",
+            markersize=3,
+            label=name,
+        )
+    axes.set(title="Reliability", xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def training_curves(path: Path, histories: dict[str, list[dict[str, Any]]], metric: str) -> None:
+    """Draw training loss, selection loss and the score that chose the checkpoint, per model and epoch."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    for index, (name, history) in enumerate(histories.items()):
+        colour = f"C{index}"
+        for key, style in (("loss", "-"), ("eval_loss", "--")):
+            points = [(line["epoch"], line[key]) for line in history if key in line]
+            if points:
+                left.plot(*zip(*points, strict=True), style, color=colour, label=f"{name}, {key}")
+        points = [(line["epoch"], line[f"eval_{metric}"]) for line in history if f"eval_{metric}" in line]
+        if points:
+            right.plot(*zip(*points, strict=True), color=colour, label=name)
+    left.set(title="Loss", xlabel="epoch")
+    right.set(title=f"{metric} on the selection split", xlabel="epoch")
+    for axes in (left, right):
+        if axes.has_data():
+            axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
