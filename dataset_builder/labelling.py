@@ -28,6 +28,9 @@ LABEL_SOURCES = (
     AGREE, INGREDIENTS_ONLY, TITLE_ONLY, CONFLICT_INGREDIENTS, CONFLICT_TITLE, CONFLICT_DROPPED, NO_VOTES,
 )  # fmt: skip
 
+# Word mode counts what these first ingredients say twice.
+MAIN_INGREDIENTS = 4
+
 # Added to the votes of every flavour before they are turned into shares, so that one vote is not certainty.
 _SMOOTHING = 0.5
 _CACHED_TEXTS = 1 << 17
@@ -65,7 +68,8 @@ class Labeller:
     With `match="substring"`, two ingredient votes, one title vote and conflicts settled by the ingredients this is the
     rule of the first system: each phrase contained in the lower-cased text counts one, weights do not matter, the
     flavour that the lexicon names first wins ties. With `match="word"` phrases are found as whole words (see
-    `matching.PhraseMatcher`), denied ones do not vote, and a vote counts the weight of its entry.
+    `matching.PhraseMatcher`), denied ones do not vote, and a vote counts the weight of its entry, twice that when one
+    of the first four ingredients gives it: recipes name first what a dish is made of, and its seasoning last.
 
     Args:
         lexicon: None for the one that comes with the package.
@@ -110,12 +114,14 @@ class Labeller:
 
     def label(self, title: str, ingredients: Iterable[str]) -> Label:
         """Label one recipe."""
-        find = self._ingredients.find
-        return self._decide(frozenset().union(*[find(line) for line in ingredients]), self._title.find(title))
+        found = [self._ingredients.find(line) for line in ingredients]
+        return self._decide(
+            frozenset().union(*found), frozenset().union(*found[:MAIN_INGREDIENTS]), self._title.find(title)
+        )
 
-    def _decide_uncached(self, ingredient_votes: frozenset[int], title_votes: frozenset[int]) -> Label:
-        ingredients, ingredient_words = self._ingredients.count(ingredient_votes)
-        title, title_words = self._title.count(title_votes)
+    def _decide_uncached(self, found: frozenset[int], found_in_main: frozenset[int], in_title: frozenset[int]) -> Label:
+        ingredients, ingredient_words = self._ingredients.count(found, found_in_main)
+        title, title_words = self._title.count(in_title)
         by_ingredients = self._ingredients.winner(ingredients)
         by_title = self._title.winner(title)
         flavour, source = self._combine(by_ingredients, by_title)
@@ -159,15 +165,22 @@ class _Ballot:
         self.find = lru_cache(_CACHED_TEXTS)(self._find_uncached)
 
     def _find_uncached(self, text: str) -> frozenset[int]:
-        return frozenset(match.phrase for match in self._matcher.find(text) if not match.negated)
+        found = (match.phrase for match in self._matcher.find(text) if not match.negated)
+        return (
+            frozenset(found)
+            if not self._weighted
+            else frozenset(place for place in found if self._entries[place].weight)
+        )
 
-    def count(self, found: frozenset[int]) -> tuple[dict[str, int], dict[str, list[str]]]:
+    def count(
+        self, found: frozenset[int], found_in_main: frozenset[int] = frozenset()
+    ) -> tuple[dict[str, int], dict[str, list[str]]]:
         """Return per flavour the votes and the phrases that gave them, in the order of the lexicon."""
         votes = dict.fromkeys(self._flavours, 0)
         words: dict[str, list[str]] = {flavour: [] for flavour in FLAVOURS}
         for index in sorted(found):
             entry = self._entries[index]
-            votes[entry.flavour] += entry.weight if self._weighted else 1
+            votes[entry.flavour] += entry.weight * (1 + (index in found_in_main)) if self._weighted else 1
             words[entry.flavour].append(entry.phrase)
         return votes, words
 

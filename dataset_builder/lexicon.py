@@ -20,7 +20,11 @@ _WEIGHT = "weight"
 
 
 class LexiconEntry(NamedTuple):
-    """One line of a lexicon file: a phrase that votes for a flavour with a weight of 1 or more."""
+    """One line of a lexicon file: a phrase that votes for a flavour with a weight.
+
+    Weight 0 is a phrase that only looks as if it had the flavour ("olive oil" is not salty as olives are): found as the
+    longest match it keeps the shorter phrase inside it from voting.
+    """
 
     line: int
     flavour: str
@@ -99,6 +103,6 @@ def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
 
 def _weight(value: str | None, place: str) -> int:
     value = (value or "1").strip() or "1"
-    if not value.isdecimal() or int(value) < 1:
-        raise BadInputError(f"{place}: weight is {value!r}; give a whole number from 1 up")
+    if not value.isdecimal():
+        raise BadInputError(f"{place}: weight is {value!r}; give a whole number from 0 up")
     return int(value)

@@ -34,7 +34,7 @@ def small(tmp_path):
         ("Plain things", ["sugar"], "sweet", "ingredients_only"),
         ("Cake", ["flour"], "sweet", "title_only"),
         ("Sweet cucumbers", ["vinegar", "cucumber"], "sour", "conflict_ingredients"),
-        ("Toast", ["bread", "salt"], None, "none"),
+        ("Toast", ["bread", "flour", "water", "yeast", "salt"], None, "none"),
     ],
 )
 def test_the_two_methods_combine(small, title, ingredients, flavour, source):
@@ -68,6 +68,21 @@ def test_denied_words_do_not_vote(small):
     label = Labeller(small).label("Unsalted cake", ["unsalted butter", "sugar-free honey", "no added salt"])
     assert label.votes["ingredients"] == {name: ["honey"] if name == "sweet" else [] for name in FLAVOURS}
     assert label.votes["title"]["salty"] == []
+
+
+def test_the_first_four_ingredients_count_twice(small):
+    assert Labeller(small).label("", ["salt", "bread"]).flavour == "salty"
+    label = Labeller(small).label("", ["feta", "bread", "egg", "milk", "sugar", "vinegar"])
+    assert label.by_ingredients == "salty"
+    assert label.taste[FLAVOURS.index("salty")] == pytest.approx(4.5 / 10.5)
+
+
+def test_a_phrase_of_weight_0_shields_the_shorter_one_inside(tmp_path):
+    path = tmp_path / "shield.csv"
+    path.write_text("flavour,source,phrase,weight\nsalty,ingredient,olive,2\nsalty,ingredient,olive oil,0\n")
+    labeller = Labeller(Lexicon.load(path))
+    assert labeller.label("", ["olive oil"]).flavour is None
+    assert labeller.label("", ["olives in olive oil"]).votes["ingredients"]["salty"] == ["olive"]
 
 
 def test_the_old_rule_took_unsalted_butter_for_salt(small):

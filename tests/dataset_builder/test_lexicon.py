@@ -43,7 +43,10 @@ def test_the_digest_follows_what_shapes_labels(tmp_path):
         ("flavour,source,phrase\nspicy,title,chilli\n", "line 2: flavour is 'spicy'; allowed are sweet, salty, sour"),
         ("flavour,source,phrase\nsweet,name,cake\n", "line 2: source is 'name'; allowed are ingredient, title"),
         ("flavour,source,phrase\nsweet,title,cake\nsweet,title,\n", "line 3: the phrase is empty"),
-        ("flavour,source,phrase,weight\nsweet,title,cake,0\n", "line 2: weight is '0'; give a whole number from 1 up"),
+        (
+            "flavour,source,phrase,weight\nsweet,title,cake,-1\n",
+            "line 2: weight is '-1'; give a whole number from 0 up",
+        ),
         ("taste,word\nsweet,cake\n", "has the columns taste, word; needed are flavour, source, phrase"),
         ("", "has the columns none"),
         ("flavour,source,phrase\n", "has no entry"),
@@ -70,4 +73,4 @@ def test_the_default_lexicon_is_sound():
     assert sum(counts.values()) > 800
     keys = Counter((entry.source, phrase_key(entry.phrase)) for entry in lexicon.entries)
     assert [key for key, number in keys.items() if number > 1] == []
-    assert lexicon.flavours == ("bitter", "sour", "umami", "salty", "sweet")
+    assert lexicon.flavours == ("bitter", "salty", "sour", "umami", "sweet")
