@@ -1,20 +1,21 @@
 """The embedded catalogue: ingredients with their tastes and looks, named dishes, and how those dishes taste.
 
-The three tables in `data/` were written from culinary knowledge. `dish_tastes.csv` is the authors' own judgement of
+The tables in `data/` were written from culinary knowledge. `dish_tastes.csv` is the authors' own judgement of
 each dish, given without looking at the labelling rule, so that the rule can be scored against it.
 """
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import NamedTuple
 
-from .columns import FLAVOURS, FOOD_GROUPS, MAX_VISIBLE_INGREDIENTS, SEASONING
-from .errors import BadInputError
-from .matching import PhraseMatcher
-from .recipes import Dish
+from dataset_builder.columns import FLAVOURS, FOOD_GROUPS, MAX_VISIBLE_INGREDIENTS, SEASONING
+from dataset_builder.errors import BadInputError
+from dataset_builder.matching import PhraseMatcher
+from dataset_builder.recipes import Dish
 
 # How a visible ingredient is drawn; the first row lies at the bottom of the plate. "none" is not seen at all.
 FORMS = (
@@ -25,6 +26,7 @@ FORMS = (
 )  # fmt: skip
 COURSES = ("starter", "soup", "salad", "main", "side", "snack", "breakfast", "dessert", "drink", "sauce")
 VESSELS = ("plate", "bowl", "board", "glass")
+SETTINGS = ("savoury", "sweet", "drink")
 MAX_INTENSITY = 3
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
@@ -116,18 +118,62 @@ def _matcher() -> tuple[PhraseMatcher, tuple[Ingredient, ...]]:
     return PhraseMatcher([phrase for phrase, _ in spellings]), tuple(item for _, item in spellings)
 
 
+class Mention(NamedTuple):
+    """An ingredient that a text names, and where: `text[start:end]`."""
+
+    ingredient: Ingredient
+    start: int
+    end: int
+
+
+def find_mentions(text: str) -> list[Mention]:
+    """Return every place where a text names an ingredient, in order; what it says to leave out is left out.
+
+    Works on prompts and on what people write in recipes. The longest name wins ("goat cheese" is not "cheese") and a
+    plural counts.
+    """
+    matcher, owners = _matcher()
+    return [
+        Mention(owners[match.phrase], match.start, match.end) for match in matcher.find(text) if not match.negated
+    ]
+
+
 def find_ingredients(text: str) -> list[Ingredient]:
     """Return the ingredients that a text names, in order of mention, each once.
-
-    Works on prompts and on what people write in recipes. The longest name wins ("goat cheese" is not "cheese"), a
-    plural counts, and what the text says to leave out ("no sugar") is left out.
 
     >>> [item.name for item in find_ingredients("~150g bacon cubes and 3 onions, no sugar")]
     ['bacon', 'onion']
     """
-    matcher, owners = _matcher()
-    found = {owners[match.phrase].name: owners[match.phrase] for match in matcher.find(text) if not match.negated}
-    return list(found.values())
+    return list({mention.ingredient.name: mention.ingredient for mention in find_mentions(text)}.values())
+
+
+@dataclass(frozen=True)
+class Addition:
+    """An ingredient that a cook adds to change a dish.
+
+    Attributes:
+        setting: the kind of dish it suits, one of `SETTINGS`.
+        flavour: what it is added for; None for a neutral one.
+        ingredient: canonical name.
+        phrase: how a title names it after "with".
+        adjective: how a title names it before the dish, empty without such a word.
+    """
+
+    setting: str
+    flavour: str | None
+    ingredient: str
+    phrase: str
+    adjective: str
+
+
+@lru_cache(maxsize=1)
+def additions() -> tuple[Addition, ...]:
+    """Return what suits which kind of dish, in file order."""
+    return tuple(
+        Addition(row["setting"], row["flavour"] if row["flavour"] in FLAVOURS else None, row["ingredient"],
+                 row["phrase"], row["adjective"])
+        for row in _rows("additions.csv")
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -213,13 +259,3 @@ def _dish(row: dict[str, str]) -> tuple[Dish, DishFacts]:
     if faults:
         raise BadInputError(f"dishes.csv, {row['dish_id']}: {'; '.join(faults)}")
     return Dish(row["dish_id"], row["title"], names), DishFacts(row["cuisine"], row["course"], row["vessel"])
-
-
-def widen(dishes: Sequence[Dish], number: int, seed: int) -> list[Dish]:
-    """Return `number` recipes: the dishes as named and the variants a cook would make of them.
-
-    See `variants.widen`.
-    """
-    from .variants import widen as widen_dishes
-
-    return widen_dishes(dishes, number, seed)

@@ -19,7 +19,8 @@ import pyarrow as pa
 from PIL import Image
 
 from dataset_builder import columns, prompts
-from dataset_builder.catalogue import catalogue_dishes, visible_ingredients, widen
+from dataset_builder.catalogue import catalogue_dishes, visible_ingredients
+from dataset_builder.variants import widen
 from dataset_builder.errors import BadInputError
 from dataset_builder.generation import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
 from dataset_builder.labelling import Label, Labeller
