@@ -46,6 +46,12 @@ def _standardised(image: Image.Image) -> Array:
     return (values - values.mean()) / values.std()
 
 
+@functools.lru_cache(maxsize=8)
+def sensor_noise(side: int) -> Array:
+    """Return white noise of unit deviation, `(3, 2 * side, 2 * side)`, to cut the noise of a picture from."""
+    return np.random.default_rng(5).standard_normal((3, 2 * side, 2 * side), np.float32)
+
+
 @functools.lru_cache(maxsize=64)
 def noise_tile(side: int, grain: int) -> Array:
     """Return a square of smooth noise, zero mean, unit deviation, 1.75 canvas sides wide.
@@ -92,7 +98,7 @@ def strand_tile(side: int) -> Array:
     rng = np.random.default_rng(11)
     tile = Image.new("L", (width, width), 20)
     draw = ImageDraw.Draw(tile)
-    for _ in range(520):
+    for _ in range(760):
         x, y = rng.uniform(-0.1, 1.1, 2) * width
         radius = rng.uniform(16, 75) * unit
         start, sweep = rng.uniform(0, 360), rng.uniform(70, 230)
@@ -100,7 +106,7 @@ def strand_tile(side: int) -> Array:
         turn = np.radians(np.linspace(start, start + sweep, 26))
         path = list(zip(x + radius * stretch * np.cos(turn), y + radius * np.sin(turn), strict=True))
         low = rng.integers(60, 140)
-        for share, tone in ((6.6, 25), (5.2, low), (3.4, low + 60), (1.7, low + 100)):
+        for share, tone in ((8.2, 30), (6.8, low), (4.6, low + 60), (2.2, low + 100)):
             draw.line(path, fill=int(tone), width=max(1, round(share * unit)), joint="curve")
     tile = tile.filter(ImageFilter.GaussianBlur(0.8 * unit))
     return np.asarray(tile, np.float32) / 255
@@ -249,24 +255,45 @@ class Canvas:
         """Canvas pixels per reference pixel."""
         return self.side / REFERENCE_SIDE
 
-    def lit(self, albedo: Array, slope_x: Array, slope_y: Array, gloss: float | Array) -> Array:
-        """Return `albedo` under the lamp, for a surface with the given slopes."""
+    def lit(
+        self, albedo: Array, slope_x: Array, slope_y: Array, gloss: float | Array, pale: float | Array = 0.0
+    ) -> Array:
+        """Return `albedo` under the lamp, for a surface with the given slopes.
+
+        Args:
+            albedo: colour that broadcasts to `(3, ...)`.
+            slope_x: rise per pixel to the right.
+            slope_y: rise per pixel downwards.
+            gloss: strength of the highlight.
+            pale: 0..1, how much light wanders inside and fills the shadows, as it does in milk, rice and egg white.
+        """
         x, y, z = (float(value) for value in self.light)
-        upright = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
-        shade = (1 - 0.85 * z) + (0.85 * z - (0.85 * x) * slope_x - (0.85 * y) * slope_y) * upright
-        np.clip(shade, 0.3, 1.3, out=shade)
+        upright = slope_x * slope_x
+        upright += slope_y * slope_y
+        upright += 1
+        np.sqrt(upright, out=upright)
+        np.reciprocal(upright, out=upright)
+        lean = slope_x * x
+        lean += slope_y * y
+        shade = (z - lean) * upright
+        shade -= z
+        shade *= 0.85 - 0.42 * pale
+        np.clip(shade, -0.65, 0.3, out=shade)
+        colour = np.empty((3, *shade.shape), np.float32)
         # Shadows on food are warm: blue falls faster than red.
-        colour = albedo * shade
-        shade -= 1
-        for channel, warmth in ((0, -0.10), (2, 0.12)):
-            colour[channel] += albedo[channel] * (warmth * shade)
+        for channel, strength in enumerate((0.92, 1.0, 1.12)):
+            np.multiply(albedo[channel], strength * shade + 1, out=colour[channel])
         if isinstance(gloss, np.ndarray) or gloss > 0:
             half = 1 / math.sqrt(x * x + y * y + (z + 1) ** 2)
-            shine = (half * (z + 1) - (half * x) * slope_x - (half * y) * slope_y) * upright
-            np.clip(shine, 0, 1, out=shine)
+            lean *= -half
+            lean += half * (z + 1)
+            lean *= upright
+            np.clip(lean, 0, 1, out=lean)
             for _ in range(5):
-                shine *= shine
-            colour += gloss * shine
+                lean *= lean
+            lean *= gloss
+            for channel in range(3):
+                colour[channel] += lean
         return colour
 
     def paint(
@@ -289,8 +316,8 @@ class Canvas:
             shadow: darkness of the cast shadow, 0..1.
         """
         a, b = ((0.5 * value).astype(np.float32)[:, None, None] for value in (placement.length, placement.width))
-        half = int(np.ceil(max(a.max(), b.max()) * 1.22)) + int(4 * self.unit)
-        half = min(half, int(0.87 * self.side))
+        margin = 4 * self.unit
+        half = min(math.ceil(float(max(a.max(), b.max())) * 1.15 + margin), int(0.87 * self.side))
         steps = np.arange(-half, half + 1, dtype=np.float32)
         cosine = np.cos(placement.angle).astype(np.float32)[:, None, None]
         sine = np.sin(placement.angle).astype(np.float32)[:, None, None]
@@ -302,7 +329,8 @@ class Canvas:
         slope_x, slope_y = np.zeros_like(relief.height), np.zeros_like(relief.height)
         slope_x[:, :, 1:-1] = 0.5 * (relief.height[:, :, 2:] - relief.height[:, :, :-2])
         slope_y[:, 1:-1] = 0.5 * (relief.height[:, 2:] - relief.height[:, :-2])
-        colour = self.lit(relief.albedo, slope_x, slope_y, relief.gloss)
+        pale = np.clip(first.min(axis=0) * 2.2 - 1, 0, 1)
+        colour = self.lit(relief.albedo, slope_x, slope_y, relief.gloss, pale)
         alpha = np.clip(relief.distance + 0.5, 0, 1)
         softness = 3.0 * self.unit
         cast = shadow * smoothstep(relief.distance / (2 * softness) + 0.5) if shadow else np.zeros_like(alpha)

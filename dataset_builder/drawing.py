@@ -63,7 +63,7 @@ def fillet(patch: Patch) -> Relief:
     seared = 0.30 * (1 - plateau(distance, patch.b * 0.4))
     albedo = albedo * (1 - seared)
     height = patch.b * (0.5 * plateau(distance, patch.b * 0.55) + 0.12 * dome(radius) + relief * 0.8)
-    return Relief(distance, albedo, height + 0.35 * patch.unit * fibre, 0.30)
+    return Relief(distance, albedo, height + 0.35 * patch.unit * fibre, 0.20)
 
 
 def strip(patch: Patch) -> Relief:
@@ -84,22 +84,44 @@ def strip(patch: Patch) -> Relief:
 
 
 def crescent(patch: Patch) -> Relief:
-    """A bent piece thinner at the ends: prawns with their bands, slices of apple and peach with their skin."""
-    spine = 0.62 * (1 - patch.u * patch.u * 1.55)
-    across = patch.v * 1.12 - spine + 0.42
-    girth = 0.50 * np.sqrt(np.clip(1.02 - patch.u * patch.u, 0.0, 1)) * (1 + 0.22 * patch.u)
-    distance = (girth - np.abs(across)) * patch.b * 0.9
-    along = np.clip(np.abs(across) / np.maximum(girth, 0.05), 0, 1)
-    albedo = patch.first * (1 + 0.04 * patch.noise(12))
-    if patch.group == "seafood":
-        band = smoothstep(np.cos(patch.u * 13 + across * 2.5) * 1.8 - 0.5)
-        albedo = mix(albedo, second_or(patch, 1.25), 0.7 * band)
-        height = patch.b * (0.55 * dome(along) - 0.05 * band)
+    """A bent piece: prawns, cashews and beans curled round an arc; slices of fruit and cheese as half-moons."""
+    if patch.group in ("seafood", "nut", "legume", "pasta"):
+        return _curl(patch)
+    radius = np.hypot(patch.u, patch.v * 0.95 - 0.05)
+    hollow = patch.v + 0.34 - 0.42 * (1 - patch.u * patch.u)
+    distance = np.minimum((1 - radius) * patch.b, hollow * patch.b * 0.85)
+    albedo = patch.first * (1 + 0.05 * patch.noise(12))
+    if patch.group == "meat":
+        albedo = mix(albedo, patch.first * 0.55, smoothstep((radius - 0.80) * 9))
+        albedo = mix(albedo, second_or(patch, 1.3), 0.7 * smoothstep((0.5 - np.abs(patch.v - 0.35)) * 5))
     else:
-        skin = smoothstep((across / np.maximum(girth, 0.05) - 0.55) * 5)
-        albedo = mix(albedo, second_or(patch, 0.75), skin)
-        height = patch.b * 0.45 * dome(along * 0.9)
-    return Relief(distance, albedo, height, 0.45)
+        albedo = mix(albedo, second_or(patch, 0.75), smoothstep((radius - 0.82) * 12))
+    height = patch.b * 0.36 * plateau(distance, patch.b * 0.36) + 0.3 * patch.unit * patch.noise(5)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.30)
+
+
+def _curl(patch: Patch) -> Relief:
+    across, down = patch.u, patch.v * patch.b / patch.a + 0.12
+    angle = np.arctan2(down, across)
+    # Measured from the middle of the arc, which lies at the bottom: -1 at the tail, 1 at the head.
+    along = np.arctan2(np.cos(angle), np.sin(angle)) / 1.75
+    spine = 0.58
+    prawn = patch.group == "seafood"
+    girth = 0.36 * (0.78 + 0.30 * along) if prawn else 0.34 + 0 * along
+    off = np.hypot(across, down) - spine
+    beyond = np.clip(np.abs(along) - 1, 0, None) * 1.75 * spine
+    distance = (girth - np.hypot(off, beyond)) * patch.a
+    ratio = np.clip(np.hypot(off, beyond) / girth, 0, 1)
+    albedo = patch.first * (1 + 0.04 * patch.noise(12))
+    height = patch.a * 0.26 * dome(ratio)
+    if prawn:
+        band = smoothstep(np.cos(along * 13) * 1.8 - 0.4)
+        albedo = mix(albedo, second_or(patch, 1.25), 0.75 * band)
+        albedo = mix(albedo, patch.first * np.array([0.95, 0.6, 0.5], np.float32)[:, None, None, None], along < -0.82)
+        height = height - patch.unit * band
+    else:
+        albedo = mix(albedo, second_or(patch, 0.75), 0.6 * smoothstep((off + 0.02) * -9))
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.4)
 
 
 def disc(patch: Patch) -> Relief:
@@ -227,7 +249,7 @@ def _ball(patch: Patch) -> Relief:
     fried = patch.group in ("meat", "bakery", "grain") or patch.name == "falafel"
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * (0.06 if fried else 0.02)
     fine = patch.noise(5)
-    albedo = patch.first * (1 + (0.14 if fried else 0.04) * fine)
+    albedo = patch.first * (1 + (0.10 if fried else 0.04) * fine)
     height = patch.b * 0.62 * dome(np.minimum(radius, 1))
     eye = smoothstep((0.30 - np.hypot(patch.u - patch.each(0.15, 0.4), patch.v)) * 8)
     albedo = mix(albedo, second_or(patch, 1.3), (0.35 if fried else 0.75) * eye)
@@ -236,8 +258,8 @@ def _ball(patch: Patch) -> Relief:
         height = height + patch.b * 0.10 * cells
         albedo = albedo * (1 + 0.12 * cells)
     if fried:
-        height = height + 0.9 * patch.unit * fine
-    return Relief(distance, np.clip(albedo, 0, 1), height, 0.15 if fried else 0.75)
+        height = height + 0.35 * patch.unit * fine
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.10 if fried else 0.75)
 
 
 def tube(patch: Patch) -> Relief:
@@ -310,9 +332,9 @@ def floret(patch: Patch) -> Relief:
     crown = reach > stem
     fine = patch.noise(2) + 0.8 * patch.noise(5)
     distance = np.maximum(reach, stem) * patch.b + np.where(crown, 0.5 * patch.unit * fine, 0)
-    albedo = patch.first * (1 + 0.14 * fine)
-    albedo = mix(albedo, second_or(patch, 1.35), np.where(crown, 0, 0.85))
-    height = patch.b * np.where(crown, 0.9 * np.clip(reach * 1.6, 0, 0.6), 0.25) + 1.0 * patch.unit * fine * crown
+    albedo = patch.first * (1 + 0.09 * fine)
+    albedo = mix(albedo, second_or(patch, 1.35), 0.85 * ~crown)
+    height = patch.b * np.where(crown, 0.9 * np.clip(reach * 1.6, 0, 0.6), 0.25) + 0.45 * patch.unit * fine * crown
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.08)
 
 
@@ -367,6 +389,7 @@ def scoop(patch: Patch) -> Relief:
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.06
     rough = patch.noise(5) + 0.7 * patch.noise(12)
+    smooth = 0.25 if patch.group == "bakery" else 1.0
     streak = np.sin(patch.v * 12 + 1.5 * patch.noise(30) + patch.u)
     albedo = patch.first * (1 + 0.03 * rough)
     if patch.second is not None:
@@ -374,7 +397,7 @@ def scoop(patch: Patch) -> Relief:
     ball = dome(np.minimum(radius / 0.86, 1))
     skirt = smoothstep((radius - 0.76) * 8)
     height = patch.b * (0.65 * ball + 0.12 * plateau(distance, patch.b * 0.2)) + patch.unit * (
-        (0.5 + 0.9 * skirt) * rough + 0.8 * streak * (1 - skirt)
+        smooth * ((0.3 + 0.6 * skirt) * rough + 0.7 * streak * (1 - skirt))
     )
     return Relief(distance, albedo, height, 0.18)
 
@@ -383,7 +406,7 @@ def dumpling(patch: Patch) -> Relief:
     """A filled half-moon: a smooth belly, pleats along the closed edge, browned where it was fried."""
     belly = patch.v + 0.35
     radius = np.hypot(patch.u, belly * 0.74)
-    distance = np.minimum((1 - radius) * patch.b, (belly + 0.12 * np.cos(patch.u * 20) + 0.42) * patch.b * 0.8)
+    distance = np.minimum((1 - radius) * patch.b, (belly + 0.03 * np.cos(patch.u * 16) + 0.30) * patch.b * 0.8)
     seam = smoothstep((radius - 0.70) * 7)
     pleats = np.cos(np.arctan2(belly + 0.15, patch.u) * 15)
     albedo = patch.first * (1 + 0.05 * patch.noise(12))

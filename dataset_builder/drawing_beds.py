@@ -13,14 +13,18 @@ def _puddle(patch: Patch, wobble: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pool(patch: Patch) -> Relief:
-    """A sauce, mash or cream that was poured: smooth, wet, thick at its edge, swirled by the spoon."""
-    radius, distance = _puddle(patch, 0.05)
-    swirl = np.sin(radius * 11 + 2.2 * np.arctan2(patch.v, patch.u) + patch.noise(70))
-    albedo = patch.first * (1 + 0.05 * patch.noise(30) + 0.03 * swirl)
+    """A sauce, mash or cream that was poured: thick at its edge, swirled by the spoon; sauces are wet."""
+    radius, distance = _puddle(patch, 0.06)
+    wet = patch.group == "sauce"
+    cloud = patch.noise(30)
+    swirl = np.sin(radius * 9 + 1.2 * np.arctan2(patch.v, patch.u) + 1.3 * cloud)
+    albedo = patch.first * (1 + 0.05 * cloud + 0.05 * swirl)
     if patch.second is not None:
-        albedo = mix(albedo, patch.second, 0.7 * smoothstep(patch.noise(30) + 0.4 * swirl - 0.6))
-    height = patch.unit * (6 * plateau(distance, 10 * patch.unit) + 1.1 * swirl + 0.8 * patch.noise(30))
-    return Relief(distance, albedo, height, 0.55)
+        albedo = mix(albedo, patch.second, 0.6 * smoothstep(cloud + 0.4 * swirl - 0.5))
+    height = patch.unit * (4.5 * plateau(distance, 9 * patch.unit) + (0.7 if wet else 1.3) * swirl + 0.8 * cloud)
+    if patch.group in ("grain", "root"):
+        height = height + patch.unit * (0.8 * patch.noise(12) + 0.2 * patch.noise(5))
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.40 if wet else 0.12)
 
 
 def soup(patch: Patch) -> Relief:
@@ -69,10 +73,10 @@ def strand(patch: Patch) -> Relief:
     """A nest of noodles."""
     radius, distance = _puddle(patch, 0.05)
     tile = patch.crop(strand_tile(patch.side))
-    albedo = patch.first * (0.50 + 0.62 * tile)
+    albedo = patch.first * (0.60 + 0.52 * tile)
     if patch.second is not None:
-        albedo = mix(albedo, patch.second * (0.5 + 0.6 * tile), smoothstep(patch.noise(12) - 0.8))
-    distance = distance + (tile - 0.45) * 9 * patch.unit
+        albedo = mix(albedo, patch.second * (0.6 + 0.5 * tile), smoothstep(patch.noise(12) - 0.8))
+    distance = distance + (tile - 0.3) * 9 * patch.unit
     height = patch.unit * (18 * dome(np.minimum(radius, 1)) + 5.0 * tile)
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.30)
 
@@ -82,41 +86,48 @@ def slab(patch: Patch) -> Relief:
     radius = radius_of(patch, 4.0) ** 1.25
     distance = (1 - radius) * patch.b + patch.noise(70) * patch.b * 0.03
     crust = 1 - smoothstep((distance / patch.unit - 4) / 5)
-    pores = smoothstep((patch.noise(5) + 0.5 * patch.noise(12) - 1.2) * 2)
-    toast = 0.10 * patch.noise(30)
-    albedo = patch.first * (1 + toast + 0.04 * patch.noise(2))
-    albedo = mix(albedo, albedo * 0.72, 0.8 * pores)
+    pores = smoothstep((patch.noise(5) - 1.1) * 2)
+    albedo = patch.first * (1 + 0.07 * patch.noise(30) + 0.03 * patch.noise(2))
+    albedo = mix(albedo, albedo * 0.78, 0.8 * pores)
     albedo = mix(albedo, second_or(patch, 0.55), 0.9 * crust)
-    height = patch.unit * (9 * plateau(distance, 9 * patch.unit) - 2.2 * pores + 0.6 * patch.noise(5))
-    return Relief(distance, np.clip(albedo, 0, 1), height, 0.05)
+    height = patch.unit * (8 * plateau(distance, 9 * patch.unit) - 1.1 * pores + 0.35 * patch.noise(5))
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.03)
 
 
 def round_base(patch: Patch) -> Relief:
-    """A round of dough: pizza, tart, pancake, tortilla; a raised, browned rim and a paler middle."""
+    """A round of dough: a raised, browned rim on pizza and tart; blotches from the pan on pancake and flatbread."""
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.noise(70) * patch.b * 0.018
+    rimmed = patch.name in RIMMED
     rim = smoothstep((radius - 0.80) * 12) * (1 - 0.35 * smoothstep((radius - 0.95) * 14))
-    blister = smoothstep(patch.noise(12) * 1.2 - 1.0)
-    albedo = patch.first * (1.03 + 0.06 * patch.noise(30) + 0.04 * patch.noise(5))
-    albedo = mix(albedo, second_or(patch, 0.74), 0.65 * rim + 0.25 * smoothstep(patch.noise(30) - 0.5))
-    albedo = mix(albedo, 0.5 * (albedo + CHARRED), 0.5 * blister * rim)
-    height = patch.unit * (6 * plateau(distance, 7 * patch.unit) + 6.5 * rim + 1.0 * patch.noise(12) * (0.4 + rim))
-    return Relief(distance, np.clip(albedo, 0, 1), height, 0.10)
+    spots = smoothstep(patch.noise(30) * 0.8 + patch.noise(12) * 0.5 - 0.4)
+    albedo = patch.first * (1.03 + 0.05 * patch.noise(30) + 0.03 * patch.noise(5))
+    if rimmed:
+        albedo = mix(albedo, second_or(patch, 0.74), 0.75 * rim)
+        blister = smoothstep(patch.noise(12) * 1.2 - 1.0)
+        albedo = mix(albedo, 0.5 * (albedo + CHARRED), 0.5 * blister * rim)
+    elif patch.group == "bakery":
+        edge = smoothstep((radius - 0.90) * 12)
+        albedo = mix(albedo, second_or(patch, 0.74), np.clip(0.55 * spots + 0.6 * edge, 0, 1))
+    rise = 6.5 * rim if rimmed else 0.0
+    height = patch.unit * (6 * plateau(distance, 8 * patch.unit) + rise + 0.7 * patch.noise(12))
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.30 if patch.group == "dairy" else 0.06)
 
 
 def drizzle(patch: Patch) -> Relief:
     """A sauce from the spoon: one wavering line across the patch, thick where the hand was slow."""
-    phase, waves = patch.each(0, 6), patch.each(5.5, 8.5)
+    phase, waves = patch.each(0, 6), patch.each(7.0, 11.0)
     line = 0.62 * np.sin(patch.u * waves + phase) * (1 - 0.4 * patch.u * patch.u)
     slope = 0.62 * waves * np.cos(patch.u * waves + phase) * patch.b / patch.a
-    thick = 4.6 * patch.unit * (1 + 0.25 * patch.noise(30))
+    thick = 4.0 * patch.unit * (1 + 0.25 * patch.noise(30))
     off = np.abs(patch.v - line) * patch.b / np.sqrt(1 + slope * slope)
     distance = np.minimum(thick - off, (1 - np.abs(patch.u)) * patch.a)
     albedo = patch.first * (1 + 0.05 * patch.noise(12))
     height = 0.75 * thick * dome(np.minimum(off / thick, 1))
-    return Relief(distance, albedo, height, 0.8)
+    return Relief(distance, albedo, height, 0.6)
 
 
+RIMMED = frozenset(("pizza base", "tart case"))
 BED_BRUSHES: dict[str, Brush] = {"pool": pool, "grain": grain, "strand": strand, "slab": slab, "round": round_base}
 PIECE_BRUSHES: dict[str, Brush] = {
     name: getattr(drawing, name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset_builder.canvas import Array, Canvas, Patch, Placement, Relief, mix, noise_tile, smoothstep
+from dataset_builder.catalogue import catalogue_dishes, dish_facts
 from dataset_builder.drawing import dome, plateau
 
 PLATE, BOWL, BOARD, GLASS = "plate", "bowl", "board", "glass"
@@ -28,6 +29,7 @@ VESSEL_WORDS = {
         "juice", "smoothie", "cocktail", "tea", "coffee", "latte", "lassi", "lemonade", "milkshake", "shake", "punch",
         "espresso", "cappuccino", "mojito", "spritz", "negroni", "martini", "sangria", "limeade", "tonic", "cocoa",
         "hot chocolate", "horchata", "eggnog", "margarita", "highball", "glass", "chai", "macchiato", "kombucha",
+        "old fashioned", "fizz", "julep", "americano", "bellini", "daiquiri", "flat white", "mocha", "toddy",
     ),
     PLATE: (
         "plate", "salad", "cake", "tart", "pie", "pudding cake", "cookies", "biscuits", "brownie", "pancakes", "roast",
@@ -38,11 +40,8 @@ _WORDS = {word: vessel for vessel, words in VESSEL_WORDS.items() for word in wor
 _VESSEL_PATTERN = re.compile(
     r"\b(" + "|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)) + r")s?\b", re.IGNORECASE
 )
-_ASIDE = re.compile(r"[:,(]|\b(?:with|on|over|in|and)\b", re.IGNORECASE)
-LIQUID_WORDS = re.compile(
-    r"\b(soup|broth|stew|chowder|bisque|ramen|pho|laksa|curry|gumbo|goulash|minestrone|borscht|consomme|gazpacho)\b",
-    re.IGNORECASE,
-)
+_ASIDE = re.compile(r"[(]|\b(?:with|without|on|over|in|topped|served)\b", re.IGNORECASE)
+_BROTH = re.compile(r":.*\bbroth\b", re.IGNORECASE | re.DOTALL)
 
 
 def dish_title(prompt: str) -> str:
@@ -50,16 +49,31 @@ def dish_title(prompt: str) -> str:
     return re.split(r":", prompt, maxsplit=1)[0].strip()
 
 
+@functools.lru_cache(maxsize=1)
+def _known_vessels() -> dict[str, str]:
+    facts = dish_facts()
+    return {dish.title.lower(): facts[dish.dish_id].vessel for dish in catalogue_dishes()}
+
+
 def vessel_for(prompt: str) -> str:
-    """Return what the dish is served in, judged by the words of its title.
+    """Return what the dish is served in.
+
+    A dish of the catalogue has its own vessel, with or without what a cook added ("with toast"); other titles are
+    judged by their words, and a broth among the ingredients wants a bowl.
 
     >>> vessel_for("Mushroom soup with toast: mushroom, cream"), vessel_for("Coffee cake")
     ('bowl', 'plate')
     """
     title = dish_title(prompt)
-    head = _ASIDE.split(title, maxsplit=1)[0]
-    found = _VESSEL_PATTERN.findall(head) or _VESSEL_PATTERN.findall(title)
-    return _WORDS[found[-1].lower()] if found else PLATE
+    head = _ASIDE.split(title, maxsplit=1)[0].strip()
+    known = _known_vessels()
+    for name in (title, head):
+        if name.lower() in known:
+            return known[name.lower()]
+    found = _VESSEL_PATTERN.findall(head)
+    if found:
+        return _WORDS[found[-1].lower()]
+    return BOWL if _BROTH.search(prompt) else PLATE
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,9 @@ GLAZES: tuple[tuple[Array, Array], ...] = (
     (_colour(226, 214, 200), _colour(226, 214, 200)),
     (_colour(232, 196, 176), _colour(206, 150, 126)),
 )
+
+
+MATS = ((232, 226, 214), (160, 118, 76), (60, 62, 66), (176, 64, 56), (120, 146, 128))
 
 
 @functools.lru_cache(maxsize=16)
@@ -161,7 +178,7 @@ def _draw_round(canvas: Canvas, kind: str, x: float, y: float, radius: float, ti
     distance = radius - away
     _cast_shadow(canvas, distance, 9 * unit, 0.5)
     reach = away / radius
-    room = 0.74 if kind == PLATE else 0.83
+    room = 0.77 if kind == PLATE else 0.85
     steps = np.linspace(0, 1.1, 512, dtype=np.float32)
     if kind == PLATE:
         slope = 0.16 * (steps > room + 0.02) + 0.75 * np.exp(-(((steps - room - 0.01) / 0.022) ** 2))
@@ -211,25 +228,29 @@ def _draw_board(canvas: Canvas, x: float, y: float, radius: float, tilt: float) 
 
 
 def _draw_glass(canvas: Canvas, x: float, y: float, radius: float, tilt: float, drink: Array) -> float:
-    """Draw a glass from above, a coaster beneath, a drink in it, and return the radius of its room."""
-    coaster = 1.12 * radius
+    """Draw a glass from above on its coaster, a drink in it, and return the radius of its room."""
     away, east, south = _polar(canvas, x, y, tilt)
-    tint = canvas.rng.uniform(0.25, 0.85)
-    distance = coaster - away
-    _cast_shadow(canvas, distance, 4 * canvas.unit, 0.4)
-    mat = tint * _colour(255, 245, 230)
-    canvas.pixels += (mat - canvas.pixels) * np.clip(distance + 0.5, 0, 1)
-    _cast_shadow(canvas, radius - away, 12 * canvas.unit, 0.4)
+    mat = _colour(*MATS[canvas.rng.integers(len(MATS))])
+    coaster = 1.10 * radius - away
+    _cast_shadow(canvas, coaster, 4 * canvas.unit, 0.4)
+    canvas.pixels += (mat - canvas.pixels) * np.clip(coaster + 0.5, 0, 1)
+    _cast_shadow(canvas, radius - away, 14 * canvas.unit, 0.45)
     reach = away / radius
-    wall = smoothstep((reach - 0.84) * 30)
+    wall = smoothstep((reach - 0.89) * 45)
     ripple = noise_tile(canvas.side, 30)[: canvas.side, : canvas.side]
-    albedo = drink[:, None, None] * (1 + 0.04 * ripple - 0.22 * smoothstep((reach - 0.70) * 8))
-    clear = 0.45 * canvas.pixels + 0.55 * _colour(230, 242, 247)
+    foam = smoothstep((np.abs(reach - 0.85) - 0.02) * -40)
+    albedo = drink[:, None, None] * (
+        1 + 0.05 * ripple + 0.12 * foam - 0.20 * smoothstep((reach - 0.60) * 4) * (1 - foam)
+    )
+    clear = 0.55 * canvas.pixels + 0.45 * _colour(230, 242, 247)
     albedo = mix(albedo, clear, wall)
-    slope = 1.3 * np.sin(np.clip((reach - 0.84) / 0.16, 0, 1) * 2 * np.pi)
-    colour = canvas.lit(albedo, slope * east, slope * south, 0.25 + 0.6 * wall)
+    bend = np.clip((reach - 0.89) / 0.11, 0, 1)
+    slope = 1.1 * np.sin(bend * 2 * np.pi)
+    glints = smoothstep(np.abs(east * float(canvas.light[0]) + south * float(canvas.light[1])) * 6 - 3.4)
+    colour = canvas.lit(np.clip(albedo, 0, 1), slope * east, slope * south, 0.25 + 0.5 * wall)
+    colour += 0.45 * glints * smoothstep(1 - np.abs(bend - 0.5) * 4)
     canvas.pixels += (colour - canvas.pixels) * np.clip(radius - away + 0.5, 0, 1)
-    return 0.84 * radius
+    return 0.88 * radius
 
 
 def draw_vessel(canvas: Canvas, kind: str, drink: Array) -> Vessel:
@@ -243,7 +264,7 @@ def draw_vessel(canvas: Canvas, kind: str, drink: Array) -> Vessel:
     side, rng = canvas.side, canvas.rng
     x, y = (float(value) for value in side / 2 + rng.normal(0, 0.018, 2) * side)
     tilt = rng.uniform(0.93, 1.0)
-    radius = side * rng.uniform(0.47, 0.53)
+    radius = side * rng.uniform(0.49, 0.57)
     if kind == BOARD:
         room = _draw_board(canvas, x, y, radius, tilt)
     elif kind == GLASS:
@@ -273,14 +294,15 @@ def _spoon(patch: Patch) -> Relief:
 
 
 def _fork(patch: Patch) -> Relief:
-    stem = 0.26 - np.abs(patch.v)
-    head = np.minimum(1 - np.abs(patch.v), 9.0)
-    slots = np.abs(np.abs(np.abs(patch.v) - 0.5) - 0.0) - 0.14
-    middle = np.abs(patch.v) - 0.12
-    tines = np.where(patch.u > 0.55, np.minimum(np.minimum(head, slots), middle), head)
-    across = np.where(patch.u > 0.35, tines, stem)
-    distance = np.minimum(across * patch.b, (1 - np.abs(patch.u)) * patch.a)
-    return Relief(distance, patch.first, patch.b * 0.3 * plateau(distance, patch.b * 0.3), 0.7)
+    across = np.abs(patch.v)
+    neck = 0.24 + 0.76 * smoothstep((patch.u - 0.18) * 4.5)
+    outline = (neck - across) * patch.b
+    # Three slots make four tines.
+    slot = np.minimum(np.abs(across - 0.56), across) - 0.15
+    tines = np.minimum(outline, slot * patch.b)
+    distance = np.where(patch.u > 0.52, tines, outline)
+    distance = np.minimum(distance, (1 - np.abs(patch.u)) * patch.a)
+    return Relief(distance, patch.first, patch.b * 0.25 * plateau(distance, patch.b * 0.3), 0.7)
 
 
 def _napkin(patch: Patch) -> Relief:
@@ -323,5 +345,5 @@ def draw_cutlery(canvas: Canvas, vessel: Vessel) -> None:
     reach = vessel.room * rng.uniform(1.15, 1.4)
     x, y = vessel.x + reach * np.cos(around), vessel.y + reach * np.sin(around)
     angle = around + np.pi + rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
-    width = (0.032 if brush is _knife else 0.075) * side * rng.uniform(0.9, 1.2)
+    width = (0.032 if brush is _knife else 0.085 if brush is _fork else 0.075) * side * rng.uniform(0.9, 1.2)
     canvas.lay(canvas.paint(brush, _one(x, y, angle, 0.72 * side, width), (metal[:, 0], None), shadow=0.5)[0])

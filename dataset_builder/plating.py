@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from dataset_builder.canvas import Array, Canvas
+from dataset_builder.canvas import Array, Canvas, sensor_noise
 from dataset_builder.catalogue import Ingredient, find_ingredients, ingredient_id
 from dataset_builder.columns import BACKGROUND
 from dataset_builder.drawing_vessels import (
@@ -108,8 +108,9 @@ def _develop(canvas: Canvas, factor: int) -> Array:
     warmth = rng.normal(0, 0.025)
     cast = np.array([1 + warmth, 1.0, 1 - warmth], np.float32)[:, None, None] * np.float32(rng.uniform(0.92, 1.08))
     pixels = pixels * (1 + along - vignette) * cast
-    grain = rng.standard_normal(pixels.shape, np.float32) * rng.uniform(0.004, 0.014)
-    return np.clip(pixels + grain, 0, 1).transpose(1, 2, 0)
+    top, left = rng.integers(0, side + 1, 2)
+    pixels += sensor_noise(side)[:, top : top + side, left : left + side] * rng.uniform(0.004, 0.012)
+    return np.clip(pixels, 0, 1, out=pixels).transpose(1, 2, 0)
 
 
 def _describe(pieces: Array, canvas: Canvas, vessel: str, named: dict[int, Ingredient]) -> tuple[np.ndarray, Plate]:
@@ -161,7 +162,7 @@ def draw_plate(
     draw_table(canvas)
     draw_napkin(canvas)
     vessel = draw_vessel(canvas, vessel_kind, _drink_colour(rng, list(named.values())))
-    Cook(canvas, vessel, prompt).serve(list(named.items()))
+    Cook(canvas, vessel).serve(list(named.items()))
     if vessel_kind != GLASS:
         draw_cutlery(canvas, vessel)
     picture = _develop(canvas, factor)

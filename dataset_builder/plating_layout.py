@@ -7,7 +7,7 @@ import numpy as np
 from dataset_builder.canvas import Array, Brush, Canvas, Placement, Sticker
 from dataset_builder.catalogue import Ingredient
 from dataset_builder.drawing_beds import FORMS, melt, soup
-from dataset_builder.drawing_vessels import BOWL, GLASS, LIQUID_WORDS, Vessel, dish_title
+from dataset_builder.drawing_vessels import BOWL, GLASS, Vessel
 
 BEDS = ("pool", "grain", "strand", "slab", "round")
 PLATE_MM = 260.0
@@ -21,7 +21,7 @@ ASPECTS = {
 }  # fmt: skip
 FEWEST = {"fillet": 1, "scoop": 1, "yolk": 1, "drizzle": 1, "fleck": 8, "leaf": 3, "citrus": 2}
 MOST = {"fillet": 2, "scoop": 3, "yolk": 2, "drizzle": 1, "fleck": 26, "citrus": 4, "blob": 4, "tube": 8, "leaf": 11}
-USUAL_MOST = 9
+USUAL_MOST = 10
 # How much room a form asks for beside the others.
 APPETITES = {"fleck": 0.42, "drizzle": 0.5, "fillet": 1.5, "yolk": 1.1, "scoop": 1.2, "citrus": 0.8}
 GROUP_APPETITES = {"herb": 0.5, "nut": 0.75, "pickle": 0.8}
@@ -56,20 +56,22 @@ class Cook:
     Args:
         canvas: the picture in the making, its vessel drawn.
         vessel: the room for food.
-        prompt: text of the dish; its words say whether the food swims.
     """
 
-    def __init__(self, canvas: Canvas, vessel: Vessel, prompt: str):
+    def __init__(self, canvas: Canvas, vessel: Vessel):
         self.canvas, self.vessel, self.rng = canvas, vessel, canvas.rng
-        self.swims = vessel.kind == GLASS or bool(LIQUID_WORDS.search(dish_title(prompt)))
+        self.swims = vessel.kind == GLASS
         self.scale = canvas.side * 0.98 / PLATE_MM
-        self.zoom = self.rng.uniform(1.08, 1.28)
+        self.zoom = self.rng.uniform(1.15, 1.38)
         self.room = vessel.room * 0.95
         self.taken: list[tuple[float, float, float]] = []
 
     def serve(self, ingredients: list[tuple[int, Ingredient]]) -> None:
         """Draw the ingredients, given with their ids, the most important first."""
         beds = [pair for pair in ingredients if pair[1].form in BEDS]
+        if self.vessel.kind == GLASS:
+            # What was steeped or milled into a drink is not seen in it.
+            beds = [pair for pair in beds if pair[1].form == "pool"]
         pieces = [pair for pair in ingredients if pair[1].form not in BEDS]
         covered = self._lay_beds(beds)
         portions = self._portions(pieces, covered)
@@ -101,6 +103,7 @@ class Cook:
             length = min(length, 2 * self.room)
             off = 0.0 if number == 0 else self.room * 0.36
             fill = form == "pool" and number == 0 and liquid
+            self.swims = self.swims or fill
             if fill:
                 brush, length, off = soup, 2.05 * self.vessel.room, 0.0
             elif dough is not None and form == "pool":
@@ -133,7 +136,7 @@ class Cook:
             APPETITES.get(item.form, 1.0) * GROUP_APPETITES.get(item.group, 1.0) * 0.93**rank
             for rank, (_, item) in enumerate(pieces)
         ]
-        filling = (0.62 if covered else 1.0) * self.rng.uniform(0.85, 1.1)
+        filling = (0.66 if covered else 1.2) * self.rng.uniform(0.85, 1.1)
         if self.swims:
             filling *= 0.8
         total = max(sum(wishes), 2.2 if covered else 1.4)
@@ -149,7 +152,7 @@ class Cook:
             count = int(np.clip(round(area / (0.72 * length * length * aspect)), fewest, most))
             # Too few to fill their share: larger pieces, within reason.
             grow = np.sqrt(area / (count * 0.72 * length * length * aspect))
-            length = min(length * float(np.clip(grow, 0.85, 1.35)), 1.5 * self.room)
+            length = min(length * float(np.clip(grow, 0.85, 1.5)), 1.5 * self.room)
             if item.form == "drizzle":
                 length, count = 1.7 * self.room, 1
             first, second = self._shades(item, count)
@@ -231,7 +234,8 @@ class Cook:
             around = self.rng.uniform(0, 2 * np.pi, tries)
             x, y = heart_x + radius * np.cos(around), heart_y + radius * np.sin(around)
             beyond = np.maximum(np.hypot(x, y) - reach, 0)
-            score = -3 * beyond / self.room
+            # Close to its heart rather than far: food lies in heaps, and no heap has a hole in the middle.
+            score = -3 * beyond / self.room - (0.0 if portion.flat else 0.3) * radius / self.room
             if self.taken:
                 taken = np.array(self.taken)
                 gap = np.hypot(x[:, None] - taken[:, 0], y[:, None] - taken[:, 1]) / (taken[:, 2] + size)
