@@ -18,10 +18,59 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_build(verbs)
+    _add_label(verbs)
+    _add_lint(verbs)
     _add_import(verbs)
     _add_audit(verbs)
     _add_publish(verbs)
     return parser
+
+
+def _add_label(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("label", help="label recipes by what their ingredients and titles say about taste")
+    verb.add_argument(
+        "recipes",
+        nargs="?",
+        default="catalogue",
+        metavar="RECIPES",
+        help="CSV, TSV, JSON lines or Parquet file, folder or Hub data set (default: the embedded catalogue)",
+    )
+    verb.add_argument("--columns", nargs="+", default=[], metavar="PART=NAME", help="as in title=Gericht")
+    verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
+    verb.add_argument("--match", choices=("word", "substring"), default="word")
+    verb.add_argument("--min-ingredient-votes", type=int, default=2, metavar="N")
+    verb.add_argument("--min-title-votes", type=int, default=1, metavar="N")
+    verb.add_argument("--on-conflict", choices=("ingredients", "title", "drop"), default="ingredients")
+    verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
+    verb.add_argument(
+        "--reliability", metavar="FILE.png", help="plot how far soft labels of the catalogue can be trusted"
+    )
+    verb.add_argument("--out", required=True, metavar="FILE", help="Parquet file, written when it is whole")
+    verb.set_defaults(run=_run_label)
+
+
+def _run_label(parsed: argparse.Namespace) -> int:
+    from dataset_builder.label_report import run_label
+
+    print(run_label(parsed))
+    return 0
+
+
+def _add_lint(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("lint", help="find the phrases of a lexicon that would label wrongly")
+    verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
+    verb.add_argument(
+        "--match",
+        choices=("word", "substring"),
+        help="the matching that the lexicon is meant for; substring, the default for a file, checks everything",
+    )
+    verb.set_defaults(run=_run_lint)
+
+
+def _run_lint(parsed: argparse.Namespace) -> int:
+    from dataset_builder.lint import run_lint
+
+    return run_lint(parsed.lexicon, parsed.match)
 
 
 def _add_build(verbs: argparse._SubParsersAction) -> None:

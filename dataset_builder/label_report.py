@@ -1,5 +1,6 @@
 """What `flavour-sd label` does and prints: labels a table and says how far the labels can be trusted."""
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from tqdm import tqdm
 
 from dataset_builder.catalogue import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
+from dataset_builder.errors import BadInputError
 from dataset_builder.label_model import LabelModel, Reliability, plot_reliability, reliability
 from dataset_builder.label_table import LabelSummary, fit_label_model, label_table, read_with_bar
 from dataset_builder.labelling import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
+from dataset_builder.lexicon import Lexicon
 from dataset_builder.recipes import Dish, RawRecipe, Skipped, read_recipes
 
 CATALOGUE = "catalogue"
@@ -129,3 +132,28 @@ def catalogue_report(labeller: Labeller, plot: str | Path | None = None) -> str:
     errors = ", ".join(f"{name} {entry.error:.3f}" for name, entry in figures.items())
     text = scores_text(score_labels([label.flavour for label in labels], reference))
     return f"{text}\nsoft labels, expected calibration error: {errors}"
+
+
+def run_label(arguments: Namespace) -> str:
+    """Carry out `flavour-sd label` and return what it prints.
+
+    Raises:
+        BadInputError: settings, lexicon or table that cannot be used.
+    """
+    columns = dict(pair.split("=", 1) for pair in arguments.columns if "=" in pair)
+    if len(columns) != len(arguments.columns):
+        raise BadInputError(f"--columns {' '.join(arguments.columns)}: write each as PART=NAME, such as title=Gericht")
+    if min(arguments.min_ingredient_votes, arguments.min_title_votes, arguments.processes or 1) < 1:
+        raise BadInputError("--min-ingredient-votes, --min-title-votes and --processes must be 1 or more")
+    labeller = Labeller(
+        Lexicon.load(arguments.lexicon),
+        arguments.match,
+        arguments.min_ingredient_votes,
+        arguments.min_title_votes,
+        arguments.on_conflict,
+    )
+    summary, _ = label_recipes(arguments.recipes, labeller, arguments.out, columns, arguments.processes)
+    parts = [summary_text(summary)]
+    if arguments.recipes == CATALOGUE or arguments.reliability:
+        parts.append(catalogue_report(labeller, arguments.reliability))
+    return "\n\n".join([*parts, f"written to {arguments.out}"])
