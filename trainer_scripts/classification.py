@@ -111,7 +111,8 @@ def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> di
 def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> Samples:
     """Return the training samples, pictures varied as the recipe says."""
     arguments = recipe.data
-    if arguments.crop_scale >= 1 and not arguments.flip and not arguments.color_jitter:
+    varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0
+    if processor.image_processor is None or not varied:
         return evaluation_samples(processor, data.train)
     size = input_size(processor)
     cropped = arguments.crop_scale < 1

@@ -115,7 +115,7 @@ def predict(model: SavedModel, samples: Dataset, batch_size: int = BATCH_SIZE, *
     collate = model.task.collator(model.processor, len(model.names))
     loader: DataLoader = DataLoader(samples, batch_size=batch_size, collate_fn=collate)
     found = []
-    for batch in tqdm(loader, desc=model.name, leave=False):
+    for batch in tqdm(loader, desc=model.name, leave=False, disable=None):
         labels = batch.pop("labels")
         batch.update({name: torch.full((len(labels),), value) for name, value in fixed.items()})
         logits = model.model(**{name: value.to(model.model.device) for name, value in batch.items()}).logits

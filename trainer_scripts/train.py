@@ -32,6 +32,7 @@ PROGRAM = "train.py"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what the command line describes; bad input ends with one line on stderr and status 2."""
+    transformers.utils.logging.disable_progress_bar()
     with exit_on_bad_input(PROGRAM):
         recipe = parse_recipe(sys.argv[1:] if arguments is None else arguments)
         runs = [repetition(recipe, index) for index in range(recipe.training.seeds)]
