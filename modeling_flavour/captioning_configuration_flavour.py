@@ -81,6 +81,16 @@ class FlavourCaptionerConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         drop_backbone_labels(self.vision_config)
 
+    @property
+    def has_text(self) -> bool:
+        """Whether the model reads text: never."""
+        return False
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the model sees pictures: always."""
+        return True
+
     def validate_architecture(self):
         """Cross-field checks, called by `@strict` after the types were checked."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

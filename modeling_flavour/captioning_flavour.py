@@ -23,7 +23,7 @@ from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
 from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder, grid_positions
 from .encoders_flavour import FlavourImageEncoder
 from .loading_flavour import load_checked, load_part
-from .modeling_flavour import FlavourPreTrainedModel
+from .base_flavour import FlavourPreTrainedModel
 
 IGNORED_LABEL = -100
 

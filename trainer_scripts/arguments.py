@@ -1,5 +1,6 @@
 """What a run is made of: argument dataclasses, recipe files, and overrides from the command line."""
 
+import argparse
 import dataclasses
 import difflib
 import json
@@ -107,6 +108,7 @@ class DataArguments:
     )
     crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
     flip: bool = _option(False, "Mirror half of the training pictures.")
+    rotation: float = _option(0.0, "Largest random turn of a training picture, in degrees either way.")
     color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
     mixup_alpha: float = _option(0.0, "Beta parameter of mixup, for image-only models; 0: none.")
 
@@ -293,7 +295,10 @@ def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
         if value is None or isinstance(value, dict | list | bool):
             checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value
             continue
-        checked[name] = parser._get_value(action, str(value))
+        try:
+            checked[name] = parser._get_value(action, str(value))
+        except argparse.ArgumentError as error:
+            raise BadInputError(str(error)) from error
         if action.choices and checked[name] not in action.choices:
             raise BadInputError(f"{name}: {value!r} is none of {', '.join(map(str, action.choices))}")
     return checked

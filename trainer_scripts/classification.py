@@ -111,7 +111,7 @@ def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> di
 def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> Samples:
     """Return the training samples, pictures varied as the recipe says."""
     arguments = recipe.data
-    varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0
+    varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0 or arguments.rotation > 0
     if processor.image_processor is None or not varied:
         return evaluation_samples(processor, data.train)
     size = input_size(processor)
@@ -121,7 +121,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         data.train,
         processor,
         prepare,
-        augmentation(size, arguments.crop_scale, arguments.flip, arguments.color_jitter),
+        augmentation(size, arguments.crop_scale, arguments.flip, arguments.color_jitter, arguments.rotation),
         recipe.training.seed,
     )
 

@@ -88,7 +88,7 @@ class Pictures:
         return self._kept[index] if self._kept is not None else self._decode(index)
 
 
-def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float) -> v2.Transform:
+def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, rotation: float = 0.0) -> v2.Transform:
     """Return the random variation of one training picture, ending at `size` x `size`.
 
     Args:
@@ -96,8 +96,11 @@ def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float) 
         crop_scale: smallest share of the area that a random crop keeps; 1 resizes the whole picture.
         flip: whether half of the pictures are mirrored.
         color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
+        rotation: largest turn either way in degrees, 0 for none.
     """
     steps: list[v2.Transform] = []
+    if rotation > 0:
+        steps.append(v2.RandomRotation(rotation, interpolation=v2.InterpolationMode.BILINEAR))
     if crop_scale < 1:
         steps.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.8, 1.25), antialias=True))
     else:

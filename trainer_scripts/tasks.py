@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer
+from transformers import AutoModelForImageTextToText, PreTrainedModel, Trainer
 
-from dataset_builder.columns import FLAVOUR, FLAVOURS_PRESENT
+from dataset_builder.columns import CAPTIONS, FLAVOUR, FLAVOURS_PRESENT
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
-from trainer_scripts import classification
+from trainer_scripts import captioning, classification
+from trainer_scripts.caption_scores import caption_score_list
+from trainer_scripts.caption_trainer import CaptionTrainer
 from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task, label_ids, label_names
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
 from trainer_scripts.trainer import FlavourTrainer
@@ -111,6 +113,24 @@ TASKS: dict[str, Task] = {
         scores=multilabel_scores,
         probabilities=lambda logits: logits.sigmoid(),
         **_CLASSIFIER,
+    ),
+    "captioning": Task(
+        name="captioning",
+        model_class=AutoModelForImageTextToText,
+        problem_type=None,
+        label_column=CAPTIONS,
+        metric="flavour_captioning",
+        selection_metric="cider",
+        scores=caption_score_list,
+        probabilities=lambda logits: logits.softmax(dim=-1),
+        build=captioning.build,
+        training_samples=captioning.training_samples,
+        evaluation_samples=captioning.evaluation_samples,
+        collator=captioning.collator,
+        trainer_class=CaptionTrainer,
+        name_labels=captioning.no_label_names,
+        read_labels=captioning.read_captions,
+        architectures=tuple(each.__name__ for each in captioning.ARCHITECTURES.values()),
     ),
 }
 

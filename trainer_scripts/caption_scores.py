@@ -1,0 +1,164 @@
+"""Every caption score, defined once, on words as `caption_text.words` makes them and against all captions of a picture.
+
+METEOR is not among them: it needs WordNet, which is not part of any package and would have to be fetched.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU
+
+from trainer_scripts.caption_text import words
+from trainer_scripts.scores import Score
+
+LONGEST_NGRAM = 4
+CIDER_SIGMA = 6.0
+CIDER_SCALE = 10.0
+References = Sequence[Sequence[str]]
+
+
+def bleu(candidates: Sequence[str], references: References, longest: int = LONGEST_NGRAM) -> float:
+    """Return corpus BLEU up to `longest`-grams, 0 to 100, by sacrebleu: lower case, tokenizer 13a, no smoothing.
+
+    n-gram counts are clipped by the reference that has most of them, the brevity penalty takes the closest length; the
+    counts of all pictures are added up before any division.
+    """
+    streams = max(len(of_one) for of_one in references)
+    padded: list = [[of_one[i] if i < len(of_one) else None for of_one in references] for i in range(streams)]
+    metric = BLEU(lowercase=True, tokenize="13a", smooth_method="none", max_ngram_order=longest)
+    return float(metric.corpus_score(list(candidates), padded).score)
+
+
+def rouge_l(candidates: Sequence[str], references: References) -> np.ndarray:
+    """Return per picture the largest ROUGE-L F1 over its captions, 0 to 1."""
+    scorer = RougeScorer(["rougeL"])
+    return np.array(
+        [
+            scorer.score_multi(list(of_one), candidate)["rougeL"].fmeasure
+            for candidate, of_one in zip(candidates, references, strict=True)
+        ]
+    )
+
+
+def ngrams(tokens: Sequence[str], longest: int = LONGEST_NGRAM) -> list[Counter]:
+    """Return how often each n-gram occurs, one counter per length from 1 to `longest`."""
+    return [
+        Counter(tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
+        for size in range(1, longest + 1)
+    ]
+
+
+class CiderD:
+    """CIDEr-D (Vedantam, Zitnick and Parikh 2015, section 8): tf-idf weighted n-gram agreement with all references.
+
+    Follows the constants of the authors' code: lengths 1 to 4 averaged, clipped counts, a Gaussian penalty with sigma 6
+    on the difference of the numbers of bigrams, times 10. The document frequencies are those of the given references.
+
+    Args:
+        references: Captions of each picture.
+    """
+
+    def __init__(self, references: References):
+        self._counts = [[ngrams(words(caption)) for caption in of_one] for of_one in references]
+        self._frequency: list[Counter] = [Counter() for _ in range(LONGEST_NGRAM)]
+        for of_one in self._counts:
+            for size in range(LONGEST_NGRAM):
+                self._frequency[size].update({gram for caption in of_one for gram in caption[size]})
+        self._pictures = math.log(len(references))
+
+    @cached_property
+    def _reference_vectors(self) -> list[list[tuple[list[dict], list[float], int]]]:
+        return [[self._vector(caption) for caption in of_one] for of_one in self._counts]
+
+    def _vector(self, counts: list[Counter]) -> tuple[list[dict], list[float], int]:
+        """Return tf-idf weights per n-gram length, their norms, and the number of bigrams."""
+        weights = [
+            {
+                gram: count * (self._pictures - math.log(max(1, self._frequency[size][gram])))
+                for gram, count in of.items()
+            }
+            for size, of in enumerate(counts)
+        ]
+        return weights, [math.sqrt(sum(w * w for w in of.values())) for of in weights], counts[1].total()
+
+    def scores(self, candidates: Sequence[str], pictures: Sequence[int] | None = None) -> np.ndarray:
+        """Return CIDEr-D per candidate; candidate `i` is about picture `pictures[i]`, or picture `i`."""
+        chosen = range(len(self._counts)) if pictures is None else pictures
+        found = []
+        for candidate, picture in zip(candidates, chosen, strict=True):
+            vector = self._vector(ngrams(words(candidate)))
+            of_one = self._reference_vectors[picture]
+            found.append(CIDER_SCALE * sum(_agreement(vector, reference) for reference in of_one) / len(of_one))
+        return np.array(found)
+
+
+def _agreement(candidate: tuple, reference: tuple) -> float:
+    (theirs, their_norms, their_length), (ours, our_norms, our_length) = reference, candidate
+    total = 0.0
+    for mine, true, my_norm, true_norm in zip(ours, theirs, our_norms, their_norms, strict=True):
+        if my_norm and true_norm:
+            shared = sum(min(weight, true[gram]) * true[gram] for gram, weight in mine.items() if gram in true)
+            total += shared / (my_norm * true_norm)
+    penalty = math.exp(-((our_length - their_length) ** 2) / (2 * CIDER_SIGMA**2))
+    return total * penalty / LONGEST_NGRAM
+
+
+def distinct(candidates: Sequence[str], size: int) -> float:
+    """Return the share of different ones among all n-grams of all captions."""
+    grams = [gram for candidate in candidates for gram in ngrams(words(candidate), size)[size - 1].elements()]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def identical(candidates: Sequence[str]) -> float:
+    """Return the share of pictures that get the most frequent caption."""
+    return Counter(candidates).most_common(1)[0][1] / len(candidates)
+
+
+def text_scores(candidates: Sequence[str], references: References, cider: CiderD | None = None) -> dict[str, float]:
+    """Return all scores of generated captions.
+
+    Raises:
+        ValueError: No caption, a picture without references, or another number of captions than pictures.
+    """
+    if not candidates or len(candidates) != len(references):
+        raise ValueError(f"{len(candidates)} captions against {len(references)} pictures; give one caption per picture")
+    if not all(references):
+        raise ValueError("a picture has no reference caption; leave it out")
+    cider = cider or CiderD(references)
+    return {
+        **{f"bleu_{longest}": bleu(candidates, references, longest) for longest in range(1, LONGEST_NGRAM + 1)},
+        "rouge_l": float(rouge_l(candidates, references).mean()),
+        "cider": float(cider.scores(candidates).mean()),
+        "distinct_1": distinct(candidates, 1),
+        "distinct_2": distinct(candidates, 2),
+        "identical": identical(candidates),
+        "words": float(np.mean([len(words(candidate)) for candidate in candidates])),
+    }
+
+
+def _defined(name: str, definition: str, greater_is_better: bool = True) -> Score:
+    return Score(name, definition, None, None, greater_is_better=greater_is_better)
+
+
+_BLEU = "sacrebleu corpus BLEU 0..100, lower case, tokenizer 13a, no smoothing, all captions of a picture as references"
+CAPTION_SCORES: tuple[Score, ...] = (
+    _defined("cider", "CIDEr-D x 10, mean over pictures, document frequencies of the scored references"),
+    *(_defined(f"bleu_{longest}", f"{_BLEU}, up to {longest}-grams") for longest in range(1, LONGEST_NGRAM + 1)),
+    _defined("rouge_l", "rouge_score ROUGE-L F1, the best over a picture's captions, mean over pictures"),
+    _defined("cross_entropy", "nats per token of every caption, teacher-forced, end token in, padding out", False),
+    _defined("perplexity", "exponential of cross_entropy", False),
+    _defined("token_accuracy", "share of tokens that are the likeliest, teacher-forced, end token in, padding out"),
+    _defined("distinct_1", "different words among all words of the generated captions"),
+    _defined("distinct_2", "different word pairs among all word pairs of the generated captions"),
+    _defined("identical", "share of pictures that get the most frequent generated caption", False),
+    _defined("words", "mean number of words of a generated caption"),
+)
+
+
+def caption_score_list(names: Sequence[str] = ()) -> tuple[Score, ...]:
+    """Return the scores; captions have no label set, so `names` does not matter."""
+    return CAPTION_SCORES

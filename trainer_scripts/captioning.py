@@ -1,0 +1,265 @@
+"""Models, samples, batches and training of the captioning task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Transform
+from transformers import GenerationConfig
+
+from dataset_builder.errors import BadInputError
+from modeling_flavour.captioning_flavour import (
+    IGNORED_LABEL,
+    FlavourCaptioner,
+    FlavourForMergeCaptioning,
+    FlavourForTransformerCaptioning,
+)
+from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.arguments import ModelArguments, Recipe
+from trainer_scripts.caption_text import mirrored, train_caption_tokenizer
+from trainer_scripts.classification import input_size
+from trainer_scripts.collators import sample_seed, varied
+from trainer_scripts.data import Table
+from trainer_scripts.pictures import Pictures, Prepare, augmentation, evaluation_picture, normalise, training_picture
+
+ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
+    "transformer": FlavourForTransformerCaptioning,
+    "merge": FlavourForMergeCaptioning,
+}
+
+
+def no_label_names(rows: Any, column: str) -> list[str]:
+    """Return the label set of captions: there is none."""
+    return []
+
+
+def read_captions(rows: Any, column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+    """Return the captions of each row as an array of tuples; one caption per row may also be given as a plain string.
+
+    Raises:
+        BadInputError: a row without a caption, or a column that holds no text.
+    """
+    found = np.empty(len(ids), dtype=object)
+    for position, value in enumerate(rows[column]):
+        captions = (value,) if isinstance(value, str) else tuple(value or ())
+        if not all(isinstance(caption, str) for caption in captions):
+            raise BadInputError(f"{where}: column {column!r} holds no sentences; name the one with the captions")
+        captions = tuple(caption.strip() for caption in captions if caption.strip())
+        if not captions:
+            raise BadInputError(f"{where}, row {ids[position]}: {column} is empty; remove the row")
+        found[position] = captions
+    return found
+
+
+def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor]:
+    """Return the captioner and the processor of a recipe, ready for training.
+
+    Raises:
+        BadInputError: parts that do not fit together.
+    """
+    arguments, training = recipe.model, recipe.training
+    if training.balanced_sampling or training.class_weights or recipe.data.mixup_alpha > 0:
+        raise BadInputError("captions have no classes: leave out balanced_sampling, class_weights and mixup_alpha")
+    if arguments.model_name_or_path:
+        from transformers import AutoModelForImageTextToText
+
+        source, revision = arguments.model_name_or_path, arguments.model_revision or "main"
+        model = AutoModelForImageTextToText.from_pretrained(source, revision=revision)
+        processor = FlavourProcessor.from_pretrained(source, revision=revision)
+    else:
+        processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
+        try:
+            model = new_model(recipe, processor)
+        except (TypeError, ValueError) as error:
+            raise BadInputError(f"the model of this recipe cannot be built: {error}") from error
+    set_generation(model, processor, arguments)
+    return model, processor
+
+
+def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> FlavourProcessor:
+    """Return the processor of a new captioner, its tokenizer trained on `captions`, the training split's.
+
+    Raises:
+        BadInputError: the recipe names no picture part, or asks for an input that captioners do not read.
+    """
+    image = arguments.image_encoder or arguments.vision_config
+    if not image:
+        raise BadInputError("a captioner needs image_encoder (pretrained) or vision_config; name one")
+    if arguments.modality != "image":
+        raise BadInputError(f"a captioner reads pictures alone, not {arguments.modality!r}; set modality: image")
+    kind = arguments.tokenizer or "wordpiece"
+    tokenizer = train_caption_tokenizer(captions, kind, arguments.vocabulary_size, arguments.max_length)
+    return FlavourProcessor.from_parts(tokenizer, image, arguments.image_size, arguments.max_length)
+
+
+def new_model(recipe: Recipe, processor: FlavourProcessor) -> FlavourCaptioner:
+    """Return a captioner with a fresh decoder for the tokenizer of the processor."""
+    arguments, tokenizer = recipe.model, processor.tokenizer
+    fields = dict(arguments.config)
+    kind = fields.get("decoder_type", "transformer")
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"decoder_type {kind!r} is none of {', '.join(ARCHITECTURES)}")
+    model = ARCHITECTURES[kind].from_parts(
+        image=arguments.image_encoder or arguments.vision_config,
+        **{
+            "max_position_embeddings": arguments.max_length,
+            "label_smoothing": recipe.training.label_smoothing_factor,
+            "freeze_image": arguments.freeze_image,
+            "trainable_image_layers": arguments.trainable_image_layers,
+            **fields,
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+    )
+    if arguments.init_image_encoder:
+        model.load_image_encoder(arguments.init_image_encoder)
+    return model
+
+
+def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, arguments: ModelArguments) -> None:
+    """Put the recipe's decoding into the model: never a special token inside a caption, and what `generation` says.
+
+    Raises:
+        BadInputError: `generation` holds a setting that `generate` does not know.
+    """
+    config, tokenizer = model.config, processor.tokenizer
+    known = set(GenerationConfig().to_dict())
+    unknown = [name for name in arguments.generation if name not in known]
+    if unknown:
+        raise BadInputError(
+            f"generation: generate() has no setting {unknown[0]!r}; see GenerationConfig of transformers"
+        )
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+        suppress_tokens=[tokenizer.unk_token_id, config.pad_token_id, config.bos_token_id],
+        **{"max_new_tokens": processor.max_length - 1, "use_cache": True, **arguments.generation},
+    )
+
+
+class CaptionSamples(Dataset):
+    """Training samples: a varied picture and the tokens of one caption that is true of it.
+
+    A flipped picture gets its caption mirrored; one whose caption cannot be is never flipped. All random choices
+    follow from seed, epoch and row alone.
+
+    Args:
+        table: rows with captions as labels.
+        processor: whose tokenizer makes the tokens.
+        prepare: picture to uint8 tensor.
+        augment: variation of the picture that leaves left and right where they are, or None.
+        flip: whether to mirror half of the pictures.
+        every_caption: one sample per caption; otherwise one per picture, with another random caption in each epoch.
+        seed: of the random choices.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        processor: FlavourProcessor,
+        prepare: Prepare,
+        augment: Transform | None = None,
+        flip: bool = False,
+        every_caption: bool = False,
+        seed: int = 0,
+    ):
+        self.table = table
+        self.processor = processor
+        self.epoch = 0
+        self.pictures = Pictures(table, prepare)
+        self.tokens = [tokenize(processor, captions) for captions in table.labels]
+        self._mirrored = [self._mirror(processor, captions) for captions in table.labels] if flip else None
+        self._augment = augment
+        self._seed = seed
+        self._samples: list[tuple[int, int | None]] = [(row, None) for row in range(len(table))]
+        if every_caption:
+            self._samples = [(row, i) for row, captions in enumerate(table.labels) for i in range(len(captions))]
+
+    @staticmethod
+    def _mirror(processor: FlavourProcessor, captions: Sequence[str]) -> list[list[int] | None]:
+        texts = [mirrored(caption) for caption in captions]
+        return [tokenize(processor, [text])[0] if text is not None else None for text in texts]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row, number = self._samples[index]
+        seed = sample_seed(self._seed, self.epoch, index)
+        draw = np.random.default_rng(seed)
+        if number is None:
+            number = int(draw.integers(len(self.tokens[row])))
+        picture, tokens = self.pictures[row], self.tokens[row][number]
+        if self._augment is not None:
+            picture = varied(picture, self._augment, seed)
+        other = self._mirrored[row][number] if self._mirrored is not None else None
+        if other is not None and draw.random() < 0.5:
+            picture, tokens = picture.flip(-1), other
+        return {"picture": picture, "labels": tokens}
+
+
+def tokenize(processor: FlavourProcessor, captions: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of each caption with its end token, without the begin token; too long ones lose their end."""
+    encoded = processor.tokenizer(list(captions), truncation=True, max_length=processor.max_length)
+    return [ids[1:] for ids in encoded["input_ids"]]
+
+
+@dataclass
+class CaptionCollator:
+    """Batches for captioners.
+
+    Attributes:
+        mean: channel means of the image processor.
+        std: channel standard deviations of the image processor.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return `pixel_values`, and `labels` filled up with -100."""
+        batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
+        return {**batch, "labels": pad_labels([sample["labels"] for sample in samples])}
+
+
+def pad_labels(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return token sequences as `(batch, longest)`, filled up with the label that the loss leaves out."""
+    labels = torch.full((len(sequences), max(map(len, sequences))), IGNORED_LABEL)
+    for row, sequence in enumerate(sequences):
+        labels[row, : len(sequence)] = torch.tensor(sequence)
+    return labels
+
+
+def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> CaptionSamples:
+    """Return the varied samples of the training split."""
+    arguments, size = recipe.data, input_size(processor)
+    cropped = arguments.crop_scale < 1
+    augment = None
+    if cropped or arguments.color_jitter > 0 or arguments.rotation > 0:
+        augment = augmentation(size, arguments.crop_scale, False, arguments.color_jitter, arguments.rotation)
+    return CaptionSamples(
+        data.train,
+        processor,
+        training_picture(size) if cropped else evaluation_picture(processor.image_processor),
+        augment,
+        flip=arguments.flip,
+        every_caption=arguments.captions_per_picture == "all",
+        seed=recipe.training.seed,
+    )
+
+
+def evaluation_samples(processor: FlavourProcessor, table: Table) -> CaptionSamples:
+    """Return samples whose pictures are as the processor itself makes them, never varied."""
+    return CaptionSamples(table, processor, evaluation_picture(processor.image_processor))
+
+
+def collator(processor: FlavourProcessor, classes: int = 0, recipe: Recipe | None = None) -> CaptionCollator:
+    """Return the collator."""
+    return CaptionCollator(processor.image_processor.image_mean, processor.image_processor.image_std)
