@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 HASH_BITS = 64
-MAX_BITS = 4  # pictures whose perceptual hashes differ in more bits are different pictures
+MAX_BITS = 6  # copies that were compressed, resized or made brighter differ by fewer, different plates by more
 THUMBNAIL = 8
-MAX_COLOUR = 12.0  # mean difference of the thumbnails, out of 255; the hash itself is blind to colour
+MAX_COLOUR = 20.0  # mean difference of the thumbnails, out of 255; the hash itself is blind to colour
 
 
 @dataclass(frozen=True)

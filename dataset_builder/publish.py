@@ -1,48 +1,27 @@
 """Publishes a finished build as one version: one commit of data, card and manifest, then one tag on that commit."""
 
 import json
-import os
-import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from datasets import Value
 from datasets.info import DatasetInfosDict
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCardData, HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import DatasetCardData, HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from dataset_builder.audit import AUDIT_MARKDOWN, audit_of_build
 from dataset_builder.columns import DISH_ID, FLAVOURS, LABEL_SOURCE
-from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import DATA, MANIFEST, FinishedBuild, read_build
-from dataset_builder.versions import Changes, changes_since, parse_version, published_versions, read_history, tag_of
+from dataset_builder.release import CARD, Release, check_names, check_new, named_failures, upload, write_folder
+from dataset_builder.versions import Changes, changes_since, published_versions, read_history, tag_of
 from model_cards.cards import data_card
 
-CARD = "README.md"
 EXAMPLES = 5
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 TASKS = ["image-classification", "text-classification", "image-to-text", "image-segmentation"]
-
-
-@dataclass(frozen=True)
-class Release:
-    """What a version consists of: path in the repository -> file on disk, or the content itself."""
-
-    repo: str
-    version: str
-    files: Mapping[str, Path | bytes]
-
-    @property
-    def tag(self) -> str:
-        """The tag of the version."""
-        return tag_of(self.version)
 
 
 def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: str | Path | None = None) -> str:
@@ -64,19 +43,16 @@ def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: 
         BadInputError: the build, the card, the version or the licence is refused, or the Hub could not be written; then
             no tag was made and the call can be repeated.
     """
-    parse_version(version)
-    _check_names(repo, licence)
+    check_names(repo, version, licence)
     build = read_build(folder)
     api = HfApi()
-    try:
+    with named_failures(repo, version):
         published, note = _published(api, repo, offline_is_fine=dry_run is not None)
         release = prepare(api, build, repo, version, licence, published)
         if dry_run is not None:
             write_folder(release, Path(dry_run))
             return f"{dry_run} holds the {len(release.files)} files of {repo} {version}; nothing was published{note}"
         commit = upload(api, release)
-    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
-        raise BadInputError(_failure(repo, version, error)) from error
     return f"published {repo} {version}: {release.tag} is commit {commit}"
 
 
@@ -90,26 +66,6 @@ def _published(api: HfApi, repo: str, offline_is_fine: bool) -> tuple[list[str],
         return [], "; the Hub could not be asked, so the card takes this for the first version"
 
 
-def _check_names(repo: str, licence: str) -> None:
-    try:
-        validate_repo_id(repo)
-    except ValueError as error:
-        raise BadInputError(f"{repo!r} is no repository name ({error}); give --repo namespace/name") from error
-    if "/" not in repo:
-        raise BadInputError(f"{repo!r} names no namespace; give --repo namespace/name")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
-        raise BadInputError(f"{licence!r} is no licence identifier of the Hub; give --license cc-by-4.0 or another one")
-
-
-def _failure(repo: str, version: str, error: Exception) -> str:
-    """Return the message of a failed upload; an address in it may carry a signature, so only the reason is kept."""
-    response = getattr(error, "response", None)
-    status = f"the server answered {response.status_code}" if response is not None else type(error).__name__
-    detail = getattr(error, "server_message", None) or str(error).splitlines()[0]
-    reason = re.sub(r"hf_\w+|https?://\S+", "...", detail)
-    return f"{repo} {version} was not published ({status}: {reason}); it carries no tag, repeat the command"
-
-
 def prepare(
     api: HfApi, build: FinishedBuild, repo: str, version: str, licence: str, published: Sequence[str]
 ) -> Release:
@@ -118,10 +74,7 @@ def prepare(
     Raises:
         BadInputError: the version is not above the published ones, or the card is refused.
     """
-    if version in published:
-        raise BadInputError(f"{repo} has {tag_of(version)} already and a tag is never moved; give a --version above it")
-    if published and parse_version(version) < parse_version(published[-1]):
-        raise BadInputError(f"version {version} is below {published[-1]}, the last of {repo}; give one above it")
+    check_new(repo, version, published)
     changes = changes_since(api, repo, published[-1], build) if published else None
     history = read_history(api, repo, published[-1]) if published else []
     history.append({"version": version, "rows": build.rows, **(changes.counts() if changes else {})})
@@ -232,66 +185,3 @@ def example_lines(changes: Changes) -> list[str]:
             more = f" and {len(ids) - EXAMPLES} more" if len(ids) > EXAMPLES else ""
             lines.append(f"{what}: {', '.join(f'`{one}`' for one in ids[:EXAMPLES])}{more}")
     return lines
-
-
-def write_folder(release: Release, folder: Path) -> None:
-    """Write the files of a release; the folder appears only when it is whole.
-
-    Raises:
-        BadInputError: the folder exists.
-    """
-    if folder.exists():
-        raise BadInputError(f"{folder} exists; give --dry-run a folder that does not")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-        for name, content in release.files.items():
-            path = Path(unfinished, "release", name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                shutil.copyfile(content, path)
-        os.replace(Path(unfinished, "release"), folder)
-
-
-def upload(api: HfApi, release: Release) -> str:
-    """Commit the files of a release, then tag that commit; return its id.
-
-    Files of the version before that this one does not have are deleted in the same commit. Nothing is tagged unless
-    everything is there. After a failure the same call goes on: what is stored is not sent again, and an identical
-    commit is not made twice.
-
-    Raises:
-        BadInputError: the Hub refuses the card, or storing a file failed.
-    """
-    api.create_repo(release.repo, repo_type="dataset", exist_ok=True)
-    head = api.dataset_info(release.repo)
-    there = {sibling.rfilename for sibling in head.siblings or []} - {".gitattributes"}
-    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in release.files.items()]
-    operations += [CommitOperationDelete(name) for name in sorted(there - set(release.files))]
-    try:
-        commit = api.create_commit(
-            release.repo,
-            operations,
-            commit_message=f"Version {release.version}",
-            repo_type="dataset",
-            parent_commit=head.sha,
-        )
-    except ValueError as error:
-        raise BadInputError(f"the Hub refuses the card ({error}); mend its metadata") from error
-    except RuntimeError as error:  # how the client reports a file that it could not store
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise BadInputError(_failure(release.repo, release.version, cause)) from error
-    _tag(api, release, commit.oid)
-    return commit.oid
-
-
-def _tag(api: HfApi, release: Release, commit: str) -> None:
-    """Tag a commit; when the answer is lost, see whether the tag is there before calling it a failure."""
-    try:
-        message = f"{release.repo.split('/')[1]} {release.version}"
-        api.create_tag(release.repo, tag=release.tag, tag_message=message, revision=commit, repo_type="dataset")
-    except (HfHubHTTPError, httpx2.HTTPError):
-        tags = api.list_repo_refs(release.repo, repo_type="dataset").tags
-        if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit:
-            raise

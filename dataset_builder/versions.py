@@ -64,10 +64,10 @@ def tag_of(version: str) -> str:
     return f"v{version}"
 
 
-def published_versions(api: HfApi, repo: str) -> list[str]:
-    """Return the versions that a data set repository is tagged with, oldest first; none when it does not exist."""
+def published_versions(api: HfApi, repo: str, repo_type: str = "dataset") -> list[str]:
+    """Return the versions that a repository is tagged with, oldest first; none when it does not exist."""
     try:
-        refs = api.list_repo_refs(repo, repo_type="dataset")
+        refs = api.list_repo_refs(repo, repo_type=repo_type)
     except RepositoryNotFoundError:
         return []
     names = [tag.name.removeprefix("v") for tag in refs.tags if tag.name.startswith("v")]

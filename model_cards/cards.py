@@ -11,13 +11,17 @@ from typing import Any
 
 import jinja2
 import yaml
+from huggingface_hub import ModelCardData
 from jinja2.sandbox import SandboxedEnvironment
 
 from dataset_builder.errors import BadInputError
+from model_cards import runs
 
 TEMPLATES = Path(__file__).parent
 # What templates of cards leave where a person should have written something.
 PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\[More Information Needed\]|\[optional\]|\bTODO\b|\bTBD\b|<!--", re.I)
+LICENCE = "apache-2.0"
+EXAMPLE_TITLE = "Greek salad with olives"
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
 
 
@@ -109,3 +113,91 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
     card = join_card({**added, **metadata}, fill(template, values, name))
     check_filled(card, name)
     return card
+
+
+def model_card(
+    folder: Path,
+    repo: str | None = None,
+    revision: str | None = None,
+    dataset: str | None = None,
+    dataset_revision: str | None = None,
+    licence: str = LICENCE,
+    comparison: Path | None = None,
+) -> str:
+    """Return the card of a trained model, filled from the files of its run.
+
+    Read are `config.json`, `metrics.json` of the run, those of splits scored since (in folders below), `recipe.yaml`,
+    and `comparison.json`; what is not there is not on the card.
+
+    Args:
+        folder: output folder of the run.
+        repo: Hub id under which the model is published; None before that.
+        revision: tag that the example pins.
+        dataset: Hub id of the data; None takes what the run names, if that is one.
+        dataset_revision: tag of the data.
+        licence: identifier of the licence.
+        comparison: `comparison.json` of a comparison that this model took part in; None looks in the folder.
+
+    Raises:
+        BadInputError: the folder holds no model.
+    """
+    config = runs.read_json(folder / runs.CONFIG)
+    if not config:
+        raise BadInputError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
+    metrics = runs.read_json(folder / runs.METRICS)
+    task = runs.task_of(config, metrics)
+    has_text = bool(config.get("text_config") or config.get("word_vocab_size"))
+    has_image = bool(config.get("vision_config"))
+    dataset = dataset or runs.hub_dataset(metrics)
+    dataset_revision = dataset_revision or metrics.get("dataset_revision")
+    compared = runs.comparison_of(comparison or folder / runs.COMPARISON, folder.name)
+    results = runs.results_of(folder)
+    if compared:
+        # The comparison has the intervals, so its scores stand for those of the same split.
+        results = [result for result in results if result["split"] != compared["result"]["split"]]
+        results.append(compared["result"])
+    name = repo.split("/")[-1] if repo else folder.name
+    values: dict[str, Any] = {
+        "name": name,
+        "source": repo or folder.name,
+        "revision": revision,
+        "task": task,
+        "labels": list((config.get("id2label") or {}).values()),
+        "has_text": has_text,
+        "has_image": has_image,
+        "inputs": " and ".join(["the title"] * has_text + ["a picture"] * has_image),
+        "example": EXAMPLE_TITLE,
+        "dataset": dataset,
+        "dataset_revision": dataset_revision,
+        "simulated": runs.trained_on_simulation(metrics),
+        "parts": runs.parts_of(config, metrics),
+        "training": runs.training_of(metrics),
+        "results": results,
+        "tables": compared.get("tables", []),
+        "verdicts": compared.get("verdicts", []),
+        "recipe": runs.recipe_of(folder),
+        "license": licence,
+    }
+    tag = runs.pipeline_tag(task, has_text, has_image)
+    evaluated = runs.evaluation_results(results, tag, dataset, dataset_revision)
+    data = ModelCardData(
+        license=licence,
+        language=["en"],
+        library_name="transformers",
+        pipeline_tag=tag,
+        tags=["food", "recipes", "taste", "image-text"],
+        datasets=[dataset] if dataset else None,
+        model_name=name if evaluated else None,
+        eval_results=evaluated or None,
+    )
+    body = fill((TEMPLATES / runs.TEMPLATES[task]).read_text(), values, "the model card")
+    card = join_card(data.to_dict(), body)
+    check_filled(card, "the model card")
+    return card
+
+
+def write_model_card(folder: Path, **facts: Any) -> Path:
+    """Write `README.md` of a finished run; `facts` as `model_card` takes them."""
+    path = Path(folder) / "README.md"
+    path.write_text(model_card(Path(folder), **facts), encoding="utf-8")
+    return path

@@ -1,0 +1,230 @@
+"""What a finished run says of itself: the facts that a model card is filled with, read from the files in its folder."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult
+
+from dataset_builder.errors import BadInputError
+
+CONFIG = "config.json"
+METRICS = "metrics.json"
+RECIPE = "recipe.yaml"
+COMPARISON = "comparison.json"
+MANIFEST = "manifest.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+CLASSIFICATION, MULTILABEL, CAPTIONING, SEGMENTATION = "classification", "multilabel", "captioning", "segmentation"
+TEMPLATES = {
+    CLASSIFICATION: "classification_card.md",
+    MULTILABEL: "classification_card.md",
+    CAPTIONING: "captioning_card.md",
+    SEGMENTATION: "segmentation_card.md",
+}
+# Settings of a recipe that say where, not what.
+PLACES = ("output_dir", "overwrite", "dataset")
+TRAINING = {
+    "rows": "rows",
+    "epochs": "epochs",
+    "steps": "steps",
+    "best_step": "step of the chosen checkpoint",
+    "selection_metric": "checkpoint chosen by",
+    "seed": "seed",
+    "precision": "precision",
+    "device": "device",
+    "seconds": "seconds",
+}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; {} when there is none.
+
+    Raises:
+        BadInputError: it is no JSON mapping.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{path} is not JSON ({error}); finish the run again") from error
+    if not isinstance(content, dict):
+        raise BadInputError(f"{path} holds no mapping; finish the run again")
+    return content
+
+
+def task_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Return the task that the run names, or that the class of its model tells."""
+    if metrics.get("task") in TEMPLATES:
+        return str(metrics["task"])
+    architecture = " ".join(config.get("architectures") or [])
+    for word, task in (("Captioning", CAPTIONING), ("Segmentation", SEGMENTATION)):
+        if word in architecture:
+            return task
+    return MULTILABEL if config.get("problem_type") == "multi_label_classification" else CLASSIFICATION
+
+
+def hub_dataset(metrics: Mapping[str, Any]) -> str | None:
+    """Return the Hub id of the data that the run names; None when it names a folder."""
+    name = str(metrics.get("dataset") or "")
+    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+
+def trained_on_simulation(metrics: Mapping[str, Any]) -> bool:
+    """Return whether the data of the run lie in a folder whose manifest calls its pictures simulated."""
+    return bool(metrics.get("dataset")) and bool(read_json(Path(metrics["dataset"], MANIFEST)).get("simulator"))
+
+
+def parts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of the model and its size, as far as they are stated."""
+    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
+    stated = {
+        "class": ", ".join(config.get("architectures") or []),
+        "text part": text.get("model_type") or ("word embeddings" if config.get("word_vocab_size") else None),
+        "text pooling": config.get("text_pooling") if text or config.get("word_vocab_size") else None,
+        "picture part": vision.get("architecture") or vision.get("model_type"),
+        "fusion": config.get("fusion") if text and vision else None,
+        "parameters": f"{metrics['parameters']:,}" if "parameters" in metrics else None,
+        "trained parameters": f"{metrics['trainable_parameters']:,}" if "trainable_parameters" in metrics else None,
+        "size": f"{metrics['megabytes']:.1f} MB" if "megabytes" in metrics else None,
+    }
+    return {what: value for what, value in stated.items() if value}
+
+
+def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the model was trained, as far as it is stated."""
+    found = {}
+    for key, name in TRAINING.items():
+        value = metrics.get(key)
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{what} {number}" for what, number in value.items() if number)
+        found[name] = f"{value:.4g}" if isinstance(value, float) else value
+    return found
+
+
+def recipe_of(folder: Path) -> str | None:
+    """Return the recipe of the run without the settings that name places."""
+    path = folder / RECIPE
+    if not path.is_file():
+        return None
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    kept = {name: value for name, value in settings.items() if name not in PLACES and value is not None}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).strip()
+
+
+def results_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the scores that the run left: of the split that chose the checkpoint, and of every split scored since.
+
+    Those of the run itself are in `metrics.json` under "selection"; score files (with "metrics" and "split") are looked
+    for there and in folders below. A value is a number, or a mapping with "value" and perhaps "interval".
+    """
+    results = []
+    selection = read_json(folder / METRICS).get("selection_split")
+    for path in sorted(folder.glob("**/" + METRICS), key=lambda path: (len(path.parts), path)):
+        content = read_json(path)
+        for key, split in (("selection", content.get("selection_split")), ("metrics", content.get("split"))):
+            scores = _scores(content.get(key) or {}, content.get("definitions") or {})
+            if scores and split:
+                rows = content.get("rows") if key == "metrics" else (content.get("rows") or {}).get("selection")
+                results.append({"split": split, "note": _note(split, selection, rows), "scores": scores})
+    return results
+
+
+def _note(split: str, selection: str | None, rows: int | None) -> str:
+    which = f"{rows} rows" if rows else "Rows"
+    if split == "train":
+        return f"{which} that the model was trained on: the figures tell what it remembers, not what it can do."
+    if split == selection:
+        return f"{which} that chose the checkpoint, so the figures are a little too good."
+    return f"{which} that took no part in training or in the choice of the checkpoint."
+
+
+def _scores(values: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for name, given in values.items():
+        entry = given if isinstance(given, Mapping) else {"value": given}
+        defined = entry.get("definition") or definitions.get(name) or ""
+        definition = defined.get("definition", "") if isinstance(defined, Mapping) else defined
+        if isinstance(entry.get("value"), int | float):
+            interval = entry.get("interval") or ([entry["low"], entry["high"]] if "low" in entry else None)
+            found.append({"name": name, "value": float(entry["value"]), "interval": interval, "definition": definition})
+    return found
+
+
+def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
+    """Return the Hub's name for what the model does."""
+    if task == CAPTIONING:
+        return "image-to-text"
+    if task == SEGMENTATION:
+        return "image-segmentation"
+    return "image-classification" if has_image or not has_text else "text-classification"
+
+
+def evaluation_results(
+    results: list[dict[str, Any]], tag: str, dataset: str | None, revision: str | None
+) -> list[EvalResult]:
+    """Return the scores on held-out splits in the form of the Hub's model index."""
+    name = dataset or "flavour-sd"
+    return [
+        EvalResult(
+            task_type=tag,
+            dataset_type=name,
+            dataset_name=name.split("/")[-1],
+            dataset_split=result["split"],
+            dataset_revision=revision,
+            metric_type=score["name"],
+            metric_name=score["name"],
+            metric_value=round(score["value"], 6),
+        )
+        for result in results
+        for score in result["scores"]
+    ]
+
+
+def comparison_of(path: Path, name: str) -> dict[str, Any]:
+    """Return what a `comparison.json` says of one model: its scores on the split, and tables beside other models.
+
+    Args:
+        path: written by `compare.py`; {} is returned when there is none.
+        name: the model as the comparison calls it.
+    """
+    content = read_json(path)
+    entries = content.get("entries", {})
+    if name not in entries:
+        return {}
+    names = [score for score in entries[name]["scores"] if not score.startswith("f1_")]
+    rows = [
+        [line, entry.get("modality") or "", *(_cell(entry["scores"].get(score)) for score in names)]
+        for line, entry in entries.items()
+    ]
+    where = f"{content.get('rows')} rows of {content.get('groups')} groups, split {content['split']}"
+    found = {"header": ["", "input", *names], "rows": rows, "title": "Beside other models"}
+    tables = [{**found, "note": f"{where}; brackets hold 95 % bootstrap intervals over groups."}]
+    ablation = content.get("ablations", {}).get(name, {})
+    if ablation.get("scores"):
+        changes = [[change, _cell(value)] for change, value in ablation["scores"].items()]
+        note = "The same rows with one input taken away or exchanged between dishes."
+        header = ["input", str(content.get("main_score", "score"))]
+        tables.append({"title": "Whether each input is used", "note": note, "header": header, "rows": changes})
+    scores = _scores(entries[name]["scores"], content.get("definitions") or {})
+    selection_split = content.get("selection_split")
+    result = {
+        "split": content["split"],
+        "scores": scores,
+        "note": _note(content["split"], selection_split, content.get("rows")),
+    }
+    verdicts = [
+        line.removeprefix("- ") for line in content.get("verdicts", []) if line.removeprefix("- ").startswith(name)
+    ]
+    return {"result": result, "tables": tables, "verdicts": verdicts}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value:.3f}" if isinstance(value, int | float) else ""

@@ -1,0 +1,169 @@
+"""Cards say what the files of a run say, and nothing else; their example runs."""
+
+import json
+import re
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.release import publish_model
+from model_cards.cards import check_filled, fill, join_card, model_card, split_card, write_model_card
+from modeling_flavour.modeling_flavour import FlavourForClassification
+from tests.dataset_builder.tiny_build import picture
+from tests.model_cards.tiny_run import COMPARISON, METRICS, make_processor, make_run
+
+REPO = "org/flavour-fusion"
+NAMES = {"repo": REPO, "revision": "v1.0.0"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "run", comparison=COMPARISON)
+
+
+def usage(card):
+    return re.search("```python\n(.*?)```", card, re.DOTALL)[1]
+
+
+def test_figures_come_from_the_files_of_the_run(run):
+    card = model_card(run, **NAMES)
+    data = ModelCard(card).data
+    found = {(one.dataset_split, one.metric_type): one.metric_value for one in data.eval_results}
+    assert found == {("validation", "accuracy"): 0.75, ("validation", "macro_f1"): 0.7, ("test", "accuracy"): 0.78}
+    assert (data.license, data.datasets, data.library_name) == ("apache-2.0", ["org/flavour-sd"], "transformers")
+    for line in (
+        "| accuracy | 0.7500 | share of rows whose most probable class is the label |",
+        "| accuracy | 0.7800 (0.7400 to 0.8200) | share of rows whose most probable class is the label |",
+        "20 rows that chose the checkpoint, so the figures are a little too good.",
+        "500 rows that took no part in training or in the choice of the checkpoint.",
+        "| majority | none | 0.300 [0.280, 0.330] |",
+        "| text blanked | 0.500 |",
+        "- run is better than title: +0.050 accuracy [+0.010, +0.090]",
+        "| parameters | 12,345 |",
+        "learning_rate: 0.001",
+    ):
+        assert line in card
+    assert "something else" not in card, "a verdict on another model"
+    assert "/somewhere/else" not in card
+
+
+def test_a_section_without_figures_is_absent(tmp_path):
+    card = model_card(make_run(tmp_path / "bare", metrics=None, recipe=None), **NAMES)
+    headings = re.findall("^## (.*)$", card, re.MULTILINE)
+    assert headings == ["How to use it", "What it is", "Intended use", "Limits", "Licence"]
+    assert "model-index" not in card
+
+
+def test_scores_of_splits_scored_since_are_found(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "test").mkdir()
+    scored = {"split": "test", "rows": 7, "metrics": {"accuracy": {"value": 0.5, "interval": [0.4, 0.6]}, "nan": None}}
+    (run / "test" / "metrics.json").write_text(json.dumps(scored))
+    assert "| accuracy | 0.5000 (0.4000 to 0.6000) |" in model_card(run)
+    (run / "test" / "metrics.json").write_text(json.dumps({**scored, "split": "train"}))
+    assert "7 rows that the model was trained on" in model_card(run)
+
+
+def test_it_says_that_pictures_were_simulated(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    run = make_run(tmp_path / "run", {**METRICS, "dataset": str(data)})
+    assert "simulated" not in model_card(run)
+    (data / "manifest.json").write_text('{"simulator": true}')
+    card = model_card(run, dataset="org/flavour-sd")
+    assert "**Trained on simulated pictures.**" in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"text_config": {"model_type": "bert"}}, ["reads the title of", 'text="Greek', "softmax"]),
+        ({"vision_config": {"model_type": "resnet"}}, ["reads a picture of", "images=Image.open", "dish.jpg"]),
+        (
+            {"vision_config": {}, "word_vocab_size": 9, "problem_type": "multi_label_classification"},
+            ["which of 2 labels apply:", "sigmoid()", "word embeddings"],
+        ),
+        (
+            {"architectures": ["FlavourForMergeCaptioning"]},
+            ["writes a sentence", "AutoModelForImageTextToText", "generate", "image-to-text"],
+        ),
+        ({"architectures": ["FlavourForSegmentation"]}, ["each pixel", "argmax(0)", "image-segmentation"]),
+    ],
+)
+def test_every_kind_of_model_has_its_card(tmp_path, config, words):
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "sweet", "1": "sour"}, **config}))
+    card = model_card(tmp_path, **NAMES)
+    assert [word for word in words if word not in card] == []
+    assert 'revision="v1.0.0", trust_remote_code=True' in card
+    if "vision_config" not in config and "text_config" in config:
+        assert "Image" not in usage(card)
+    compile(usage(card), "card", "exec")
+
+
+def test_the_example_of_the_card_runs_from_the_hub_alone(connected_hub, run, tmp_path):
+    said = publish_model(run, REPO, "1.0.0", comparison=run / "comparison.json")
+    assert said.startswith("published org/flavour-fusion 1.0.0: v1.0.0 is commit ")
+    card = ModelCard.load(hf_hub_download(REPO, "README.md", revision="v1.0.0"))
+    card.validate()
+    picture(3).save(tmp_path / "dish.jpg")
+    example = usage(card.text).replace('"dish.jpg"', repr(str(tmp_path / "dish.jpg")))
+    printed = connected_hub.run_python(example).strip().splitlines()[-5:]
+    inputs = make_processor()(images=str(tmp_path / "dish.jpg"), text="Greek salad with olives")
+    with torch.no_grad():
+        model = FlavourForClassification.from_pretrained(run).eval()
+        expected = model(**inputs).logits[0].softmax(-1).tolist()
+    assert printed == [
+        f"{name}: {share:.3f}" for name, share in zip(model.config.id2label.values(), expected, strict=True)
+    ]
+
+
+def test_publishing_a_model_is_whole_or_not_at_all(connected_hub, run):
+    connected_hub.inject("tag", "error")
+    with pytest.raises(BadInputError, match="carries no tag, repeat the command"):
+        publish_model(run, REPO, "1.0.0")
+    publish_model(run, REPO, "1.0.0", dataset="org/flavour-sd")
+    files = {one.rfilename for one in HfApi().model_info(REPO, revision="v1.0.0").siblings}
+    assert {"README.md", "config.json", "model.safetensors", "modeling_flavour.py", "recipe.yaml"} < files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    with open(hf_hub_download(REPO, "recipe.yaml")) as recipe:
+        assert recipe.read() == "learning_rate: 0.001\nmodality: fusion\n"
+    with pytest.raises(BadInputError, match=r"has v1\.0\.0 already"):
+        publish_model(run, REPO, "1.0.0")
+
+
+def test_an_unfinished_run_is_not_published(tmp_path):
+    run = make_run(tmp_path / "run", metrics=None)
+    with pytest.raises(BadInputError, match=r"lacks metrics\.json; finish the training run first"):
+        publish_model(run, REPO, "1.0.0")
+    with pytest.raises(BadInputError, match=r"has no config\.json"):
+        model_card(tmp_path / "none")
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(BadInputError, match="is not JSON"):
+        model_card(run)
+
+
+def test_the_card_lies_beside_the_model(run):
+    assert write_model_card(run) == run / "README.md"
+    _, body = split_card((run / "README.md").read_text())
+    assert 'from_pretrained("run", trust_remote_code=True)' in body
+
+
+@pytest.mark.parametrize("left", ["{{ name }}", "[More Information Needed]", "TODO", "<!-- say more -->", "{% if x %}"])
+def test_placeholders_are_seen(left):
+    with pytest.raises(BadInputError, match="has placeholders left"):
+        check_filled(join_card({}, "word " * 50 + left), "the card")
+
+
+def test_a_template_can_neither_miss_a_fact_nor_reach_beyond_its_facts():
+    with pytest.raises(BadInputError, match="'nothing' is undefined"):
+        fill("{{ nothing }}", {}, "the card")
+    with pytest.raises(BadInputError, match="cannot be filled"):
+        fill("{{ ''.__class__.__mro__ }}", {}, "the card")
+
+
+def test_card_metadata_round_trip():
+    metadata = {"license": "mit", "tags": ["a", "é"]}
+    assert split_card(join_card(metadata, "body\n")) == (metadata, "\nbody\n")
