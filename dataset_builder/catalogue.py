@@ -133,9 +133,7 @@ def find_mentions(text: str) -> list[Mention]:
     plural counts.
     """
     matcher, owners = _matcher()
-    return [
-        Mention(owners[match.phrase], match.start, match.end) for match in matcher.find(text) if not match.negated
-    ]
+    return [Mention(owners[match.phrase], match.start, match.end) for match in matcher.find(text) if not match.negated]
 
 
 def find_ingredients(text: str) -> list[Ingredient]:

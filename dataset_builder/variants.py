@@ -28,26 +28,27 @@ from dataset_builder.recipes import Dish
 
 # A visible change is named less often than a hidden one: the picture tells it anyway.
 NAME_VISIBLE = 0.4
-NAME_HIDDEN = 0.6
+NAME_HIDDEN = 0.8
 # Menus also name what belongs to the dish: without it the title of a foreign dish would say nothing to most readers.
-NAME_BASE = 0.5
+NAME_BASE = 0.8
 # An adjective ("miso", "pickled") replaces "with ..." this often, where the language has one.
 ADJECTIVE = 0.5
 # A title that names more than this reads like a shopping list.
-MAX_NAMED = 3
+MAX_NAMED = 5
 
 # The share of variants that change until the wanted flavour leads; the others are content with one addition.
-TURN = 0.7
-MAX_ADDITIONS = 3
+TURN = 0.9
+MAX_ADDITIONS = 4
+# A flavour that leads by so much is tasted by everyone; a smaller lead is a matter of opinion.
+LEAD = 4
 # Among additions of the wanted flavour, the share that one can see.
 VISIBLE_ADDITION = 0.6
-# More than this is no recipe one would cook from a menu.
-MAX_INGREDIENTS = 12
 
 SWAP = 0.5
 # How much a swap prefers an ingredient for each step of the wanted taste.
 SWAP_TOWARDS = 2.0
-LEAVE_OUT = 0.4
+# With each addition something else may leave, rather what tastes strongly of something else.
+LEAVE_OUT = 0.6
 NEUTRAL_ADDITION = 0.35
 
 # The first ingredients are the dish; a title in another language may name them, so they are neither swapped nor left
@@ -92,9 +93,6 @@ class _Draft:
 
     def has(self, name: str) -> bool:
         return any(item is not None and item.name == name for item in self.items)
-
-    def full(self, most: int) -> bool:
-        return len(self.lines) >= most
 
     def named_in_title(self) -> set[str]:
         words = " ".join((self.adjective, self.title, *self.phrases))
@@ -215,11 +213,11 @@ def _change(draft: _Draft) -> None:
     rng = draft.rng
     if rng.random() < SWAP:
         _swap(draft)
-    if rng.random() < LEAVE_OUT:
-        _leave_out(draft)
     turn = rng.random() < TURN
     for _ in range(MAX_ADDITIONS):
         _add(draft, draft.wanted)
+        if rng.random() < LEAVE_OUT:
+            _leave_out(draft)
         if not turn or _leads(draft):
             break
     if rng.random() < NEUTRAL_ADDITION:
@@ -229,7 +227,7 @@ def _change(draft: _Draft) -> None:
 
 def _leads(draft: _Draft) -> bool:
     tastes = _tastes(draft.items)
-    return all(tastes[draft.wanted] > tastes[flavour] for flavour in FLAVOURS if flavour != draft.wanted)
+    return all(tastes[draft.wanted] >= tastes[flavour] + LEAD for flavour in FLAVOURS if flavour != draft.wanted)
 
 
 @lru_cache(maxsize=1)
@@ -249,15 +247,13 @@ def _swap(draft: _Draft) -> None:
     """Replace a visible ingredient by another of its food group, in the title too where it is named there."""
     mentioned = {mention.ingredient.name for mention in find_mentions(draft.title)}
     places = [
-        place
+        (place, item)
         for place, item in enumerate(draft.items)
         if item is not None and item.visible and (place >= PROTECTED or item.name in mentioned)
     ]
     if not places:
         return
-    place = draft.rng.choice(places)
-    old = draft.items[place]
-    assert old is not None
+    place, old = draft.rng.choice(places)
     choices = [
         item
         for item in ingredients()
@@ -306,8 +302,6 @@ def _taste_against(item: Ingredient | None, wanted: str) -> int:
 
 def _add(draft: _Draft, flavour: str | None) -> None:
     """Add an ingredient for a flavour, None for a neutral one: a topping that one sees, or a seasoning."""
-    if draft.full(max(MAX_INGREDIENTS, len(draft.lines) if flavour else 0)):
-        return
     choices = [
         addition
         for addition in additions()
