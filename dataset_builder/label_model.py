@@ -2,11 +2,13 @@
 
 A compact form of Dawid and Skene, "Maximum likelihood estimation of observer error-rates" (Applied Statistics, 1979),
 for labelling functions that speak for one flavour or abstain: labelling function j, when it speaks, is right with
-probability a_j and otherwise spreads evenly over the other flavours. With prior pi, the posterior of a recipe is
-pi_c * prod_j (a_j if c is the flavour of j else (1 - a_j) / (C - 1)), over the functions that speak; expectation
-maximisation alternates it with the a_j and pi that fit it best. Every phrase of the lexicon is one labelling function,
-and so is every pair of a method and the flavour it names. They depend on each other, which makes the posterior too
-sure of itself: a temperature, fitted to reference flavours, takes that back.
+probability a_j and otherwise spreads evenly over the other flavours. The posterior of a recipe is
+pi_c * s_c * prod_j (a_j if c is the flavour of j else (1 - a_j) / (C - 1)), over the functions that speak, where pi is
+the prior of the classes and s the smoothed shares of the recipe's own weighted votes; expectation maximisation
+alternates it with the a_j and pi that fit it best. Every phrase of the lexicon is one labelling function, and so is
+every pair of a method and the flavour it names. They depend on each other, which makes the posterior too sure of
+itself: a temperature, fitted to reference flavours, takes that back. Without s, and without a floor under a_j, a
+flavour whose words stand in recipes of all kinds is explained away altogether.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +25,11 @@ from dataset_builder.labelling import Label
 # (method or "phrase in method", flavour, phrase): a method's own vote has an empty phrase.
 Function = tuple[str, str, str]
 
-# Before any vote is seen a function is taken to be right in 7 of 10 cases, with the weight of ten observations.
+# Before any vote is seen a function is taken to be right in 7 of 10 cases, with the weight of fifty observations.
 _PRIOR_ACCURACY = 0.7
-_PRIOR_STRENGTH = 10.0
+_PRIOR_STRENGTH = 50.0
 _CLASS_STRENGTH = 5.0
-_ACCURACY_RANGE = (0.21, 0.99)  # never worse than chance: a phrase may not vote against its own flavour
+_ACCURACY_RANGE = (0.5, 0.99)
 _ROUNDS = 200
 _TOLERANCE = 1e-6
 _TEMPERATURES = (0.2, 20.0)
@@ -70,12 +72,13 @@ class LabelModel:
             raise ValueError("no labels to fit a label model on; give at least one")
         functions = {key: place for place, key in enumerate(dict.fromkeys(f for x in labels for f in _functions(x)))}
         votes = _vote_matrix(labels, functions)
+        shares = np.log([label.taste for label in labels])
         flavour_of = np.array([FLAVOURS.index(flavour) for _, flavour, _ in functions], dtype=np.int64)
         spoken = np.asarray(votes.sum(axis=0)).ravel()
         accuracy = np.full(len(functions), _PRIOR_ACCURACY)
         prior = np.full(len(FLAVOURS), 1 / len(FLAVOURS))
         for _ in range(_ROUNDS):
-            posterior = _softmax(np.log(prior) + votes @ _evidence(accuracy, flavour_of))
+            posterior = _softmax(np.log(prior) + shares + votes @ _evidence(accuracy, flavour_of))
             right = np.asarray(votes.T @ posterior)[np.arange(len(functions)), flavour_of]
             updated = (right + _PRIOR_ACCURACY * _PRIOR_STRENGTH) / (spoken + _PRIOR_STRENGTH)
             updated = updated.clip(*_ACCURACY_RANGE)
@@ -92,7 +95,8 @@ class LabelModel:
         functions = {key: place for place, key in enumerate(dict.fromkeys(f for x in labels for f in _functions(x)))}
         accuracy = np.array([self.accuracies.get(key, _PRIOR_ACCURACY) for key in functions])
         flavour_of = np.array([FLAVOURS.index(flavour) for _, flavour, _ in functions], dtype=np.int64)
-        return np.log(self.prior) + _vote_matrix(labels, functions) @ _evidence(accuracy, flavour_of)
+        shares = np.log([label.taste for label in labels])
+        return np.log(self.prior) + shares + _vote_matrix(labels, functions) @ _evidence(accuracy, flavour_of)
 
     def scores(self, labels: Sequence[Label]) -> np.ndarray:
         """Return `(labels, 5)` probabilities of the flavours, each row summing to 1."""
