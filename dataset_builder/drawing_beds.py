@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataset_builder import drawing
+from dataset_builder import drawing, drawing_rounds
 from dataset_builder.canvas import Brush, Patch, Relief, grain_tile, ink, mix, smoothstep, strand_tile
 from dataset_builder.drawing import CHARRED, dome, plateau, radius_of, second_or
 
@@ -132,8 +132,8 @@ BED_BRUSHES: dict[str, Brush] = {"pool": pool, "grain": grain, "strand": strand,
 PIECE_BRUSHES: dict[str, Brush] = {
     name: getattr(drawing, name)
     for name in (
-        "fillet", "strip", "crescent", "disc", "ring", "hoop", "citrus", "cube", "chunk", "blob", "tube", "leaf",
-        "fleck", "shave", "floret", "mushroom", "yolk", "shellfish", "scoop", "dumpling",
+        "fillet", "strip", "crescent", "cube", "chunk", "blob", "tube", "leaf", "fleck", "shave", "floret",
+        "mushroom", "yolk", "shellfish", "scoop", "dumpling",
     )
-}  # fmt: skip
+} | {name: getattr(drawing_rounds, name) for name in ("disc", "ring", "hoop", "citrus")}  # fmt: skip
 FORMS: dict[str, Brush] = {**BED_BRUSHES, **PIECE_BRUSHES, "drizzle": drizzle}

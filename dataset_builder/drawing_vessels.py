@@ -193,10 +193,10 @@ def _draw_round(canvas: Canvas, kind: str, x: float, y: float, radius: float, ti
     index = np.minimum((reach * (511 / 1.1)).astype(np.int32), 511)
     steepness = slope.astype(np.float32)[index]
     colours = mix(glaze[..., 0], band[..., 0], stripe.astype(np.float32)) * tone
-    albedo = np.take(colours.astype(np.float32), index, axis=1)
+    albedo: Array = np.take(colours.astype(np.float32), index, axis=1)
     if rng.random() < 0.3:
         speckle = noise_tile(canvas.side, 2)[: canvas.side, : canvas.side]
-        albedo = albedo * (1 - np.float32(0.35) * (speckle > 1.9))
+        albedo = np.multiply(albedo, 1 - 0.35 * (speckle > 1.9), dtype=np.float32)
     colour = canvas.lit(albedo, steepness * east * 0.55, steepness * south * 0.55, 0.16)
     alpha = np.clip(distance + 0.5, 0, 1)
     canvas.pixels += (colour - canvas.pixels) * alpha

@@ -142,13 +142,16 @@ class PhraseMatcher:
             node = node.setdefault(word, {})
         node[None] = (*node.get(None, ()), index)
 
-    def _longest(self, keys: Sequence[str], position: int) -> tuple[tuple[int, ...], int]:
-        """Return the phrases of the longest match that starts at a token, and the position after it."""
+    def _longest(self, keys: Sequence[str], position: int, opening: Sequence[bool]) -> tuple[tuple[int, ...], int]:
+        """Return the phrases of the longest match that starts at a token, and the position after it.
+
+        No phrase reaches over a comma: "beef, tomato" is not a beef tomato. `opening` tells which tokens open a clause.
+        """
         node: Any = self._trie
         found: tuple[int, ...] = ()
         after = position
         for reach in range(position, len(keys)):
-            node = node.get(keys[reach])
+            node = None if reach > position and opening[reach] else node.get(keys[reach])
             if node is None:
                 break
             if None in node:
@@ -158,12 +161,15 @@ class PhraseMatcher:
     def _find_words(self, text: str) -> Iterator[Match]:
         tokens = _tokens(text)
         keys = [token.key for token in tokens]
+        opening = [
+            index > 0 and _CLAUSE_END.search(text, tokens[index - 1].end, token.start) is not None
+            for index, token in enumerate(tokens)
+        ]
         negating = False
         position = 0
         while position < len(tokens):
-            if negating and position and _CLAUSE_END.search(text, tokens[position - 1].end, tokens[position].start):
-                negating = False
-            found, after = self._longest(keys, position)
+            negating = negating and not opening[position]
+            found, after = self._longest(keys, position, opening)
             if not found:
                 yield from self._find_inside_negated_word(tokens[position])
                 negating = _goes_on_negating(keys, position, negating)

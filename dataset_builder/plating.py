@@ -183,6 +183,11 @@ class PlatingPipeline(DiffusionPipeline):
         ((128, 128), 'plate')
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Without it there is no model_index.json to save: the base class writes one for its models only.
+        self.register_to_config()
+
     @torch.no_grad()
     def __call__(
         self,

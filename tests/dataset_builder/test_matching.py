@@ -138,3 +138,10 @@ def test_unknown_mode_is_refused():
 
 def test_match_is_a_tuple_of_offsets_into_the_text_as_given():
     assert PhraseMatcher(["éclair"]).find("Two ÉCLAIRS") == [Match(0, 4, 11, False)]
+
+
+def test_no_phrase_reaches_over_a_comma():
+    matcher = PhraseMatcher(["beef tomato", "beef", "tomato", "rice noodle", "noodle", "rice"])
+    assert [matcher.phrases[match.phrase] for match in matcher.find("beef, tomato; rice (noodles)")] == [
+        "beef", "tomato", "rice", "noodle",
+    ]  # fmt: skip
