@@ -45,7 +45,7 @@ def ingredient_spans(prompt: str) -> dict[int, list[tuple[int, int]]]:
 
 def token_positions(tokenizer: Any, prompt: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     """Return the positions of the tokens that overlap the spans, special tokens left out."""
-    offsets = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+    offsets = tokenizer(prompt, return_offsets_mapping=True, truncation=True)["offset_mapping"]
     return [
         position
         for position, (first, last) in enumerate(offsets)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from accelerate import PartialState
 
 from dataset_builder import columns
@@ -49,7 +50,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
         raise BadInputError(f"the launcher decides how many processes there are; leave --processes {processes} out")
     if processes is not None and processes < 1:
         raise BadInputError(f"--processes is {processes}; give a whole number of at least 1")
-    state = PartialState(timeout=PATIENCE) if launched else None
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE) if launched else None
     plan = Plan(settings)
     folder = BuildFolder(out)
     if state is not None and not state.is_main_process:
@@ -100,6 +101,9 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         attempts.update(record["attempts"] for record in records)
         for reasons in (*refused.values(), *(record["rejected"] for record in records)):
             rejected.update(reason.split(" (")[0].split(" of ")[0] for reason in reasons)
+    empty = [split for split, labels in counts.items() if plan.recipes[split] and not any(labels.values())]
+    if empty:
+        raise BadInputError(f"every picture of {', '.join(empty)} was given up; change the pipeline or the recipes")
     settings = plan.fingerprint
     generation = [entry.name for entry in fields(GenerationSettings)]
     return {

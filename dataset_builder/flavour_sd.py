@@ -20,7 +20,6 @@ from PIL import Image
 
 from dataset_builder import columns, prompts
 from dataset_builder.catalogue import catalogue_dishes, visible_ingredients
-from dataset_builder.variants import widen
 from dataset_builder.errors import BadInputError
 from dataset_builder.generation import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
 from dataset_builder.labelling import Label, Labeller
@@ -29,6 +28,7 @@ from dataset_builder.recipes import Dish, Skipped, read_recipes
 from dataset_builder.shards import Shard, divide
 from dataset_builder.splits import assign_splits
 from dataset_builder.text_to_image import lora_revision, pipeline_revision
+from dataset_builder.variants import widen
 
 SCHEMA_VERSION = "1.0"
 CONTENT_VERSION = "1.0.0"

@@ -49,5 +49,5 @@ def render(template: str, title: str, ingredients: Sequence[str]) -> str:
         BadInputError: an unknown template.
     """
     if template not in TEMPLATES:
-        raise BadInputError(f"prompt template {template!r} is unknown; choose one of {', '.join(TEMPLATES)}")
+        raise BadInputError(f"prompt template {template!r} is unknown; choose one of {', '.join(sorted(TEMPLATES))}")
     return TEMPLATES[template](title, [ingredient.name for ingredient in visible_in(ingredients)])

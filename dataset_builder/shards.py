@@ -43,8 +43,8 @@ class Shard:
 
 
 def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
-    """Divide the recipes of a split into shards of nearly equal length, at least one."""
-    count = max(1, -(-recipes // recipes_per_shard))
+    """Divide the recipes of a split into shards of nearly equal length; none for none, as readers fail on nothing."""
+    count = -(-recipes // recipes_per_shard)
     bounds = [index * recipes // count for index in range(count + 1)]
     return [Shard(split, index, count, bounds[index], bounds[index + 1]) for index in range(count)]
 
@@ -79,7 +79,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write Parquet whole."""
-    write_whole(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP))
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, table.schema) as writer:
+            if table.num_rows:  # `load_dataset` fails on a row group that is empty, not on a file that has none
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+    write_whole(path, write)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -19,11 +19,15 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 _PLATING_SOURCES = ("plating*.py", "canvas*.py", "drawing*.py", "catalogue.py", "matching.py", "data/ingredients.csv")
 
 
+def plating_files() -> list[Path]:
+    """Return the files of this package that decide what plating draws."""
+    package = Path(__file__).parent
+    return sorted({file for pattern in _PLATING_SOURCES for file in package.glob(pattern)})
+
+
 def plating_revision() -> str:
     """Return the hash of everything in this package that decides what plating draws."""
-    package = Path(__file__).parent
-    files = sorted({file for pattern in _PLATING_SOURCES for file in package.glob(pattern)})
-    return _hash_files(package, files)
+    return _hash_files(Path(__file__).parent, plating_files())
 
 
 def _hash_files(root: Path, files: list[Path]) -> str:
@@ -102,7 +106,7 @@ def load_pipeline(
     else:
         folder = locate(name, revision)
         try:
-            pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=DTYPES[dtype], use_safetensors=True)
+            pipeline = DiffusionPipeline.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
         except (OSError, ValueError, AttributeError) as error:
             raise BadInputError(f"pipeline {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         _require_text_to_image(pipeline, name)

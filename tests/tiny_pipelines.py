@@ -30,7 +30,8 @@ from transformers import (
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789:,.;-'&()"
 
 
-def _clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
+    """Return a tokenizer of single letters."""
     # Letters alone make every word a run of several tokens, as rare food words are in the real vocabulary.
     pieces = [*_LETTERS, *(f"{letter}</w>" for letter in _LETTERS), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[], model_max_length=77)
@@ -66,6 +67,13 @@ def _t5_encoder(tokenizer: PreTrainedTokenizerFast, width: int) -> T5EncoderMode
     ).eval()
 
 
+def _sharpen(denoiser: torch.nn.Module) -> None:
+    # Fresh weights attend to all words alike; trained ones do not.
+    for name, layer in denoiser.named_modules():
+        if name.endswith(("to_q", "to_k", "add_k_proj")):
+            torch.nn.init.normal_(layer.weight, std=0.5)
+
+
 def _vae(latent_channels: int = 4, **settings) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=[16, 32],
@@ -81,7 +89,7 @@ def _vae(latent_channels: int = 4, **settings) -> AutoencoderKL:
 def tiny_stable_diffusion() -> StableDiffusionPipeline:
     """Return a `StableDiffusionPipeline` (UNet with cross-attention) for pictures of 64 x 64."""
     torch.manual_seed(0)
-    tokenizer = _clip_tokenizer()
+    tokenizer = clip_tokenizer()
     unet = UNet2DConditionModel(
         sample_size=32,
         block_out_channels=(16, 32),
@@ -92,6 +100,7 @@ def tiny_stable_diffusion() -> StableDiffusionPipeline:
         attention_head_dim=8,
         norm_num_groups=8,
     ).eval()
+    _sharpen(unet)
     return StableDiffusionPipeline(
         vae=_vae(),
         text_encoder=CLIPTextModel(_clip_text_config(tokenizer)).eval(),
@@ -120,6 +129,7 @@ def tiny_pixart() -> PixArtAlphaPipeline:
         cross_attention_dim=16,
         use_additional_conditions=False,
     ).eval()
+    _sharpen(transformer)
     # The authors start the last layer at zero, which would make every picture of random weights equal.
     torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
     return PixArtAlphaPipeline(
@@ -134,7 +144,7 @@ def tiny_pixart() -> PixArtAlphaPipeline:
 def tiny_stable_diffusion_3() -> StableDiffusion3Pipeline:
     """Return a `StableDiffusion3Pipeline` (joint attention over picture and text) for pictures of 64 x 64."""
     torch.manual_seed(0)
-    clip, t5 = _clip_tokenizer(), _t5_tokenizer()
+    clip, t5 = clip_tokenizer(), _t5_tokenizer()
     encoders = [CLIPTextModelWithProjection(_clip_text_config(clip)).eval() for _ in range(2)]
     transformer = SD3Transformer2DModel(
         sample_size=32,
@@ -148,6 +158,7 @@ def tiny_stable_diffusion_3() -> StableDiffusion3Pipeline:
         pooled_projection_dim=32,
         out_channels=4,
     ).eval()
+    _sharpen(transformer)
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),

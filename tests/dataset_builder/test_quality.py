@@ -1,0 +1,102 @@
+"""Unusable pictures are recognised, usable ones are not."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.plating import PlatingPipeline
+from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
+from tests.tiny_pipelines import clip_tokenizer
+
+
+def plates(*prompts: str) -> list[Image.Image]:
+    import torch
+
+    generators = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
+    return PlatingPipeline()(list(prompts), height=64, width=64, generator=generators).images
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+
+
+def test_a_black_picture_is_refused():
+    assert picture_fault(Image.new("RGB", (64, 64))) == "black"
+    assert picture_fault(Image.new("RGB", (64, 64), (9, 9, 9))) == "black"
+
+
+def test_a_flat_picture_is_refused():
+    assert picture_fault(Image.new("RGB", (64, 64), (200, 90, 40))) == "flat"
+
+
+def test_what_the_safety_checker_replaced_is_refused_under_its_own_name():
+    assert picture_fault(Image.new("RGB", (64, 64)), flagged=True) == "replaced by the safety checker"
+
+
+def test_an_empty_plate_is_refused_where_the_mask_is_known():
+    mask = np.zeros((64, 64), np.uint8)
+    assert picture_fault(noise(0), mask=mask) == "empty plate"
+    mask[3, 3] = 7
+    assert picture_fault(noise(0), mask=mask) is None
+
+
+def test_plates_are_accepted():
+    assert [picture_fault(image) for image in plates("Rice: rice", "Cream soup: cream", "Salad: lettuce, tomato")] == [
+        None,
+        None,
+        None,
+    ]
+
+
+def test_near_duplicates_are_found_within_a_recipe_only():
+    picture = plates("Greek salad: cucumber, tomato, feta")[0]
+    softened = Image.fromarray((np.asarray(picture, np.int16) + 1).clip(0, 255).astype(np.uint8))
+    duplicates = NearDuplicates()
+    assert duplicates.fault(picture, "salad", "salad-00") is None
+    assert duplicates.fault(softened, "salad", "salad-01") == "near-duplicate of salad-00"
+    assert duplicates.fault(softened, "soup", "soup-00") is None
+
+
+def test_two_plates_of_one_recipe_are_no_duplicates():
+    duplicates = NearDuplicates()
+    pictures = plates(*["Tomato soup: tomato, basil"] * 4)
+    assert [duplicates.fault(image, "soup", str(n)) for n, image in enumerate(pictures)] == [None] * 4
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = clip_tokenizer()
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(
+        text_config={**small, **ends, "vocab_size": len(tokenizer)},
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(folder)
+    return str(folder)
+
+
+def test_off_prompt_pictures_are_those_below_the_minimum(clip_folder):
+    images, prompts = [noise(0), noise(1)], ["rice", "a salad of tomato"]
+    low, high = sorted(OffPrompt(clip_folder).scores(images, prompts))
+    faults = OffPrompt(clip_folder, minimum=(low + high) / 2).faults(images, prompts)
+    assert sorted(fault is None for fault in faults) == [False, True]
+    assert next(fault for fault in faults if fault).startswith("off prompt (CLIP score ")
+
+
+def test_the_clip_score_of_a_picture_does_not_depend_on_its_batch(clip_folder):
+    scorer = OffPrompt(clip_folder)
+    images, prompts = [noise(0), noise(1)], ["rice", "a salad of tomato and basil"]
+    alone = [scorer.scores([image], [prompt])[0] for image, prompt in zip(images, prompts, strict=True)]
+    assert scorer.scores(images, prompts) == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_missing_clip_model_is_named(tmp_path):
+    with pytest.raises(BadInputError, match=r"CLIP model '.*nowhere' cannot be loaded"):
+        OffPrompt(str(tmp_path / "nowhere"))
