@@ -45,8 +45,9 @@ class Shard:
 def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
     """Divide the recipes of a split into shards of nearly equal length; none for none, as readers fail on nothing."""
     count = -(-recipes // recipes_per_shard)
-    bounds = [index * recipes // count for index in range(count + 1)]
-    return [Shard(split, index, count, bounds[index], bounds[index + 1]) for index in range(count)]
+    return [
+        Shard(split, index, count, index * recipes // count, (index + 1) * recipes // count) for index in range(count)
+    ]
 
 
 def write_whole(path: Path, write: Any) -> None:
