@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Features, Image, IterableDatasetDict, load_dataset
+from datasets import ClassLabel, Image, IterableDatasetDict, load_dataset
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
@@ -106,7 +106,8 @@ def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
     """Return the rows of a data set; of each picture only its looks are kept."""
     rows = Rows()
     for split, stream in dataset.items():
-        features = stream.features or Features()
+        # A text file names its columns only as it is read.
+        features = stream.features or dict.fromkeys(next(iter(stream.take(1)), {}))
         wanted = [column for column in COLUMNS if column in features]
         if not wanted:
             raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")

@@ -115,9 +115,8 @@ def test_the_example_of_the_card_runs_from_the_hub_alone(connected_hub, run, tmp
     with torch.no_grad():
         model = FlavourForClassification.from_pretrained(run).eval()
         expected = model(**inputs).logits[0].softmax(-1).tolist()
-    assert printed == [
-        f"{name}: {share:.3f}" for name, share in zip(model.config.id2label.values(), expected, strict=True)
-    ]
+    names = model.config.id2label.values()
+    assert printed == [f"{name}: {share:.3f}" for name, share in zip(names, expected, strict=True)]
 
 
 def test_publishing_a_model_is_whole_or_not_at_all(connected_hub, run):
