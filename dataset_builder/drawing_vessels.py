@@ -185,7 +185,7 @@ def _draw_round(canvas: Canvas, kind: str, x: float, y: float, radius: float, ti
     else:
         slope = 1.0 * smoothstep((steps - 0.50) / 0.45) * (steps < 0.93)
     slope = slope + 1.2 * np.exp(-(((steps - 0.965) / 0.014) ** 2)) - 1.8 * np.exp(-(((steps - 0.995) / 0.012) ** 2))
-    tone = np.ones_like(steps)
+    tone: Array = np.ones_like(steps)
     if kind == BOWL:
         tone = 1 - 0.22 * smoothstep((0.95 - steps) * 8)
     stripe = smoothstep(1 - np.abs(steps - rng.choice([0.975, 0.93, 0.82])) / rng.choice([0.02, 0.035]))
