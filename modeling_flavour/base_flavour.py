@@ -86,13 +86,14 @@ class FlavourPreTrainedModel(PreTrainedModel):
             module.requires_grad_(True)
 
     def train(self, mode: bool = True):
-        """Set training mode, except in frozen parts: their statistics must not move nor their dropout act."""
+        """Set training mode, except in frozen parts: their statistics must not move nor their dropout act.
+
+        The last layers that `trainable_image_layers` gives back stay in eval mode too: their weights train, while the
+        statistics they normalise with remain those of pretraining.
+        """
         super().train(mode)
-        if mode:
-            for module in self.frozen_modules():
-                module.eval()
-            for module in self.trainable_modules():
-                module.train()
+        for module in self.frozen_modules():
+            module.eval()
         return self
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
@@ -105,7 +106,12 @@ class FlavourPreTrainedModel(PreTrainedModel):
             model._set_gradient_checkpointing(enable, *args, **kwargs)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Save weights, config and the code that loads them; see [`PreTrainedModel.save_pretrained`]."""
+        """Save weights, config and the code that loads them; see [`PreTrainedModel.save_pretrained`].
+
+        Weights keep the names they have in the model. Older names, which the library would give to those of some
+        backbones for its older releases, cannot be read by a Trainer that resumes.
+        """
+        kwargs.setdefault("save_original_format", False)
         name = f"{type(self).__module__.rsplit('.', 1)[-1]}.{type(self).__name__}"
         config = type(self.config)
         self.config.auto_map = {

@@ -136,7 +136,7 @@ class FlavourConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         reject_unknown_arguments(type(self), kwargs)
-        if self.id2label is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
+        if getattr(self, "id2label", None) is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(enumerate(DEFAULT_LABELS))
             self.label2id = {name: number for number, name in enumerate(DEFAULT_LABELS)}
         # JSON knows no tuples: keep lists, so that a config equals its reloaded self.

@@ -5,7 +5,8 @@ Both hold the pretrained part as `.model`, so a checkpoint's keys read `text_enc
 device.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +187,7 @@ class FlavourTextEncoder(PreTrainedModel):
         `attention_mask` `None` means no padding. A row of padding only is read as one token, so that it stays finite;
         callers replace its encoding.
         """
-        source = input_ids if input_ids is not None else inputs_embeds
+        source: Any = input_ids if input_ids is not None else inputs_embeds
         mask = source.new_ones(source.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         mask = mask | (~mask.any(dim=1, keepdim=True) & (torch.arange(mask.shape[1], device=mask.device) == 0))
         hidden_states = attentions = None
@@ -242,17 +243,16 @@ class FlavourImageEncoder(PreTrainedModel):
             kwargs["do_pooling"] = pool
         outputs = self.model(pixel_values, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
-        prefix = states[:, : self.prefix_tokens] if states.ndim == 3 else None
         tokens, feature_map = self.places(states, pixel_values.shape[-2:])
         pooled = None
         if pool:
             pooled = outputs.get("pooler_output")
             if pooled is None:
-                pooled = prefix[:, 0] if self.prefix_tokens else tokens.mean(dim=1)
+                pooled = states[:, 0] if self.prefix_tokens else tokens.mean(dim=1)
             pooled = pooled.flatten(1)
         return ImageEncoding(pooled, tokens, feature_map, outputs.get("hidden_states"), outputs.get("attentions"))
 
-    def places(self, states: Tensor, picture: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def places(self, states: Tensor, picture: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The backbone's last states as one vector per place, in a row and on the grid over the picture."""
         if states.ndim == 3:
             tokens = states[:, self.prefix_tokens :]
@@ -266,7 +266,7 @@ class FlavourImageEncoder(PreTrainedModel):
         return hasattr(self.model, "timm_model")
 
 
-def grid_shape(places: int, picture: tuple[int, int]) -> tuple[int, int]:
+def grid_shape(places: int, picture: Sequence[int]) -> tuple[int, int]:
     """Rows and columns of so many places that cover a picture of the given height and width."""
     rows = round((places * picture[0] / picture[1]) ** 0.5)
     if rows < 1 or rows * (places // rows) != places:

@@ -95,7 +95,9 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
     inputs = processor(images=None if image is None else [image], text=None if text is None else [text])
     inputs = inputs.to(model.device)
     pixel_values = inputs.get("pixel_values")
-    encoded_text = encoded_image = states = None
+    encoded_text: Any = None
+    encoded_image: Any = None
+    states = None
     with torch.enable_grad():
         if "input_ids" in inputs:
             encoded_text = model.text_encoder(inputs["input_ids"], inputs["attention_mask"])
@@ -171,13 +173,15 @@ def place_evidence(
     gradient to the other places; gradients times pixels, averaged over the backbone's grid, then take its place.
     """
     gradients, pixel_gradients = torch.autograd.grad(score, (states, pixel_values), allow_unused=True)
-    shape = image.feature_map.shape[-2:]
+    rows, columns = image.feature_map.shape[-2:]
     evidence = None
     if gradients is not None:
         _, grid = model.image_encoder.places(states * gradients, pixel_values.shape[-2:])
         evidence = grid.sum(dim=1, keepdim=True)
     if evidence is None or not evidence.any():
-        evidence = functional.adaptive_avg_pool2d((pixel_values * pixel_gradients).sum(dim=1, keepdim=True), shape)
+        evidence = functional.adaptive_avg_pool2d(
+            (pixel_values * pixel_gradients).sum(dim=1, keepdim=True), (rows, columns)
+        )
     evidence = evidence.relu().float()
     evidence = functional.interpolate(evidence, pixel_values.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
     return (evidence / evidence.max().clamp_min(1e-12)).detach().cpu().numpy()

@@ -20,7 +20,7 @@ class DenseStack(nn.Sequential):
                 layers.append(nn.Dropout(dropout))
             layers += [nn.Linear(size_in, size_out), nn.ReLU()]
         super().__init__(*layers)
-        self.output_size = sizes[-1] if sizes else input_size
+        self.output_size: int = sizes[-1] if sizes else input_size
 
 
 class EarlyFusion(nn.Module):

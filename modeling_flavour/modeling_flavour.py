@@ -5,6 +5,7 @@ answers when one of them is missing, from the whole batch or from single samples
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,9 @@ class FlavourForClassification(FlavourPreTrainedModel):
             self.main_input_name = "pixel_values"
         tokens = config.fusion == "cross_attention" and config.has_text and config.has_image
         text_size = image_size = 0
-        self.text_encoder = self.image_encoder = self.fusion = None
+        self.text_encoder: Any = None
+        self.image_encoder: Any = None
+        self.fusion: Any = None
         if config.has_text:
             self.text_encoder = FlavourTextEncoder(config)
             self.text_dense = DenseStack(self.text_encoder.output_size, config.text_dense_sizes, config.dropout)
@@ -215,7 +218,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image = self.image_encoder(pixel_values, pool=self.reads_pooled, **wanted)
         text_features, image_features, logits = self.classify(text, image, text_present, image_present)
         loss = None if labels is None else classification_loss(logits, labels, self.config, sample_weights)
-        layers = text if text is not None else image
+        layers: Any = text if text is not None else image
         return FlavourClassifierOutput(
             loss, logits, text_features, image_features, layers.hidden_states, layers.attentions
         )
@@ -228,16 +231,16 @@ class FlavourForClassification(FlavourPreTrainedModel):
         image_present: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """Features of both parts and class scores, from their encodings; `None` is a part missing from all samples."""
-        text_features = image_features = None
+        text_features: Tensor | None = None
+        image_features: Tensor | None = None
         by_token = not self.reads_pooled
         if text is not None:
             text_features = self.text_dense(self.dropout(text.tokens if by_token else text.pooled))
         if image is not None:
             image_features = self.image_dense(image.tokens if by_token else image.pooled)
+        known: Any = text_features if text_features is not None else image_features
         if self.fusion is None:
-            features = text_features if text_features is not None else image_features
-            return text_features, image_features, self.score(features)
-        known = text_features if text_features is not None else image_features
+            return text_features, image_features, self.score(known)
         text_present = presence(text_present, text_features, known)
         image_present = presence(image_present, image_features, known)
         if self.training and self.config.modality_dropout:

@@ -102,7 +102,7 @@ def image_processor_for(backbone: str | dict | PreTrainedConfig, size: int | Non
         size: Side of the square picture instead of the backbone's; the whole shorter side is then kept.
         **kwargs: Passed to `from_pretrained`.
     """
-    config = backbone
+    config: Any = backbone
     if isinstance(backbone, dict):
         config = AutoConfig.for_model(**backbone)
     elif isinstance(backbone, str | Path):

@@ -2,7 +2,6 @@
 
 import unittest
 
-import pytest
 import torch
 from transformers import BertConfig, ViTConfig
 

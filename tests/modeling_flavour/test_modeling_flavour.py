@@ -1,0 +1,123 @@
+"""The contract for the classifier in its main shapes."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from modeling_flavour import FlavourProcessor
+
+from .contract import ModelContract
+from .tiny import tiny_batch, tiny_classifier, tiny_resnet, tiny_tokenizer
+
+
+def pad_text(batch, left=2, right=3):
+    padded = {name: functional.pad(batch[name], (left, right)) for name in ("input_ids", "attention_mask")}
+    return {**batch, **padded}
+
+
+class ClassifierContract(ModelContract):
+    wrong_fields = (
+        ("fusion", "middle"),
+        ("text_pooling", 3),
+        ("dropout", "much"),
+        ("dropout", 1.5),
+        ("lstm_layers", 0),
+        ("class_prior", [0.5]),
+        ("trainable_image_layers", 2),
+    )
+    fields: dict = {}
+
+    def build(self, **overrides):
+        return tiny_classifier(**{**self.fields, **overrides})
+
+    def batch(self, size=4, seed=0):
+        return tiny_batch(size, seed)
+
+
+class TestEarlyFusionWithLSTM(ClassifierContract):
+    """System 0 in small: LSTM over a frozen text model, a frozen timm backbone whose last layers train."""
+
+    fields = {
+        "text_pooling": "lstm",
+        "vision_config": None,
+        "freeze_text": True,
+        "freeze_image": True,
+        "trainable_image_layers": 1,
+    }
+    tests_remote_code = True
+    tests_attention = True
+    wrong_fields = (*ClassifierContract.wrong_fields[:-1], ("trainable_image_layers", -1))
+
+    def build(self, **overrides):
+        return tiny_classifier(**{**self.fields, "vision_config": tiny_resnet(), **overrides})
+
+    def pad(self, batch):
+        # BERT's positions are absolute, so only padding at the end may leave its outputs alone.
+        return pad_text(batch, left=0)
+
+    def processor(self):
+        return FlavourProcessor.from_parts(text=tiny_tokenizer(), image=tiny_resnet(), size=32)
+
+
+class TestLateFusion(ClassifierContract):
+    fields = {"fusion": "late"}
+    head_weight = "fusion.text_classifier.weight"
+
+
+class TestGatedFusion(ClassifierContract):
+    fields = {"fusion": "gated", "text_pooling": "cls"}
+
+
+class TestCrossAttentionFusion(ClassifierContract):
+    fields = {"fusion": "cross_attention"}
+    tests_attention = True
+
+    def pad(self, batch):
+        return pad_text(batch, left=0)
+
+
+class TestWordsAlone(ClassifierContract):
+    """Word embeddings and a BiLSTM, as in system 1; padding may stand anywhere."""
+
+    fields = {
+        "text_config": None,
+        "vision_config": None,
+        "word_vocab_size": 50,
+        "word_embedding_size": 12,
+        "text_pooling": "lstm",
+        "lstm_layers": 1,
+        "problem_type": "multi_label_classification",
+    }
+    wrong_fields = ()
+
+    def batch(self, size=4, seed=0):
+        batch = {name: tiny_batch(size, seed)[name] for name in ("input_ids", "attention_mask", "labels")}
+        return {**batch, "labels": functional.one_hot(batch["labels"], 5).float()}
+
+    def pad(self, batch):
+        return pad_text(batch)
+
+
+class TestPicturesAlone(ClassifierContract):
+    fields = {"text_config": None}
+    wrong_fields = ()
+
+    def batch(self, size=4, seed=0):
+        return {name: tiny_batch(size, seed)[name] for name in ("pixel_values", "labels")}
+
+
+@pytest.mark.parametrize("fusion", ["early", "late", "gated", "cross_attention"])
+def test_missing_part_of_the_whole_batch_equals_missing_from_each_sample(fusion):
+    from .contract import randomise
+
+    model = randomise(tiny_classifier(fusion=fusion)).eval()
+    batch = tiny_batch(3)
+    none, all_ = torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
+    texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    pictures = {"pixel_values": batch["pixel_values"]}
+    with torch.no_grad():
+        complete = model(**texts, **pictures).logits
+        for part, mask in ((texts, {"text_present": all_, "image_present": none}), (pictures, {"text_present": none})):
+            alone = model(**part).logits
+            torch.testing.assert_close(alone, model(**texts, **pictures, **mask).logits)
+            assert not torch.allclose(alone, complete, atol=1e-3)
