@@ -7,9 +7,9 @@ both worth having. A title never says something false.
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from dataset_builder.catalogue import (
     Addition,
@@ -28,13 +28,16 @@ from dataset_builder.recipes import Dish
 
 # A visible change is named less often than a hidden one: the picture tells it anyway.
 NAME_VISIBLE = 0.4
-NAME_HIDDEN = 0.8
+NAME_HIDDEN = 0.7
 # Menus also name what belongs to the dish: without it the title of a foreign dish would say nothing to most readers.
 NAME_BASE = 0.8
+BASE_NAMES = 2
+# Nobody orders a dish for these.
+NOT_ON_MENUS = frozenset({"salt", "sugar", "msg", "milk", "onion", "garlic"})
 # An adjective ("miso", "pickled") replaces "with ..." this often, where the language has one.
 ADJECTIVE = 0.5
 # A title that names more than this reads like a shopping list.
-MAX_NAMED = 5
+MAX_NAMED = 4
 
 # The share of variants that change until the wanted flavour leads; the others are content with one addition.
 TURN = 0.9
@@ -95,11 +98,17 @@ class _Draft:
         return any(item is not None and item.name == name for item in self.items)
 
     def named_in_title(self) -> set[str]:
-        words = " ".join((self.adjective, self.title, *self.phrases))
-        return {item.name for item in find_ingredients(words)}
+        return {name for words in (self.adjective, self.title, *self.phrases) for name in _named(words)}
 
 
-def widen(dishes: Sequence[Dish], number: int, seed: int) -> list[Dish]:
+@lru_cache(maxsize=1 << 16)
+def _named(words: str) -> frozenset[str]:
+    return frozenset(item.name for item in find_ingredients(words))
+
+
+def widen(
+    dishes: Sequence[Dish], number: int, seed: int, accept: Callable[[Dish], bool] = lambda variant: True
+) -> list[Dish]:
     """Return `number` distinct recipes: the dishes as named, and variants of them.
 
     Every dish gets its share of the variants, the flavours that they aim at are drawn evenly, and no two recipes have
@@ -109,6 +118,7 @@ def widen(dishes: Sequence[Dish], number: int, seed: int) -> list[Dish]:
         dishes: named dishes of the catalogue or any recipes; only ingredients that the catalogue knows are changed.
         number: how many recipes to return.
         seed: same seed, same recipes.
+        accept: whether a variant is wanted; one that is not is thought up anew.
 
     Returns:
         The recipes, those of one dish together, the named one (`variant` 0) first. Variants have no instructions and no
@@ -129,7 +139,7 @@ def widen(dishes: Sequence[Dish], number: int, seed: int) -> list[Dish]:
     while missing:
         before = missing
         for position in order[:missing]:
-            variant = _new_variant(dishes[position], len(variants[position]) + 1, seed, recipes, titles)
+            variant = _new_variant(dishes[position], len(variants[position]) + 1, seed, recipes, titles, accept)
             if variant is not None:
                 recipes.add(_recipe_key(variant))
                 titles.add(_title_key(variant.title))
@@ -151,7 +161,14 @@ def _title_key(title: str) -> str:
     return " ".join(title.casefold().split())
 
 
-def _new_variant(dish: Dish, number: int, seed: int, recipes: set[frozenset[str]], titles: set[str]) -> Dish | None:
+def _new_variant(
+    dish: Dish,
+    number: int,
+    seed: int,
+    recipes: set[frozenset[str]],
+    titles: set[str],
+    accept: Callable[[Dish], bool],
+) -> Dish | None:
     """Return a variant whose recipe and title are new, None when none is found."""
     wishes = list(FLAVOURS)
     random.Random(f"{seed}|{dish.dish_id}").shuffle(wishes)
@@ -163,7 +180,7 @@ def _new_variant(dish: Dish, number: int, seed: int, recipes: set[frozenset[str]
         _change(draft)
         variant = Dish(dish.dish_id, _compose_title(draft, titles), tuple(draft.lines), variant=number)
         is_new = _recipe_key(variant) not in recipes and _title_key(variant.title) not in titles
-        if is_new and _is_true(variant.title, draft, dish):
+        if is_new and _is_true(variant.title, draft, dish) and accept(variant):
             return variant
     return None
 
@@ -175,8 +192,8 @@ def _is_true(title: str, draft: _Draft, dish: Dish) -> bool:
     """
     had = {item.name for item in map(_catalogue_item, dish.ingredients) if item is not None}
     has = {item.name for item in draft.items if item is not None}
-    excused = {item.name for item in find_ingredients(dish.title)} - had
-    return {item.name for item in find_ingredients(title)} <= has | excused
+    excused = _named(dish.title) - had
+    return _named(title) <= has | excused
 
 
 def _start(dish: Dish, wanted: str, rng: random.Random) -> _Draft:
@@ -300,13 +317,14 @@ def _taste_against(item: Ingredient | None, wanted: str) -> int:
     return max(intensity for flavour, intensity in zip(FLAVOURS, item.taste, strict=True) if flavour != wanted)
 
 
+@cache
+def _additions_for(setting: str, flavour: str | None) -> tuple[Addition, ...]:
+    return tuple(addition for addition in additions() if (addition.setting, addition.flavour) == (setting, flavour))
+
+
 def _add(draft: _Draft, flavour: str | None) -> None:
     """Add an ingredient for a flavour, None for a neutral one: a topping that one sees, or a seasoning."""
-    choices = [
-        addition
-        for addition in additions()
-        if addition.setting == draft.setting and addition.flavour == flavour and not draft.has(addition.ingredient)
-    ]
+    choices = [addition for addition in _additions_for(draft.setting, flavour) if not draft.has(addition.ingredient)]
     see = draft.rng.random() < VISIBLE_ADDITION
     choices = [choice for choice in choices if ingredients_by_name()[choice.ingredient].visible == see] or choices
     if not choices:
@@ -330,9 +348,14 @@ def _perhaps_name(draft: _Draft, item: Ingredient, chance: float, phrase: str, a
 
 
 def _name_base(draft: _Draft) -> None:
-    """Name ingredients that the dish has had all along, as menus do."""
-    for item in [item for item in draft.items[: PROTECTED + 1] if item is not None]:
-        _perhaps_name(draft, item, NAME_BASE, _phrase(item.name), "")
+    """Name ingredients that the dish has had all along, as menus do: rather those that one tastes."""
+    for _ in range(BASE_NAMES):
+        named = draft.named_in_title()
+        items = [item for item in draft.items if item is not None and item.name not in named and max(item.taste)]
+        items = [item for item in items if item.name not in NOT_ON_MENUS]
+        if items:
+            item = draft.rng.choices(items, [max(item.taste) ** 2 for item in items])[0]
+            _perhaps_name(draft, item, NAME_BASE, _phrase(item.name), "")
 
 
 @lru_cache(maxsize=1)

@@ -23,8 +23,8 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.matching import phrase_key
 
 INGREDIENT = {
-    "name": "fig", "aliases": "", "group": "fruit", "sweet": "3", "salty": "0", "sour": "0", "bitter": "0", "umami": "0", "form": "ring",
-    "colours": "#c8506a", "size_mm": "36",
+    "name": "fig", "aliases": "", "group": "fruit", "sweet": "3", "salty": "0", "sour": "0", "bitter": "0",
+    "umami": "0", "form": "ring", "colours": "#c8506a", "size_mm": "36",
 }  # fmt: skip
 DISH = {
     "dish_id": "fig-plate",
