@@ -144,6 +144,8 @@ class TrainingArguments(transformers.TrainingArguments):
         self.bf16 = self.precision == "bf16" or (
             self.precision == "auto" and not self.fp16 and bf16_gains(self.use_cpu)
         )
+        if self.bf16 and not torch.cuda.is_available():
+            self.use_cpu = True  # the Trainer takes bf16 on a CPU only when it is told to use the CPU
         super().__post_init__()
 
 

@@ -77,8 +77,8 @@ def report(content: dict[str, Any], lines: Sequence[Entry]) -> str:
     sections = [
         f"# Comparison on {content['dataset']}, split {content['split']}",
         f"{content['rows']} rows in {content['groups']} groups. Brackets hold 95 % bootstrap intervals over groups; "
-        "p is that of a paired swap test over groups. Checkpoints, temperatures and baseline settings were chosen on the "
-        "selection split.",
+        "p is that of a paired swap test over groups. Checkpoints, temperatures and baseline settings were chosen on "
+        "the selection split.",
         "\n".join(content["verdicts"]),
         "## Scores\n\n" + score_table(lines),
         "## F1 per class\n\n" + class_table(lines),

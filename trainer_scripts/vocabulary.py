@@ -1,7 +1,6 @@
 """Tokenizers trained from scratch on the training split, for models without a pretrained text encoder."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -11,6 +10,7 @@ from dataset_builder.errors import BadInputError
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = [PAD, UNKNOWN, START, END, MASK]
 RARE_WORD = 2
+WORD_START = "\u2581"
 
 
 def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_length: int) -> PreTrainedTokenizerFast:
@@ -25,18 +25,16 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
     if not texts:
         raise BadInputError("no text to train a tokenizer on")
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        trainer: Any = trainers.WordPieceTrainer(
-            vocab_size=vocabulary_size, special_tokens=SPECIAL_TOKENS, show_progress=False
-        )
+        vocabulary = wordpiece_vocabulary(texts, vocabulary_size, SPECIAL_TOKENS)
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+        _split_words(tokenizer)
     else:
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        _split_words(tokenizer)
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocabulary_size, min_frequency=RARE_WORD, special_tokens=SPECIAL_TOKENS, show_progress=False
         )
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)],
@@ -51,3 +49,29 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
         mask_token=MASK,
         clean_up_tokenization_spaces=False,
     )
+
+
+def wordpiece_vocabulary(texts: Sequence[str], vocabulary_size: int, special_tokens: Sequence[str]) -> dict[str, int]:
+    """Return a WordPiece vocabulary, the same for the same texts in every process.
+
+    The library's WordPiece trainer numbers its pieces in the order of a randomised hash table, so that two runs with one
+    seed would learn different models. Its BPE trainer does not, and the pieces it learns are turned into WordPiece's.
+    """
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(WORD_START)]
+    )
+    learner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary_size, show_progress=False))
+    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    alphabet = [piece for piece, _ in learned if len(piece) == 1 and piece != WORD_START]
+    pieces = [*special_tokens, *alphabet, *(f"##{letter}" for letter in alphabet)]
+    for piece, _ in learned:
+        if len(piece) > 1:
+            pieces.append(piece[1:] if piece.startswith(WORD_START) else f"##{piece}")
+    return {piece: number for number, piece in enumerate(list(dict.fromkeys(pieces))[:vocabulary_size])}
+
+
+def _split_words(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

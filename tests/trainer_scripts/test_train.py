@@ -1,0 +1,252 @@
+"""Training end to end on the small table: commands, resumption, frozen parts, warm-up, budget, refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dataset_builder.errors import BadInputError
+from modeling_flavour.modeling_flavour import FlavourForClassification
+from trainer_scripts import train
+from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.predictions import read_metrics
+from trainer_scripts.runs import inspect_run, newest_checkpoint
+from trainer_scripts.split_guard import VOCABULARY_SOURCE
+from trainer_scripts.training_data import load_training_data
+
+SMALL = [
+    "--text_config",
+    '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}',
+    "--vision_config",
+    '{"model_type": "timm_wrapper", "architecture": "resnet10t", "model_args": {"stem_width": 8, "channels": [8, 8, 8, 8]}}',
+    "--config",
+    '{"text_pooling": "lstm", "lstm_hidden_size": 8, "lstm_layers": 1, "text_dense_sizes": [16], '
+    '"image_dense_sizes": [16], "head_dense_sizes": [8], "dropout": 0.1}',
+    "--image_size",
+    "32",
+    "--use_cpu",
+    "true",
+    "--precision",
+    "fp32",
+    "--num_train_epochs",
+    "2",
+    "--per_device_train_batch_size",
+    "15",
+    "--warmup_steps",
+    "0",
+]
+
+
+def run(folder: Path, dataset: Path, *arguments: str, recipe: str = "flavour_fusion_tiny") -> Path:
+    train.main([recipe, "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments])
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, small_dataset) -> Path:
+    return run(tmp_path_factory.mktemp("trained") / "fusion", small_dataset)
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory, small_dataset) -> Path:
+    folder = tmp_path_factory.mktemp("tagged") / "tagging"
+    return run(folder, small_dataset, recipe="ingredient_tagging_tiny")
+
+
+def test_a_run_leaves_checkpoint_code_recipe_metrics_and_no_pickle(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"model.safetensors", "config.json", "modeling_flavour.py", "processing_flavour.py"} <= names
+    assert {"recipe.yaml", "metrics.json", "tokenizer.json", VOCABULARY_SOURCE} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl")) or name.startswith("checkpoint-")]
+    metrics = read_metrics(trained)
+    assert metrics["selection_split"] == "validation"
+    assert metrics["selection_metric"] == "accuracy"
+    assert 0 <= metrics["selection"]["accuracy"] <= 1
+    assert "test" not in json.dumps(metrics["history"])
+    config = json.loads((trained / "config.json").read_text())
+    assert config["auto_map"]["AutoModel"] == "modeling_flavour.FlavourForClassification"
+
+
+def test_the_recipe_is_printed_and_a_finished_run_is_not_trained_again(trained, small_dataset, capsys):
+    before = (trained / "model.safetensors").stat().st_mtime_ns
+    run(trained, small_dataset)
+    assert "is finished" in capsys.readouterr().out
+    assert (trained / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(trained, small_dataset, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(trained, small_dataset, "--learning_rate", "0.5")
+    assert ended.value.code == 2
+    assert "holds a run by another recipe (learning_rate differ)" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(BadInputError, match="is not empty and holds no run"):
+        inspect_run(parse_recipe(["default", "--output_dir", str(tmp_path)]))
+
+
+@pytest.mark.parametrize("extra", [(), ("--ema_decay", "0.9", "--balanced_sampling", "true")], ids=["plain", "ema"])
+def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monkeypatch, extra):
+    every_step = (
+        "--num_train_epochs",
+        "1",
+        "--save_strategy",
+        "steps",
+        "--eval_strategy",
+        "steps",
+        "--save_steps",
+        "1",
+    )
+    arguments = (*every_step, "--eval_steps", "1", "--save_total_limit", "9", *extra)
+    whole = run(tmp_path / "whole", small_dataset, *arguments)
+    broken = tmp_path / "broken"
+    step = train.transformers.Trainer.training_step
+    taken = []
+
+    def interrupted(self, *args, **kwargs):
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.transformers.Trainer, "training_step", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            run(broken, small_dataset, *arguments)
+    assert ended.value.code == 130
+    assert newest_checkpoint(broken).name == "checkpoint-2"
+    assert not (broken / "metrics.json").exists()
+    run(broken, small_dataset, *arguments)
+    assert_equal_weights(whole, broken)
+
+
+def test_a_half_written_checkpoint_is_not_resumed(tmp_path):
+    for step, state in ((2, '{"global_step": 2}'), (4, '{"glob')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-6").mkdir()
+    assert newest_checkpoint(tmp_path).name == "checkpoint-2"
+
+
+def test_accumulated_small_batches_equal_one_large_batch(tmp_path, small_dataset):
+    plain = ("--num_train_epochs", "1", "--optim", "sgd", "--modality", "text", "--tokenizer", "wordpiece")
+    steady = ("--config", '{"text_dense_sizes": [8], "head_dense_sizes": [8], "dropout": 0.0}')
+    no_dropout = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
+    no_dropout += '"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
+    plain = (*plain, "--text_config", no_dropout)
+    one = run(tmp_path / "one", small_dataset, *plain, *steady, "--per_device_train_batch_size", "20")
+    four = ("--per_device_train_batch_size", "5", "--gradient_accumulation_steps", "4")
+    four = run(tmp_path / "four", small_dataset, *plain, *steady, *four)
+    for name, value in weights(one).items():
+        assert torch.allclose(value, weights(four)[name], atol=1e-5), name
+
+
+def test_every_training_row_is_seen_once_per_epoch(small_dataset, tmp_path):
+    trainer = make_trainer(small_dataset, tmp_path)
+    seen = []
+    for batch in trainer.get_train_dataloader():
+        seen += batch["pixel_values"].flatten(1).double().sum(1).tolist()
+    assert len(seen) == 60
+    assert len(set(seen)) == 60
+
+
+def make_trainer(dataset, folder, *arguments):
+    recipe = parse_recipe(
+        ["flavour_fusion_tiny", "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments]
+    )
+    data = load_training_data(recipe)
+    model, processor = data.task.build(recipe, data)
+    return train.make_trainer(recipe, data, model, processor)
+
+
+def test_learning_rates_differ_by_part_and_biases_do_not_decay(small_dataset, tmp_path):
+    rates = ("--text_learning_rate", "0.1", "--image_learning_rate", "0.2", "--learning_rate", "0.3")
+    trainer = make_trainer(small_dataset, tmp_path, *rates, "--weight_decay", "0.5")
+    rate_of = {}
+    for group in trainer.create_optimizer().param_groups:
+        for parameter in group["params"]:
+            rate_of[id(parameter)] = (group["lr"], group["weight_decay"])
+    for name, parameter in trainer.model.named_parameters():
+        rate, decay = rate_of[id(parameter)]
+        assert rate == {"text_encoder": 0.1, "image_encoder": 0.2}.get(name.split(".")[0], 0.3)
+        assert decay == 0 or not name.endswith("bias")
+
+
+def test_frozen_parts_do_not_move_nor_their_statistics(tmp_path, small_dataset, tagged):
+    warm = ("--init_image_encoder", str(tagged), "--freeze_image", "true")
+    folder = run(tmp_path / "frozen", small_dataset, *warm, "--modality", "image", "--num_train_epochs", "1")
+    before, after = weights(tagged), weights(folder)
+    names = [name for name in before if name.startswith("image_encoder.")]
+    assert any("running_mean" in name for name in names)
+    for name in names:
+        assert torch.equal(before[name], after[name]), name
+    assert read_metrics(folder)["trainable_parameters"] < read_metrics(folder)["parameters"]
+
+
+def test_warm_up_starts_the_image_encoder_from_tagging(small_dataset, tmp_path, tagged):
+    trainer = make_trainer(small_dataset, tmp_path, "--init_image_encoder", str(tagged))
+    own, donor = trainer.model.image_encoder.state_dict(), weights(tagged)
+    assert all(torch.equal(value, donor[f"image_encoder.{name}"]) for name, value in own.items())
+    assert read_metrics(tagged)["task"] == "multilabel"
+    assert FlavourForClassification.from_pretrained(tagged).config.problem_type == "multi_label_classification"
+
+
+def test_a_model_over_budget_is_refused_before_training(small_dataset, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "large", small_dataset, "--max_mb", "0.01")
+    assert ended.value.code == 2
+    assert "over --max_mb 0.01" in capsys.readouterr().err
+    assert not (tmp_path / "large").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--mixup_alpha", "0.2"), "words cannot be mixed"),
+        (("--metric_for_best_model", "beauty"), "has no score 'beauty'; choose one of accuracy, macro_f1"),
+        (("--selection_split", "test"), "must not choose the checkpoint"),
+        (("--text_config", '{"model_type": "bart"}'), "cannot be built"),
+        (("--dataset", "nowhere"), "there is no data set at 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(small_dataset, tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "refused", small_dataset, *arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_output_bias_starts_at_the_class_prior(small_dataset, tmp_path):
+    trainer = make_trainer(small_dataset, tmp_path, "--label_column", "flavours", "--task", "multilabel")
+    shares = trainer.train_dataset.table.labels.mean(axis=0)
+    assert torch.allclose(trainer.model.classifier.bias.sigmoid(), torch.tensor(shares), atol=0.03)
+
+
+def test_repeated_seeds_report_their_spread(small_dataset, tmp_path):
+    folder = run(tmp_path / "seeds", small_dataset, "--seeds", "2", "--modality", "image", "--num_train_epochs", "1")
+    spread = json.loads((folder / "seeds.json").read_text())
+    assert spread["seeds"] == [17, 18]
+    values = [read_metrics(path)["selection"]["nll"] for path in (folder, folder / "seed-1")]
+    assert spread["selection"]["nll"]["mean"] == pytest.approx(sum(values) / 2)
+    assert values[0] != values[1]
+
+
+def test_the_same_seed_gives_the_same_weights(trained, small_dataset, tmp_path):
+    shutil.rmtree(tmp_path / "again", ignore_errors=True)
+    assert_equal_weights(trained, run(tmp_path / "again", small_dataset))
