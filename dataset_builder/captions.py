@@ -198,6 +198,7 @@ def _placing(plate: Plate, rng: random.Random) -> str | None:
     clauses = []
     for where, there in places.items():
         verb = "are" if len(there) > 1 else _is(there[0])
+        where = f"{where} the {plate.vessel}" if where == "all over" else where
         clauses.append(f"{joined([f'the {plain(item)}' for item in there])} {verb} {where}")
     return joined(clauses) if len(clauses) < 3 else ", ".join(clauses[:-1]) + f", and {clauses[-1]}"
 
@@ -220,11 +221,11 @@ def _relating(plate: Plate, rng: random.Random) -> str | None:
 def _weighing(plate: Plate, rng: random.Random) -> str | None:
     food = sum(item.area for item in plate.items)
     largest, least = plate.items[0], plate.items[-1]
-    ending = f" with a little {least.name}" if least.area < LITTLE_AREA and len(plate.items) > 1 else ""
+    ending = f", with a little {least.name}" if least.area < LITTLE_AREA and len(plate.items) > 1 else ""
     if ending and plain(least) != least.name:
-        ending = f" with a few {plain(least)}"
+        ending = f", with a few {plain(least)}"
     if largest.area > MOSTLY_SHARE * food and len(plate.items) > 1:
-        return f"{rng.choice(('mostly', 'it is mostly'))} {plain(largest)}{ending}, {_served(plate.vessel)}"
+        return f"{rng.choice(('mostly', 'it is mostly'))} {plain(largest)} {_served(plate.vessel)}{ending}"
     most = joined([f"the {plain(item)}" for item in plate.items[:2]])
     return f"{most} take{'s' if len(plate.items) == 1 and _is(largest) == 'is' else ''} up the most room{ending}"
 

@@ -9,6 +9,7 @@ import numpy as np
 from dataset_builder.canvas import Array, Patch, Relief, ink, mix, smoothstep
 
 WHITE = ink(0.97, 0.96, 0.92)
+DOLLOPED = frozenset(("cheese", "dairy", "sauce"))
 CELLED_BERRIES = frozenset(("raspberry", "blackberry"))
 CHARRED = ink(0.16, 0.09, 0.06)
 
@@ -160,7 +161,7 @@ def chunk(patch: Patch) -> Relief:
 
 def blob(patch: Patch) -> Relief:
     """A ball or a dollop: berries, peas, beans, meatballs; soft swirls of cheese, cream and sauce."""
-    return _dollop(patch) if patch.group in ("cheese", "dairy", "sauce") else _ball(patch)
+    return _dollop(patch) if patch.group in DOLLOPED else _ball(patch)
 
 
 def _dollop(patch: Patch) -> Relief:
@@ -184,7 +185,9 @@ def _ball(patch: Patch) -> Relief:
     eye = smoothstep((0.30 - np.hypot(patch.u - patch.each(0.15, 0.4), patch.v)) * 8)
     albedo = mix(albedo, second_or(patch, 1.3), (0.35 if fried else 0.75) * eye)
     if patch.name in CELLED_BERRIES:
-        cells = np.cos(patch.u * 8) * np.cos(patch.v * 8)
+        # Three waves at 120 degrees make a hexagonal pattern.
+        along, across = 4.5 * patch.u, 7.8 * patch.v
+        cells = (np.cos(2 * along) + np.cos(along + across) + np.cos(along - across)) / 2
         height = height + patch.b * 0.10 * cells
         albedo = albedo * (1 + 0.12 * cells)
     if fried:

@@ -39,8 +39,8 @@ def soup(patch: Patch) -> Relief:
         albedo = mix(albedo, patch.second, 0.6 * smoothstep(patch.noise(30) + 0.5 * patch.noise(12) - 0.9))
     rim = smoothstep((radius - 0.93) * 14)
     albedo = albedo * (1 - 0.18 * rim)
-    height = patch.unit * (1.6 * wave + 0.7 * eyes + 2.5 * rim)
-    return Relief(distance, np.clip(albedo, 0, 1), height, 0.7)
+    height = patch.unit * (1.0 * wave + 0.7 * eyes + 2.5 * rim)
+    return Relief(distance, np.clip(albedo, 0, 1), height, 0.5)
 
 
 def melt(patch: Patch) -> Relief:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset_builder.canvas import Array, Canvas, Patch, Placement, Relief, mix, noise_tile, smoothstep
 from dataset_builder.catalogue import catalogue_dishes, dish_facts
-from dataset_builder.drawing import dome, plateau
+from dataset_builder.drawing import cube, dome, plateau
 
 PLATE, BOWL, BOARD, GLASS = "plate", "bowl", "board", "glass"
 VESSELS = (PLATE, BOWL, BOARD, GLASS)
@@ -347,3 +347,22 @@ def draw_cutlery(canvas: Canvas, vessel: Vessel) -> None:
     angle = around + np.pi + rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
     width = (0.032 if brush is _knife else 0.085 if brush is _fork else 0.075) * side * rng.uniform(0.9, 1.2)
     canvas.lay(canvas.paint(brush, _one(x, y, angle, 0.72 * side, width), (metal[:, 0], None), shadow=0.5)[0])
+
+
+def draw_ice(canvas: Canvas, vessel: Vessel) -> None:
+    """Put ice into half of the drinks; one sees the drink through it, so it hides nothing from the mask."""
+    rng = canvas.rng
+    if rng.random() < 0.5:
+        return
+    count = int(rng.integers(2, 5))
+    around = rng.uniform(0, 2 * np.pi) + np.arange(count) * 2 * np.pi / count
+    reach = vessel.room * rng.uniform(0.3, 0.62, count)
+    size = vessel.room * rng.uniform(0.42, 0.52, count)
+    x, y = vessel.x + reach * np.cos(around), vessel.y + reach * np.sin(around)
+    placement = Placement(
+        *(part.astype(np.float32) for part in (x, y, rng.uniform(0, np.pi, count), size, size * rng.uniform(0.85, 1)))
+    )
+    tint = np.repeat(_colour(232, 243, 250)[:, 0], count, axis=1)
+    for sticker in canvas.paint(cube, placement, (tint, None), shadow=0.1):
+        sticker.alpha *= 0.42
+        canvas.lay(sticker)

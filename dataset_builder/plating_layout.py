@@ -6,8 +6,9 @@ import numpy as np
 
 from dataset_builder.canvas import Array, Brush, Canvas, Placement, Sticker
 from dataset_builder.catalogue import Ingredient
+from dataset_builder.drawing import DOLLOPED
 from dataset_builder.drawing_beds import FORMS, melt, soup
-from dataset_builder.drawing_vessels import BOWL, GLASS, Vessel
+from dataset_builder.drawing_vessels import BOWL, GLASS, Vessel, draw_ice
 
 BEDS = ("pool", "grain", "strand", "slab", "round")
 PLATE_MM = 260.0
@@ -20,7 +21,7 @@ ASPECTS = {
     "dumpling": 0.72,
 }  # fmt: skip
 FEWEST = {"fillet": 1, "scoop": 1, "yolk": 1, "drizzle": 1, "fleck": 8, "leaf": 3, "citrus": 2}
-MOST = {"fillet": 2, "scoop": 3, "yolk": 2, "drizzle": 1, "fleck": 26, "citrus": 4, "blob": 4, "tube": 8, "leaf": 11}
+MOST = {"fillet": 2, "scoop": 3, "yolk": 2, "drizzle": 1, "fleck": 26, "citrus": 4, "blob": 10, "tube": 8, "leaf": 11}
 USUAL_MOST = 10
 # How much room a form asks for beside the others.
 APPETITES = {"fleck": 0.42, "drizzle": 0.5, "fillet": 1.5, "yolk": 1.1, "scoop": 1.2, "citrus": 0.8}
@@ -74,6 +75,8 @@ class Cook:
             beds = [pair for pair in beds if pair[1].form == "pool"]
         pieces = [pair for pair in ingredients if pair[1].form not in BEDS]
         covered = self._lay_beds(beds)
+        if self.vessel.kind == GLASS:
+            draw_ice(self.canvas, self.vessel)
         portions = self._portions(pieces, covered)
         for sticker in self._arrange(portions):
             self.canvas.lay(sticker)
@@ -148,6 +151,8 @@ class Cook:
             length = TYPICAL_MM * (item.size_mm / TYPICAL_MM) ** SIZE_EXPONENT * self.scale * self.zoom
             aspect = self._aspect(item)
             most = MOST.get(item.form, USUAL_MOST) * (2 if length < 24 * self.canvas.unit else 1)
+            if item.form == "blob" and item.group in DOLLOPED:
+                most = 4
             fewest = FEWEST.get(item.form, 2)
             count = int(np.clip(round(area / (0.72 * length * length * aspect)), fewest, most))
             # Too few to fill their share: larger pieces, within reason.
