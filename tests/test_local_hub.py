@@ -1,5 +1,6 @@
 """The Hub on loopback serves the unmodified clients of the Hugging Face Hub."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.local_hub import LocalHub
 
@@ -103,9 +105,8 @@ print([row for row in rows][-1])
     assert sent < 12_000_000, "one narrow column of 25 MB was asked for"
 
 
-def test_a_model_travels_with_its_code(local_hub, tmp_path):
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "modeling_tiny.py").write_text(
+def test_a_model_travels_with_its_code(connected_hub, tmp_path, monkeypatch):
+    (tmp_path / "modeling_tiny.py").write_text(
         "import torch\n"
         "from transformers import PretrainedConfig, PreTrainedModel\n"
         "class TinyConfig(PretrainedConfig):\n"
@@ -122,25 +123,18 @@ def test_a_model_travels_with_its_code(local_hub, tmp_path):
         "TinyConfig.register_for_auto_class()\n"
         "TinyModel.register_for_auto_class('AutoModel')\n"
     )
-    expected = local_hub.run_python(
-        f"""
-import sys; sys.path.insert(0, {str(tmp_path / "tiny")!r})
-import torch
-from modeling_tiny import TinyConfig, TinyModel
-model = TinyModel(TinyConfig(width=4))
-model.push_to_hub("org/tiny")
-print(model(torch.ones(1, 4)).tolist())
-""",
-        token=WRITER,
-    )
-    read = """
+    monkeypatch.syspath_prepend(tmp_path)
+    tiny = importlib.import_module("modeling_tiny")
+    model = tiny.TinyModel(tiny.TinyConfig(width=4))
+    commit = model.push_to_hub("org/tiny").oid
+    read = f"""
 import torch
 from transformers import AutoModel
-from huggingface_hub import HfApi
-sha = HfApi().model_info("org/tiny").sha
-print(AutoModel.from_pretrained("org/tiny", revision=sha, trust_remote_code=True)(torch.ones(1, 4)).tolist())
+model = AutoModel.from_pretrained("org/tiny", revision="{commit}", trust_remote_code=True)
+print(model(torch.ones(1, 4)).tolist())
 """
-    assert local_hub.run_python(read).splitlines()[-1] == expected.splitlines()[-1]
+    expected = model(torch.ones(1, 4)).tolist()
+    assert connected_hub.run_python(read).splitlines()[-1] == str(expected)
 
 
 def test_the_hf_command(local_hub, tmp_path):

@@ -99,7 +99,9 @@ def test_disagreement_with_the_reference_flavours(tmp_path, monkeypatch):
     reference["dish-000"] = ("sour", ("sweet", "sour"))
     reference["dish-001"] = ("umami", ("umami",))
     monkeypatch.setattr("dataset_builder.catalogue.reference_flavours", lambda: reference)
-    found = audit(str(write_build(tmp_path / "build", make_rows())))
+    rows = make_rows()
+    rows["train"].append(make_row(30, id="dish-003-01-00", dish_id="dish-003", flavour="umami"))
+    found = audit(str(write_build(tmp_path / "build", rows)))
     facts = found.facts["reference"]
     assert (facts["rows"], facts["dishes"], facts["accuracy"], facts["label_among_present"]) == (8, 8, 0.75, 0.875)
     assert facts["examples"] == [
