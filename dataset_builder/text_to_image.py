@@ -16,7 +16,7 @@ PLATING = "plating"
 PLATING_SIZE = 128
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # What plating draws depends on these files of this package and on nothing else of ours.
-_PLATING_SOURCES = ("plating*.py", "canvas*.py", "drawing*.py", "catalogue.py", "matching.py", "data/ingredients.csv")
+_PLATING_SOURCES = ("plating*.py", "canvas*.py", "drawing*.py", "catalogue.py", "matching.py", "data/*.csv")
 
 
 def plating_files() -> list[Path]:
