@@ -161,6 +161,7 @@ class _Ballot:
         self._flavours = lexicon.flavours
         self._least = least
         self._weighted = match == "word"
+        self._silent = {place for place, entry in enumerate(self._entries) if self._weighted and not entry.weight}
         self._matcher = PhraseMatcher([entry.phrase for entry in self._entries], match)
         self.find = lru_cache(_CACHED_TEXTS)(self._find_uncached)
 

@@ -22,6 +22,9 @@ _IRREGULAR = {
 }  # fmt: skip
 _SIBILANT = ("ch", "sh", "x", "ss", "z")
 
+# Substring mode looks phrases up by this many first letters.
+_START = 4
+
 _NEGATORS = frozenset({"no", "non", "not", "without", "zero", "sans", "minus"})
 _FILLERS = frozenset({"added", "any", "extra", "more", "the", "a", "of", "from", "additional", "refined"})
 _ALTERNATIVES = frozenset({"or", "nor"})
@@ -133,6 +136,15 @@ class PhraseMatcher:
             return self._substrings.find(text.lower())
         return list(self._find_words(text))
 
+    def affirmed(self, text: str) -> frozenset[int]:
+        """Return the phrases that the text names at least once without denying them."""
+        if self.match == "substring":
+            lowered = text.lower()
+            return frozenset(
+                place for phrase in self._substrings.inside(lowered) for place in self._substrings.places[phrase]
+            )
+        return frozenset(match.phrase for match in self._find_words(text) if not match.negated)
+
     def _insert(self, index: int, phrase: str) -> None:
         key = phrase_key(phrase)
         if not key:
@@ -220,10 +232,9 @@ def _is_followed_by_free(keys: Sequence[str], after: int) -> bool:
 
 
 class _SubstringFinder:
-    """Plain containment of many phrases, sped up by one regular expression.
+    """Plain containment of many phrases without trying each of them.
 
-    At each place of the text the expression gives the longest phrase that starts there; the shorter ones that start at
-    the same place are its prefixes and known beforehand.
+    A phrase can only be in a text that has its first four letters somewhere; shorter phrases are few.
     """
 
     def __init__(self, phrases: Sequence[str]):
@@ -231,20 +242,24 @@ class _SubstringFinder:
         for index, phrase in enumerate(phrases):
             if phrase:
                 places.setdefault(phrase, []).append(index)
-        longest_first = sorted(places, key=len, reverse=True)
-        self._started_by = {
-            phrase: [
-                (index, length) for length in range(1, len(phrase) + 1) for index in places.get(phrase[:length], ())
-            ]
-            for phrase in places
-        }
-        self._pattern = re.compile(f"(?=({'|'.join(map(re.escape, longest_first))}))") if longest_first else None
+        self.places = places
+        self._short = [phrase for phrase in places if len(phrase) < _START]
+        self._by_start: dict[str, list[str]] = {}
+        for phrase in places:
+            if len(phrase) >= _START:
+                self._by_start.setdefault(phrase[:_START], []).append(phrase)
+
+    def inside(self, text: str) -> list[str]:
+        """Return the phrases contained in a text."""
+        found = [phrase for phrase in self._short if phrase in text]
+        for start in self._by_start.keys() & {text[place : place + _START] for place in range(len(text) - _START + 1)}:
+            found += [phrase for phrase in self._by_start[start] if phrase in text]
+        return found
 
     def find(self, text: str) -> list[Match]:
-        found: dict[int, Match] = {}
-        for hit in self._pattern.finditer(text) if self._pattern else ():
-            start = hit.start()
-            for index, length in self._started_by[hit.group(1)]:
-                if index not in found:
-                    found[index] = Match(index, start, start + length, False)
-        return list(found.values())
+        """Return a match for each phrase contained in a text, at its first place."""
+        matches = []
+        for phrase in self.inside(text):
+            start = text.find(phrase)
+            matches += [Match(index, start, start + len(phrase), False) for index in self.places[phrase]]
+        return sorted(matches, key=lambda match: match[1:3])

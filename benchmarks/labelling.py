@@ -1,0 +1,184 @@
+"""Recipes labelled per second, against the plain nested loop over phrases; and memory over a million recipes.
+
+The nested loop looks for every phrase of the lexicon in every ingredient line, one phrase after the other, with the
+same folding of words, the same rule for overlaps and denials, and equal labels: this is checked. Recipes are widened
+from the catalogue with quantities, so that ingredient lines repeat as they do in real tables; "all lines distinct"
+makes every line unlike all others, which no cache can help. Rates are per second of processor time, one process.
+
+    python benchmarks/labelling.py                       # the ratios
+    python benchmarks/labelling.py --scale 1000000       # time and memory of flavour-sd label on a table of that size
+"""
+
+import argparse
+import csv
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from dataset_builder.catalogue import catalogue_dishes
+from dataset_builder.labelling import MAIN_INGREDIENTS, Labeller
+from dataset_builder.lexicon import INGREDIENT, TITLE, Lexicon
+from dataset_builder.matching import PhraseMatcher, phrase_key
+
+QUANTITIES = ("", "1 ", "2 ", "3 ", "1/2 ", "200g ", "100 ml ", "1 cup ", "2 tbsp ", "1 tsp ", "a handful of ")
+PREPARATIONS = ("", "", "", ", chopped", ", finely sliced", " (optional)", ", to taste", ", no added salt")
+
+
+def make_recipes(number: int, distinct: bool, seed: int = 0) -> list[tuple[str, list[str]]]:
+    generator = random.Random(seed)
+    dishes = catalogue_dishes()
+    recipes = []
+    for place in range(number):
+        dish = dishes[place % len(dishes)]
+        lines = [
+            generator.choice(QUANTITIES)
+            + name
+            + generator.choice(PREPARATIONS)
+            + (f" no {generator.randrange(10**9)}x" if distinct else "")
+            for name in dish.ingredients
+        ]
+        recipes.append((f"{dish.title} {place}", lines))
+    return recipes
+
+
+class NestedLoop:
+    """The plain way: for each recipe, each line, each phrase."""
+
+    def __init__(self, labeller: Labeller, lexicon: Lexicon, match: str):
+        self.labeller, self.match = labeller, match
+        self.phrases = {
+            source: [(place, entry, phrase_key(entry.phrase)) for place, entry in enumerate(lexicon.of_source(source))]
+            for source in (INGREDIENT, TITLE)
+        }
+        self.single = {
+            source: [PhraseMatcher([entry.phrase]) for _, entry, _ in entries]
+            for source, entries in self.phrases.items()
+        }
+
+    def find(self, source: str, text: str) -> frozenset[int]:
+        if self.match == "substring":
+            lowered = text.lower()
+            return frozenset(place for place, entry, _ in self.phrases[source] if entry.phrase in lowered)
+        return self._find_words(source, text)
+
+    def _find_words(self, source: str, text: str) -> frozenset[int]:
+        keys = phrase_key(text)
+        spans = []
+        for place, _, key in self.phrases[source]:
+            for start in range(len(keys) - len(key) + 1):
+                if keys[start : start + len(key)] == key:
+                    spans.append((start, -len(key), place))
+        found, reached = set(), 0
+        for start, length, place in sorted(spans):
+            if start < reached:
+                continue
+            reached = start - length
+            if self.phrases[source][place][1].weight and any(
+                not m.negated for m in self.single[source][place].find(text)
+            ):
+                found.add(place)
+        return frozenset(found)
+
+    def label(self, title: str, lines: list[str]):
+        found = [self.find(INGREDIENT, line) for line in lines]
+        return self.labeller._decide_uncached(
+            frozenset().union(*found), frozenset().union(*found[:MAIN_INGREDIENTS]), self.find(TITLE, title)
+        )
+
+
+def measure_ratio(match: str, number: int, distinct: bool) -> None:
+    lexicon = Lexicon.load()
+    recipes = make_recipes(number, distinct)
+    few = recipes[: max(1, number // (100 if match == "word" else 20))]
+    nested = NestedLoop(Labeller(lexicon, match), lexicon, match)
+    start = time.process_time()
+    expected = [nested.label(*recipe) for recipe in few]
+    slow = len(few) / (time.process_time() - start)
+    labeller = Labeller(lexicon, match)
+    start = time.process_time()
+    labels = [labeller.label(*recipe) for recipe in recipes]
+    fast = len(recipes) / (time.process_time() - start)
+    if labels[: len(few)] != expected:
+        raise SystemExit("the nested loop gives other labels; the ratio means nothing")
+    lines = "all lines distinct" if distinct else "lines as in tables"
+    print(
+        f"{match:<9}  {lines:<18}  nested loop {slow:9,.0f}/s   labeller {fast:9,.0f}/s   "
+        f"ratio {fast / slow:7.1f}   ({len(few):,} and {len(recipes):,} recipes, equal labels)"
+    )
+
+
+def process_tree_memory(root: int) -> int:
+    """Return the resident bytes of a process and all its descendants (Linux)."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = (int(fields[1]), int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
+    total, members = 0, {root}
+    for process in sorted(parents):
+        parent, resident = parents[process]
+        if process in members or parent in members:
+            members.add(process)
+            total += resident
+    return total
+
+
+def measure_scale(number: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table, out = Path(folder) / "recipes.csv", Path(folder) / "labels.parquet"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["Title", "Cleaned_Ingredients", "Instructions"])
+            for start in range(0, number, 10_000):
+                for place, (title, lines) in enumerate(make_recipes(min(10_000, number - start), False, start)):
+                    writer.writerow([f"{title} {start + place}", str(lines), "Cook it gently. " * 20])
+        size = table.stat().st_size
+        start_time = time.perf_counter()
+        command = [
+            sys.executable,
+            "-m",
+            "dataset_builder.cli",
+            "label",
+            str(table),
+            "--processes",
+            "2",
+            "--out",
+            str(out),
+        ]
+        peak = 0
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            done = threading.Event()
+            while process.poll() is None and not done.wait(0.2):
+                peak = max(peak, process_tree_memory(process.pid))
+        seconds = time.perf_counter() - start_time
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        print(
+            f"{number:,} recipes ({size / 1e6:,.0f} MB of CSV) with 2 processes: {seconds:.0f} s, "
+            f"{number / seconds:,.0f} recipes/s, peak memory of all processes {peak / 1e9:.2f} GB"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", type=int, default=20_000, help="how many recipes the labeller is timed on")
+    parser.add_argument("--scale", type=int, metavar="N", help="label a CSV table of N recipes and watch memory")
+    arguments = parser.parse_args()
+    if arguments.scale:
+        measure_scale(arguments.scale)
+        return
+    for match in ("word", "substring"):
+        for distinct in (False, True):
+            measure_ratio(match, arguments.recipes, distinct)
+
+
+if __name__ == "__main__":
+    main()
