@@ -11,6 +11,7 @@ import yaml
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
+from model_cards.cards import write_model_card
 from trainer_scripts.arguments import Recipe
 from trainer_scripts.predictions import METRICS, read_metrics, write_json
 
@@ -95,17 +96,9 @@ def check_budget(model: Any, max_mb: float | None) -> None:
 def finish_run(folder: Path, results: dict[str, Any]) -> None:
     """Write the results, fill the card, and remove the checkpoints that are no longer needed."""
     write_json(folder / METRICS, results)
-    write_card(folder)
+    write_model_card(folder)
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def write_card(folder: Path) -> None:
-    """Fill the model card from the finished run."""
-    from model_cards import cards
-
-    if hasattr(cards, "write_model_card"):
-        cards.write_model_card(folder)
 
 
 def write_spread(runs: list[Recipe]) -> None:

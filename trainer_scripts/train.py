@@ -4,6 +4,7 @@ Without an argument the default recipe is trained, on the embedded data set, whi
 """
 
 import copy
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def say(recipe: Recipe, message: str) -> None:
 
 def repetition(recipe: Recipe, index: int) -> Recipe:
     """Return the recipe of one of several seeds; the first trains in the run's own folder."""
-    repeated = copy.deepcopy(recipe)
+    repeated = dataclasses.replace(recipe, training=copy.copy(recipe.training))
     if index:
         repeated.training.seed += index
         repeated.training.output_dir = str(recipe.output_dir / f"seed-{index}")

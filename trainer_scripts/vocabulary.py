@@ -54,7 +54,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
 def wordpiece_vocabulary(texts: Sequence[str], vocabulary_size: int, special_tokens: Sequence[str]) -> dict[str, int]:
     """Return a WordPiece vocabulary, the same for the same texts in every process.
 
-    The library's WordPiece trainer numbers its pieces in the order of a randomised hash table, so that two runs with one
+    The library's WordPiece trainer numbers pieces in the order of a randomised hash table, so that two runs with one
     seed would learn different models. Its BPE trainer does not, and the pieces it learns are turned into WordPiece's.
     """
     learner = Tokenizer(models.BPE())

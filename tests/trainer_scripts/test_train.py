@@ -19,9 +19,11 @@ from trainer_scripts.training_data import load_training_data
 
 SMALL = [
     "--text_config",
-    '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}',
+    '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
+    '"intermediate_size": 16}',
     "--vision_config",
-    '{"model_type": "timm_wrapper", "architecture": "resnet10t", "model_args": {"stem_width": 8, "channels": [8, 8, 8, 8]}}',
+    '{"model_type": "timm_wrapper", "architecture": "resnet10t", '
+    '"model_args": {"stem_width": 8, "channels": [8, 8, 8, 8]}}',
     "--config",
     '{"text_pooling": "lstm", "lstm_hidden_size": 8, "lstm_layers": 1, "text_dense_sizes": [16], '
     '"image_dense_sizes": [16], "head_dense_sizes": [8], "dropout": 0.1}',
@@ -70,7 +72,7 @@ def tagged(tmp_path_factory, small_dataset) -> Path:
 def test_a_run_leaves_checkpoint_code_recipe_metrics_and_no_pickle(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"model.safetensors", "config.json", "modeling_flavour.py", "processing_flavour.py"} <= names
-    assert {"recipe.yaml", "metrics.json", "tokenizer.json", VOCABULARY_SOURCE} <= names
+    assert {"README.md", "recipe.yaml", "metrics.json", "tokenizer.json", VOCABULARY_SOURCE} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl")) or name.startswith("checkpoint-")]
     metrics = read_metrics(trained)
     assert metrics["selection_split"] == "validation"
@@ -233,7 +235,8 @@ def test_what_cannot_be_trained_is_refused_in_one_line(small_dataset, tmp_path, 
 
 
 def test_output_bias_starts_at_the_class_prior(small_dataset, tmp_path):
-    trainer = make_trainer(small_dataset, tmp_path, "--label_column", "flavours", "--task", "multilabel")
+    many = ("--label_column", "flavours", "--task", "multilabel", "--metric_for_best_model", "samples_f1")
+    trainer = make_trainer(small_dataset, tmp_path, *many)
     shares = trainer.train_dataset.table.labels.mean(axis=0)
     assert torch.allclose(trainer.model.classifier.bias.sigmoid(), torch.tensor(shares), atol=0.03)
 
