@@ -1,0 +1,164 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset
+
+from dataset_builder.catalogue import catalogue_dishes
+from dataset_builder.cli import main
+from dataset_builder.columns import FLAVOURS
+from dataset_builder.label_report import catalogue_labels, cross_checked_reliability
+from dataset_builder.label_table import LabelSummary, label_table
+from dataset_builder.labelling import Labeller, score_labels
+from dataset_builder.recipes import RawRecipe
+
+TABLE = """Title,Cleaned_Ingredients,Instructions
+Honey cake,"['flour', 'sugar', 'honey']",Bake.
+Pickled cucumbers,"['cucumber', 'vinegar', 'salt']",
+Miso soup,"['dashi', 'miso', 'tofu']",
+Sweet knots,"['pretzel', 'salt']",
+Plain water,"['water']",
+,"['salt']",
+Nothing,[],
+honey cake,"['flour']",
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "recipes.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as status:
+        main(["label", *map(str, arguments)])
+    return status.value.code
+
+
+def test_a_table_becomes_a_parquet_file_with_all_label_columns(table, tmp_path, capsys):
+    out = tmp_path / "labels.parquet"
+    assert run(table, "--out", out) == 0
+    rows = Dataset.from_parquet(str(out), cache_dir=str(tmp_path / "cache"))
+    assert isinstance(rows.features["flavour"], ClassLabel)
+    assert rows.features["flavour"].names == list(FLAVOURS)
+    labels = dict(zip(rows["title"], rows.features["flavour"].int2str(rows["flavour"]), strict=True))
+    assert labels == {
+        "Honey cake": "sweet",
+        "Pickled cucumbers": "sour",
+        "Miso soup": "umami",
+        "Sweet knots": "salty",
+    }
+    first = rows[0]
+    assert first["dish_id"] == "honey-cake"
+    assert first["ingredients"] == ["flour", "sugar", "honey"]
+    assert first["instructions"] == "Bake."
+    assert first["label_source"] == "agree"
+    assert first["label_votes"]["ingredients"]["sweet"] == ["sugar", "honey"]
+    assert sum(first["taste"]) == pytest.approx(1, abs=1e-5)
+    text = capsys.readouterr().out
+    for line in (
+        "coverage 80.0%",
+        "conflict_ingredients          1",
+        "Cohen's kappa",
+        "without label                   1   Plain water",
+        "row without title               1   row 6",
+        "row without ingredients         1   Nothing",
+        "row equal title                 1   honey cake",
+    ):
+        assert line in text
+
+
+def test_conflicts_can_be_dropped_and_another_lexicon_used(table, tmp_path):
+    out = tmp_path / "labels.parquet"
+    assert run(table, "--on-conflict", "drop", "--out", out) == 0
+    assert "Sweet knots" not in pq.read_table(out)["title"].to_pylist()
+    lexicon = tmp_path / "lexicon.csv"
+    lexicon.write_text("flavour,source,phrase\nbitter,ingredient,water\nbitter,title,water\n")
+    assert run(table, "--lexicon", lexicon, "--min-ingredient-votes", 1, "--match", "substring", "--out", out) == 0
+    assert pq.read_table(out)["title"].to_pylist() == ["Plain water"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.csv"], "none.csv does not exist"),
+        (["{table}", "--lexicon", "none.csv"], "lexicon none.csv is not a file"),
+        (["{table}", "--columns", "title=Name"], "there is no 'Name' to take as title"),
+        (["{table}", "--columns", "Name"], "write each as PART=NAME"),
+        (["{table}", "--min-title-votes", "0"], "must be 1 or more"),
+    ],
+)
+def test_bad_input_gives_one_line_and_status_2(table, tmp_path, capsys, arguments, message):
+    out = tmp_path / "labels.parquet"
+    assert run(*[argument.format(table=table) for argument in arguments], "--out", out) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_gives_status_2(table, tmp_path, capsys):
+    assert run(table, "--out", tmp_path / "missing" / "labels.parquet") == 2
+    assert "missing" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
+    def broken():
+        yield RawRecipe("tea", "Black tea", ["black tea"], "", None)
+        raise RuntimeError("the reader broke")
+
+    out = tmp_path / "labels.parquet"
+    with pytest.raises(RuntimeError, match="the reader broke"):
+        label_table(broken(), Labeller(), out, processes=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_give_the_same_file_as_one(tmp_path):
+    recipes = [
+        RawRecipe(f"{dish.dish_id}-{copy}", f"{dish.title} {copy}", json.dumps(dish.ingredients), "", None)
+        for copy in range(5)
+        for dish in catalogue_dishes()[:500]
+    ]
+    one = label_table(recipes, Labeller(), tmp_path / "one.parquet", processes=1)
+    two = label_table(iter(recipes), Labeller(), tmp_path / "two.parquet", processes=2)
+    assert one == two
+    assert pq.read_table(tmp_path / "one.parquet").equals(pq.read_table(tmp_path / "two.parquet"))
+
+
+def test_kappa_of_a_known_table():
+    summary = LabelSummary(recipes=52)
+    summary.pairs.update({("sweet", "sweet"): 20, ("sour", "sour"): 15, ("sweet", "sour"): 5, ("sour", "sweet"): 10})
+    summary.pairs.update({("sweet", None): 1, (None, None): 1})
+    assert summary.both == 50
+    assert summary.agreement == pytest.approx(0.7)
+    assert summary.kappa == pytest.approx(0.4)
+
+
+def test_the_catalogue_is_labelled_well_enough(tmp_path, capsys):
+    out = tmp_path / "labels.parquet"
+    plot = tmp_path / "reliability.png"
+    assert run("--out", out, "--reliability", plot) == 0
+    assert plot.stat().st_size > 1000
+    assert "against the reference flavours of" in capsys.readouterr().out
+    labels, reference = catalogue_labels(Labeller())
+    scores = score_labels([label.flavour for label in labels], reference)
+    assert scores.macro_f1 >= 0.80
+    assert scores.coverage >= 0.95
+    assert (
+        scores.macro_f1
+        > score_labels(
+            [label.flavour for label in catalogue_labels(Labeller(match="substring"))[0]], reference
+        ).macro_f1
+    )
+    figures = cross_checked_reliability(labels, reference)
+    assert figures["calibrated"].error < 0.06
+    assert figures["calibrated"].error < figures["as estimated"].error
+
+
+def test_the_real_recipes_are_labelled(shared_data, tmp_path, capsys):
+    out = tmp_path / "labels.parquet"
+    assert run(shared_data / "recipes_public_domain" / "recipes.csv", "--out", out) == 0
+    assert pq.read_table(out).num_rows > 0.9 * 395
+    assert "row without ingredients        14" in capsys.readouterr().out
