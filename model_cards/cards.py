@@ -35,6 +35,8 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     made.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    # Text that stands in a Markdown table.
+    made.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
     made.filters["thousands"] = lambda number: f"{number:,}"
     return made
 
@@ -148,6 +150,7 @@ def model_card(
     task = runs.task_of(config, metrics)
     has_text = bool(config.get("text_config") or config.get("word_vocab_size"))
     has_image = bool(config.get("vision_config"))
+    data_name = dataset or runs.dataset_name(metrics)
     dataset = dataset or runs.hub_dataset(metrics)
     dataset_revision = dataset_revision or metrics.get("dataset_revision")
     compared = runs.comparison_of(comparison or folder / runs.COMPARISON, folder.name)
@@ -179,7 +182,7 @@ def model_card(
         "license": licence,
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
-    evaluated = runs.evaluation_results(results, tag, dataset, dataset_revision)
+    evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
     data = ModelCardData(
         license=licence,
         language=["en"],

@@ -73,6 +73,11 @@ def hub_dataset(metrics: Mapping[str, Any]) -> str | None:
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
+def dataset_name(metrics: Mapping[str, Any]) -> str | None:
+    """Return the Hub id of the data, or the name of their folder."""
+    return hub_dataset(metrics) or (Path(metrics["dataset"]).name if metrics.get("dataset") else None)
+
+
 def trained_on_simulation(metrics: Mapping[str, Any]) -> bool:
     """Return whether the data of the run lie in a folder whose manifest calls its pictures simulated."""
     return bool(metrics.get("dataset")) and bool(read_json(Path(metrics["dataset"], MANIFEST)).get("simulator"))
@@ -113,8 +118,13 @@ def recipe_of(folder: Path) -> str | None:
     if not path.is_file():
         return None
     settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    kept = {name: value for name, value in settings.items() if name not in PLACES and value is not None}
+    kept = {name: _nameless(value) for name, value in settings.items() if name not in PLACES and value is not None}
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).strip()
+
+
+def _nameless(value: Any) -> Any:
+    """Return a setting without the folders above the one that it names."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def results_of(folder: Path) -> list[dict[str, Any]]:
@@ -168,13 +178,14 @@ def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
 def evaluation_results(
     results: list[dict[str, Any]], tag: str, dataset: str | None, revision: str | None
 ) -> list[EvalResult]:
-    """Return the scores on held-out splits in the form of the Hub's model index."""
-    name = dataset or "flavour-sd"
+    """Return the scores in the form of the Hub's model index; none when nobody says what data they are of."""
+    if dataset is None:
+        return []
     return [
         EvalResult(
             task_type=tag,
-            dataset_type=name,
-            dataset_name=name.split("/")[-1],
+            dataset_type=dataset,
+            dataset_name=dataset.split("/")[-1],
             dataset_split=result["split"],
             dataset_revision=revision,
             metric_type=score["name"],
@@ -204,7 +215,8 @@ def comparison_of(path: Path, name: str) -> dict[str, Any]:
     ]
     where = f"{content.get('rows')} rows of {content.get('groups')} groups, split {content['split']}"
     found = {"header": ["", "input", *names], "rows": rows, "title": "Beside other models"}
-    tables = [{**found, "note": f"{where}; brackets hold 95 % bootstrap intervals over groups."}]
+    note = f"{where}; brackets hold 95 % bootstrap intervals over groups. This model is the line `{name}`."
+    tables = [{**found, "note": note}]
     ablation = content.get("ablations", {}).get(name, {})
     if ablation.get("scores"):
         changes = [[change, _cell(value)] for change, value in ablation["scores"].items()]
@@ -218,9 +230,8 @@ def comparison_of(path: Path, name: str) -> dict[str, Any]:
         "scores": scores,
         "note": _note(content["split"], selection_split, content.get("rows")),
     }
-    verdicts = [
-        line.removeprefix("- ") for line in content.get("verdicts", []) if line.removeprefix("- ").startswith(name)
-    ]
+    own = re.compile(rf"(?:- )?({re.escape(name)}(?:: | is ).*)")
+    verdicts = [match[1] for match in map(own.fullmatch, content.get("verdicts", [])) if match]
     return {"result": result, "tables": tables, "verdicts": verdicts}
 
 

@@ -34,8 +34,8 @@ def test_figures_come_from_the_files_of_the_run(run):
     assert found == {("validation", "accuracy"): 0.75, ("validation", "macro_f1"): 0.7, ("test", "accuracy"): 0.78}
     assert (data.license, data.datasets, data.library_name) == ("apache-2.0", ["org/flavour-sd"], "transformers")
     for line in (
-        "| accuracy | 0.7500 | share of rows whose most probable class is the label |",
-        "| accuracy | 0.7800 (0.7400 to 0.8200) | share of rows whose most probable class is the label |",
+        "| accuracy | 0.7500 | share of rows \\|whose\\| label is most probable |",
+        "| accuracy | 0.7800 (0.7400 to 0.8200) | share of rows \\|whose\\| label is most probable |",
         "20 rows that chose the checkpoint, so the figures are a little too good.",
         "500 rows that took no part in training or in the choice of the checkpoint.",
         "| majority | none | 0.300 [0.280, 0.330] |",
@@ -46,7 +46,8 @@ def test_figures_come_from_the_files_of_the_run(run):
     ):
         assert line in card
     assert "something else" not in card, "a verdict on another model"
-    assert "/somewhere/else" not in card
+    assert "/somewhere" not in card
+    assert "text_encoder: minilm" in card
 
 
 def test_a_section_without_figures_is_absent(tmp_path):
@@ -71,6 +72,7 @@ def test_it_says_that_pictures_were_simulated(tmp_path):
     data.mkdir()
     run = make_run(tmp_path / "run", {**METRICS, "dataset": str(data)})
     assert "simulated" not in model_card(run)
+    assert ModelCard(model_card(run)).data.eval_results[0].dataset_type == "data"
     (data / "manifest.json").write_text('{"simulator": true}')
     card = model_card(run, dataset="org/flavour-sd")
     assert "**Trained on simulated pictures.**" in card
@@ -128,7 +130,7 @@ def test_publishing_a_model_is_whole_or_not_at_all(connected_hub, run):
     assert {"README.md", "config.json", "model.safetensors", "modeling_flavour.py", "recipe.yaml"} < files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
     with open(hf_hub_download(REPO, "recipe.yaml")) as recipe:
-        assert recipe.read() == "learning_rate: 0.001\nmodality: fusion\n"
+        assert recipe.read() == "learning_rate: 0.001\nmodality: fusion\ntext_encoder: minilm\n"
     with pytest.raises(BadInputError, match=r"has v1\.0\.0 already"):
         publish_model(run, REPO, "1.0.0")
 

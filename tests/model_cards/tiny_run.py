@@ -31,7 +31,7 @@ METRICS = {
     "selection_split": "validation",
     "selection_metric": "accuracy",
     "selection": {"accuracy": 0.75, "macro_f1": 0.7},
-    "definitions": {"accuracy": {"definition": "share of rows whose most probable class is the label", "sha256": "0"}},
+    "definitions": {"accuracy": {"definition": "share of rows |whose| label is most probable", "sha256": "0"}},
     "rows": {"train": 100, "selection": 20, "left_out": 0},
     "parameters": 12345,
     "megabytes": 0.05,
@@ -40,7 +40,12 @@ METRICS = {
     "seed": 17,
     "history": [],
 }
-RECIPE = {"modality": "fusion", "learning_rate": 1e-3, "output_dir": "/somewhere/else", "dataset": "outputs/x"}
+RECIPE = {
+    "modality": "fusion",
+    "learning_rate": 1e-3,
+    "text_encoder": "/somewhere/minilm",
+    "output_dir": "/somewhere/else",
+}
 COMPARISON = {
     "dataset": "outputs/x",
     "split": "test",
@@ -48,7 +53,7 @@ COMPARISON = {
     "groups": 90,
     "main_score": "accuracy",
     "tested": "run",
-    "verdicts": ["- run is better than title: +0.050 accuracy [+0.010, +0.090]", "- title: something else"],
+    "verdicts": ["- run is better than title: +0.050 accuracy [+0.010, +0.090]", "- runner is something else"],
     "entries": {
         "run": {"modality": "fusion", "scores": {"accuracy": {"value": 0.78, "low": 0.74, "high": 0.82, "p": None}}},
         "majority": {"modality": "none", "scores": {"accuracy": {"value": 0.3, "low": 0.28, "high": 0.33}}},
