@@ -166,12 +166,7 @@ class _Ballot:
         self.find = lru_cache(_CACHED_TEXTS)(self._find_uncached)
 
     def _find_uncached(self, text: str) -> frozenset[int]:
-        found = (match.phrase for match in self._matcher.find(text) if not match.negated)
-        return (
-            frozenset(found)
-            if not self._weighted
-            else frozenset(place for place in found if self._entries[place].weight)
-        )
+        return self._matcher.affirmed(text) - self._silent
 
     def count(
         self, found: frozenset[int], found_in_main: frozenset[int] = frozenset()

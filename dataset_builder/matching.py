@@ -200,15 +200,14 @@ class PhraseMatcher:
                 yield Match(phrase, token.start, token.end, negated=True)
 
 
-def _denied_parts(key: str) -> Iterator[str]:
+@lru_cache(maxsize=1 << 16)
+def _denied_parts(key: str) -> tuple[str, ...]:
+    """Return what a word may deny: "unsalted" denies "salted" and "salt" alike."""
     parts = [key[len(prefix) :] for prefix in _NEGATING_PREFIXES if key.startswith(prefix)]
     if key.endswith(_NEGATING_SUFFIX):
         parts.append(key[: -len(_NEGATING_SUFFIX)])
-    for part in parts:
-        if len(part) > 2:
-            yield part
-        if part.endswith("ed") and len(part) > 4:
-            yield part[:-2]  # "unsalted" denies "salted" and "salt" alike
+    parts += [part[:-2] for part in parts if part.endswith("ed")]
+    return tuple(part for part in parts if len(part) > 2)
 
 
 def _goes_on_negating(keys: Sequence[str], position: int, negating: bool) -> bool:
