@@ -1,0 +1,224 @@
+"""Scoring, comparing and predicting with small trained models, and what each of them refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset_builder.errors import BadInputError
+from tests.trainer_scripts.test_train import run
+from trainer_scripts import compare, predict, score
+from trainer_scripts.ablations import followed, partners
+from trainer_scripts.baselines import masked_titles, product_of_singles, rule_alone
+from trainer_scripts.comparison import verdict
+from trainer_scripts.intervals import Interval
+from trainer_scripts.predictions import Predictions, check_comparable, read_metrics
+from trainer_scripts.scores import Decision, definitions, multilabel_scores
+
+NAMES = ("sweet", "salty", "sour", "bitter", "umami")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, small_dataset) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    longer = ("--num_train_epochs", "10", "--learning_rate", "0.01", "--label_smoothing_factor", "0")
+    return {
+        modality: run(folder / modality, small_dataset, *longer, "--modality", modality)
+        for modality in ("fusion", "text", "image")
+    }
+
+
+@pytest.fixture(scope="module")
+def comparison(models, small_dataset, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("comparison")
+    compare.main([*map(str, models.values()), str(small_dataset), "--out", str(out)])
+    return out
+
+
+def test_scores_are_those_of_the_predictions(models, small_dataset, tmp_path):
+    score.main([str(models["image"]), str(small_dataset), "--out", str(tmp_path)])
+    metrics, predictions = read_metrics(tmp_path), Predictions.load(tmp_path)
+    assert metrics["split"] == "test"
+    assert metrics["rows"] == 30
+    assert metrics["metrics"]["accuracy"] == (predictions.probabilities.argmax(1) == predictions.labels).mean()
+    assert metrics["rows_sha256"] == predictions.rows_sha256()
+    assert np.allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_comparison_has_models_baselines_intervals_ablations_and_plots(comparison):
+    content = json.loads((comparison / "comparison.json").read_text())
+    lines = list(content["entries"])
+    assert lines[:4] == ["fusion", "text", "image", "majority"]
+    assert {"bag of words", "colour histogram", "product of the singles"} <= set(lines)
+    assert any(line.startswith("rule alone (speaks on") for line in lines)
+    for entry in content["entries"].values():
+        accuracy = entry["scores"]["accuracy"]
+        assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert set(content["differences"]) == set(lines) - {"fusion"}
+    assert {"text shuffled", "image blank", "text left out"} <= set(content["ablations"]["fusion"]["scores"])
+    assert content["calibration"]["image"]["temperature"] > 0
+    assert content["cost"]["fusion"]["parameters"] > content["cost"]["image"]["parameters"]
+    assert len(content["definitions"]["accuracy"]["sha256"]) == 64
+    plots = {path.name for path in comparison.glob("*.png")}
+    assert {"confusion_fusion.png", "reliability.png", "training_curves.png"} <= plots
+    markdown = (comparison / "comparison.md").read_text()
+    assert "| fusion " in markdown
+    assert "colour histogram" in markdown
+
+
+def test_the_picture_model_is_shown_to_use_its_picture(comparison):
+    content = json.loads((comparison / "comparison.json").read_text())
+    assert any("image: image is used" in line for line in content["verdicts"])
+
+
+def test_a_modality_that_costs_nothing_when_shuffled_is_called_unused():
+    assert verdict("text", Interval(0.0, -0.01, 0.02), "accuracy").startswith("THE TEXT IS NOT USED")
+    assert verdict("text", Interval(0.2, 0.1, 0.3), "accuracy").startswith("text is used")
+
+
+def test_comparing_on_the_split_that_chose_the_checkpoint_is_refused(models, small_dataset, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        compare.main([str(models["image"]), str(small_dataset), "--split", "validation", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "'validation' chose the checkpoints" in capsys.readouterr().err
+
+
+def result(labels, seed: int = 0, threshold: float = 0.5, names: str = "ab"):
+    generator = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    ids = [str(index) for index in range(len(labels))]
+    predictions = Predictions(ids, ids, labels, generator.random(labels.shape).astype(np.float32))
+    scores = multilabel_scores(names, Decision(threshold))
+    return predictions, {"label_names": list(names), "definitions": definitions(scores)}
+
+
+def test_results_on_the_same_rows_by_the_same_definitions_are_comparable(tmp_path):
+    first, second = result([[0, 1], [1, 0]]), result([[0, 1], [1, 0]], seed=1)
+    first[0].save(tmp_path)
+    loaded = Predictions.load(tmp_path)
+    assert loaded.rows_sha256() == first[0].rows_sha256()
+    check_comparable({"one": (loaded, first[1]), "two": second})
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (result([[0, 1], [1, 1]]), "scored on different rows or labels"),
+        (result([[0, 1], [1, 0]], names="ac"), "different label sets"),
+        (result([[0, 1], [1, 0]], threshold=0.3), "define samples_f1 differently"),
+    ],
+)
+def test_results_that_cannot_be_compared_are_refused(other, message):
+    with pytest.raises(BadInputError, match=message):
+        check_comparable({"one": result([[0, 1], [1, 0]]), "two": other})
+
+
+def test_partners_are_of_other_groups_and_each_is_used_once():
+    groups = [f"dish {index // 3}" for index in range(30)]
+    order = partners(groups, seed=0)
+    assert sorted(order) == list(range(30))
+    assert all(groups[row] != groups[partner] for row, partner in enumerate(order))
+
+
+def test_what_is_followed_when_inputs_disagree():
+    labels, swapped = np.array([0, 0, 1, 1]), np.array([1, 0, 0, 2])
+    assert followed(np.array([0, 0, 0, 2]), labels, swapped) == pytest.approx({"text": 1 / 3, "image": 2 / 3})
+
+
+def test_the_rule_reads_the_title_alone_and_may_be_silent():
+    prior = np.full(5, 0.2)
+    probabilities, spoken = rule_alone(["Lemon vinegar pickle", "A dish"], prior, NAMES)
+    assert spoken == 0.5
+    assert NAMES[probabilities[0].argmax()] == "sour"
+    assert (probabilities[1] == prior).all()
+
+
+def test_titles_lose_the_words_of_the_rule_and_nothing_else():
+    assert "lemon" not in masked_titles(["Lemon and table"])[0].lower()
+    assert "table" in masked_titles(["Lemon and table"])[0]
+
+
+def test_product_of_singles_takes_the_prior_out_once():
+    first = second = np.array([[0.6, 0.4]])
+    prior = np.array([0.6, 0.4])
+    assert product_of_singles(first, second, prior, True) == pytest.approx(prior[None], abs=1e-6)
+    assert product_of_singles(first, second, prior, False)[0, 0] > 0.6
+
+
+@pytest.fixture
+def pictures(tmp_path, small_rows) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, row in enumerate(small_rows["test"][:4]):
+        (folder / f"{index}.jpg").write_bytes(row["image"]["bytes"])
+    return folder
+
+
+def table(tmp_path: Path, rows: int = 4) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text("ImageID,Caption\n" + "".join(f'{i}.jpg,"a "quoted", dish {i}"\n' for i in range(rows)))
+    return path
+
+
+def test_predictions_keep_ids_and_order_of_the_table(models, pictures, tmp_path):
+    out = tmp_path / "Predicted_labels.csv"
+    predict.main([str(models["fusion"]), str(table(tmp_path)), "--images", str(pictures), "--out", str(out)])
+    lines = out.read_text().splitlines()
+    assert lines[0] == "ImageID,Labels"
+    assert [line.split(",")[0] for line in lines[1:]] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert {line.split(",")[1] for line in lines[1:]} <= set(NAMES)
+
+
+def test_a_missing_or_broken_picture_is_an_error_or_counted_and_named(models, pictures, tmp_path, capsys):
+    (pictures / "2.jpg").write_bytes(b"broken")
+    arguments = [
+        str(models["fusion"]),
+        str(table(tmp_path, 5)),
+        "--images",
+        str(pictures),
+        "--out",
+        str(tmp_path / "o.csv"),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        predict.main(arguments)
+    assert ended.value.code == 2
+    assert "row 2.jpg" in capsys.readouterr().err
+    assert not (tmp_path / "o.csv").exists()
+    predict.main([*arguments, "--missing_pictures", "text"])
+    assert "2 pictures missing or broken, predicted from text alone: 2.jpg, 4.jpg" in capsys.readouterr().err
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 6
+
+
+def test_labels_of_the_comp5329_set_are_written_as_their_numbers(shared_data, tmp_path):
+    from dataset_builder.importers.comp5329 import CATEGORY_IDS
+
+    class Model:
+        names = list(CATEGORY_IDS)
+
+        class task:
+            name = "multilabel"
+
+    probabilities = np.zeros((2, 18))
+    probabilities[0, [0, 2, 7]] = 0.9
+    probabilities[1, 11] = 0.2
+    assert predict.label_cells(Model(), probabilities, 0.5) == ["1 3 8", "13"]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        (score.main, ["nowhere", "DATA"], "there is no model at 'nowhere'"),
+        (score.main, ["MODEL", "nowhere"], "there is no data set at 'nowhere'"),
+        (score.main, ["MODEL", "DATA", "--split", "exam"], "has no split 'exam'; it has train"),
+        (predict.main, ["MODEL", "nowhere.csv", "--images", "."], "there is no table nowhere.csv"),
+        (predict.main, ["MODEL", "table.csv"], "give the folder that holds them"),
+        (compare.main, ["MODEL", "MODEL", "DATA"], "two models have the same name"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(models, small_dataset, capsys, program, arguments, message):
+    places = {"MODEL": str(models["image"]), "DATA": str(small_dataset)}
+    with pytest.raises(SystemExit) as ended:
+        program([places.get(word, word) for word in arguments])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
