@@ -58,4 +58,5 @@ def connected_hub(local_hub, monkeypatch, tmp_path):
     monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return local_hub

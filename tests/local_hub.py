@@ -13,6 +13,7 @@ As a program, until Ctrl-C: `python tests/local_hub.py --folder hub --port 8077 
 import argparse
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,7 @@ class LocalHub:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        shutil.rmtree(self.folder / "homes", ignore_errors=True)
 
     @property
     def url(self) -> str:
@@ -116,7 +118,10 @@ class LocalHub:
         return None
 
     def environment(self, token: str | None = None, home: str | os.PathLike | None = None) -> dict[str, str]:
-        """Return the environment in which a process talks to this hub, with fresh caches unless `home` is given."""
+        """Return the environment in which a process talks to this hub.
+
+        Its caches are new and go when the hub is closed, unless `home` names a folder for them.
+        """
         (self.folder / "homes").mkdir(exist_ok=True)
         home = home or tempfile.mkdtemp(dir=self.folder / "homes")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
@@ -124,7 +129,8 @@ class LocalHub:
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": HOST,
+            "no_proxy": HOST,
         }
         return {**kept, **ours, **({"HF_TOKEN": token} if token else {})}
 

@@ -152,6 +152,7 @@ def test_the_command_writes_markdown_and_json(tmp_path, no_reference, capsys):
     assert "The labelling rule alone" in capsys.readouterr().out
     assert json.loads((build / "audit.json").read_text())["rows"]["train"] == 10
     assert (build / "AUDIT.md").read_text().startswith(f"# Audit of {build}\n")
+    assert audit(str(build)).facts["rows"] == {"train": 10, "validation": 5, "test": 5}, "the reports are no data"
     with pytest.raises(SystemExit) as stopped:
         main(["audit", str(tmp_path / "nowhere")])
     assert stopped.value.code == 2
