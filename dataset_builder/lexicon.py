@@ -1,4 +1,14 @@
-"""The taste lexicon: which words of an ingredient or of a title speak for which flavour."""
+"""The taste lexicon: which words of an ingredient or of a title speak for which flavour.
+
+How the default lexicon came about. Its phrases and first weights were written from culinary knowledge alone and
+reached a macro-F1 of .72 against the reference flavours of the catalogue. Then general principles were added,
+judged by tables over phrases on one half of the named dishes (chosen by a hash of their id), never by a dish or its
+name: what the first four ingredients say counts twice; seasonings that every kitchen adds count little and traces
+not at all; phrases that only hold a taste word ("olive oil", "kidney bean") are shielded by weight 0; starch and
+frying oil carry salt. The weights of about twenty groups of ingredients (meats, stocks, vinegars, cured meats and
+so on) were set on the same half. That half then stood at .822; the other half, of which only this one total was
+watched, at .797; all 1,307 dishes at .810.
+"""
 
 import csv
 import hashlib
