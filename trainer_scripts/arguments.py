@@ -106,6 +106,10 @@ class DataArguments:
     captions_per_picture: Literal["random", "all"] = _option(
         "random", "Captioning: one random caption per picture and epoch, or every caption as a row of its own."
     )
+    first_caption_share: float = _option(
+        0.0,
+        "Captioning: share of random draws that take a picture's first caption, on flavour-sd the one that names all.",
+    )
     crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
     flip: bool = _option(False, "Mirror half of the training pictures.")
     rotation: float = _option(0.0, "Largest random turn of a training picture, in degrees either way.")

@@ -9,6 +9,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from trainer_scripts.caption_evaluation import all_scores, caption_table
 from trainer_scripts.caption_scores import CiderD
+from trainer_scripts.caption_truth import naming_scores, visible_names
 from trainer_scripts.captioning import CaptionSamples
 from trainer_scripts.trainer import FlavourTrainer
 
@@ -85,6 +86,9 @@ class CaptionTrainer(FlavourTrainer):
         cider = self._ciders.setdefault(id(samples), CiderD(references))
         captions, expected = caption_table(model, samples, self.args.per_device_eval_batch_size)
         scores = all_scores(captions, expected, references, cider)
+        visible = visible_names(samples.table)
+        if visible is not None:
+            scores |= naming_scores(captions, visible)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{metric_key_prefix}_loss"] = scores["cross_entropy"]
         return EvalLoopOutput(np.empty(0), None, metrics, len(samples.table))

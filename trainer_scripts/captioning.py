@@ -157,6 +157,7 @@ class CaptionSamples(Dataset):
         augment: variation of the picture that leaves left and right where they are, or None.
         flip: whether to mirror half of the pictures.
         every_caption: one sample per caption; otherwise one per picture, with another random caption in each epoch.
+        first_share: how often that random caption is the first one; the other draws are even.
         seed: of the random choices.
     """
 
@@ -168,6 +169,7 @@ class CaptionSamples(Dataset):
         augment: Transform | None = None,
         flip: bool = False,
         every_caption: bool = False,
+        first_share: float = 0.0,
         seed: int = 0,
     ):
         self.table = table
@@ -177,6 +179,7 @@ class CaptionSamples(Dataset):
         self.tokens = [tokenize(processor, captions) for captions in table.labels]
         self._mirrored = [self._mirror(processor, captions) for captions in table.labels] if flip else None
         self._augment = augment
+        self._first_share = first_share
         self._seed = seed
         self._samples: list[tuple[int, int | None]] = [(row, None) for row in range(len(table))]
         if every_caption:
@@ -195,7 +198,7 @@ class CaptionSamples(Dataset):
         seed = sample_seed(self._seed, self.epoch, index)
         draw = np.random.default_rng(seed)
         if number is None:
-            number = int(draw.integers(len(self.tokens[row])))
+            number = 0 if draw.random() < self._first_share else int(draw.integers(len(self.tokens[row])))
         picture, tokens = self.pictures[row], self.tokens[row][number]
         if self._augment is not None:
             picture = varied(picture, self._augment, seed)
@@ -251,6 +254,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         augment,
         flip=arguments.flip,
         every_caption=arguments.captions_per_picture == "all",
+        first_share=arguments.first_caption_share,
         seed=recipe.training.seed,
     )
 
