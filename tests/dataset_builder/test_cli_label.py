@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -162,3 +164,23 @@ def test_the_real_recipes_are_labelled(shared_data, tmp_path, capsys):
     assert run(shared_data / "recipes_public_domain" / "recipes.csv", "--out", out) == 0
     assert pq.read_table(out).num_rows > 0.9 * 395
     assert "row without ingredients        14" in capsys.readouterr().out
+
+
+def test_a_data_set_on_the_hub_is_labelled(local_hub, tmp_path):
+    code = """
+from datasets import Dataset
+rows = {"name": ["Honey cake", "Miso soup", ""], "ingredients": [["sugar", "honey"], ["dashi", "miso"], ["salt"]]}
+Dataset.from_dict(rows).push_to_hub("org/recipes")
+"""
+    local_hub.run_python(code, token="hf_writer")
+    out = tmp_path / "labels.parquet"
+    done = subprocess.run(
+        [sys.executable, "-m", "dataset_builder.cli", "label", "org/recipes", "--out", str(out)],
+        env=local_hub.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(out)["title"].to_pylist() == ["Honey cake", "Miso soup"]
+    assert "row without title               1" in done.stdout
