@@ -83,7 +83,8 @@ def read_items(path: Path, images: Path | None, id_column: str, text_column: str
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline().strip()
     if header in (TEST_HEADER, TRAIN_HEADER):
-        pairs = [(record.image_id, record.caption) for record in read_records(path, header)]
+        records = read_records(path, header)
+        pairs: list[tuple[str, str | None]] = [(record.image_id, record.caption) for record in records]
     else:
         pairs = _read_csv(path, id_column, text_column if modality != "image" else None)
     if not pairs:
