@@ -173,7 +173,7 @@ def draw_one(settings: BuildSettings, out: Path, row_id: str) -> tuple[Path, str
     row, picture = drawn[row_id]
     if row is None:
         raise BadInputError(f"every picture of {row_id} was rejected: {'; '.join(picture.generation['rejected'])}")
-    table = pa.Table.from_pylist([row], schema=plan.features.arrow_schema)
+    table = pa.Table.from_pylist([row], schema=plan.schema)
     path = out / "only" / f"{row_id}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, table)

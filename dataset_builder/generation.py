@@ -107,7 +107,8 @@ class Picture:
         """Ids of the ingredients in the mask, sorted."""
         if self.mask is None:
             return []
-        return [int(value) for value in np.unique(self.mask) if value not in (BACKGROUND, UNKNOWN)]
+        counts = Image.fromarray(self.mask).histogram()
+        return [value for value, count in enumerate(counts) if count and value not in (BACKGROUND, UNKNOWN)]
 
 
 def picture_seed(build_seed: int, row_id: str) -> int:

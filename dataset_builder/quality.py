@@ -14,6 +14,7 @@ BLACK_LEVEL = 16  # the brightest value of a picture that counts as black, out o
 FLAT_DEVIATION = 3.0  # standard deviation of the grey values, out of 255; a white plate on white cloth has about 12
 DUPLICATE_BITS = 2  # of the 64 bits of the perceptual hash
 DUPLICATE_COLOUR = 4.0  # mean difference of the thumbnails, out of 255
+_GREY = np.arange(256.0)
 CLIP_MINIMUM = 0.2  # cosine of CLIP's picture and text features; matching photographs lie around 0.25 to 0.35
 
 
@@ -27,10 +28,10 @@ def picture_fault(image: Image.Image, flagged: bool = False, mask: np.ndarray | 
     """
     if flagged:
         return "replaced by the safety checker"
-    grey = np.asarray(image.convert("L"))
-    if grey.max() <= BLACK_LEVEL:
+    shares = np.array(image.convert("L").histogram()) / (image.width * image.height)
+    if not shares[BLACK_LEVEL + 1 :].any():
         return "black"
-    if grey.std() < FLAT_DEVIATION:
+    if shares @ _GREY**2 - (shares @ _GREY) ** 2 < FLAT_DEVIATION**2:
         return "flat"
     if mask is not None and not (mask != BACKGROUND).any():
         return "empty plate"

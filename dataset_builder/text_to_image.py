@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 
@@ -105,6 +106,8 @@ def load_pipeline(
         pipeline: Any = PlatingPipeline()
     else:
         folder = locate(name, revision)
+        transformers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.disable_progress_bar()
         try:
             pipeline = DiffusionPipeline.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
         except (OSError, ValueError, AttributeError) as error:
@@ -116,6 +119,9 @@ def load_pipeline(
             _load_lora(pipeline, lora)
         pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
+    # Notices of every single call would bury the progress bar of the build.
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
     return pipeline
 
 

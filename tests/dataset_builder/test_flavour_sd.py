@@ -15,7 +15,7 @@ from dataset_builder.catalogue import visible_ingredients
 from dataset_builder.columns import FLAVOURS, SPLITS, table_features
 from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import read_build
-from dataset_builder.flavour_sd import BuildSettings, FlavourSD, Plan
+from dataset_builder.flavour_sd import BuildSettings, FlavourSD, Plan, mask_png
 from dataset_builder.generation import GenerationSettings, picture_seed
 from dataset_builder.plating import PlatingPipeline
 from tests.dataset_builder.conftest import RECIPES
@@ -65,6 +65,16 @@ def test_masks_are_8_bit_ids_that_agree_with_the_labels(built):
                 seen = sorted(set(np.unique(np.asarray(mask)).tolist()) - {0, 255})
             assert seen == row["ingredient_labels"]
             assert seen
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (64, 48)])
+def test_a_mask_read_by_pillow_is_the_mask_that_was_written(shape):
+    mask = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with PILImage.open(io.BytesIO(mask_png(mask))) as image:
+        image.verify()
+    with PILImage.open(io.BytesIO(mask_png(mask))) as image:
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), mask)
 
 
 def test_jpeg_keeps_the_colours_of_the_picture(built):
