@@ -88,7 +88,6 @@ class DataArguments:
     selection_split: str = _option("validation", "Split that chooses the checkpoint; never the test split.")
     test_split: str = _option("test", "Split kept for scoring; training only checks that nothing of it leaks.")
     selection_share: float = _option(0.1, "Share of groups taken from training where the selection split is absent.")
-    streaming: bool = _option(False, "Read rows while training instead of first; needs max_steps.")
     columns: JsonMapping = field(
         default_factory=JsonMapping, metadata={"help": "Column mapping, ours to theirs: {title: name, flavour: label}."}
     )

@@ -19,7 +19,7 @@ from trainer_scripts.comparison import (
     score_all,
 )
 from trainer_scripts.predictions import METRICS, read_metrics, write_json
-from trainer_scripts.scoring import load_model
+from trainer_scripts.scoring import load_model, refresh_card
 
 PROGRAM = "compare.py"
 
@@ -60,6 +60,8 @@ def compare(models: Sequence[str], dataset: str, split: str, out: Path) -> dict[
     (out / "comparison.md").write_text(text, encoding="utf-8")
     plain = as_plain(content)
     write_json(out / "comparison.json", plain)
+    for model in comparison.models:
+        refresh_card(model, out / "comparison.json")
     return plain
 
 

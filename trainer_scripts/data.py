@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, List, load_dataset
 
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
@@ -86,7 +86,7 @@ class Table:
         )
 
 
-def open_dataset(name: str, revision: str | None = None, streaming: bool = False) -> DatasetDict:
+def open_dataset(name: str, revision: str | None = None) -> DatasetDict:
     """Return the splits of a folder or a Hub data set.
 
     Raises:
@@ -95,7 +95,7 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
     try:
-        return load_dataset(name, revision=revision, streaming=streaming)
+        return load_dataset(name, revision=revision)
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
         raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
@@ -256,11 +256,6 @@ def carve_selection(table: Table, share: float, seed: int) -> tuple[Table, Table
     chosen = {groups[index] for index in drawn}
     inside = np.array([group in chosen for group in table.groups])
     return table.select(np.flatnonzero(~inside)), table.select(np.flatnonzero(inside))
-
-
-def is_streamed(rows: Any) -> bool:
-    """Whether the rows arrive one after the other instead of lying on disk."""
-    return isinstance(rows, IterableDataset)
 
 
 def decode_bytes(value: Any, row_id: str) -> bytes:

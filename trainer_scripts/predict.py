@@ -6,6 +6,7 @@ id, picture and text columns are named. Every row gets one line, in the order of
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--id_column", default="ImageID", help="column of ids and picture names (%(default)s)")
     parser.add_argument("--text_column", default="Caption", help="column of texts (%(default)s)")
     parser.add_argument("--threshold", type=float, default=0.5, help="for several labels per row (%(default)s)")
+    parser.add_argument("--thresholds", type=Path, help="thresholds.json of score.py --tune_thresholds")
     parser.add_argument(
         "--missing_pictures",
         choices=("refuse", "text"),
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = load_model(given.model)
         items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
         probabilities, broken = predict_items(model, items, given.batch_size, given.missing_pictures == "text")
-        labels = label_cells(model, probabilities, given.threshold)
+        labels = label_cells(model, probabilities, read_thresholds(model, given.thresholds) or given.threshold)
         write_labels(given.out, items, labels)
         if broken:
             named = ", ".join(broken[:NAMED])
@@ -143,7 +145,18 @@ def _open(item: Item):
         return None, str(error)
 
 
-def label_cells(model: SavedModel, probabilities: np.ndarray, threshold: float) -> list[str]:
+def read_thresholds(model: SavedModel, path: Path | None) -> tuple[float, ...] | None:
+    """Return the thresholds of a file in label order; None without a file."""
+    if path is None:
+        return None
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(float(saved[name]) for name in model.names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"{path} holds no threshold for every label of {model.name}: {error}") from error
+
+
+def label_cells(model: SavedModel, probabilities: np.ndarray, threshold: float | tuple[float, ...]) -> list[str]:
     """Return the `Labels` cell of each row: COCO category numbers where the labels are such, else names."""
     names = model.names
     if model.task.name != MULTILABEL:

@@ -14,6 +14,7 @@ from dataset_builder.errors import BadInputError
 
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
+THRESHOLDS = "thresholds.json"
 
 
 @dataclass

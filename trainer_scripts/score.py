@@ -4,8 +4,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.scoring import load_model, load_table, save_scores, score_model, table_of_scores
+from dataset_builder.errors import BadInputError, exit_on_bad_input
+from trainer_scripts.data import MULTILABEL
+from trainer_scripts.predictions import THRESHOLDS, write_json
+from trainer_scripts.scores import Decision, Score, multilabel_scores, tuned_thresholds
+from trainer_scripts.scoring import (
+    SavedModel,
+    load_model,
+    load_table,
+    refresh_card,
+    save_scores,
+    score_model,
+    table_of_scores,
+)
 
 PROGRAM = "score.py"
 
@@ -18,7 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", help="split to score (%(default)s)")
     parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")
     parser.add_argument("--dataset_revision", default=None, help="revision of a Hub data set")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the result (outputs/scores/MODEL)")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the result (MODEL/scores/SPLIT)")
+    parser.add_argument(
+        "--tune_thresholds",
+        action="store_true",
+        help="for several labels per row: the best threshold per label on the selection split; lifts macro-F1",
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="rows per batch (%(default)s)")
     return parser
 
@@ -29,15 +45,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         model = load_model(given.model, given.revision)
         table = load_table(model, given.dataset, given.split, given.dataset_revision)
-        out = given.out or Path("outputs/scores") / model.name
+        out = given.out or default_folder(model, given.split)
         if model.task.score is not None:
             print(model.task.score(model, table, given.dataset, given.split, out, given.batch_size))
             return
+        scores = tuned_scores(model, given.dataset, given.dataset_revision, out) if given.tune_thresholds else None
         predictions = score_model(model, table, given.batch_size)
-        content = save_scores(model, predictions, given.dataset, given.split, out)
+        content = save_scores(model, predictions, given.dataset, given.split, out, scores)
+        refresh_card(model)
         print(f"{given.model} on {given.dataset}, split {given.split}, {content['rows']} rows")
         print(table_of_scores(content))
         print(f"written to {out}")
+
+
+def default_folder(model: SavedModel, split: str) -> Path:
+    """Return where results go: into the model's own folder, so that its card shows them."""
+    local = Path(model.source)
+    return local / "scores" / split if local.is_dir() else Path("outputs/scores") / model.name / split
+
+
+def tuned_scores(model: SavedModel, dataset: str, revision: str | None, out: Path) -> tuple[Score, ...]:
+    """Return the scores with thresholds tuned on the selection split, and write the thresholds for predict.py.
+
+    Raises:
+        BadInputError: rows have one label each, so there is nothing to tune.
+    """
+    if model.task.name != MULTILABEL:
+        raise BadInputError(f"--tune_thresholds is for several labels per row; {model.name} gives one")
+    selection = load_table(model, dataset, model.arguments.selection_split, revision)
+    thresholds = tuned_thresholds(selection.labels, score_model(model, selection).probabilities)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / THRESHOLDS, dict(zip(model.names, thresholds, strict=True)))
+    return multilabel_scores(model.names, Decision(thresholds))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
+from model_cards.cards import write_model_card
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import DataArguments
 from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset, split_rows
 from trainer_scripts.predictions import METRICS, Predictions, write_json
 from trainer_scripts.runs import RECIPE
-from trainer_scripts.scores import definitions, evaluate_scores
+from trainer_scripts.scores import Score, definitions, evaluate_scores
 from trainer_scripts.tasks import Task, task_of
 
 BATCH_SIZE = 64
@@ -129,10 +130,20 @@ def score_model(model: SavedModel, table: Table, batch_size: int = BATCH_SIZE) -
     return Predictions(table.ids, table.groups, table.labels, predict(model, samples, batch_size))
 
 
-def save_scores(model: SavedModel, predictions: Predictions, dataset: str, split: str, folder: Path) -> dict[str, Any]:
-    """Write `predictions.parquet` and `metrics.json` of a scored model, and return the latter."""
+def save_scores(
+    model: SavedModel,
+    predictions: Predictions,
+    dataset: str,
+    split: str,
+    folder: Path,
+    scores: Sequence[Score] | None = None,
+) -> dict[str, Any]:
+    """Write `predictions.parquet` and `metrics.json` of a scored model, and return the latter.
+
+    `scores` stands in for the task's own, for another decision rule.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    scores = model.task.scores(model.names)
+    scores = scores or model.task.scores(model.names)
     content = {
         "model": model.source,
         "task": model.task.name,
@@ -148,6 +159,13 @@ def save_scores(model: SavedModel, predictions: Predictions, dataset: str, split
     predictions.save(folder)
     write_json(folder / METRICS, content)
     return content
+
+
+def refresh_card(model: SavedModel, comparison: Path | None = None) -> None:
+    """Fill the card of a model in a folder of ours anew, so that it shows the latest results."""
+    folder = Path(model.source)
+    if (folder / RECIPE).is_file():
+        write_model_card(folder, comparison=comparison)
 
 
 def table_of_scores(content: dict[str, Any], names: Sequence[str] | None = None) -> str:
