@@ -14,6 +14,7 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import captioning, classification
 from trainer_scripts.caption_scores import caption_score_list
+from trainer_scripts.caption_scoring import score_captions
 from trainer_scripts.caption_trainer import CaptionTrainer
 from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task, label_ids, label_names
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
@@ -131,6 +132,7 @@ TASKS: dict[str, Task] = {
         name_labels=captioning.no_label_names,
         read_labels=captioning.read_captions,
         architectures=tuple(each.__name__ for each in captioning.ARCHITECTURES.values()),
+        score=score_captions,
     ),
 }
 
