@@ -2,8 +2,8 @@
 
 The bare loop calls the pipeline and keeps nothing: no checks, no masks, no captions, no files. A second bare loop does
 the least that anyone needs who wants the pictures: it saves each as PNG. The build does all of its work, from prompt to
-fsynced Parquet. The three take turns, several rounds, in one thread, and processor time is compared: it is what they
-differ in, and another program on the machine does not change it.
+fsynced Parquet. The three take turns batch by batch, several rounds, in one thread; processor time is compared, as it
+is what they differ in and suffers least from other programs on the machine.
 
     python benchmarks/generation.py [--rounds 5]
 """
@@ -14,8 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import torch
 
 from dataset_builder import prompts
@@ -30,61 +33,67 @@ BATCH = 8
 REQUIRED = 0.97
 
 
-def bare_loop(illustrator: Illustrator, recipes: list[LabelledDish], folder: Path | None) -> None:
-    """Call the pipeline batch by batch; save the pictures where a folder is given."""
+def bare_call(illustrator: Illustrator, batch: list[LabelledDish], folder: Path | None = None) -> None:
+    """Call the pipeline for one batch; save the pictures where a folder is given."""
     settings = illustrator.settings
-    for start in range(0, len(recipes), BATCH):
-        batch = recipes[start : start + BATCH]
-        texts = [prompts.render("ingredients", item.dish.title, item.dish.ingredients) for item in batch]
-        output = illustrator.pipeline(
-            texts,
-            num_inference_steps=settings.steps or 1,
-            height=settings.size,
-            width=settings.size,
-            generator=[torch.Generator().manual_seed(picture_seed(0, item.row_id(0))) for item in batch],
-        )
-        if folder is not None:
-            for number, image in enumerate(output.images):
-                image.save(folder / f"{start + number}.png")
+    output = illustrator.pipeline(
+        [prompts.render("ingredients", item.dish.title, item.dish.ingredients) for item in batch],
+        num_inference_steps=settings.steps or 1,
+        height=settings.size,
+        width=settings.size,
+        generator=[torch.Generator().manual_seed(picture_seed(0, item.row_id(0))) for item in batch],
+    )
+    if folder is not None:
+        for number, image in enumerate(output.images):
+            image.save(folder / f"{number}.png")
 
 
-def seconds(work: Callable[[], None]) -> tuple[float, float]:
-    """Return how long a call takes and how much of it the processor worked for this process."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
+class Stopwatch:
+    """Sums the processor time of what each way does."""
 
+    def __init__(self) -> None:
+        self.sums = dict.fromkeys(("bare", "saving", "build"), 0.0)
 
-def ratio(took: dict[str, list[tuple[float, float]]], way: str, clock: int) -> float:
-    """Return the speed of the build over that of another way: the median over neighbours in time."""
-    return statistics.median(other[clock] / own[clock] for other, own in zip(took[way], took["build"], strict=True))
+    def time(self, way: str, work: Callable[[], Any]) -> Any:
+        """Do it, add how long it took, and return what it gave."""
+        start = time.process_time()
+        result = work()
+        self.sums[way] += time.process_time() - start
+        return result
 
 
 def compare(name: str, generation: GenerationSettings, pictures: int, rounds: int) -> float:
     """Measure one pipeline, print a line, return the build's speed over that of the bare loop."""
     plan = Plan(BuildSettings(number=1400, generation=generation))
     illustrator = plan.illustrator()
-    shard = Shard("train", 0, 1, 0, pictures)
-    recipes = plan.recipes["train"][:pictures]
+    groups = list(plan.groups(Shard("train", 0, 1, 0, pictures)))
+    for group in groups:
+        bare_call(illustrator, group)  # fill whatever the pipeline keeps between calls
+    ratios: dict[str, list[float]] = {"bare": [], "saving": []}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        ways: dict[str, Callable[[], None]] = {
-            "bare": lambda: bare_loop(illustrator, recipes, None),
-            "saving": lambda: bare_loop(illustrator, recipes, folder),
-            "build": lambda: write_table(folder / shard.file_name, plan.draw_shard(shard, illustrator)),
-        }
-        for work in ways.values():
-            work()
-        took: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
-            for way, work in ways.items():
-                took[way].append(seconds(work))
-    speed = pictures / statistics.median(wall for wall, _ in took["build"])
+            watch, rows = Stopwatch(), []
+            for number, group in enumerate(groups):
+                ways: list[tuple[str, Callable[[], Any]]] = [
+                    ("bare", partial(bare_call, illustrator, group)),
+                    ("build", lambda group=group: list(plan.draw(group, illustrator))),
+                    ("saving", partial(bare_call, illustrator, group, folder)),
+                ]
+                turn = number % len(ways)  # nobody is always the first
+                results = {way: watch.time(way, work) for way, work in ways[turn:] + ways[:turn]}
+                drawn = results["build"]
+                rows += [row for _, row, _ in drawn if row is not None]
+            table = watch.time("build", partial(pa.Table.from_pylist, rows, schema=plan.schema))
+            watch.time("build", partial(write_table, folder / "shard.parquet", table))
+            for way, values in ratios.items():
+                values.append(watch.sums[way] / watch.sums["build"])
+    ratio, saving = (statistics.median(values) for values in ratios.values())
     print(
-        f"{name}: build {speed:.1f} pictures/s; of a bare loop {ratio(took, 'bare', 1):.3f} "
-        f"(by the clock {ratio(took, 'bare', 0):.3f}), of one that saves PNG files {ratio(took, 'saving', 1):.3f}"
+        f"{name}: build {pictures / watch.sums['build']:.1f} pictures/s, {ratio:.3f} of the bare loop, "
+        f"{saving:.3f} of one that saves PNG files"
     )
-    return ratio(took, "bare", 1)
+    return ratio
 
 
 def main() -> None:
