@@ -1,7 +1,10 @@
 """Training end to end on the small table: commands, resumption, frozen parts, warm-up, budget, refusals."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -253,3 +256,22 @@ def test_repeated_seeds_report_their_spread(small_dataset, tmp_path):
 def test_the_same_seed_gives_the_same_weights(trained, small_dataset, tmp_path):
     shutil.rmtree(tmp_path / "again", ignore_errors=True)
     assert_equal_weights(trained, run(tmp_path / "again", small_dataset))
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_dataset, tmp_path):
+    steady = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
+    steady += '"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
+    head = '{"text_dense_sizes": [8], "head_dense_sizes": [8], "dropout": 0.0}'
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--text_config", steady, "--config", head]
+    common += ["--optim", "sgd", "--learning_rate", "0.1", "--num_train_epochs", "2", "--modality", "text"]
+    train.main([*common, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "20"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*command, train.__file__, *common, "--output_dir", str(tmp_path / "two")]
+    command += ["--per_device_train_batch_size", "10"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    for name, value in weights(tmp_path / "one").items():
+        assert torch.allclose(value, weights(tmp_path / "two")[name], atol=1e-5), name

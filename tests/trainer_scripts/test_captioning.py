@@ -1,0 +1,259 @@
+"""Captioning in the trainer: samples, augmentation, freezing, the whole road from a table to scores, what is refused."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from dataset_builder.importers import import_table
+from modeling_flavour.captioning_flavour import FlavourForTransformerCaptioning
+from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
+from tests.modeling_flavour.tiny import tiny_resnet
+from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
+from trainer_scripts import predict, score, train
+from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.caption_health import faults, target_is_hidden
+from trainer_scripts.caption_trainer import FrozenImageFirst
+from trainer_scripts.captioning import CaptionCollator, CaptionSamples, build, evaluation_samples, read_captions
+from trainer_scripts.pictures import evaluation_picture
+from trainer_scripts.training_data import load_training_data
+
+COLOURS = ("rose", "straw", "lime", "cocoa", "umber")
+TINY = [
+    "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}',
+    "--config", '{"decoder_type": "KIND", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, '
+                '"intermediate_size": 32, "dropout": 0.0}',
+    "--image_size", "32", "--per_device_train_batch_size", "10", "--use_cpu", "true", "--disable_tqdm", "true",
+    "--vocabulary_size", "200", "--generation", '{"num_beams": 2}',
+]  # fmt: skip
+
+
+def tiny_arguments(kind, dataset, out, *more):
+    recipe = "captioner_resnet18_transformer_tiny"
+    settings = [word.replace("KIND", kind) for word in TINY]
+    return [recipe, *settings, "--dataset", str(dataset), "--output_dir", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def caption_data(tmp_path_factory):
+    """Pictures of one colour that their captions name; one word of the validation captions is never in training."""
+    rows = {}
+    for split, number in ROWS.items():
+        rows[split] = []
+        for index in range(number):
+            row = make_row(split, index * 3 + 1)
+            colour = COLOURS[row["flavour"]]
+            row["captions"] = [f"A {colour} thing on the left.", f"The {colour} thing is 1 of 2 things."]
+            if split == "validation":
+                row["captions"].append("An unheardof sentence.")
+            rows[split].append(row)
+    return write_dataset(tmp_path_factory.mktemp("captions") / "data", rows)
+
+
+@pytest.fixture(scope="module")
+def table(caption_data, tmp_path_factory):
+    recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path_factory.mktemp("none") / "run"))
+    return load_training_data(recipe).train
+
+
+@pytest.fixture(scope="module")
+def trained(caption_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "captioner"
+    train.main(tiny_arguments("transformer", caption_data, out, "--num_train_epochs", "12", "--learning_rate", "3e-3",
+                              "--ema_decay", "0.8", "--flip", "false"))  # fmt: skip
+    return out
+
+
+def test_tokenizer_has_seen_training_captions_only(trained):
+    vocabulary = json.loads((trained / "tokenizer.json").read_text())["model"]["vocab"]
+    assert "rose" in vocabulary
+    assert "unheardof" not in vocabulary
+    assert not any("unh" in word for word in vocabulary)
+
+
+def test_training_chooses_on_validation_and_learns_to_name_what_it_sees(trained):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["selection_split"] == "validation"
+    assert metrics["selection_metric"] == "cider"
+    assert metrics["selection"]["perplexity"] == pytest.approx(np.exp(metrics["selection"]["cross_entropy"]))
+    history = [line["eval_cider"] for line in metrics["history"] if "eval_cider" in line]
+    assert metrics["selection"]["cider"] == pytest.approx(max(history))
+
+
+def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, capsys):
+    score.main([str(trained), str(caption_data), "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["health"] == "passed"
+    lines = content["baselines_and_ablations"]
+    assert {"blank pictures", "shuffled pictures", "most frequent caption", "nearest picture by features"} <= set(lines)
+    assert content["metrics"]["cider"] > lines["shuffled pictures"]["cider"]
+    assert set(content["truth"]["ingredient_f1"]) >= {"value", "low", "high"}
+    rows = list(csv.DictReader((tmp_path / "captions.csv").open()))
+    assert len(rows) == ROWS["test"]
+    assert all(row["Caption"][0].isupper() and "[" not in row["Caption"] for row in rows)
+    results = json.loads((tmp_path / "captions.json").read_text())
+    assert set(results[0]) == {"image_id", "caption"}
+    assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
+    assert (tmp_path / "word_maps.png").stat().st_size > 1000
+    assert "captioner" in capsys.readouterr().out
+
+
+def test_predictions_are_csv_and_coco_results(trained, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        (images / f"{number:012d}.png").write_bytes(make_row("test", number + 1)["image"]["bytes"])
+    listing = tmp_path / "table.csv"
+    listing.write_text("ImageID\n" + "".join(f"{number:012d}.png\n" for number in range(3)))
+    out = tmp_path / "captions.csv"
+    predict.main([str(trained), str(listing), "--images", str(images), "--out", str(out)])
+    assert [row["ImageID"] for row in csv.DictReader(out.open())] == [f"{number:012d}.png" for number in range(3)]
+    assert [each["image_id"] for each in json.loads(out.with_suffix(".json").read_text())] == [0, 1, 2]
+    (images / f"{1:012d}.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(trained), str(listing), "--images", str(images), "--out", str(out)])
+    assert stop.value.code == 2
+
+
+def test_a_captioner_that_has_learned_nothing_fails_its_health_check(caption_data, tmp_path, capsys):
+    out = tmp_path / "run"
+    train.main(tiny_arguments("merge", caption_data, out, "--max_steps", "1", "--learning_rate", "1e-9"))
+    with pytest.raises(SystemExit) as stop:
+        score.main([str(out), str(caption_data), "--out", str(tmp_path / "scores")])
+    assert stop.value.code == 2
+    assert "fails the health check" in capsys.readouterr().err
+
+
+def test_each_fault_is_named():
+    assert faults(["a", "b"], ["a", "a"], True) == []
+    assert "all 2 captions are equal" in faults(["a", "a"], ["b", "b"], True)[0]
+    assert "the pictures are not used" in faults(["a", "b"], ["a", "b"], True)[0]
+    assert "can be copied" in faults(["a", "b"], ["b", "b"], False)[0]
+
+
+def test_a_target_that_could_be_copied_is_found(table):
+    model = tiny_captioner(FlavourForTransformerCaptioning, vision_config=tiny_resnet()).eval()
+    samples = evaluation_samples(tiny_processor(), table)
+    assert target_is_hidden(model, samples)
+    model.read_inputs_ = model.read_inputs
+
+    def unshifted(pixels, words, embeds, encoded, labels, **wanted):
+        return model.read_inputs_(pixels, labels.clamp(min=0), embeds, encoded, None, **wanted)
+
+    model.read_inputs = unshifted
+    assert not target_is_hidden(model, samples)
+
+
+def test_flip_mirrors_picture_and_caption_together(table):
+    processor = tiny_processor_of(table)
+    prepare = evaluation_picture(processor.image_processor)
+    plain = CaptionSamples(table, processor, prepare, seed=3)
+    flipped = CaptionSamples(table, processor, prepare, flip=True, seed=3)
+    changed = 0
+    for epoch in range(4):
+        plain.epoch = flipped.epoch = epoch
+        for row in range(10):
+            one, other = plain[row], flipped[row]
+            words = [processor.tokenizer.decode(each["labels"]) for each in (one, other)]
+            if torch.equal(one["picture"], other["picture"]):
+                assert words[0] == words[1]
+                continue
+            changed += 1
+            assert torch.equal(one["picture"].flip(-1), other["picture"])
+            assert words[0].replace("left", "right") == words[1]
+    assert 10 < changed < 30
+
+
+def tiny_processor_of(table):
+    from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
+    from trainer_scripts.caption_text import train_caption_tokenizer
+
+    captions = [caption for row in table.labels for caption in row] + ["on the right ."] * 5
+    tokenizer = train_caption_tokenizer(captions, "words", 200, 20)
+    return FlavourProcessor(image_processor_for(tiny_resnet(), size=32), tokenizer, max_length=20)
+
+
+def test_one_random_caption_per_epoch_or_all_of_them(table):
+    processor = tiny_processor_of(table)
+    prepare = evaluation_picture(processor.image_processor)
+    samples = CaptionSamples(table, processor, prepare)
+    assert len(samples) == len(table)
+    seen = set()
+    for epoch in range(8):
+        samples.epoch = epoch
+        seen.add(tuple(samples[0]["labels"]))
+        assert samples[0]["labels"] == samples[0]["labels"]
+    assert len(seen) == 2
+    every = CaptionSamples(table, processor, prepare, every_caption=True)
+    assert len(every) == 2 * len(table)
+    first = CaptionSamples(table, processor, prepare, first_share=1.0)
+    assert all(first[row]["labels"] == samples.tokens[row][0] for row in range(10))
+
+
+def test_validation_pictures_are_never_varied(table):
+    samples = evaluation_samples(tiny_processor_of(table), table)
+    once = [samples[row]["picture"].clone() for row in range(5)]
+    samples.epoch = 7
+    assert all(torch.equal(picture, samples[row]["picture"]) for row, picture in enumerate(once))
+
+
+def test_padding_is_no_target(table):
+    collator = CaptionCollator((0.5,) * 3, (0.5,) * 3)
+    picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    batch = collator([{"picture": picture, "labels": [5, 6, 3]}, {"picture": picture, "labels": [7, 3]}])
+    assert batch["labels"].tolist() == [[5, 6, 3], [7, 3, -100]]
+
+
+def test_visual_side_is_fixed_for_the_first_epochs_only():
+    model = tiny_captioner(FlavourForTransformerCaptioning, vision_config=tiny_resnet()).train()
+    callback, state = FrozenImageFirst(2.0), TrainerState(epoch=0.0)
+    callback.on_train_begin(None, state, TrainerControl(), model=model)
+    backbone = model.image_encoder.model
+    for epoch, frozen in ((0.0, True), (1.5, True), (2.0, False), (2.5, False)):
+        state.epoch = epoch
+        callback.on_step_begin(None, state, TrainerControl(), model=model)
+        model.train()
+        assert all(value.requires_grad != frozen for value in backbone.parameters())
+        assert backbone.training != frozen
+        assert model.decoder.training
+    callback.on_train_end(None, state, TrainerControl(), model=model)
+    assert not model.config.freeze_image
+
+
+def test_bad_captions_and_settings_are_named(table, caption_data, tmp_path):
+    with pytest.raises(Exception, match="row b: captions is empty"):
+        read_captions({"captions": [["a"], [" "]]}, "captions", [], ["a", "b"], "here")
+    with pytest.raises(Exception, match="holds no sentences"):
+        read_captions({"captions": [[1]]}, "captions", [], ["a"], "here")
+    assert read_captions({"caption": ["One."]}, "caption", [], ["a"], "here")[0] == ("One.",)
+    for more, message in (
+        (["--generation", '{"beams": 3}'], "generate.. has no setting 'beams'"),
+        (["--modality", "fusion"], "reads pictures alone"),
+        (["--config", '{"decoder_type": "rnn"}'], "decoder_type 'rnn' is none of transformer, merge"),
+        (["--class_weights", "true"], "captions have no classes"),
+    ):
+        recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path / "run", *more))
+        with pytest.raises(Exception, match=message):
+            build(recipe, load_training_data(recipe))
+
+
+def test_flickr8k_sample_from_import_to_scores(shared_data, tmp_path):
+    import_table("flickr8k", shared_data / "flickr8k_sample", tmp_path / "data")
+    out = tmp_path / "run"
+    train.main(tiny_arguments("merge", tmp_path / "data", out, "--num_train_epochs", "30", "--learning_rate", "3e-3",
+                              "--captions_per_picture", "all", "--per_device_train_batch_size", "64",
+                              "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false",
+                              "--ema_decay", "0.5"))  # fmt: skip
+    try:
+        score.main([str(out), str(tmp_path / "data"), "--split", "validation", "--out", str(tmp_path / "scores")])
+    except SystemExit:
+        # A hundred photographs teach no captioner; the check may well say so.
+        pass
+    content = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert content["rows"] == 13
+    assert content["truth"] is None
+    assert content["metrics"]["bleu_1"] > 0
+    assert content["metrics"]["perplexity"] < 400
