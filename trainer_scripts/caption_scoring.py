@@ -44,7 +44,7 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
     out.mkdir(parents=True, exist_ok=True)
     samples = evaluation_samples(model.processor, table)
     captions, expected = caption_table(model.model, samples, batch_size, name=model.name)
-    write_captions(out, table.ids, captions, table.labels)
+    write_captions(out / CAPTIONS_CSV, out / CAPTIONS_JSON, table.ids, captions, table.labels)
     references = list(table.labels)
     cider = CiderD(references)
     answers = {"captions": captions, **ablated_captions(model, samples, batch_size)}
@@ -75,15 +75,17 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
     return report(content)
 
 
-def write_captions(folder: Path, ids: Sequence[str], captions: Sequence[str], references: Any = None) -> None:
+def write_captions(
+    table: Path, results: Path, ids: Sequence[str], captions: Sequence[str], references: Any = None
+) -> None:
     """Write the captions as CSV (with the reference captions, if any) and in COCO's results format."""
-    with (folder / CAPTIONS_CSV).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "caption", *(["references"] if references is not None else [])])
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ImageID", "Caption", *(["References"] if references is not None else [])])
         for row, (name, caption) in enumerate(zip(ids, captions, strict=True)):
             writer.writerow([name, caption, *([" | ".join(references[row])] if references is not None else [])])
-    results = [{"image_id": coco_id(name), "caption": caption} for name, caption in zip(ids, captions, strict=True)]
-    (folder / CAPTIONS_JSON).write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    found = [{"image_id": coco_id(name), "caption": caption} for name, caption in zip(ids, captions, strict=True)]
+    results.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def coco_id(name: str) -> int | str:

@@ -63,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         model = load_model(given.model)
         items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
+        if model.task.predict is not None:
+            print(model.task.predict(model, items, given.out, given.batch_size))
+            return
         probabilities, broken = predict_items(model, items, given.batch_size, given.missing_pictures == "text")
         labels = label_cells(model, probabilities, read_thresholds(model, given.thresholds) or given.threshold)
         write_labels(given.out, items, labels)

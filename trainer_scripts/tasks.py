@@ -13,6 +13,7 @@ from dataset_builder.columns import CAPTIONS, FLAVOUR, FLAVOURS_PRESENT
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import captioning, classification
+from trainer_scripts.caption_predict import predict_captions
 from trainer_scripts.caption_scores import caption_score_list
 from trainer_scripts.caption_scoring import score_captions
 from trainer_scripts.caption_trainer import CaptionTrainer
@@ -44,6 +45,7 @@ class Task:
         architectures: classes of its checkpoints where `model_class` loads several.
         score: (saved model, table, data set, split, folder, batch size) -> text for the terminal, for a task whose
             answers are no class probabilities.
+        predict: (saved model, rows, file, batch size) -> text for the terminal, for such a task.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Task:
     read_labels: Callable[..., np.ndarray] = label_ids
     architectures: tuple[str, ...] = ()
     score: Callable[..., str] | None = None
+    predict: Callable[..., str] | None = None
 
     def score_named(self, name: str, label_names: Sequence[str]) -> Score:
         """Return one score by name.
@@ -133,6 +136,7 @@ TASKS: dict[str, Task] = {
         read_labels=captioning.read_captions,
         architectures=tuple(each.__name__ for each in captioning.ARCHITECTURES.values()),
         score=score_captions,
+        predict=predict_captions,
     ),
 }
 
