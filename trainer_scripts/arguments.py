@@ -130,6 +130,8 @@ class TrainingArguments(transformers.TrainingArguments):
     dataloader_pin_memory: bool = _option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.")
     remove_unused_columns: bool = _option(False, "The collator makes exactly what the model takes.")
     task: str | None = _option(None, "classification, multilabel, ...; none: told from the label column.")
+    bf16: bool = _option(False, "The same as --precision bf16.")
+    use_cpu: bool = _option(False, "Train on the CPU even where there is a GPU.")
     precision: Literal["auto", "fp32", "bf16"] = _option("auto", "auto: bf16 where the device gains from it.")
     text_learning_rate: float | None = _option(None, "Learning rate of the text encoder; none: learning_rate.")
     image_learning_rate: float | None = _option(None, "Learning rate of the image encoder; none: learning_rate.")

@@ -46,6 +46,8 @@ class FlavourTrainer(Trainer):
         **kwargs: as for `transformers.Trainer`.
     """
 
+    optimizer: Any
+
     def __init__(
         self,
         *,
