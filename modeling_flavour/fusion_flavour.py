@@ -5,6 +5,7 @@ is always part of the graph, so that training in several processes finds no unus
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ class DenseStack(nn.Sequential):
 
     def __init__(self, input_size: int, sizes: Sequence[int], dropout: float):
         layers: list[nn.Module] = []
-        for size_in, size_out in zip([input_size, *sizes[:-1]], sizes, strict=True):
+        for size_in, size_out in pairwise([input_size, *sizes]):
             if layers:
                 layers.append(nn.Dropout(dropout))
             layers += [nn.Linear(size_in, size_out), nn.ReLU()]
