@@ -18,8 +18,8 @@ class FlavourCaptionerConfig(PreTrainedConfig):
 
     Args:
         vision_config: Config of any image backbone: `timm_wrapper` or one of transformers' own.
-        decoder_type: `transformer` attends to the places of the picture at every word; `merge` encodes the words without
-            the picture and adds both at the end (Tanti et al. 2017).
+        decoder_type: `transformer` attends to the places of the picture at every word; `merge` encodes the words
+            without the picture and adds both at the end (Tanti et al. 2017).
         vocab_size: Entries of the tokenizer.
         hidden_size: Width of the decoder: word embeddings, picture features, LSTM units.
         num_hidden_layers: Layers of the transformer decoder; the merge model has one LSTM layer.
@@ -33,6 +33,9 @@ class FlavourCaptionerConfig(PreTrainedConfig):
         decoder_start_token_id: First token that is fed to the decoder; `None` means the begin token.
         tie_word_embeddings: Whether the output layer shares its weights with the word embeddings.
         label_smoothing: Share of probability spread evenly over the vocabulary in the loss.
+        num_place_labels: Classes of an optional head that says what lies at each place of the picture (transformer
+            only): it learns from masks beside the captions, so that places are told apart early. 0: no head.
+        place_loss_weight: Weight of its cross-entropy beside that of the captions.
         freeze_image: Keep the image backbone fixed and in eval mode.
         trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.
         initializer_range: Standard deviation of freshly initialised embeddings and dense layers.
@@ -68,6 +71,8 @@ class FlavourCaptionerConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = None
     tie_word_embeddings: bool = False
     label_smoothing: float | int = 0.0
+    num_place_labels: int = 0
+    place_loss_weight: float | int = 1.0
     freeze_image: bool = False
     trainable_image_layers: int = 0
     initializer_range: float = 0.02
@@ -102,16 +107,18 @@ class FlavourCaptionerConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
         if self.decoder_type == "transformer" and self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of 4 and of num_attention_heads "
-                f"({self.num_attention_heads}) times 4: heads share it, and places of the picture are written in quarters."
+                f"hidden_size ({self.hidden_size}) must be a multiple of 4 times num_attention_heads "
+                f"({self.num_attention_heads}): heads share it, and places of the picture are written in quarters."
             )
         for name in GENERATION_FIELDS:
             token = getattr(self, name)
             if token is not None and not 0 <= token < self.vocab_size:
                 raise ValueError(f"{name} is {token}, outside the vocabulary of {self.vocab_size} tokens.")
+        if self.num_place_labels < 0 or (self.num_place_labels and self.decoder_type != "transformer"):
+            raise ValueError(f"num_place_labels={self.num_place_labels} needs decoder_type='transformer'.")
         if self.pad_token_id == self.eos_token_id:
             raise ValueError(
-                f"pad_token_id and eos_token_id are both {self.eos_token_id}: the end of a caption would never be learned."
+                f"pad_token_id and eos_token_id are both {self.eos_token_id}: no caption would ever learn to end."
             )
         if self.trainable_image_layers < 0 or (self.trainable_image_layers and not self.freeze_image):
             raise ValueError(

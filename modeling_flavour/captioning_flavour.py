@@ -1,7 +1,7 @@
 """Captioners: picture to sentence, with a transformer that attends to the picture or an LSTM that is merged with it.
 
-Both are generation models of transformers: `model.generate(pixel_values)` writes captions from pixels alone, greedily, by
-beam search or by sampling, and every step reuses what the earlier ones computed.
+Both are generation models of transformers: `model.generate(pixel_values)` writes captions from pixels alone, greedily,
+by beam search or by sampling, and every step reuses what the earlier ones computed.
 """
 
 import torch
@@ -18,12 +18,12 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
+from .base_flavour import FlavourPreTrainedModel
 from .captioning_configuration_flavour import FlavourCaptionerConfig
 from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
 from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder, grid_positions
-from .encoders_flavour import FlavourImageEncoder
+from .encoders_flavour import FlavourImageEncoder, grid_shape
 from .loading_flavour import load_checked, load_part
-from .base_flavour import FlavourPreTrainedModel
 
 IGNORED_LABEL = -100
 
@@ -61,6 +61,20 @@ def captioning_loss(
     return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 
+def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of what lies at each place, each place standing for four samples of the mask.
+
+    Args:
+        logits: `(batch, places, classes)`.
+        mask: `(batch, height, width)` class ids; -100 where nobody knows.
+    """
+    rows, columns = grid_shape(logits.shape[1], (mask.shape[-2], mask.shape[-1]))
+    fine = functional.interpolate(mask[:, None].float(), (2 * rows, 2 * columns), mode="nearest-exact").long()
+    cells = fine.reshape(-1, rows, 2, columns, 2).transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, places, 4)
+    spread = logits.float()[:, :, None].expand(-1, -1, 4, -1)
+    return functional.cross_entropy(spread.flatten(0, 2), cells.flatten(), ignore_index=IGNORED_LABEL)
+
+
 class VisualEncoder(FlavourImageEncoder):
     """Pictures to what the decoder reads of them: one vector per place, or one for the whole picture.
 
@@ -75,7 +89,7 @@ class VisualEncoder(FlavourImageEncoder):
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         pixel_values: Tensor,
         output_attentions: bool | None = None,
@@ -94,7 +108,8 @@ class VisualEncoder(FlavourImageEncoder):
             states = self.projection(self.dropout(seen.pooled)).relu()[:, None]
         else:
             states = self.norm(self.projection(seen.tokens))
-            states = self.dropout(states + grid_positions(*seen.feature_map.shape[-2:], states.shape[-1], states))
+            height, width = seen.feature_map.shape[-2:]
+            states = self.dropout(states + grid_positions(height, width, states.shape[-1], states))
         layers = None if seen.hidden_states is None else tuple(seen.hidden_states)
         return BaseModelOutput(states, layers, seen.attentions)
 
@@ -118,7 +133,8 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             raise ValueError("A captioner needs a vision_config, such as that of a timm_wrapper.")
         if config.decoder_type != self.decoder_type:
             raise ValueError(
-                f"{type(self).__name__} needs a config with decoder_type={self.decoder_type!r}, got {config.decoder_type!r}."
+                f"{type(self).__name__} needs a config with decoder_type={self.decoder_type!r}, "
+                f"got {config.decoder_type!r}."
             )
         self.image_encoder = VisualEncoder(config)
 
@@ -198,8 +214,8 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
 class FlavourForTransformerCaptioning(FlavourCaptioner):
     """Captioner whose decoder attends to every place of the picture at every word.
 
-    Projected features of the places with sines of their row and column, then pre-norm transformer layers (Vaswani et al.
-    2017) with causal attention to the words and cross-attention to the places.
+    Projected features of the places with sines of their row and column, then pre-norm transformer layers (Vaswani et
+    al. 2017) with causal attention to the words and cross-attention to the places.
     """
 
     decoder_type = "transformer"
@@ -210,6 +226,8 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         super().__init__(config)
         self.decoder = TransformerDecoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.num_place_labels:
+            self.place_head = nn.Linear(config.hidden_size, config.num_place_labels)
         self.post_init()
 
     @can_return_tuple
@@ -222,6 +240,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         past_key_values: EncoderDecoderCache | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        place_labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
@@ -233,11 +252,12 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         Args:
             pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
             decoder_input_ids: `(batch, length)` words so far; `None` takes them from `labels`.
-            decoder_attention_mask: `(batch, length)`, 1 at words and 0 at padding; `None` means no padding before a word.
+            decoder_attention_mask: `(batch, length)`, 1 at words, 0 at padding; `None` means no padding before a word.
             encoder_outputs: Encoding of the picture from an earlier call, instead of `pixel_values`.
             past_key_values: Keys and values of earlier words; `decoder_input_ids` are then only the new ones.
             decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
             labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
+            place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
             num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
             use_cache: Whether to return keys and values; `None` does outside training when there are no labels.
             output_attentions: Whether to return attention weights over words and over places.
@@ -260,6 +280,11 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         loss = None
         if labels is not None:
             loss = captioning_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
+        if place_labels is not None and labels is not None and loss is not None:
+            # Of the words of an optimiser step, this batch has a share; so it has of the places.
+            share = 1.0 if num_items_in_batch is None else labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
+            aside = place_loss(self.place_head(encoded.last_hidden_state), place_labels)
+            loss = loss + self.config.place_loss_weight * share * aside
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,

@@ -26,8 +26,8 @@ def as_sentence(text: str) -> str:
 class CaptioningPipeline(Pipeline):
     """Pictures to captions.
 
-    Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of `top_k`
-    dictionaries: `generated_text`, and `score`, the geometric mean of the probabilities of its tokens.
+    Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
+    `top_k` dictionaries: `generated_text`, and `score`, the geometric mean of the probabilities of its tokens.
 
     Example:
 

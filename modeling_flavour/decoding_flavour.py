@@ -66,7 +66,7 @@ class DecoderAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from `(batch, words, size)` to itself or to `memory` `(batch, places, size)`."""
         query = self.split(self.query(states))
-        key, value = self.keys_and_values(memory if self.is_cross else states, past_key_values)
+        key, value = self.keys_and_values(states if memory is None else memory, past_key_values)
         # Fused kernels keep no weights, so that whoever asks for them gets the written-out form.
         name = "eager" if output_attentions else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
@@ -155,7 +155,8 @@ class TransformerDecoder(nn.Module):
         """Decode word vectors `(batch, words, size)` with picture features `(batch, places, size)`.
 
         Returns:
-            The final states, the states of the embeddings and every layer, and each layer's weights over words and places.
+            The final states, the states of the embeddings and every layer, and each layer's weights over words and over
+            places.
 
         Raises:
             ValueError: The caption is longer than `config.max_position_embeddings`.
@@ -164,8 +165,8 @@ class TransformerDecoder(nn.Module):
         length = seen + embedded.shape[1]
         if length > self.config.max_position_embeddings:
             raise ValueError(
-                f"The caption has {length} tokens, but the model knows {self.config.max_position_embeddings} positions; "
-                "give a smaller max_length."
+                f"The caption has {length} tokens, but the model knows {self.config.max_position_embeddings} "
+                "positions; give a smaller max_length."
             )
         steps = torch.arange(seen, length, device=embedded.device)
         states = self.dropout(embedded + self.positions(steps))
@@ -205,7 +206,7 @@ class LSTMState:
 
     def reorder_cache(self, beams: Tensor) -> None:
         """Follow the beams that live on."""
-        if self.hidden is not None:
+        if self.hidden is not None and self.cell is not None:
             self.hidden, self.cell = self.hidden.index_select(1, beams), self.cell.index_select(1, beams)
 
 
@@ -215,7 +216,9 @@ class LSTMDecoder(LSTMLayer):
     def continued(self, inputs: Tensor, state: LSTMState | None = None) -> Tensor:
         """Outputs `(batch, words, hidden_size)` of `(batch, words, input_size)`; `state` is read and moved on."""
         zeros = inputs.new_zeros(1, inputs.shape[0], self.hidden_size)
-        start = (zeros, zeros) if state is None or state.hidden is None else (state.hidden, state.cell)
+        start = (zeros, zeros)
+        if state is not None and state.hidden is not None and state.cell is not None:
+            start = (state.hidden, state.cell)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         outputs, hidden, cell = torch.lstm(inputs, start, weights, True, 1, 0.0, True, False, True)
         if state is not None:

@@ -1,15 +1,20 @@
 """Models, samples, batches and training of the captioning task."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
+from datasets import Image
 from torch.utils.data import Dataset
+from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
 from transformers import GenerationConfig
 
+from dataset_builder.columns import INGREDIENT_LABELS, MASK, UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.captioning_flavour import (
     IGNORED_LABEL,
@@ -72,7 +77,7 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor
     else:
         processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
         try:
-            model = new_model(recipe, processor)
+            model = new_model(recipe, processor, place_names(recipe, data.train))
         except (TypeError, ValueError) as error:
             raise BadInputError(f"the model of this recipe cannot be built: {error}") from error
     set_generation(model, processor, arguments)
@@ -95,7 +100,23 @@ def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> Flavou
     return FlavourProcessor.from_parts(tokenizer, image, arguments.image_size, arguments.max_length)
 
 
-def new_model(recipe: Recipe, processor: FlavourProcessor) -> FlavourCaptioner:
+def place_names(recipe: Recipe, train: Table) -> list[str]:
+    """Return the classes of the masks where the recipe learns from them too (`place_loss_weight`), else nothing.
+
+    Raises:
+        BadInputError: the data set has no masks.
+    """
+    if not recipe.model.config.get("place_loss_weight"):
+        return []
+    for name in (MASK, INGREDIENT_LABELS):
+        if name not in train.rows.column_names:
+            raise BadInputError(
+                f"place_loss_weight needs masks, but there is no column {name!r}; leave it out of config"
+            )
+    return list(train.rows.features[INGREDIENT_LABELS].feature.names)
+
+
+def new_model(recipe: Recipe, processor: FlavourProcessor, places: Sequence[str] = ()) -> FlavourCaptioner:
     """Return a captioner with a fresh decoder for the tokenizer of the processor."""
     arguments, tokenizer = recipe.model, processor.tokenizer
     fields = dict(arguments.config)
@@ -109,6 +130,7 @@ def new_model(recipe: Recipe, processor: FlavourProcessor) -> FlavourCaptioner:
             "label_smoothing": recipe.training.label_smoothing_factor,
             "freeze_image": arguments.freeze_image,
             "trainable_image_layers": arguments.trainable_image_layers,
+            "num_place_labels": len(places),
             **fields,
             "vocab_size": len(tokenizer),
             "pad_token_id": tokenizer.pad_token_id,
@@ -158,6 +180,7 @@ class CaptionSamples(Dataset):
         flip: whether to mirror half of the pictures.
         every_caption: one sample per caption; otherwise one per picture, with another random caption in each epoch.
         first_share: how often that random caption is the first one; the other draws are even.
+        masks: whether samples carry their mask, varied like the picture.
         seed: of the random choices.
     """
 
@@ -170,12 +193,14 @@ class CaptionSamples(Dataset):
         flip: bool = False,
         every_caption: bool = False,
         first_share: float = 0.0,
+        masks: bool = False,
         seed: int = 0,
     ):
         self.table = table
         self.processor = processor
         self.epoch = 0
         self.pictures = Pictures(table, prepare)
+        self.masks = read_masks(table) if masks else None
         self.tokens = [tokenize(processor, captions) for captions in table.labels]
         self._mirrored = [self._mirror(processor, captions) for captions in table.labels] if flip else None
         self._augment = augment
@@ -200,12 +225,21 @@ class CaptionSamples(Dataset):
         if number is None:
             number = 0 if draw.random() < self._first_share else int(draw.integers(len(self.tokens[row])))
         picture, tokens = self.pictures[row], self.tokens[row][number]
+        mask = None if self.masks is None else tv_tensors.Mask(self.masks[row])
         if self._augment is not None:
-            picture = varied(picture, self._augment, seed)
+            picture, mask = varied((tv_tensors.Image(picture), mask), self._augment, seed)
         other = self._mirrored[row][number] if self._mirrored is not None else None
         if other is not None and draw.random() < 0.5:
             picture, tokens = picture.flip(-1), other
-        return {"picture": picture, "labels": tokens}
+            mask = None if mask is None else mask.flip(-1)
+        sample = {"picture": picture.as_subclass(torch.Tensor), "labels": tokens}
+        return sample if mask is None else {**sample, "mask": mask.as_subclass(torch.Tensor)}
+
+
+def read_masks(table: Table) -> list[torch.Tensor]:
+    """Return the masks of a table as uint8 tensors `(height, width)`."""
+    cells = table.rows.select_columns([MASK]).cast_column(MASK, Image(decode=False))[MASK]
+    return [torch.from_numpy(np.array(PIL.Image.open(io.BytesIO(cell["bytes"])))) for cell in cells]
 
 
 def tokenize(processor: FlavourProcessor, captions: Sequence[str]) -> list[list[int]]:
@@ -227,9 +261,13 @@ class CaptionCollator:
     std: Sequence[float]
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return `pixel_values`, and `labels` filled up with -100."""
+        """Return `pixel_values`, `labels` filled up with -100, and `place_labels` where the samples have masks."""
         batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
-        return {**batch, "labels": pad_labels([sample["labels"] for sample in samples])}
+        batch["labels"] = pad_labels([sample["labels"] for sample in samples])
+        if "mask" in samples[0]:
+            masks = torch.stack([sample["mask"] for sample in samples]).long()
+            batch["place_labels"] = masks.masked_fill(masks == UNKNOWN, IGNORED_LABEL)
+        return batch
 
 
 def pad_labels(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -255,6 +293,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         flip=arguments.flip,
         every_caption=arguments.captions_per_picture == "all",
         first_share=arguments.first_caption_share,
+        masks=bool(recipe.model.config.get("place_loss_weight")),
         seed=recipe.training.seed,
     )
 

@@ -69,8 +69,8 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def varied(picture: torch.Tensor, augment: v2.Transform, seed: int) -> torch.Tensor:
-    """Return the picture varied under `seed`, leaving the state of torch's own random numbers untouched."""
+def varied(picture: Any, augment: v2.Transform, seed: int) -> Any:
+    """Return the picture (or picture and mask) varied under `seed`, leaving torch's own random state untouched."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
