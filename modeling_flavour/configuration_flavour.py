@@ -25,6 +25,7 @@ LIBRARY_ARGUMENTS = frozenset(
         "num_labels",
         "output_attentions",
         "quantization_config",
+        "tie_word_embeddings",
         "torch_dtype",
         "use_cache",  # the Trainer sets it on every config
     }

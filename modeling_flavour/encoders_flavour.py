@@ -238,7 +238,7 @@ class FlavourImageEncoder(PreTrainedModel):
             pool: Whether to compute the pooled vector; a task that reads only places should leave it out.
             **kwargs: `output_hidden_states`, `output_attentions`, passed to the backbone where given.
         """
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        kwargs = {name: value for name, value in kwargs.items() if value}
         if self.is_timm:
             kwargs["do_pooling"] = pool
         outputs = self.model(pixel_values, return_dict=True, **kwargs)

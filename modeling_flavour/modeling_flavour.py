@@ -206,7 +206,12 @@ class FlavourForClassification(FlavourPreTrainedModel):
         """
         source = input_ids if input_ids is not None else inputs_embeds
         self.check_inputs(source, pixel_values)
-        wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        wanted = {
+            "output_attentions": self.config.output_attentions if output_attentions is None else output_attentions,
+            "output_hidden_states": (
+                self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+            ),
+        }
         text = image = None
         if source is not None:
             text = self.text_encoder(input_ids, attention_mask, inputs_embeds, **wanted)

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 import transformers
+import transformers.testing_utils
 
 CACHE = Path(__file__).resolve().parents[2] / ".pytest_cache" / "transformers_tests" / transformers.__version__
 PACKAGE = "transformers_common_tests"
@@ -31,7 +32,17 @@ def common_model_tests() -> ModuleType:
         fetch()
     if str(CACHE) not in sys.path:
         sys.path.insert(0, str(CACHE))
-    return importlib.import_module(f"{PACKAGE}.test_modeling_common")
+    module = importlib.import_module(f"{PACKAGE}.test_modeling_common")
+    set_fields = transformers.testing_utils.set_config_for_less_flaky_test
+
+    def set_fields_of_parts(config):
+        # The original sets fields such as `layer_norm_eps` on any config; ours refuse fields they do not have.
+        for name in config.sub_configs:
+            if getattr(config, name) is not None:
+                set_fields(getattr(config, name))
+
+    module.set_config_for_less_flaky_test = set_fields_of_parts
+    return module
 
 
 def pip(*arguments: str) -> None:

@@ -70,3 +70,7 @@ class FlavourForClassificationTest(common.ModelTesterMixin, unittest.TestCase):
         if return_labels:
             inputs["labels"] = torch.zeros(self.model_tester.batch_size, dtype=torch.long)
         return inputs
+
+    @unittest.skip("checkpoints keep the names that weights have in the model, so that a Trainer can resume from them")
+    def test_reverse_loading_mapping(self):
+        pass
