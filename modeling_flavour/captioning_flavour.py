@@ -265,6 +265,8 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
             return_dict: `False` gives a tuple.
         """
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         encoded, words = self.read_inputs(
             pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, **wanted
@@ -360,6 +362,8 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
             output_hidden_states: Whether to return the word vectors, the LSTM's states and the merged states.
             return_dict: `False` gives a tuple.
         """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         encoded, words = self.read_inputs(
             pixel_values,
             decoder_input_ids,

@@ -15,6 +15,7 @@ from modeling_flavour.captioning_flavour import (
     FlavourForMergeCaptioning,
     FlavourForTransformerCaptioning,
     captioning_loss,
+    place_loss,
     shift_right,
 )
 from modeling_flavour.captioning_pipeline_flavour import CaptioningPipeline, as_sentence
@@ -146,6 +147,29 @@ def test_loss_leaves_padding_out_and_divides_by_the_words_of_the_step():
     real = each[labels.flatten() != -100]
     torch.testing.assert_close(captioning_loss(logits, labels, 0.0, None), real.mean())
     torch.testing.assert_close(captioning_loss(logits, labels, 0.0, 10), real.sum() / 10)
+
+
+def test_masks_teach_what_lies_at_each_place():
+    mask = torch.zeros(2, 16, 24, dtype=torch.long)
+    mask[:, :8, 16:] = 5
+    mask[:, 8:, :8] = -100
+    logits = torch.zeros(2, 6, 9)
+    logits[:, :, 0] = 50.0
+    logits[:, 2] = 50.0 * torch.nn.functional.one_hot(torch.tensor(5), 9)
+    assert place_loss(logits, mask) < 1e-6
+    assert place_loss(logits.flip(1), mask) > 5
+    model = randomise(tiny_captioner(FlavourForTransformerCaptioning, num_place_labels=9, vision_config=tiny_resnet()))
+    batch = caption_batch()
+    places = torch.randint(0, 9, (4, 32, 32), generator=torch.Generator().manual_seed(6))
+    plain, both = model.eval()(**batch).loss, model(**batch, place_labels=places).loss
+    assert both > plain
+    count = int((batch["labels"] != -100).sum())
+    shared = model(**batch, place_labels=places, num_items_in_batch=2 * count).loss
+    torch.testing.assert_close(shared, both / 2)
+    both.backward()
+    assert model.place_head.weight.grad.abs().sum() > 0
+    with pytest.raises(Exception, match="num_place_labels=3 needs decoder_type='transformer'"):
+        FlavourCaptionerConfig(decoder_type="merge", num_place_labels=3)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.caption_health import faults, target_is_hidden
 from trainer_scripts.caption_trainer import FrozenImageFirst
 from trainer_scripts.captioning import CaptionCollator, CaptionSamples, build, evaluation_samples, read_captions
-from trainer_scripts.pictures import evaluation_picture
+from trainer_scripts.pictures import augmentation, evaluation_picture
 from trainer_scripts.training_data import load_training_data
 
 COLOURS = ("rose", "straw", "lime", "cocoa", "umber")
@@ -166,6 +166,26 @@ def test_flip_mirrors_picture_and_caption_together(table):
             assert torch.equal(one["picture"].flip(-1), other["picture"])
             assert words[0].replace("left", "right") == words[1]
     assert 10 < changed < 30
+
+
+def test_masks_are_varied_like_their_pictures(table):
+    processor = tiny_processor_of(table)
+    augment = augmentation(32, 0.3, False, 0.0)
+    samples = CaptionSamples(
+        table, processor, evaluation_picture(processor.image_processor), augment, flip=True, masks=True
+    )
+    # Picture and mask show the same pattern, so that they must stay equal under any crop and flip.
+    pixels = torch.arange(32).repeat(32, 1).to(torch.uint8)[None].expand(3, -1, -1) * 7
+    samples.pictures = [pixels] * len(table)
+    samples.masks = [pixels[0]] * len(table)
+    for row in range(8):
+        sample = samples[row]
+        inner = (slice(4, -4), slice(4, -4))
+        gap = (sample["picture"][0][inner].int() - sample["mask"][inner].int()).abs().float().mean()
+        assert gap < 8
+    assert samples[0]["mask"].shape == (32, 32)
+    batch = CaptionCollator((0.5,) * 3, (0.5,) * 3)([{**samples[0], "mask": torch.full((4, 4), 255)}])
+    assert (batch["place_labels"] == -100).all()
 
 
 def tiny_processor_of(table):
