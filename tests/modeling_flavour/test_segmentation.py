@@ -1,0 +1,336 @@
+"""The segmenter: the contract, DeepLab against torchvision's, losses, starting from a single task, label shapes."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead as TorchvisionHead
+from transformers import AutoModel, AutoModelForSemanticSegmentation, BertConfig, TimmWrapperConfig
+
+from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
+from modeling_flavour.segmentation_configuration_flavour import FlavourSegmentationConfig
+from modeling_flavour.segmentation_flavour import FlavourForSegmentation
+from modeling_flavour.segmentation_heads_flavour import DeepLabHead, PooledNorm
+from modeling_flavour.segmentation_losses_flavour import segmentation_loss
+from tests.modeling_flavour.contract import ModelContract, randomise
+from tests.modeling_flavour.tiny import tiny_resnet, tiny_vit
+
+CLASSES = 5
+NAMES = dict(enumerate(("background", "egg", "rice", "leaf", "nut")))
+
+
+def tiny_dilated_resnet() -> TimmWrapperConfig:
+    return TimmWrapperConfig(architecture="test_resnet", model_args={"output_stride": 8})
+
+
+class FixedStatistics(FlavourForSegmentation):
+    """A segmenter whose normalisation keeps its statistics, which otherwise differ with the size of a batch."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def tiny_segmenter(model_class=FlavourForSegmentation, **fields) -> FlavourForSegmentation:
+    """A segmenter of tiny parts without dropout."""
+    defaults = {
+        "vision_config": tiny_dilated_resnet(),
+        "id2label": NAMES,
+        "aspp_channels": 8,
+        "aspp_rates": [1, 2],
+        "low_level_channels": 4,
+        "dropout": 0.0,
+    }
+    return model_class(FlavourSegmentationConfig(**{**defaults, **fields}))
+
+
+def mask_batch(size=4, seed=0, side=32, ingredients=True):
+    """Pictures whose mask follows from their colours, some pixels unknown, and the ingredients of each."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(0, CLASSES, (size, 1, 2, 2), generator=generator).float()
+    labels = functional.interpolate(coarse, (side, side), mode="nearest")[:, 0].long()
+    colours = torch.randn(CLASSES, 3, generator=torch.Generator().manual_seed(9))
+    pictures = colours[labels].permute(0, 3, 1, 2) + 0.1 * torch.randn(size, 3, side, side, generator=generator)
+    present = functional.one_hot(labels.flatten(1), CLASSES).any(1)[:, 1:].float()
+    labels[:, :3, :5] = 255
+    batch = {"pixel_values": pictures.contiguous(), "labels": labels}
+    return {**batch, "ingredient_labels": present} if ingredients else batch
+
+
+class SegmenterContract(ModelContract):
+    head_weight = "head.classifier.weight"
+    fields: dict = {}
+    ingredients = False
+    overfit_steps = 60
+    model_class = FlavourForSegmentation
+
+    def build(self, **overrides):
+        return tiny_segmenter(self.model_class, **{**self.fields, **overrides})
+
+    def batch(self, size=4, seed=0):
+        return mask_batch(size, seed, ingredients=self.ingredients)
+
+    def test_accumulated_steps_equal_one_large_step(self, tmp_path):
+        self.model_class = FixedStatistics
+        super().test_accumulated_steps_equal_one_large_step(tmp_path)
+
+
+class TestSegmenter(SegmenterContract):
+    wrong_fields = (
+        ("head", "unet"),
+        ("aspp_channels", 0),
+        ("aspp_rates", [0]),
+        ("loss", "hinge"),
+        ("dropout", 1.0),
+        ("class_weights", [1.0]),
+        ("ignore_index", 2),
+        ("ingredient_loss_weight", 0),
+        ("trainable_image_layers", 1),
+        ("loss_weighting", "uncertainty"),
+        ("class_map", [0, 1]),
+    )
+
+
+class TestMultitaskSegmenter(SegmenterContract):
+    fields = {
+        "ingredient_head": True,
+        "loss_weighting": "uncertainty",
+        "auxiliary_head": True,
+        "head": "deeplabv3plus",
+        "ingredient_prior": [0.2, 0.3, 0.4, 0.5],
+    }
+    ingredients = True
+    tests_remote_code = True
+
+    def processor(self):
+        return FlavourProcessor(image_processor_for(tiny_resnet(), size=32))
+
+    def test_one_batch_can_be_overfitted(self):
+        # Learned weights let the loss fall below zero; fixed ones show what was learned.
+        self.fields = {**self.fields, "loss_weighting": "fixed"}
+        super().test_one_batch_can_be_overfitted()
+
+
+class TestFrozenSegmenterOnATransformer(SegmenterContract):
+    tests_attention = True
+    fields = {"vision_config": tiny_vit(), "freeze_image": True, "loss": "lovasz"}
+    overfit_steps = 100
+
+
+class TestIngredientClassifier(SegmenterContract):
+    head_weight = "ingredient_classifier.weight"
+    fields = {"head": "none", "ingredient_head": True}
+    ingredients = True
+
+    def logits(self, model, batch):
+        with torch.no_grad():
+            return model(**batch).ingredient_logits
+
+
+@pytest.fixture(scope="module")
+def features():
+    return torch.randn(2, 16, 9, 9, generator=torch.Generator().manual_seed(3))
+
+
+def test_deeplab_head_equals_torchvisions_with_the_same_weights(features):
+    theirs = randomise(TorchvisionHead(16, CLASSES, atrous_rates=(2, 3, 4)))
+    ours = DeepLabHead(16, 256, [2, 3, 4], 0.5, CLASSES)
+    assert [value.shape for value in ours.state_dict().values()] == [x.shape for x in theirs.state_dict().values()]
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(features), theirs.eval()(features), rtol=1e-4, atol=1e-5)
+        for head in (ours, theirs):
+            head.train()
+            for module in head.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.eval()
+        torch.testing.assert_close(ours(features), theirs(features), rtol=1e-4, atol=1e-5)
+
+
+def test_last_batch_of_one_picture_trains():
+    model = tiny_segmenter().train()
+    model(**mask_batch(1, ingredients=False)).loss.backward()
+    norm = PooledNorm(4).train()
+    assert torch.equal(norm(torch.ones(1, 4, 1, 1)), torch.nn.BatchNorm2d(4).eval()(torch.ones(1, 4, 1, 1)))
+
+
+def test_logits_have_the_size_of_the_picture_and_strides_do_what_they_say():
+    model = tiny_segmenter().eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, 40, 56)).logits.shape == (2, CLASSES, 40, 56)
+        for stride in (8, 16):
+            config = TimmWrapperConfig(architecture="test_resnet", model_args={"output_stride": stride})
+            encoder = tiny_segmenter(vision_config=config).image_encoder
+            assert encoder(torch.randn(1, 3, 64, 64)).feature_map.shape[-1] == 64 // stride
+
+
+def test_plus_head_reads_the_early_stage():
+    model = randomise(tiny_segmenter(head="deeplabv3plus")).eval()
+    assert model.low_level_stage == 1
+    fine = model.image_encoder(torch.randn(1, 3, 32, 32), output_hidden_states=True)
+    with torch.no_grad():
+        before = model.head(fine.feature_map, fine.hidden_states[1])
+        after = model.head(fine.feature_map, torch.zeros_like(fine.hidden_states[1]))
+    assert before.shape[-2:] == (8, 8)
+    assert (before - after).abs().max() > 1e-3
+
+
+def test_losses_equal_plain_definitions():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 6, 6, generator=generator)
+    labels = torch.randint(0, 3, (3, 6, 6), generator=generator)
+    labels[0, :2], labels[2] = 255, 255
+    weights = [1.0, 2.0, 0.5, 1.0]
+    plain = [functional.cross_entropy(logits[i : i + 1], labels[i : i + 1], ignore_index=255) for i in (0, 1)]
+    found = segmentation_loss(logits, labels, "cross_entropy", 255)
+    torch.testing.assert_close(found, torch.stack(plain).sum() / 3)
+    weighted = segmentation_loss(logits, labels, "cross_entropy", 255, weights)
+    assert weighted != found
+    sharp = 40 * functional.one_hot(labels.masked_fill(labels == 255, 0), 4).permute(0, 3, 1, 2).float()
+    for kind in ("focal", "dice", "lovasz"):
+        assert segmentation_loss(logits, labels, kind, 255) > 0.1
+        assert segmentation_loss(sharp, labels, kind, 255) < 1e-4
+    probabilities = logits[1].softmax(0)
+    dice = []
+    for label in labels[1].unique():
+        mine, true = probabilities[label], (labels[1] == label).float()
+        dice.append(1 - 2 * (mine * true).sum() / (mine.sum() + true.sum()))
+    torch.testing.assert_close(segmentation_loss(logits[1:2], labels[1:2], "dice", 255), torch.stack(dice).mean())
+
+
+def test_lovasz_of_a_hard_answer_is_one_minus_iou():
+    answer = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])[None]
+    truth = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 255]])[None]
+    sharp = 200 * functional.one_hot(answer, 3).permute(0, 3, 1, 2).float()
+    jaccard = [1 - 2 / 4, 1 - 3 / 5]
+    found = segmentation_loss(sharp, truth, "lovasz", 255)
+    torch.testing.assert_close(found, torch.tensor(jaccard).mean())
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal", "dice", "lovasz"])
+def test_unknown_pixels_teach_nothing(kind):
+    logits = torch.randn(2, 4, 6, 6, requires_grad=True)
+    labels = torch.randint(0, 4, (2, 6, 6))
+    labels[:, :3] = 255
+    segmentation_loss(logits, labels, kind, 255).backward()
+    assert logits.grad[:, :, :3].abs().max() == 0
+    assert logits.grad[:, :, 3:].abs().max() > 0
+
+
+def test_loss_is_the_weighted_sum_of_the_tasks():
+    batch = mask_batch()
+    model = tiny_segmenter(ingredient_head=True, ingredient_loss_weight=0.3, auxiliary_head=True).eval()
+    output = model(**batch)
+    assert set(output.losses) == {"segmentation", "auxiliary", "ingredients"}
+    expected = output.losses["segmentation"] + 0.4 * output.losses["auxiliary"] + 0.3 * output.losses["ingredients"]
+    torch.testing.assert_close(output.loss, expected)
+    learned = tiny_segmenter(ingredient_head=True, loss_weighting="uncertainty").eval()
+    with torch.no_grad():
+        learned.task_weights.log_variances.copy_(torch.tensor([0.7, -0.2]))
+    output = learned(**batch)
+    one, two = output.losses["segmentation"], output.losses["ingredients"]
+    weights = torch.exp(-torch.tensor([0.7, -0.2]))
+    torch.testing.assert_close(output.loss, weights[0] * one + 0.35 + weights[1] * two - 0.1)
+
+
+@pytest.fixture(scope="module")
+def single_task(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    randomise(tiny_segmenter()).save_pretrained(folder)
+    return folder
+
+
+def test_multitask_starts_from_encoder_and_head_of_a_single_task(single_task):
+    donor = FlavourForSegmentation.from_pretrained(single_task)
+    model = FlavourForSegmentation.from_single_task(str(single_task), loss_weighting="uncertainty", id2label=NAMES)
+    own = model.state_dict()
+    for name, value in donor.state_dict().items():
+        assert torch.equal(value, own[name]), name
+    assert {name.split(".")[0] for name in set(own) - set(donor.state_dict())} == {
+        "ingredient_classifier",
+        "task_weights",
+    }
+    pictures = mask_batch()["pixel_values"]
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(pictures).logits, donor.eval()(pictures).logits)
+
+
+def changed(folder, out, change):
+    """A copy of a checkpoint with other weights."""
+    out.mkdir()
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    (out / "config.json").write_text((folder / "config.json").read_text())
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    return str(out)
+
+
+def test_no_weight_of_the_start_is_left_random(single_task, tmp_path):
+    gap = changed(single_task, tmp_path / "gap", lambda weights: weights.pop("head.classifier.weight"))
+    with pytest.raises(ValueError, match=r"missing: head.classifier.weight"):
+        FlavourForSegmentation.from_single_task(gap)
+    extra = changed(single_task, tmp_path / "extra", lambda weights: weights.update(stray=torch.ones(1)))
+    with pytest.raises(ValueError, match="unexpected: stray"):
+        FlavourForSegmentation.from_single_task(extra)
+    with pytest.raises(ValueError, match=r"of another shape: .*head.pyramid.branches.0.0.weight \(8, 96, 1, 1\)"):
+        FlavourForSegmentation.from_single_task(str(single_task), aspp_channels=4)
+    with pytest.raises(ValueError, match="missing: auxiliary"):
+        FlavourForSegmentation.from_single_task(str(single_task), auxiliary_head=True)
+    with pytest.raises(ValueError, match=r"has other classes \(background, egg"):
+        FlavourForSegmentation.from_single_task(str(single_task), id2label=dict(enumerate("abcde")))
+
+
+def test_wrong_calls_and_parts_are_named():
+    model, batch = tiny_segmenter(ingredient_head=True), mask_batch()
+    with pytest.raises(ValueError, match="Give pixel_values"):
+        model(labels=batch["labels"])
+    with pytest.raises(ValueError, match="the background is no ingredient"):
+        model(batch["pixel_values"], ingredient_labels=torch.zeros(4, CLASSES))
+    with pytest.raises(ValueError, match=r"labels must have shape \(4, 32, 32\)"):
+        model(batch["pixel_values"], labels=batch["labels"][:, :8])
+    with pytest.raises(ValueError, match="has no ingredient head"):
+        tiny_segmenter()(**batch)
+    with pytest.raises(ValueError, match="stage of stride 4"):
+        tiny_segmenter(vision_config=tiny_vit(), head="deeplabv3plus")
+    with pytest.raises(ValueError, match="needs a backbone with stages"):
+        tiny_segmenter(vision_config=tiny_vit(), auxiliary_head=True)
+    with pytest.raises(ValueError, match="needs a vision_config"):
+        FlavourForSegmentation(FlavourSegmentationConfig())
+    with pytest.raises(ValueError, match="an encoder-decoder"):
+        FlavourForSegmentation.from_parts(image=BertConfig(is_encoder_decoder=True))
+
+
+def test_auto_classes_find_the_class_of_a_checkpoint(single_task):
+    for auto_class in (AutoModel, AutoModelForSemanticSegmentation):
+        assert type(auto_class.from_pretrained(single_task)) is FlavourForSegmentation
+    saved = json.loads((single_task / "config.json").read_text())
+    assert saved["auto_map"]["AutoModel"] == "segmentation_flavour.FlavourForSegmentation"
+    assert saved["auto_map"]["AutoConfig"] == "segmentation_configuration_flavour.FlavourSegmentationConfig"
+
+
+def test_bf16_stays_close():
+    model, pictures = randomise(tiny_segmenter()).eval(), mask_batch()["pixel_values"]
+    with torch.no_grad():
+        exact = model(pictures).logits
+        rough = model.to(torch.bfloat16)(pictures.bfloat16()).logits
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+@pytest.mark.slow
+def test_full_size_has_the_size_of_its_formula():
+    vision = {"model_type": "timm_wrapper", "architecture": "resnet50", "model_args": {"output_stride": 8}}
+    model = FlavourForSegmentation.from_parts(image=vision, num_labels=104, ingredient_head=True)
+    backbone = sum(value.numel() for value in model.image_encoder.model.parameters())
+    branches = 2 * (2048 * 256 + 512) + 3 * (2048 * 256 * 9 + 512)
+    head = branches + 5 * 256 * 256 + 512 + 256 * 256 * 9 + 512 + 256 * 104 + 104
+    assert backbone == 23_508_032
+    assert sum(value.numel() for value in model.parameters()) == backbone + head + 2048 * 103 + 103
+    output = model(torch.randn(2, 3, 128, 128), torch.randint(0, 104, (2, 128, 128)), torch.ones(2, 103))
+    output.loss.backward()
+    assert output.loss.isfinite()
