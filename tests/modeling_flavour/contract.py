@@ -88,7 +88,7 @@ class ModelContract:
     flat_parameters = ("key.bias", "k_proj.bias")
     tests_remote_code = False
     tests_attention = False
-    overfit_steps = 60
+    overfit_steps = 200
     overfit_rate = 1e-2
 
     def build(self, **overrides) -> PreTrainedModel:

@@ -1,7 +1,5 @@
 """The contract for the classifier in its main shapes."""
 
-import pytest
-import torch
 from torch.nn import functional
 
 from modeling_flavour import FlavourProcessor
@@ -104,20 +102,3 @@ class TestPicturesAlone(ClassifierContract):
 
     def batch(self, size=4, seed=0):
         return {name: tiny_batch(size, seed)[name] for name in ("pixel_values", "labels")}
-
-
-@pytest.mark.parametrize("fusion", ["early", "late", "gated", "cross_attention"])
-def test_missing_part_of_the_whole_batch_equals_missing_from_each_sample(fusion):
-    from .contract import randomise
-
-    model = randomise(tiny_classifier(fusion=fusion)).eval()
-    batch = tiny_batch(3)
-    none, all_ = torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
-    texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    pictures = {"pixel_values": batch["pixel_values"]}
-    with torch.no_grad():
-        complete = model(**texts, **pictures).logits
-        for part, mask in ((texts, {"text_present": all_, "image_present": none}), (pictures, {"text_present": none})):
-            alone = model(**part).logits
-            torch.testing.assert_close(alone, model(**texts, **pictures, **mask).logits)
-            assert not torch.allclose(alone, complete, atol=1e-3)
