@@ -45,9 +45,8 @@ class FlavourSegmentationConfig(PreTrainedConfig):
     Example:
 
     ```python
-    >>> config = FlavourSegmentationConfig(
-    ...     vision_config={"model_type": "timm_wrapper", "architecture": "resnet50"}, num_labels=104, ingredient_head=True
-    ... )
+    >>> vision_config = {"model_type": "timm_wrapper", "architecture": "resnet50", "model_args": {"output_stride": 8}}
+    >>> config = FlavourSegmentationConfig(vision_config=vision_config, num_labels=104, ingredient_head=True)
     >>> config.num_ingredient_labels
     103
 

@@ -1,0 +1,39 @@
+"""Scores of segmentation, as an `evaluate` module that loads offline by folder path."""
+
+import datasets
+import evaluate
+import numpy as np
+
+from trainer_scripts.scores import definitions
+from trainer_scripts.segmentation_scores import class_table, confusion_matrix, mask_scores, pixel_counts
+
+_DESCRIPTION = "Pixel accuracy, mean accuracy, mIoU and Dice with and without background, from one confusion matrix."
+_INPUTS = """
+Args:
+    predictions: one mask of class ids per picture.
+    references: the true masks, of the same sizes; 255 where nobody knows.
+    num_labels: number of classes, background included.
+    label_names: names of the classes, by default their ids.
+Returns:
+    the scores by name and `per_class`; with `with_definitions=True` also `definitions`.
+"""
+
+
+class FlavourSegmentation(evaluate.Metric):
+    """Pixel accuracy, mean accuracy, mIoU and Dice with and without background, from one confusion matrix."""
+
+    def _info(self):
+        mask = datasets.Sequence(datasets.Sequence(datasets.Value("int64")))
+        features = datasets.Features({"predictions": mask, "references": mask})
+        return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
+
+    def _compute(self, predictions, references, num_labels, label_names=None, with_definitions=False):
+        pairs = zip(references, predictions, strict=True)
+        counts = np.stack(
+            [pixel_counts(confusion_matrix(np.asarray(true), np.asarray(found), num_labels)) for true, found in pairs]
+        )
+        scores = mask_scores()
+        names = label_names or [str(index) for index in range(num_labels)]
+        result = {score.name: score(counts, counts) for score in scores}
+        result["per_class"] = class_table(names, counts.sum(axis=0))
+        return {**result, "definitions": definitions(scores)} if with_definitions else result
