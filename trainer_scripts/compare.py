@@ -50,7 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(models: Sequence[str], dataset: str, split: str, out: Path) -> dict[str, Any]:
     """Write comparison.json, comparison.md and plots, and return the content of the first."""
-    comparison = score_all([load_model(model) for model in models], dataset, split, out)
+    loaded = [load_model(model) for model in models]
+    for model in loaded:
+        if model.task.score is not None:
+            raise BadInputError(
+                f"{model.name} is a {model.task.name} model: score.py shows it beside its baselines and ablations"
+            )
+    comparison = score_all(loaded, dataset, split, out)
     if split == comparison.models[0].arguments.selection_split:
         raise BadInputError(f"{split!r} chose the checkpoints; compare on a split that nothing was chosen on")
     lines = entries(comparison)

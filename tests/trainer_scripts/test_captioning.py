@@ -63,8 +63,9 @@ def table(caption_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(caption_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "captioner"
-    train.main(tiny_arguments("transformer", caption_data, out, "--num_train_epochs", "12", "--learning_rate", "3e-3",
-                              "--ema_decay", "0.8", "--flip", "false"))  # fmt: skip
+    train.main(tiny_arguments("transformer", caption_data, out, "--num_train_epochs", "25", "--learning_rate", "5e-3",
+                              "--ema_decay", "0.8", "--flip", "false", "--color_jitter", "0",
+                              "--crop_scale", "1"))  # fmt: skip
     return out
 
 
