@@ -87,7 +87,8 @@ class FlavourConfig(PreTrainedConfig):
         modality_dropout: Probability that a complete training sample loses one of its two parts.
         freeze_text: Keep the pretrained text encoder (or the word embeddings) fixed and in eval mode.
         freeze_image: Keep the image backbone fixed and in eval mode.
-        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.
+        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train, in
+            eval mode too, so that they normalise with the statistics of pretraining.
         problem_type: `single_label_classification` or `multi_label_classification`.
         label_smoothing: Share of probability spread evenly over the classes.
         class_weights: Factor per class on its loss terms.
