@@ -83,6 +83,8 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         for name in ("aspp_rates", "class_weights", "ingredient_prior"):
             value = getattr(self, name)
             setattr(self, name, list(value) if isinstance(value, tuple) else value)
+        # Tells a plain ingredient classifier from a segmenter.
+        self.problem_type = "multi_label_classification" if self.head == "none" else None
         super().__post_init__(**kwargs)
         drop_backbone_labels(self.vision_config)
 

@@ -105,16 +105,22 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_parts(cls, image, trust_remote_code: bool = False, **config) -> "FlavourForSegmentation":
+    def from_parts(
+        cls, image, trust_remote_code: bool = False, output_stride: int | None = None, **config
+    ) -> "FlavourForSegmentation":
         """Put fresh heads on a backbone.
 
         Args:
             image: Folder or Hub id of a backbone or of any model of this family, its config or its config's dictionary
                 (fresh weights).
             trust_remote_code: Whether the backbone may run code from its repository.
+            output_stride: Pixels per place of a timm ResNet, 8 or 16, by dilation of its last stages; pretrained
+                weights stay as they are. `None` keeps that of the backbone.
             **config: Fields of [`FlavourSegmentationConfig`].
         """
         vision_config, backbone = load_part(image, trust_remote_code=trust_remote_code)
+        if output_stride is not None:
+            vision_config.model_args = {**(vision_config.model_args or {}), "output_stride": output_stride}
         model = cls(FlavourSegmentationConfig(vision_config=vision_config, **config))
         if backbone is not None:
             load_checked(model.image_encoder.model, backbone.state_dict(), str(image))

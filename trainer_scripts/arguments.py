@@ -69,6 +69,9 @@ class ModelArguments:
     letters_only: bool = _option(False, "Drop everything but letters from texts.")
     image_size: int | None = _option(None, "Picture size in pixels; none: that of the image encoder.")
     init_image_encoder: str | None = _option(None, "Checkpoint whose image encoder this model starts from.")
+    init_segmenter: str | None = _option(
+        None, "Segmentation: single-task checkpoint whose encoder and head a multi-task model starts from."
+    )
     generation: JsonMapping = field(
         default_factory=JsonMapping, metadata={"help": "Captioning: defaults of generate(), such as num_beams."}
     )
@@ -94,6 +97,13 @@ class DataArguments:
     text_column: str = _option(TITLE, "Column the model reads.")
     image_column: str = _option(IMAGE, "Column the model sees.")
     label_column: str | None = _option(None, "Column that is learned; none: that of the task.")
+    label_level: Literal["ingredient", "group"] = _option(
+        "ingredient", "Segmentation: classes are ingredients, or the food groups they belong to."
+    )
+    label_filter: list[str] | None = field(
+        default=None,
+        metadata={"help": "Segmentation: keep these classes only; pixels of the others count as unknown."},
+    )
     group_column: str | None = _option(DISH_ID, "Column whose equal values never cross splits.")
     target_column: str | None = _option(None, "Column of soft targets that sum to 1, such as taste.")
     target_share: float = _option(0.5, "Weight of the soft target; the rest is on the label.")

@@ -36,7 +36,7 @@ ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
 }
 
 
-def no_label_names(rows: Any, column: str) -> list[str]:
+def no_label_names(rows: Any, column: str, arguments: Any = None) -> list[str]:
     """Return the label set of captions: there is none."""
     return []
 

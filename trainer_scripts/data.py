@@ -129,7 +129,7 @@ def detect_task(rows: Any, label_column: str) -> str:
     return MULTILABEL if isinstance(rows.features[label_column], List) else CLASSIFICATION
 
 
-def label_names(rows: Any, label_column: str) -> list[str]:
+def label_names(rows: Any, label_column: str, arguments: DataArguments | None = None) -> list[str]:
     """Return the label set: that of the ClassLabel, else the values of these (training) rows, sorted."""
     feature = rows.features[label_column]
     inner = feature.feature if isinstance(feature, List) else feature

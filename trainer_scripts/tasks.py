@@ -9,16 +9,20 @@ import torch
 from torch.utils.data import Dataset
 from transformers import AutoModelForImageTextToText, PreTrainedModel, Trainer
 
-from dataset_builder.columns import CAPTIONS, FLAVOUR, FLAVOURS_PRESENT
+from dataset_builder.columns import CAPTIONS, FLAVOUR, FLAVOURS_PRESENT, MASK
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
-from trainer_scripts import captioning, classification
+from modeling_flavour.segmentation_flavour import FlavourForSegmentation
+from trainer_scripts import captioning, classification, segmentation
 from trainer_scripts.caption_predict import predict_captions
 from trainer_scripts.caption_scores import caption_score_list
 from trainer_scripts.caption_scoring import score_captions
 from trainer_scripts.caption_trainer import CaptionTrainer
 from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task, label_ids, label_names
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
+from trainer_scripts.segmentation_scores import INGREDIENT_PREFIX, MASK_SELECTION, ingredient_scores, mask_scores
+from trainer_scripts.segmentation_scoring import score_segmenter
+from trainer_scripts.segmentation_trainer import SegmentationTrainer
 from trainer_scripts.trainer import FlavourTrainer
 
 
@@ -40,7 +44,7 @@ class Task:
         evaluation_samples: (processor, table) -> samples as the processor itself would make them.
         collator: (processor, number of labels, recipe for training or None) -> collator.
         trainer_class: Trainer of this task.
-        name_labels: (training rows, column) -> label set; empty for a task without classes.
+        name_labels: (training rows, column, data arguments) -> label set; empty for a task without classes.
         read_labels: (rows, column, label set, row ids, where) -> one truth per row.
         architectures: classes of its checkpoints where `model_class` loads several.
         score: (saved model, table, data set, split, folder, batch size) -> text for the terminal, for a task whose
@@ -97,6 +101,19 @@ _CLASSIFIER: dict[str, Any] = {
     "collator": classification.collator,
 }
 
+_SEGMENTER: dict[str, Any] = {
+    "model_class": FlavourForSegmentation,
+    "label_column": MASK,
+    "build": segmentation.build,
+    "training_samples": segmentation.training_samples,
+    "evaluation_samples": segmentation.evaluation_samples,
+    "collator": segmentation.collator,
+    "trainer_class": SegmentationTrainer,
+    "name_labels": segmentation.class_names,
+    "read_labels": segmentation.read_ingredients,
+    "score": score_segmenter,
+}
+
 TASKS: dict[str, Task] = {
     CLASSIFICATION: Task(
         name=CLASSIFICATION,
@@ -137,6 +154,25 @@ TASKS: dict[str, Task] = {
         architectures=tuple(each.__name__ for each in captioning.ARCHITECTURES.values()),
         score=score_captions,
         predict=predict_captions,
+    ),
+    # A segmenter without masks, so that its ingredients are judged beside those of the others.
+    "ingredients": Task(
+        name="ingredients",
+        problem_type="multi_label_classification",
+        metric="flavour_multilabel",
+        selection_metric=f"{INGREDIENT_PREFIX}samples_f1",
+        scores=lambda names: ingredient_scores(names[1:]),
+        probabilities=lambda logits: logits.sigmoid(),
+        **_SEGMENTER,
+    ),
+    "segmentation": Task(
+        name="segmentation",
+        problem_type=None,
+        metric="flavour_segmentation",
+        selection_metric=MASK_SELECTION,
+        scores=lambda names: mask_scores() + ingredient_scores(names[1:]),
+        probabilities=lambda logits: logits.softmax(dim=1),
+        **_SEGMENTER,
     ),
 }
 

@@ -55,7 +55,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     splits = open_dataset(arguments.dataset, arguments.dataset_revision)
     rows = _mapped(splits, arguments)
     task, columns = choose_columns(recipe, rows[arguments.train_split])
-    names = task.name_labels(rows[arguments.train_split], columns.label)
+    names = task.name_labels(rows[arguments.train_split], columns.label, arguments)
     # Soft targets and weights shape training only; the other splits need not have them.
     judged = replace(columns, target=None, weight=None)
     tables = {

@@ -1,0 +1,188 @@
+"""Segmentation in the trainer: classes and masks, joint transforms, the road from masks to scores, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from dataset_builder.columns import UNKNOWN
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers import import_table
+from modeling_flavour.segmentation_flavour import FlavourForSegmentation
+from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, write_dataset
+from trainer_scripts import score, train
+from trainer_scripts.arguments import DataArguments, parse_recipe
+from trainer_scripts.collators import varied
+from trainer_scripts.data import open_dataset
+from trainer_scripts.scoring import load_model, load_table
+from trainer_scripts.segmentation import (
+    Masks,
+    class_map,
+    class_names,
+    joint_augmentation,
+    nearest,
+    pixel_weights,
+    shown_classes,
+)
+from trainer_scripts.segmentation_evaluation import answer
+from trainer_scripts.segmentation_scoring import samples_for
+from trainer_scripts.training_data import load_training_data
+
+TINY = [
+    "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}', "--image_size", "32",
+    "--per_device_train_batch_size", "10", "--use_cpu", "true", "--disable_tqdm", "true", "--num_train_epochs", "3",
+    "--precision", "fp32", "--learning_rate", "5e-3", "--warmup_steps", "0", "--ema_decay", "0.7",
+]  # fmt: skip
+HEADS = {
+    "segmentation": '{"head": "deeplabv3plus", "aspp_channels": 16, "aspp_rates": [1, 2], "dropout": 0.0}',
+    "multitask": '{"ingredient_head": true}',
+    "ingredients": '{"head": "none", "ingredient_head": true, "dropout": 0.0}',
+}
+
+
+def arguments(kind, dataset, out, *more):
+    recipe = "ingredients_tiny" if kind == "ingredients" else f"{kind}_deeplabv3_tiny"
+    return [recipe, *TINY, "--config", HEADS[kind], "--dataset", str(dataset), "--output_dir", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def mask_data(tmp_path_factory):
+    """Pictures whose left half shows one ingredient on black, with a corner that nobody knows."""
+    rows = {}
+    for split, number in ROWS.items():
+        rows[split] = []
+        for index in range(number):
+            row = make_row(split, index * 3 + 1)
+            pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+            draw = np.random.default_rng([index, number, len(split)])
+            colour = np.array([(230, 90, 120), (220, 200, 90), (120, 220, 90), (70, 50, 240), (250, 250, 250)])
+            pixels[:, :16] = np.clip(colour[row["flavour"]] + draw.integers(-20, 20, (32, 16, 3)), 0, 255)
+            mask = np.zeros((32, 32), dtype=np.uint8)
+            mask[:, :16] = row["flavour"] + 1
+            mask[:4, :4] = UNKNOWN
+            row["image"], row["mask"] = ({"bytes": png(array), "path": None} for array in (pixels, mask))
+            rows[split].append(row)
+    return write_dataset(tmp_path_factory.mktemp("masks") / "data", rows)
+
+
+@pytest.fixture(scope="module")
+def runs(mask_data, tmp_path_factory):
+    """The three models of the system, trained for a moment."""
+    folder = tmp_path_factory.mktemp("runs")
+    for kind in HEADS:
+        start = ["--init_segmenter", str(folder / "segmentation")] if kind == "multitask" else []
+        train.main(arguments(kind, mask_data, folder / kind, *start, "--num_train_epochs", "6"))
+    return folder
+
+
+def test_groups_and_filters_remap_ids_explicitly():
+    source = ["background", "tomato", "feta", "mushroom"]
+    assert class_map(source, ["background", "mushroom", "cheese", "vegetable"], "group") == [0, 3, 2, 1]
+    assert class_map(source, ["background", "mushroom"], "ingredient") == [0, UNKNOWN, UNKNOWN, 1]
+    shown = np.array([[0, 1, 0, 1], [0, 0, 1, 0]], dtype=np.float32)
+    assert shown_classes(shown, [0, UNKNOWN, 1, 1], 2).tolist() == [[1], [1]]
+
+
+def test_class_names_follow_level_and_filter(mask_data):
+    rows = open_dataset(str(mask_data))["train"]
+    assert class_names(rows, "mask", DataArguments()) == ["background", *INGREDIENTS]
+    groups = class_names(rows, "mask", DataArguments(label_level="group"))
+    assert groups[0] == "background"
+    assert {"mushroom", "citrus"} <= set(groups)
+    kept = class_names(rows, "mask", DataArguments(label_filter=["kale", "lemon"]))
+    assert kept == ["background", "lemon", "kale"]
+    with pytest.raises(BadInputError, match="label_filter names 'gold', which is no class"):
+        class_names(rows, "mask", DataArguments(label_filter=["gold"]))
+
+
+def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
+    mask = torch.zeros(40, 40, dtype=torch.uint8)
+    mask[10:30, 10:30], mask[:3] = 7, UNKNOWN
+    picture = mask.expand(3, -1, -1).clone()
+    for rotation in (0, 20):
+        augment = joint_augmentation(24, crop_scale=0.3, flip=True, color_jitter=0.0, rotation=rotation)
+        for seed in range(10):
+            seen, ids = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), augment, seed)
+            assert set(ids.unique().tolist()) <= {0, 7, UNKNOWN}
+            # Away from edges, where the picture is interpolated, both show the same.
+            other = torch.nn.functional.pad((ids != 7).float()[None], [3] * 4, value=1.0)
+            inside = torch.nn.functional.max_pool2d(other, 7, 1)[0] == 0
+            assert (seen[0][inside] == 7).all()
+    assert set(nearest(mask, (13, 17)).unique().tolist()) <= {0, 7, UNKNOWN}
+
+
+def test_an_id_outside_the_names_is_named_with_its_row(mask_data, tmp_path):
+    rows = {split: [make_row(split, index) for index in range(4)] for split in ROWS}
+    rows["train"][2]["mask"] = {"bytes": png(np.full((8, 8), 77, np.uint8)), "path": None}
+    folder = write_dataset(tmp_path / "data", rows)
+    recipe = parse_recipe(arguments("segmentation", folder, tmp_path / "run"))
+    masks = Masks(load_training_data(recipe).train)
+    assert masks[0].shape == (32, 32)
+    with pytest.raises(BadInputError, match=r"row train-002-00-00: the mask holds id 77, but ids go from 0 to 5"):
+        masks[2]
+
+
+def test_rare_classes_weigh_more_with_mean_one(mask_data, tmp_path):
+    data = load_training_data(parse_recipe(arguments("segmentation", mask_data, tmp_path / "run")))
+    masks = Masks(data.train)
+    weights = pixel_weights(masks, 6)
+    counts = np.bincount(torch.stack([masks[i] for i in range(len(masks))]).flatten().numpy(), minlength=256)[:6]
+    assert min(weights[1:]) > weights[0]
+    assert (counts * weights).sum() / counts.sum() == pytest.approx(1)
+
+
+def test_checkpoint_is_chosen_by_the_whole_selection_split(runs, mask_data):
+    metrics = json.loads((runs / "segmentation" / "metrics.json").read_text())
+    assert (metrics["selection_split"], metrics["selection_metric"]) == ("validation", "miou_food")
+    evaluations = [line["eval_miou_food"] for line in metrics["history"] if "eval_miou_food" in line]
+    assert metrics["selection"]["miou_food"] == pytest.approx(max(evaluations))
+    saved = load_model(str(runs / "segmentation"))
+    samples = samples_for(saved, load_table(saved, str(mask_data), "validation"))
+    small, large = (answer(saved.model, samples, size).scores(saved.names) for size in (7, 64))
+    assert small == pytest.approx(large, abs=1e-6)
+    assert large["miou_food"] == pytest.approx(metrics["selection"]["miou_food"], abs=1e-6)
+    assert large["miou_food"] > 0.1
+
+
+def test_config_says_what_the_ids_stand_for_and_multitask_keeps_it(runs):
+    configs = [json.loads((runs / kind / "config.json").read_text()) for kind in HEADS]
+    assert len({json.dumps([config["class_map"], config["source_labels"]]) for config in configs}) == 1
+    assert configs[0]["source_labels"] == ["background", *INGREDIENTS]
+    assert [config["ingredient_head"] for config in configs] == [False, True, True]
+    assert FlavourForSegmentation.from_pretrained(runs / "multitask").head.low_level is not None
+
+
+@pytest.mark.parametrize("kind", list(HEADS))
+def test_all_three_models_are_scored_by_one_rule(runs, mask_data, tmp_path, kind, capsys):
+    score.main([str(runs / kind), str(mask_data), "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert ("miou_food" in content["metrics"]) == (kind != "ingredients")
+    assert (tmp_path / "panels.png").is_file() == (kind != "ingredients")
+    rule = content["definitions"]["ingredient_samples_f1"]["definition"]
+    assert "probability >= 0.5" in rule
+    assert "background" not in content.get("per_class", {}) or content["baselines"]["all background"]["miou_food"] == 0
+    entry = content["metrics"]["ingredient_samples_f1"]
+    assert entry["low"] <= entry["value"] <= entry["high"]
+    assert "most frequent ingredients" in capsys.readouterr().out
+
+
+def test_other_ids_are_not_scored_in_silence(runs, mask_data, tmp_path):
+    saved = load_model(str(runs / "segmentation"))
+    table = load_table(saved, str(mask_data), "test")
+    saved.model.config.source_labels = ["background", "gold"]
+    with pytest.raises(BadInputError, match="score it on data with the same ids"):
+        samples_for(saved, table)
+
+
+@pytest.mark.slow
+def test_real_photographs_run_from_import_to_panels(shared_data, tmp_path):
+    import_table("foodseg103", str(shared_data / "foodseg_sample"), tmp_path / "data")
+    out = tmp_path / "run"
+    settings = ["--label_level", "ingredient", "--num_train_epochs", "1"]
+    train.main(arguments("segmentation", tmp_path / "data", out, *settings))
+    score.main([str(out), str(tmp_path / "data")])
+    content = json.loads((out / "scores" / "test" / "metrics.json").read_text())
+    assert len(content["label_names"]) == 14
+    assert (out / "scores" / "test" / "panels.png").is_file()
