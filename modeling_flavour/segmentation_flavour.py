@@ -17,6 +17,7 @@ from .loading_flavour import load_checked, load_part
 from .segmentation_configuration_flavour import FlavourSegmentationConfig
 from .segmentation_heads_flavour import AuxiliaryHead, DeepLabHead, resize
 from .segmentation_losses_flavour import segmentation_loss
+from .segmentation_pipeline_flavour import SEGMENTATION_PIPELINE
 
 LOW_LEVEL_STRIDE = 4
 # What a multi-task model has beyond the single-task model that it starts from.
@@ -68,6 +69,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     auto_classes = ("AutoModel", "AutoModelForSemanticSegmentation")
+    custom_pipelines = SEGMENTATION_PIPELINE
 
     def __init__(self, config: FlavourSegmentationConfig):
         super().__init__(config)

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead as TorchvisionHead
-from transformers import AutoModel, AutoModelForSemanticSegmentation, BertConfig, TimmWrapperConfig
+from transformers import AutoModel, AutoModelForSemanticSegmentation, BertConfig, TimmWrapperConfig, pipeline
 
 from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
 from modeling_flavour.segmentation_configuration_flavour import FlavourSegmentationConfig
@@ -320,6 +322,31 @@ def test_bf16_stays_close():
         rough = model.to(torch.bfloat16)(pictures.bfloat16()).logits
     assert rough.dtype == torch.bfloat16
     assert (rough.float() - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+def test_pipeline_gives_masks_with_labels_and_areas_at_the_size_of_the_picture(tmp_path):
+    model = randomise(tiny_segmenter(), seed=1)
+    model.save_pretrained(tmp_path)
+    FlavourProcessor(image_processor_for(tiny_resnet(), size=32)).save_pretrained(tmp_path)
+    segmenter = pipeline("flavour-segmentation", model=str(tmp_path), trust_remote_code=True)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))
+    picture.save(tmp_path / "plate.png")
+    found = segmenter(str(tmp_path / "plate.png"))
+    assert found
+    covered = np.zeros((48, 48), dtype=int)
+    for entry in found:
+        mask = np.asarray(entry["mask"]) == 255
+        covered += mask
+        assert entry["mask"].size == picture.size
+        assert entry["area"] == pytest.approx(mask.mean())
+        assert entry["label"] in set(NAMES.values()) - {"background"}
+        assert 0 < entry["score"] <= 1
+    assert covered.max() == 1
+    many = segmenter([picture, picture], batch_size=2)
+    assert [[entry["label"] for entry in each] for each in many] == [[entry["label"] for entry in found]] * 2
+    assert all(entry["area"] >= 0.3 for entry in segmenter(picture, min_area=0.3))
+    with pytest.raises(ValueError, match="min_area is a share"):
+        segmenter(picture, min_area=2)
 
 
 @pytest.mark.slow

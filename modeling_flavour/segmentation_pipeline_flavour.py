@@ -1,0 +1,74 @@
+"""The pipeline `flavour-segmentation`: pictures of any common kind to masks with labels and areas."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import Pipeline
+
+from .processing_flavour import open_picture
+from .segmentation_heads_flavour import resize
+
+SEGMENTATION_TASK = "flavour-segmentation"
+
+
+class SegmentationPipeline(Pipeline):
+    """Pictures to masks.
+
+    Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
+    dictionaries, largest area first: `label`; `mask`, a PIL image of the picture's size, 255 where the label is;
+    `area`, its share of the picture; `score`, the mean probability there. The background is left out.
+
+    Example:
+
+    ```python
+    segmenter = pipeline("flavour-segmentation", model="org/flavour-segmenter", trust_remote_code=True)
+    segmenter("plate.jpg", min_area=0.01)
+    ```
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def _sanitize_parameters(self, min_area: float | None = None):
+        if min_area is not None and not 0 <= min_area <= 1:
+            raise ValueError(f"min_area is a share of the picture, between 0 and 1, got {min_area}.")
+        return {}, {}, {} if min_area is None else {"min_area": min_area}
+
+    def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
+        """Open and normalise one picture."""
+        picture = open_picture(inputs)
+        return {**self.processor(images=picture), "size": torch.tensor([[picture.height, picture.width]])}
+
+    def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> dict[str, torch.Tensor]:
+        logits = self.model(input_tensors["pixel_values"]).logits
+        if logits is None:
+            raise ValueError("This model names ingredients only (head='none'); it has no masks to give.")
+        return {"logits": logits, "size": input_tensors["size"]}
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor], min_area: float = 0.0) -> list[dict[str, Any]]:
+        """Masks of one picture at its own size."""
+        height, width = model_outputs["size"][0].tolist()
+        probabilities = resize(model_outputs["logits"][:1].float(), (height, width))[0].softmax(0)
+        best, classes = probabilities.max(0)
+        found = []
+        for number in classes.unique().tolist():
+            mask = classes == number
+            area = mask.float().mean().item()
+            if number and area >= min_area:
+                picture = Image.fromarray(mask.to(torch.uint8).mul(255).cpu().numpy())
+                score = best[mask].mean().item()
+                label = self.model.config.id2label[number]
+                found.append({"label": label, "mask": picture, "area": area, "score": score})
+        return sorted(found, key=lambda entry: -entry["area"])
+
+
+SEGMENTATION_PIPELINE: dict[str, dict] = {
+    SEGMENTATION_TASK: {
+        "impl": "segmentation_pipeline_flavour.SegmentationPipeline",
+        "pt": ["AutoModelForSemanticSegmentation"],
+        "type": "image",
+    }
+}
