@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, processors
 from transformers import PreTrainedTokenizerFast
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.vocabulary import word_tokenizer
 
 PAD, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 SPECIAL_TOKENS = [PAD, UNKNOWN, BEGIN, END]
@@ -90,17 +90,9 @@ def train_caption_tokenizer(
     """
     if not captions:
         raise BadInputError("no caption to train a tokenizer on")
-    options: dict[str, Any] = {"vocab_size": vocabulary_size, "special_tokens": SPECIAL_TOKENS, "show_progress": False}
+    tokenizer = word_tokenizer(captions, kind, vocabulary_size, SPECIAL_TOKENS, UNKNOWN)
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        trainer: trainers.Trainer = trainers.WordPieceTrainer(**options)
         tokenizer.decoder = decoders.WordPiece(cleanup=True)
-    else:
-        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        trainer = trainers.WordLevelTrainer(min_frequency=2, **options)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A {END}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (BEGIN, END)],

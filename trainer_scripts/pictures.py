@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data import Table, decode_bytes
@@ -89,7 +91,10 @@ class Pictures:
 
 
 def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, rotation: float = 0.0) -> v2.Transform:
-    """Return the random variation of one training picture, ending at `size` x `size`.
+    """Return the random variation of one training picture, with its mask where it has one, ending at `size` x `size`.
+
+    Both get the same crop, scale, turn and flip; the picture is interpolated, the mask takes the nearest id, and what a
+    turn brings in from outside is unknown.
 
     Args:
         size: side of the network's input in pixels.
@@ -100,7 +105,8 @@ def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, 
     """
     steps: list[v2.Transform] = []
     if rotation > 0:
-        steps.append(v2.RandomRotation(rotation, interpolation=v2.InterpolationMode.BILINEAR))
+        outside = {tv_tensors.Mask: UNKNOWN, "others": 0}
+        steps.append(v2.RandomRotation(rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=outside))
     if crop_scale < 1:
         steps.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.8, 1.25), antialias=True))
     else:

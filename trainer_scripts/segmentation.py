@@ -24,7 +24,7 @@ from trainer_scripts.class_balance import class_prior
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import sample_seed, varied
 from trainer_scripts.data import Table, decode_bytes
-from trainer_scripts.pictures import MEMORY_LIMIT_BYTES, Pictures, normalise, training_picture
+from trainer_scripts.pictures import MEMORY_LIMIT_BYTES, Pictures, augmentation, normalise, training_picture
 
 WEIGHED_MASKS = 500
 
@@ -163,32 +163,6 @@ class Masks:
         return torch.from_numpy(table[ids])
 
 
-def joint_augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, rotation: float) -> v2.Transform:
-    """Return the variation of a picture together with its mask, ending at `size` x `size`.
-
-    Both get the same crop, scale, turn and flip; the picture is interpolated, the mask takes the nearest id, and what a
-    turn brings in from outside is unknown.
-    """
-    steps: list[v2.Transform] = []
-    if rotation > 0:
-        steps.append(
-            v2.RandomRotation(
-                rotation,
-                interpolation=v2.InterpolationMode.BILINEAR,
-                fill={tv_tensors.Mask: UNKNOWN, "others": 0},
-            )
-        )
-    if crop_scale < 1:
-        steps.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.8, 1.25), antialias=True))
-    else:
-        steps.append(v2.Resize((size, size), antialias=True))
-    if flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if color_jitter > 0:
-        steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-    return v2.Compose(steps)
-
-
 def nearest(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Return a mask `(height, width)` resized to `size`; no id appears that was not there."""
     return functional.resize(mask[None], list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
@@ -295,7 +269,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     augment = None
     if varying:
         size = input_size(processor)
-        augment = joint_augmentation(size, given.crop_scale, given.flip, given.color_jitter, given.rotation)
+        augment = augmentation(size, given.crop_scale, given.flip, given.color_jitter, given.rotation)
     mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
     margin = given.crop_scale < 1
     return MaskSamples(data.train, processor, mapped, len(data.names), augment, margin, recipe.training.seed)

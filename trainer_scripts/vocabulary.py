@@ -24,17 +24,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
     """
     if not texts:
         raise BadInputError("no text to train a tokenizer on")
-    if kind == "wordpiece":
-        vocabulary = wordpiece_vocabulary(texts, vocabulary_size, SPECIAL_TOKENS)
-        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
-        _split_words(tokenizer)
-    else:
-        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        _split_words(tokenizer)
-        trainer = trainers.WordLevelTrainer(
-            vocab_size=vocabulary_size, min_frequency=RARE_WORD, special_tokens=SPECIAL_TOKENS, show_progress=False
-        )
-        tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = word_tokenizer(texts, kind, vocabulary_size, SPECIAL_TOKENS, UNKNOWN)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)],
@@ -49,6 +39,28 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
         mask_token=MASK,
         clean_up_tokenization_spaces=False,
     )
+
+
+def word_tokenizer(
+    texts: Sequence[str], kind: str, vocabulary_size: int, special_tokens: Sequence[str], unknown: str
+) -> Tokenizer:
+    """Return a lower-casing tokenizer of `wordpiece` or `words` kind; whoever uses it adds its own begin and end."""
+    if kind == "wordpiece":
+        vocabulary = wordpiece_vocabulary(texts, vocabulary_size, special_tokens)
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
+    else:
+        tokenizer = Tokenizer(models.WordLevel(unk_token=unknown))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if kind == "words":
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=vocabulary_size,
+            min_frequency=RARE_WORD,
+            special_tokens=list(special_tokens),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def wordpiece_vocabulary(texts: Sequence[str], vocabulary_size: int, special_tokens: Sequence[str]) -> dict[str, int]:
@@ -70,8 +82,3 @@ def wordpiece_vocabulary(texts: Sequence[str], vocabulary_size: int, special_tok
         if len(piece) > 1:
             pieces.append(piece[1:] if piece.startswith(WORD_START) else f"##{piece}")
     return {piece: number for number, piece in enumerate(list(dict.fromkeys(pieces))[:vocabulary_size])}
-
-
-def _split_words(tokenizer: Tokenizer) -> None:
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -191,7 +191,8 @@ def test_masks_are_varied_like_their_pictures(table):
 
 def tiny_processor_of(table):
     from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
-    from trainer_scripts.caption_text import train_caption_tokenizer
+    from trainer_scripts.caption_text import SPECIAL_TOKENS, train_caption_tokenizer
+from trainer_scripts.vocabulary import wordpiece_vocabulary
 
     captions = [caption for row in table.labels for caption in row] + ["on the right ."] * 5
     tokenizer = train_caption_tokenizer(captions, "words", 200, 20)
@@ -276,3 +277,9 @@ def test_flickr8k_sample_from_import_to_scores(shared_data, tmp_path):
     assert content["truth"] is None
     assert content["metrics"]["bleu_1"] > 0
     assert content["metrics"]["perplexity"] < 200
+
+
+def test_the_same_captions_give_the_same_word_pieces_in_every_process():
+    captions = ["a bowl of rice with peas", "a plate of rice and beans", "two eggs on a bed of beans"] * 3
+    tokenizer = train_caption_tokenizer(captions, "wordpiece", 80, 20)
+    assert tokenizer.get_vocab() == wordpiece_vocabulary(captions, 80, SPECIAL_TOKENS)

@@ -16,12 +16,12 @@ from trainer_scripts import score, train
 from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.collators import varied
 from trainer_scripts.data import open_dataset
+from trainer_scripts.pictures import augmentation
 from trainer_scripts.scoring import load_model, load_table
 from trainer_scripts.segmentation import (
     Masks,
     class_map,
     class_names,
-    joint_augmentation,
     nearest,
     pixel_weights,
     shown_classes,
@@ -102,7 +102,7 @@ def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
     mask[10:30, 10:30], mask[:3] = 7, UNKNOWN
     picture = mask.expand(3, -1, -1).clone()
     for rotation in (0, 20):
-        augment = joint_augmentation(24, crop_scale=0.3, flip=True, color_jitter=0.0, rotation=rotation)
+        augment = augmentation(24, crop_scale=0.3, flip=True, color_jitter=0.0, rotation=rotation)
         for seed in range(10):
             seen, ids = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), augment, seed)
             assert set(ids.unique().tolist()) <= {0, 7, UNKNOWN}
