@@ -17,10 +17,12 @@ from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
 from trainer_scripts import predict, score, train
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.caption_health import faults, target_is_hidden
+from trainer_scripts.caption_text import SPECIAL_TOKENS, train_caption_tokenizer
 from trainer_scripts.caption_trainer import FrozenImageFirst
 from trainer_scripts.captioning import CaptionCollator, CaptionSamples, build, evaluation_samples, read_captions
 from trainer_scripts.pictures import augmentation, evaluation_picture
 from trainer_scripts.training_data import load_training_data
+from trainer_scripts.vocabulary import wordpiece_vocabulary
 
 COLOURS = ("rose", "straw", "lime", "cocoa", "umber")
 TINY = [
@@ -191,8 +193,6 @@ def test_masks_are_varied_like_their_pictures(table):
 
 def tiny_processor_of(table):
     from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
-    from trainer_scripts.caption_text import SPECIAL_TOKENS, train_caption_tokenizer
-from trainer_scripts.vocabulary import wordpiece_vocabulary
 
     captions = [caption for row in table.labels for caption in row] + ["on the right ."] * 5
     tokenizer = train_caption_tokenizer(captions, "words", 200, 20)
