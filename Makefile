@@ -26,7 +26,7 @@ demo: install  ## recipes in, published data set and models out; TASK=flavour|ca
 	$(BIN)/python trainer_scripts/demo.py --task $(TASK) $(if $(RECIPES),--recipes "$(RECIPES)")
 
 test: install  ## run the tests
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu"
 
 slow: install  ## run the tests of full-size models and long runs too
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

@@ -3,7 +3,6 @@
 import csv
 
 import pytest
-import torch
 
 from tests.tiny_pipelines import save, tiny_pixart, tiny_stable_diffusion
 
@@ -28,12 +27,6 @@ RECIPES = [
     ("Tuna with mushrooms", "tuna|mushroom|soy sauce|parmesan"),
     ("Tomato and parmesan soup", "tomato|parmesan|mushroom|soy sauce"),
 ]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread(_few_threads):
-    # Pipelines this small lose more to a second thread than they gain.
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 import transformers
 import transformers.testing_utils
+from filelock import FileLock
 
 CACHE = Path(__file__).resolve().parents[2] / ".pytest_cache" / "transformers_tests" / transformers.__version__
 PACKAGE = "transformers_common_tests"
@@ -28,8 +29,11 @@ ABSENT_MIXINS = {
 
 def common_model_tests() -> ModuleType:
     """The module `test_modeling_common` of the installed version; skips the caller where it cannot be had."""
-    if not (CACHE / PACKAGE).is_dir():
-        fetch()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Test processes that run side by side want it at the same moment.
+    with FileLock(CACHE / ".lock"):
+        if not (CACHE / PACKAGE).is_dir():
+            fetch()
     if str(CACHE) not in sys.path:
         sys.path.insert(0, str(CACHE))
     module = importlib.import_module(f"{PACKAGE}.test_modeling_common")
@@ -56,7 +60,6 @@ def pip(*arguments: str) -> None:
 
 def fetch() -> None:
     """Download the distribution and lay its common tests out as a package, with the library they are written with."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     pip("install", "--no-deps", "--target", str(CACHE), "parameterized")
     with tempfile.TemporaryDirectory() as folder:
         source = f"transformers=={transformers.__version__}"

@@ -1,7 +1,4 @@
-"""Settings for the tests of models: one thread, and the markers that transformers' own tests carry."""
-
-import pytest
-import torch
+"""The markers that transformers' own tests carry."""
 
 # pytest refuses unknown markers here.
 MARKERS = (
@@ -18,12 +15,3 @@ MARKERS = (
 def pytest_configure(config):
     for name in MARKERS:
         config.addinivalue_line("markers", f"{name}: of transformers' own tests")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Threads that share tiny tensors mostly wait for each other: two are up to 15 times slower on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 from PIL import Image
 
@@ -56,15 +55,6 @@ def write_dataset(folder: Path, rows: dict[str, list[dict]]) -> Path:
         table = Dataset.from_list(members, features=table_features(INGREDIENTS))
         table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _one_thread():
-    """Models of these sizes gain nothing from threads, and lose much where the machine is shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
