@@ -180,6 +180,23 @@ def make_trainer(dataset, folder, *arguments):
     return train.make_trainer(recipe, data, model, processor)
 
 
+def test_convolutions_lie_channels_last_and_evaluation_runs_in_the_precision_of_training(small_dataset, tmp_path):
+    trainer = make_trainer(small_dataset, tmp_path, "--precision", "bf16")
+    kernels = [value for value in trainer.model.parameters() if value.ndim == 4 and min(value.shape[1:]) > 1]
+    assert kernels
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in kernels)
+    precisions = []
+    loop = trainer.evaluation_loop
+
+    def watched(*args, **kwargs):
+        precisions.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+        return loop(*args, **kwargs)
+
+    trainer.evaluation_loop = watched
+    trainer.evaluate()
+    assert precisions == [(True, torch.bfloat16)]
+
+
 def test_learning_rates_differ_by_part_and_biases_do_not_decay(small_dataset, tmp_path):
     rates = ("--text_learning_rate", "0.1", "--image_learning_rate", "0.2", "--learning_rate", "0.3")
     trainer = make_trainer(small_dataset, tmp_path, *rates, "--weight_decay", "0.5")
