@@ -59,7 +59,7 @@ class FlavourTrainer(Trainer):
     ):
         super().__init__(preprocess_logits_for_metrics=keep_logits, **kwargs)
         if self.model is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            # Convolutions are faster so, on CPUs and GPUs; the collators lay pictures out alike. Sharding flattens anyway.
+            # Convolutions are faster so, on CPUs and GPUs; the collators lay pictures out alike. Sharding flattens.
             self.model.to(memory_format=torch.channels_last)
         # The model smooths labels itself, for one label and for many.
         self.label_smoother = None
@@ -74,8 +74,8 @@ class FlavourTrainer(Trainer):
 
         Tasks whose evaluation is no plain forward (captions are generated) get the precision from here.
         """
-        averaged = nullcontext() if self._averaged is None or self.model is None else self._averaged.in_place(self.model)
-        with self.accelerator.autocast(), averaged:
+        has_average = self._averaged is not None and self.model is not None
+        with self.accelerator.autocast(), self._averaged.in_place(self.model) if has_average else nullcontext():
             return super().evaluate(*args, **kwargs)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
