@@ -128,4 +128,3 @@ class FlavourCaptionerConfig(PreTrainedConfig):
 
 
 FlavourCaptionerConfig.register_for_auto_class()
-AutoConfig.register(FlavourCaptionerConfig.model_type, FlavourCaptionerConfig, exist_ok=True)

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    AutoModel,
-    AutoModelForImageTextToText,
     DynamicCache,
     EncoderDecoderCache,
     GenerationMixin,
@@ -393,8 +391,3 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
 
 for captioner in (FlavourForTransformerCaptioning, FlavourForMergeCaptioning):
     captioner.register_for_auto_class("AutoModelForImageTextToText")
-# The config's `architectures` says which of the two a checkpoint holds.
-for auto_class in (AutoModel, AutoModelForImageTextToText):
-    auto_class.register(
-        FlavourCaptionerConfig, (FlavourForTransformerCaptioning, FlavourForMergeCaptioning), exist_ok=True
-    )

@@ -7,6 +7,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .attention_flavour import eager_attention
 from .encoders_flavour import LSTMLayer
 
 
@@ -29,17 +30,6 @@ def grid_positions(height: int, width: int, size: int, like: Tensor) -> Tensor:
     by_row = torch.cat([rows.sin(), rows.cos()], dim=-1)[:, None].expand(-1, width, -1)
     by_column = torch.cat([columns.sin(), columns.cos()], dim=-1)[None].expand(height, -1, -1)
     return torch.cat([by_row, by_column], dim=-1).flatten(0, 1).to(like.dtype)
-
-
-def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs) -> tuple[Tensor, Tensor]:
-    """Attention written out, with its weights `(batch, heads, queries, keys)`."""
-    scores = query @ key.transpose(2, 3) * scaling
-    if attention_mask is not None:
-        mask = attention_mask[..., : key.shape[-2]]
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, dropout, module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class DecoderAttention(nn.Module):

@@ -9,6 +9,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from .attention_flavour import eager_attention
 
 
 class DenseStack(nn.Sequential):
@@ -89,44 +92,51 @@ class LateFusion(nn.Module):
 class CrossAttentionLayer(nn.Module):
     """One pre-norm attention layer: queries look at the keys of the other part, then a feed-forward block."""
 
-    def __init__(self, size: int, heads: int, dropout: float):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.heads = heads
+        size = config.fusion_size
+        self.config = config  # not its present values: `set_attn_implementation` changes them
         self.query_norm, self.key_norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.query, self.key, self.value = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, size)
         self.output = nn.Linear(size, size)
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(size), nn.Linear(size, 2 * size), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * size, size)
+            nn.LayerNorm(size),
+            nn.Linear(size, 2 * size),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * size, size),
         )
 
     def split(self, states: Tensor) -> Tensor:
         """Give each head its share of the width."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, width)
+        return states.unflatten(-1, (self.config.fusion_heads, -1)).transpose(1, 2)  # (batch, heads, tokens, width)
 
     def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """Queries `(batch, n, size)`, keys `(batch, m, size)` and their boolean mask `(batch, m)`."""
         normed_keys = self.key_norm(keys)
-        attended = nn.functional.scaled_dot_product_attention(
-            self.split(self.query(self.query_norm(queries))),
-            self.split(self.key(normed_keys)),
-            self.split(self.value(normed_keys)),
-            attn_mask=key_mask[:, None, None, :],
-        )
-        queries = queries + self.output(attended.transpose(1, 2).flatten(2))
+        query = self.split(self.query(self.query_norm(queries)))
+        key, value = self.split(self.key(normed_keys)), self.split(self.value(normed_keys))
+        mask = key_mask[:, None, None, :]
+        if self.config._attn_implementation == "eager":
+            attended, _ = eager_attention(self, query, key, value, mask, scaling=query.shape[-1] ** -0.5)
+        else:
+            attended = nn.functional.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2)
+        queries = queries + self.output(attended.flatten(2))
         return queries + self.feed_forward(queries)
 
 
 class CrossAttentionFusion(nn.Module):
     """Words attend to picture tokens and picture tokens to words; the means of both are put side by side."""
 
-    def __init__(self, text_size: int, image_size: int, size: int, heads: int, dropout: float):
+    def __init__(self, text_size: int, image_size: int, config: PreTrainedConfig):
         super().__init__()
+        size = config.fusion_size
         self.text_projection = nn.Linear(text_size, size)
         self.image_projection = nn.Linear(image_size, size)
         self.text_stand_in = nn.Parameter(torch.zeros(size))
         self.image_stand_in = nn.Parameter(torch.zeros(size))
-        self.text_to_image = CrossAttentionLayer(size, heads, dropout)
-        self.image_to_text = CrossAttentionLayer(size, heads, dropout)
+        self.text_to_image = CrossAttentionLayer(config)
+        self.image_to_text = CrossAttentionLayer(config)
         self.output_size = 2 * size
 
     def forward(

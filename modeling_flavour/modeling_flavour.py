@@ -297,7 +297,7 @@ def build_fusion(config: FlavourConfig, text_size: int, image_size: int) -> nn.M
         return GatedFusion(text_size, image_size, config.fusion_size)
     if config.fusion == "late":
         return LateFusion(text_size, image_size, config.head_dense_sizes, config.num_labels, config.dropout)
-    return CrossAttentionFusion(text_size, image_size, config.fusion_size, config.fusion_heads, config.dropout)
+    return CrossAttentionFusion(text_size, image_size, config)
 
 
 FlavourForClassification.register_for_auto_class("AutoModel")

@@ -158,4 +158,3 @@ class FlavourSegmentationConfig(PreTrainedConfig):
 
 
 FlavourSegmentationConfig.register_for_auto_class()
-AutoConfig.register(FlavourSegmentationConfig.model_type, FlavourSegmentationConfig, exist_ok=True)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForSemanticSegmentation
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -287,5 +286,3 @@ def low_level_stage(stages: list[tuple[int, int]]) -> tuple[int, int]:
 
 
 FlavourForSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
-for auto_class in (AutoModel, AutoModelForSemanticSegmentation):
-    auto_class.register(FlavourSegmentationConfig, FlavourForSegmentation, exist_ok=True)

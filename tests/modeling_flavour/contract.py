@@ -2,43 +2,17 @@
 
 Subclass `ModelContract`, name it `Test...`, and give it `build` and `batch`. Weights are drawn afresh before each
 comparison: at their initial values the logits hardly depend on the inputs, and equal outputs would show nothing.
+
+Remote code, which needs a process of its own, is tested for all classes at once in `test_remote_code.py`.
 """
 
+import copy
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-
-BLOCKED = ("modeling_flavour", "dataset_builder", "trainer_scripts")
-
-REMOTE_SCRIPT = """
-import sys
-class Blocker:
-    def find_spec(self, name, *arguments):
-        if name.split(".")[0] in {blocked!r}:
-            raise ImportError(f"{{name}} is blocked in this test")
-sys.meta_path.insert(0, Blocker())
-import torch
-from transformers import AutoModel, AutoProcessor
-folder, again = {folder!r}, {again!r}
-for source in (folder, again):
-    model = AutoModel.from_pretrained(source, trust_remote_code=True).eval()
-    with torch.no_grad():
-        outputs = model(**torch.load(folder + "/batch.pt"))
-    assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
-    torch.testing.assert_close(outputs.logits, torch.load(folder + "/logits.pt"))
-    if source == folder:
-        model.save_pretrained(again)
-    if {processor}:
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=True)
-        processor.save_pretrained(again)
-"""
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -86,7 +60,6 @@ class ModelContract:
     head_weight = "classifier.weight"
     # Endings of trainable parameters whose gradient is zero by construction: softmax ignores a constant in its keys.
     flat_parameters = ("key.bias", "k_proj.bias")
-    tests_remote_code = False
     tests_attention = False
     overfit_steps = 200
     overfit_rate = 1e-2
@@ -101,10 +74,6 @@ class ModelContract:
 
     def pad(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
         """The same batch with more padding; `None` where nothing is padded."""
-        return None
-
-    def processor(self):
-        """The processor to save beside the model, or `None`."""
         return None
 
     def logits(self, model, batch) -> torch.Tensor:
@@ -142,7 +111,10 @@ class ModelContract:
         trainable = [name for name, value in model.named_parameters() if value.requires_grad]
         assert trainable == [name for name, value in again.named_parameters() if value.requires_grad]
         batch = self.batch()
-        torch.testing.assert_close(self.logits(again, batch), self.logits(model, batch), rtol=0, atol=0)
+        expected = self.logits(model, batch)
+        torch.testing.assert_close(self.logits(again, batch), expected, rtol=1e-3, atol=1e-5)
+        # Loaded weights lie in a mapped file, where kernels may add in another order: a copy lies as the original does.
+        torch.testing.assert_close(self.logits(copy.deepcopy(again), batch), expected, rtol=0, atol=0)
 
     def test_missing_weight_is_drawn_anew_alone(self, tmp_path):
         model = randomise(self.build())
@@ -191,15 +163,20 @@ class ModelContract:
         model = randomise(self.build()).eval()
         torch.testing.assert_close(self.logits(model, padded), self.logits(model, batch), rtol=1e-4, atol=1e-5)
 
-    def test_sdpa_equals_eager(self):
+    def test_sdpa_equals_eager(self, monkeypatch):
         if not self.tests_attention:
             pytest.skip("this configuration has no attention of transformers")
         model = randomise(self.build()).eval()
         batch = self.batch(4)
-        model.set_attn_implementation("eager")
-        eager = self.logits(model, batch)
         model.set_attn_implementation("sdpa")
-        torch.testing.assert_close(self.logits(model, batch), eager, rtol=1e-4, atol=1e-5)
+        fused = self.logits(model, batch)
+        model.set_attn_implementation("eager")
+
+        def forbidden(*arguments, **settings):
+            raise AssertionError("eager attention must not call the fused kernel")
+
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", forbidden)
+        torch.testing.assert_close(self.logits(model, batch), fused, rtol=1e-4, atol=1e-5)
 
     def trainer(self, model, folder, batch, **arguments) -> Trainer:
         """A Trainer whose every step is repeatable."""
@@ -257,27 +234,3 @@ class ModelContract:
             optimizer.step()
             optimizer.zero_grad()
         assert loss.item() < 0.1 * first, f"loss went from {first} to {loss.item()} only"
-
-    def test_remote_code_loads_and_saves_elsewhere(self, tmp_path):
-        if not self.tests_remote_code:
-            pytest.skip("covered by another configuration of this class")
-        folder, again = tmp_path / "model", tmp_path / "again"
-        model = randomise(self.build()).eval()
-        model.save_pretrained(folder)
-        if self.processor() is not None:
-            self.processor().save_pretrained(folder)
-        batch = self.batch(3)
-        torch.save(batch, folder / "batch.pt")
-        torch.save(self.logits(model, batch), folder / "logits.pt")
-        script = REMOTE_SCRIPT.format(
-            blocked=BLOCKED, folder=str(folder), again=str(again), processor=self.processor() is not None
-        )
-        elsewhere = tmp_path / "elsewhere"
-        elsewhere.mkdir()
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-c", script]
-        result = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr[-3000:]
-        copied = {path.name for path in Path(again).glob("*.py")}
-        assert copied == {path.name for path in Path(folder).glob("*.py")}

@@ -22,38 +22,11 @@ from modeling_flavour.captioning_pipeline_flavour import CaptioningPipeline, as_
 from modeling_flavour.decoding_flavour import grid_positions
 from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
 from tests.modeling_flavour.contract import ModelContract, randomise
-from tests.modeling_flavour.tiny import tiny_resnet, tiny_vit
+from tests.modeling_flavour.tiny import caption_batch, tiny_captioner, tiny_resnet
 from trainer_scripts.caption_text import train_caption_tokenizer
 
 CAPTIONS = ("a plate of rice and 2 eggs .", "three olives in a bowl .", "the feta is to the left of the rice .")
 CLASSES = (FlavourForTransformerCaptioning, FlavourForMergeCaptioning)
-
-
-def tiny_captioner(captioner, **fields):
-    """A captioner of tiny parts without dropout."""
-    defaults = {
-        "decoder_type": captioner.decoder_type,
-        "vision_config": tiny_vit(),
-        "vocab_size": 40,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-        "max_position_embeddings": 32,
-        "dropout": 0.0,
-    }
-    return captioner(FlavourCaptionerConfig(**{**defaults, **fields}))
-
-
-def caption_batch(size=4, seed=0, side=32):
-    """Pictures and captions of several lengths, each ending with the end token."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(3, 8, (size,), generator=generator)
-    lengths[0] = 8
-    labels = torch.randint(4, 40, (size, 8), generator=generator)
-    steps = torch.arange(8)[None]
-    labels = labels.masked_fill(steps == lengths[:, None] - 1, 3).masked_fill(steps >= lengths[:, None], -100)
-    return {"pixel_values": torch.randn(size, 3, side, side, generator=generator), "labels": labels}
 
 
 def tiny_processor():
@@ -82,9 +55,6 @@ class CaptionerContract(ModelContract):
     def batch(self, size=4, seed=0):
         return caption_batch(size, seed)
 
-    def processor(self):
-        return tiny_processor()
-
     def test_padding_changes_nothing(self):
         model = randomise(self.build()).eval()
         batch = self.batch(4)
@@ -95,7 +65,6 @@ class CaptionerContract(ModelContract):
 
 
 class TestTransformerCaptioner(CaptionerContract):
-    tests_remote_code = True
     tests_attention = True
 
 
@@ -108,7 +77,6 @@ class TestFrozenTransformerCaptionerWithTiedWords(CaptionerContract):
 
 class TestMergeCaptioner(CaptionerContract):
     captioner = FlavourForMergeCaptioning
-    tests_remote_code = True
 
 
 @pytest.fixture(params=CLASSES, ids=("transformer", "merge"))

@@ -2,10 +2,8 @@
 
 from torch.nn import functional
 
-from modeling_flavour import FlavourProcessor
-
 from .contract import ModelContract
-from .tiny import tiny_batch, tiny_classifier, tiny_resnet, tiny_tokenizer
+from .tiny import tiny_batch, tiny_classifier, tiny_resnet
 
 
 def pad_text(batch, left=2, right=3):
@@ -42,7 +40,6 @@ class TestEarlyFusionWithLSTM(ClassifierContract):
         "freeze_image": True,
         "trainable_image_layers": 1,
     }
-    tests_remote_code = True
     tests_attention = True
     wrong_fields = (*ClassifierContract.wrong_fields[:-1], ("trainable_image_layers", -1))
 
@@ -52,9 +49,6 @@ class TestEarlyFusionWithLSTM(ClassifierContract):
     def pad(self, batch):
         # BERT's positions are absolute, so only padding at the end may leave its outputs alone.
         return pad_text(batch, left=0)
-
-    def processor(self):
-        return FlavourProcessor.from_parts(text=tiny_tokenizer(), image=tiny_resnet(), size=32)
 
 
 class TestLateFusion(ClassifierContract):

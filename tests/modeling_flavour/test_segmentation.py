@@ -17,14 +17,14 @@ from modeling_flavour.segmentation_flavour import FlavourForSegmentation
 from modeling_flavour.segmentation_heads_flavour import DeepLabHead, PooledNorm
 from modeling_flavour.segmentation_losses_flavour import segmentation_loss
 from tests.modeling_flavour.contract import ModelContract, randomise
-from tests.modeling_flavour.tiny import tiny_resnet, tiny_vit
-
-CLASSES = 5
-NAMES = dict(enumerate(("background", "egg", "rice", "leaf", "nut")))
-
-
-def tiny_dilated_resnet() -> TimmWrapperConfig:
-    return TimmWrapperConfig(architecture="test_resnet", model_args={"output_stride": 8})
+from tests.modeling_flavour.tiny import (
+    MASK_CLASSES,
+    MASK_NAMES,
+    mask_batch,
+    tiny_resnet,
+    tiny_segmenter,
+    tiny_vit,
+)
 
 
 class FixedStatistics(FlavourForSegmentation):
@@ -36,32 +36,6 @@ class FixedStatistics(FlavourForSegmentation):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
         return self
-
-
-def tiny_segmenter(model_class=FlavourForSegmentation, **fields) -> FlavourForSegmentation:
-    """A segmenter of tiny parts without dropout."""
-    defaults = {
-        "vision_config": tiny_dilated_resnet(),
-        "id2label": NAMES,
-        "aspp_channels": 8,
-        "aspp_rates": [1, 2],
-        "low_level_channels": 4,
-        "dropout": 0.0,
-    }
-    return model_class(FlavourSegmentationConfig(**{**defaults, **fields}))
-
-
-def mask_batch(size=4, seed=0, side=32, ingredients=True):
-    """Pictures whose mask follows from their colours, some pixels unknown, and the ingredients of each."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randint(0, CLASSES, (size, 1, 2, 2), generator=generator).float()
-    labels = functional.interpolate(coarse, (side, side), mode="nearest")[:, 0].long()
-    colours = torch.randn(CLASSES, 3, generator=torch.Generator().manual_seed(9))
-    pictures = colours[labels].permute(0, 3, 1, 2) + 0.1 * torch.randn(size, 3, side, side, generator=generator)
-    present = functional.one_hot(labels.flatten(1), CLASSES).any(1)[:, 1:].float()
-    labels[:, :3, :5] = 255
-    batch = {"pixel_values": pictures.contiguous(), "labels": labels}
-    return {**batch, "ingredient_labels": present} if ingredients else batch
 
 
 class SegmenterContract(ModelContract):
@@ -107,10 +81,6 @@ class TestMultitaskSegmenter(SegmenterContract):
         "ingredient_prior": [0.2, 0.3, 0.4, 0.5],
     }
     ingredients = True
-    tests_remote_code = True
-
-    def processor(self):
-        return FlavourProcessor(image_processor_for(tiny_resnet(), size=32))
 
     def test_one_batch_can_be_overfitted(self):
         # Learned weights let the loss fall below zero; fixed ones show what was learned.
@@ -140,8 +110,8 @@ def features():
 
 
 def test_deeplab_head_equals_torchvisions_with_the_same_weights(features):
-    theirs = randomise(TorchvisionHead(16, CLASSES, atrous_rates=(2, 3, 4)))
-    ours = DeepLabHead(16, 256, [2, 3, 4], 0.5, CLASSES)
+    theirs = randomise(TorchvisionHead(16, MASK_CLASSES, atrous_rates=(2, 3, 4)))
+    ours = DeepLabHead(16, 256, [2, 3, 4], 0.5, MASK_CLASSES)
     assert [value.shape for value in ours.state_dict().values()] == [x.shape for x in theirs.state_dict().values()]
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     with torch.no_grad():
@@ -164,7 +134,7 @@ def test_last_batch_of_one_picture_trains():
 def test_logits_have_the_size_of_the_picture_and_strides_do_what_they_say():
     model = tiny_segmenter().eval()
     with torch.no_grad():
-        assert model(torch.randn(2, 3, 40, 56)).logits.shape == (2, CLASSES, 40, 56)
+        assert model(torch.randn(2, 3, 40, 56)).logits.shape == (2, MASK_CLASSES, 40, 56)
         for stride in (8, 16):
             config = TimmWrapperConfig(architecture="test_resnet", model_args={"output_stride": stride})
             encoder = tiny_segmenter(vision_config=config).image_encoder
@@ -249,7 +219,7 @@ def single_task(tmp_path_factory):
 
 def test_multitask_starts_from_encoder_and_head_of_a_single_task(single_task):
     donor = FlavourForSegmentation.from_pretrained(single_task)
-    model = FlavourForSegmentation.from_single_task(str(single_task), loss_weighting="uncertainty", id2label=NAMES)
+    model = FlavourForSegmentation.from_single_task(str(single_task), loss_weighting="uncertainty", id2label=MASK_NAMES)
     own = model.state_dict()
     for name, value in donor.state_dict().items():
         assert torch.equal(value, own[name]), name
@@ -292,7 +262,7 @@ def test_wrong_calls_and_parts_are_named():
     with pytest.raises(ValueError, match="Give pixel_values"):
         model(labels=batch["labels"])
     with pytest.raises(ValueError, match="the background is no ingredient"):
-        model(batch["pixel_values"], ingredient_labels=torch.zeros(4, CLASSES))
+        model(batch["pixel_values"], ingredient_labels=torch.zeros(4, MASK_CLASSES))
     with pytest.raises(ValueError, match=r"labels must have shape \(4, 32, 32\)"):
         model(batch["pixel_values"], labels=batch["labels"][:, :8])
     with pytest.raises(ValueError, match="has no ingredient head"):
@@ -339,7 +309,7 @@ def test_pipeline_gives_masks_with_labels_and_areas_at_the_size_of_the_picture(t
         covered += mask
         assert entry["mask"].size == picture.size
         assert entry["area"] == pytest.approx(mask.mean())
-        assert entry["label"] in set(NAMES.values()) - {"background"}
+        assert entry["label"] in set(MASK_NAMES.values()) - {"background"}
         assert 0 < entry["score"] <= 1
     assert covered.max() == 1
     many = segmenter([picture, picture], batch_size=2)
