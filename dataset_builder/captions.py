@@ -16,7 +16,7 @@ from dataset_builder.catalogue import (
     visible_ingredients,
 )
 from dataset_builder.columns import BACKGROUND, UNKNOWN
-from dataset_builder.drawing_vessels import dish_title, vessel_for
+from dataset_builder.drawing_vessels import GLASS, dish_title, vessel_for
 from dataset_builder.plating import Plate, PlateItem
 
 NUMBERS = ("no", "a", "two", "three", "four", "five", "six", "seven", "eight")
@@ -236,6 +236,13 @@ def _simple(plate: Plate, rng: random.Random) -> str | None:
     return f"{measured(main, rng)}{' with ' + joined(rest) if rest else ''} {_served(plate.vessel)}"
 
 
+def _of_liquid(vessel: str, title: str) -> list[str]:
+    liquid = "drink" if vessel == GLASS else "liquid"
+    captions = [f"A {liquid} in a {vessel}.", f"A {vessel} with a {liquid}, seen from above."]
+    named = not title or find_ingredients(title)
+    return [*captions, f"There is a {liquid} in the {vessel}." if named else sentence(f"{title} {_served(vessel)}")]
+
+
 def captions_from_plate(plate: Plate, title: str, seed: int) -> list[str]:
     """Return three to five sentences about a plated picture, all true of its mask.
 
@@ -248,6 +255,8 @@ def captions_from_plate(plate: Plate, title: str, seed: int) -> list[str]:
     """
     rng = random.Random(seed)
     vessel = plate.vessel
+    if plate.liquid:
+        return _of_liquid(vessel, title)
     if not plate.items:
         return [
             f"An empty {vessel}.",

@@ -319,7 +319,8 @@ _CUTLERY = (_knife, _spoon, _fork)
 _METALS = (_colour(196, 198, 204), _colour(206, 176, 110), _colour(120, 122, 128))
 
 
-def _one(x: float, y: float, angle: float, length: float, width: float) -> Placement:
+def one_place(x: float, y: float, angle: float, length: float, width: float) -> Placement:
+    """Return the placement of a single piece."""
     return Placement(*(np.array([value], np.float32) for value in (x, y, angle, length, width)))
 
 
@@ -330,7 +331,7 @@ def draw_napkin(canvas: Canvas) -> None:
         return
     corner = rng.integers(0, 2, 2) * side + rng.normal(0, 0.05, 2) * side
     tint = np.clip(_colour(*rng.integers(70, 245, 3)), 0, 1) * 0.6 + 0.3
-    placement = _one(corner[0], corner[1], rng.uniform(0, np.pi), rng.uniform(0.5, 0.8) * side, 0.5 * side)
+    placement = one_place(corner[0], corner[1], rng.uniform(0, np.pi), rng.uniform(0.5, 0.8) * side, 0.5 * side)
     canvas.lay(canvas.paint(_napkin, placement, (tint[:, 0], None), shadow=0.4)[0])
 
 
@@ -346,7 +347,7 @@ def draw_cutlery(canvas: Canvas, vessel: Vessel) -> None:
     x, y = vessel.x + reach * np.cos(around), vessel.y + reach * np.sin(around)
     angle = around + np.pi + rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
     width = (0.032 if brush is _knife else 0.085 if brush is _fork else 0.075) * side * rng.uniform(0.9, 1.2)
-    canvas.lay(canvas.paint(brush, _one(x, y, angle, 0.72 * side, width), (metal[:, 0], None), shadow=0.5)[0])
+    canvas.lay(canvas.paint(brush, one_place(x, y, angle, 0.72 * side, width), (metal[:, 0], None), shadow=0.5)[0])
 
 
 def draw_ice(canvas: Canvas, vessel: Vessel) -> None:

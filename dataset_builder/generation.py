@@ -218,8 +218,10 @@ class Illustrator:
         self, tasks: Sequence[PictureTask], output: Any, masks: Sequence[np.ndarray | None]
     ) -> list[str | None]:
         flags = getattr(output, "nsfw_content_detected", None) or [False] * len(tasks)
+        plates = getattr(output, "plates", None) or [None] * len(tasks)
         faults = [
-            picture_fault(image, flag, mask) for image, flag, mask in zip(output.images, flags, masks, strict=True)
+            picture_fault(image, flag, mask, plate is not None and plate.liquid)
+            for image, flag, mask, plate in zip(output.images, flags, masks, plates, strict=True)
         ]
         if self._off_prompt:
             scored = self._off_prompt.faults(output.images, [task.prompt for task in tasks])

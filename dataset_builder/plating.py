@@ -17,7 +17,9 @@ from PIL import Image
 from dataset_builder.canvas import Array, Canvas, sensor_noise
 from dataset_builder.catalogue import Ingredient, find_ingredients, ingredient_id
 from dataset_builder.columns import BACKGROUND
+from dataset_builder.drawing_liquids import fill_bowl, hidden_liquids, liquid_colour
 from dataset_builder.drawing_vessels import (
+    BOWL,
     GLASS,
     draw_cutlery,
     draw_napkin,
@@ -65,10 +67,17 @@ class PlateItem:
 
 @dataclass(frozen=True)
 class Plate:
-    """What a picture shows: the vessel and the ingredients in its final mask, the largest area first."""
+    """What a picture shows.
+
+    Attributes:
+        vessel: what the dish is served in.
+        items: the ingredients in its final mask, the largest area first.
+        liquid: whether the vessel holds a drink or a sauce in which no ingredient can be seen.
+    """
 
     vessel: str
     items: tuple[PlateItem, ...]
+    liquid: bool = False
 
 
 @dataclass
@@ -113,8 +122,8 @@ def _develop(canvas: Canvas, factor: int) -> Array:
     return np.clip(pixels, 0, 1, out=pixels).transpose(1, 2, 0)
 
 
-def _describe(pieces: Array, canvas: Canvas, vessel: str, named: dict[int, Ingredient]) -> tuple[np.ndarray, Plate]:
-    """Return mask and plate of the piece numbers `(height, width)` of the finished picture."""
+def _describe(pieces: Array, canvas: Canvas, named: dict[int, Ingredient]) -> tuple[np.ndarray, tuple[PlateItem, ...]]:
+    """Return mask and ingredients of the piece numbers `(height, width)` of the finished picture."""
     owners = np.array(canvas.owners, np.uint8)
     mask = owners[pieces]
     side = len(mask)
@@ -137,7 +146,7 @@ def _describe(pieces: Array, canvas: Canvas, vessel: str, named: dict[int, Ingre
                 spread=float(np.sqrt(rows.var() + columns.var()) / side),
             )
         )
-    return mask, Plate(vessel, tuple(sorted(items, key=lambda item: -item.area)))
+    return mask, tuple(sorted(items, key=lambda item: -item.area))
 
 
 def draw_plate(
@@ -154,20 +163,26 @@ def draw_plate(
     Returns:
         The picture `(size, size, 3)` of 0..1, its mask `(size, size)`, and what is on the plate.
     """
-    found = {item.name: item for item in find_ingredients(prompt) if item.visible and item.name not in left_out}
-    named = {ingredient_id(name): item for name, item in list(found.items())[:MOST_INGREDIENTS]}
+    found = {item.name: item for item in find_ingredients(prompt) if item.name not in left_out}
+    visible = [item for item in found.values() if item.visible][:MOST_INGREDIENTS]
+    named = {ingredient_id(item.name): item for item in visible}
     factor = 2 if size <= SUPERSAMPLED_UP_TO else 1
     canvas = Canvas(size * factor, rng)
     vessel_kind = vessel_for(prompt)
+    liquids = hidden_liquids(vessel_kind, list(found.values()))
+    if liquids and vessel_kind != GLASS:
+        vessel_kind = BOWL
     draw_table(canvas)
     draw_napkin(canvas)
-    vessel = draw_vessel(canvas, vessel_kind, _drink_colour(rng, list(named.values())))
+    vessel = draw_vessel(canvas, vessel_kind, liquid_colour(liquids) if liquids else _drink_colour(rng, visible))
+    if liquids and vessel_kind == BOWL:
+        fill_bowl(canvas, vessel, liquid_colour(liquids))
     Cook(canvas, vessel).serve(list(named.items()))
     if vessel_kind != GLASS:
         draw_cutlery(canvas, vessel)
     picture = _develop(canvas, factor)
-    mask, plate = _describe(canvas.pieces[::factor, ::factor], canvas, vessel_kind, named)
-    return picture, mask, plate
+    mask, items = _describe(canvas.pieces[::factor, ::factor], canvas, named)
+    return picture, mask, Plate(vessel_kind, items, bool(liquids))
 
 
 class PlatingPipeline(DiffusionPipeline):

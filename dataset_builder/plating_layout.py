@@ -51,6 +51,11 @@ class Portion:
         return self.ingredient.form in ("fleck", "drizzle")
 
 
+def shows(vessel_kind: str, ingredient: Ingredient) -> bool:
+    """Tell whether a visible ingredient is seen in this vessel: what was steeped or milled into a drink is not."""
+    return vessel_kind != GLASS or ingredient.form == "pool" or ingredient.form not in BEDS
+
+
 class Cook:
     """Lays the visible ingredients of one dish into its vessel.
 
@@ -69,10 +74,7 @@ class Cook:
 
     def serve(self, ingredients: list[tuple[int, Ingredient]]) -> None:
         """Draw the ingredients, given with their ids, the most important first."""
-        beds = [pair for pair in ingredients if pair[1].form in BEDS]
-        if self.vessel.kind == GLASS:
-            # What was steeped or milled into a drink is not seen in it.
-            beds = [pair for pair in beds if pair[1].form == "pool"]
+        beds = [pair for pair in ingredients if pair[1].form in BEDS and shows(self.vessel.kind, pair[1])]
         pieces = [pair for pair in ingredients if pair[1].form not in BEDS]
         covered = self._lay_beds(beds)
         if self.vessel.kind == GLASS:

@@ -18,13 +18,16 @@ _GREY = np.arange(256.0)
 CLIP_MINIMUM = 0.2  # cosine of CLIP's picture and text features; matching photographs lie around 0.25 to 0.35
 
 
-def picture_fault(image: Image.Image, flagged: bool = False, mask: np.ndarray | None = None) -> str | None:
+def picture_fault(
+    image: Image.Image, flagged: bool = False, mask: np.ndarray | None = None, liquid: bool = False
+) -> str | None:
     """Return why one picture is unusable on its own, or None.
 
     Args:
         image: the picture.
         flagged: whether the pipeline's safety checker put a blank picture in its place.
         mask: ids of the ingredients per pixel where the pipeline knows them, `(height, width)`.
+        liquid: whether it shows a drink or a sauce in which no ingredient can be seen, so that its mask is empty.
     """
     if flagged:
         return "replaced by the safety checker"
@@ -33,7 +36,7 @@ def picture_fault(image: Image.Image, flagged: bool = False, mask: np.ndarray | 
         return "black"
     if shares @ _GREY**2 - (shares @ _GREY) ** 2 < FLAT_DEVIATION**2:
         return "flat"
-    if mask is not None and not (mask != BACKGROUND).any():
+    if mask is not None and not liquid and not (mask != BACKGROUND).any():
         return "empty plate"
     return None
 

@@ -142,6 +142,14 @@ def test_an_empty_plate_is_called_empty():
     assert len(captions) == 3
 
 
+def test_a_drink_is_called_a_drink_and_an_empty_glass_is_not_claimed():
+    captions = captions_from_plate(Plate("glass", (), liquid=True), "Teh tarik", 0)
+    assert captions == ["A drink in a glass.", "A glass with a drink, seen from above.", "Teh tarik in a glass."]
+    captions = captions_from_plate(Plate("bowl", (), liquid=True), "Soy sauce dip", 0)
+    assert captions[0] == "A liquid in a bowl."
+    assert not any(find_ingredients(caption) for caption in captions)
+
+
 def test_plural_and_article():
     assert plural("egg noodle") == "egg noodles"
     assert plural("strawberry") == "strawberries"

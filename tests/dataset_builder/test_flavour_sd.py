@@ -129,19 +129,19 @@ def test_a_recipe_of_which_nothing_is_seen_is_given_up_and_named(tmp_path):
         {"title": "Feta with capers", "ingredients": ["feta", "caper", "anchovy"]},
         {"title": "Bacon with olives", "ingredients": ["bacon", "black olive", "anchovy"]},
         {"title": "Ham with olives", "ingredients": ["ham", "black olive", "anchovy"]},
-        {"title": "Sweet water", "ingredients": ["sugar", "vanilla extract", "sugar syrup"]},
+        {"title": "Sweet nothing", "ingredients": ["sugar", "vanilla extract", "sugar syrup"]},
     ]
     table.write_text("\n".join(map(json.dumps, rows)))
     manifest = build(BuildSettings(str(table), generation=SMALL), tmp_path / "out", processes=1)
-    assert list(manifest["given_up"]) == ["sweet-water-00-00"]
-    assert len(manifest["given_up"]["sweet-water-00-00"]) == 4
+    assert list(manifest["given_up"]) == ["sweet-nothing-00-00"]
+    assert len(manifest["given_up"]["sweet-nothing-00-00"]) == 4
     assert manifest["rejected"] == {"empty plate": 4}
     assert manifest["rows"] == 4
 
 
 def test_a_split_of_which_nothing_is_left_is_refused(tmp_path):
     table = tmp_path / "recipes.jsonl"
-    table.write_text(json.dumps({"title": "Sweet water", "ingredients": ["sugar", "vanilla extract"]}))
+    table.write_text(json.dumps({"title": "Sweet nothing", "ingredients": ["sugar", "vanilla extract"]}))
     with pytest.raises(BadInputError, match="every picture of train was given up"):
         build(BuildSettings(str(table), generation=SMALL), tmp_path / "out", processes=1)
 

@@ -7,8 +7,9 @@ from PIL import Image
 
 from dataset_builder.catalogue import catalogue_dishes, find_ingredients, ingredient_id, visible_ingredients
 from dataset_builder.columns import BACKGROUND, UNKNOWN
+from dataset_builder.drawing_liquids import hidden_liquids, liquid_colour
 from dataset_builder.drawing_vessels import vessel_for
-from dataset_builder.plating import PlatingPipeline
+from dataset_builder.plating import Plate, PlatingPipeline
 
 SALAD = "Village salad: cucumber, tomato, red onion, feta, black olive, oregano"
 CURRY = "Prawn curry: rice, curry sauce, prawn, coriander"
@@ -211,3 +212,30 @@ def test_bad_arguments_are_refused(pipeline, arguments, message):
 )
 def test_the_vessel_follows_the_title(prompt, vessel):
     assert vessel_for(prompt) == vessel
+
+
+@pytest.mark.parametrize(
+    ("prompt", "vessel"),
+    [
+        ("Teh tarik: black tea, condensed milk, milk", "glass"),
+        ("Mate: yerba mate, water", "glass"),
+        ("Horchata: rice, milk, sugar, cinnamon", "glass"),
+        ("Dip: fish sauce, lime juice, sugar", "bowl"),
+    ],
+)
+def test_a_liquid_in_which_one_sees_nothing_is_drawn_in_its_own_colour(pipeline, prompt, vessel):
+    output = pipeline([prompt] * 3, generator=seeded(1, 2, 3), output_type="np")
+    wanted = liquid_colour(hidden_liquids(vessel, find_ingredients(prompt)))
+    for plate, mask, picture in zip(output.plates, output.masks, output.images, strict=True):
+        assert plate == Plate(vessel, (), liquid=True)
+        assert not mask.any()
+        # Ice, foam and light change it, but the middle of the glass stays nearer to it than to the white of a plate.
+        middle = np.median(picture[48:80, 48:80].reshape(-1, 3), axis=0)
+        assert np.abs(middle - wanted).mean() < 0.16
+
+
+@pytest.mark.parametrize("prompt", ["Dough: flour, water, yeast, salt", "Whip: egg, sugar", "Seasoning: salt"])
+def test_what_sets_or_is_no_liquid_stays_an_empty_plate(pipeline, prompt):
+    plate = pipeline(prompt, generator=seeded(1)).plates[0]
+    assert not plate.items
+    assert not plate.liquid

@@ -38,6 +38,7 @@ def test_what_the_safety_checker_replaced_is_refused_under_its_own_name():
 def test_an_empty_plate_is_refused_where_the_mask_is_known():
     mask = np.zeros((64, 64), np.uint8)
     assert picture_fault(noise(0), mask=mask) == "empty plate"
+    assert picture_fault(noise(0), mask=mask, liquid=True) is None
     mask[3, 3] = 7
     assert picture_fault(noise(0), mask=mask) is None
 
