@@ -61,6 +61,12 @@ def drop_backbone_labels(config: PreTrainedConfig | None) -> None:
             delattr(config, name)
 
 
+def complete_labels(config: PreTrainedConfig) -> None:
+    """Number the labels by name too, where only their names by number were given."""
+    if config.label2id is None and config.id2label is not None:
+        config.label2id = {name: number for number, name in config.id2label.items()}
+
+
 @strict
 class FlavourConfig(PreTrainedConfig):
     r"""Configuration of [`FlavourForClassification`].
@@ -140,12 +146,12 @@ class FlavourConfig(PreTrainedConfig):
         reject_unknown_arguments(type(self), kwargs)
         if getattr(self, "id2label", None) is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(enumerate(DEFAULT_LABELS))
-            self.label2id = {name: number for number, name in enumerate(DEFAULT_LABELS)}
         # JSON knows no tuples: keep lists, so that a config equals its reloaded self.
         for name in ("text_dense_sizes", "image_dense_sizes", "head_dense_sizes", "class_weights", "class_prior"):
             value = getattr(self, name)
             setattr(self, name, list(value) if isinstance(value, tuple) else value)
         super().__post_init__(**kwargs)
+        complete_labels(self)
         drop_backbone_labels(self.text_config)
         drop_backbone_labels(self.vision_config)
 

@@ -84,13 +84,23 @@ class FlavourClassificationPipeline(FlavourPipeline):
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
         return {}, {}, {} if top_k is None else {"top_k": top_k}
 
+    @property
+    def label_names(self) -> list[str]:
+        """Label of each score."""
+        config = self.model.config
+        return [config.id2label[number] for number in range(config.num_labels)]
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether a sample may have several labels at once."""
+        return self.model.config.problem_type == "multi_label_classification"
+
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         return {"logits": self.model(**self.tensors(model_inputs)).logits}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None) -> list[dict[str, Any]]:
         """Labels of one sample with scores between 0 and 1."""
         logits = model_outputs["logits"][0].float()
-        multi_label = self.model.config.problem_type == "multi_label_classification"
-        scores = (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).tolist()
-        ranked = sorted(range(len(scores)), key=lambda number: -scores[number])[:top_k]
-        return [{"label": self.model.config.id2label[number], "score": scores[number]} for number in ranked]
+        scores = (logits.sigmoid() if self.several_labels else logits.softmax(dim=-1)).tolist()
+        ranked = sorted(zip(self.label_names, scores, strict=True), key=lambda entry: -entry[1])
+        return [{"label": label, "score": score} for label, score in ranked[:top_k]]

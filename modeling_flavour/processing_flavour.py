@@ -36,7 +36,7 @@ def open_picture(source: Picture) -> Image.Image:
             three channels are RGB.
 
     Raises:
-        ValueError: The bytes are no picture, or the array has another shape.
+        ValueError: The bytes are no picture, the address does not answer, or the array has another shape.
         FileNotFoundError: There is no such file.
     """
     name = "the given picture"
@@ -45,8 +45,7 @@ def open_picture(source: Picture) -> Image.Image:
     if isinstance(source, str | Path):
         name = str(source)
         if name.startswith(("http://", "https://")):
-            with urllib.request.urlopen(name, timeout=30) as answer:
-                source = answer.read()
+            source = fetch(name)
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     if isinstance(source, np.ndarray | torch.Tensor):
@@ -58,6 +57,15 @@ def open_picture(source: Picture) -> Image.Image:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+
+
+def fetch(address: str) -> bytes:
+    """The bytes at an `http(s)` address."""
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return answer.read()
+    except OSError as error:
+        raise ValueError(f"{address} cannot be fetched: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -92,7 +100,9 @@ def array_to_rgb(values: np.ndarray) -> Image.Image:
     return to_rgb(image)
 
 
-def image_processor_for(backbone: str | dict | PreTrainedConfig, size: int | None = None, **kwargs) -> Any:
+def image_processor_for(
+    backbone: str | dict | PreTrainedConfig, size: int | None = None, whole: bool = False, **kwargs
+) -> Any:
     """The image processor of a backbone, with its own mean, standard deviation, size, interpolation and crop.
 
     Args:
@@ -100,8 +110,20 @@ def image_processor_for(backbone: str | dict | PreTrainedConfig, size: int | Non
             config, those of a folder or Hub id of transformers from its own image processor; a bare config of
             transformers has none and gets ImageNet's.
         size: Side of the square picture instead of the backbone's; the whole shorter side is then kept.
+        whole: Whether to shrink the whole picture to the square rather than crop it, as masks need.
         **kwargs: Passed to `from_pretrained`.
     """
+    processor = backbone_image_processor(backbone, size, **kwargs)
+    if whole:
+        sides = processor.crop_size or processor.size
+        side = sides["height"] if "height" in sides else sides["shortest_edge"]
+        processor.do_center_crop = False
+        processor.size = {"height": side, "width": side}
+    return processor
+
+
+def backbone_image_processor(backbone: str | dict | PreTrainedConfig, size: int | None, **kwargs) -> Any:
+    """The image processor of a backbone as it is used for classification; see `image_processor_for`."""
     config: Any = backbone
     if isinstance(backbone, dict):
         config = AutoConfig.for_model(**backbone)
@@ -175,7 +197,13 @@ class FlavourProcessor(ProcessorMixin):
 
     @classmethod
     def from_parts(
-        cls, text: Any = None, image: Any = None, size: int | None = None, max_length: int = 40, **kwargs
+        cls,
+        text: Any = None,
+        image: Any = None,
+        size: int | None = None,
+        max_length: int = 40,
+        whole: bool = False,
+        **kwargs,
     ) -> "FlavourProcessor":
         """Make the processor that fits a model made of these parts.
 
@@ -184,12 +212,13 @@ class FlavourProcessor(ProcessorMixin):
             image: Backbone as `image_processor_for` takes it, or an image processor; `None` for one without pictures.
             size: Side of the square picture, in place of the backbone's own.
             max_length: Longest text in tokens.
+            whole: Whether to shrink whole pictures to the square rather than crop them, as masks need.
             **kwargs: Passed to `from_pretrained` of the parts.
         """
         if isinstance(text, str | Path):
             text = AutoTokenizer.from_pretrained(text, **kwargs)
         if isinstance(image, str | Path | dict | PreTrainedConfig):
-            image = image_processor_for(image, size, **kwargs)
+            image = image_processor_for(image, size, whole, **kwargs)
         return cls(image, text, max_length=max_length)
 
     def present_parts(self) -> list[str]:

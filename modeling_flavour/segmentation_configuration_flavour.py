@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_flavour import drop_backbone_labels, reject_unknown_arguments
+from .configuration_flavour import complete_labels, drop_backbone_labels, reject_unknown_arguments
 
 UNKNOWN_PIXEL = 255
 
@@ -86,6 +86,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         # Tells a plain ingredient classifier from a segmenter.
         self.problem_type = "multi_label_classification" if self.head == "none" else None
         super().__post_init__(**kwargs)
+        complete_labels(self)
         drop_backbone_labels(self.vision_config)
 
     @property

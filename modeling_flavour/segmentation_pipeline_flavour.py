@@ -1,4 +1,4 @@
-"""The pipeline `flavour-segmentation`: pictures of any common kind to masks with labels and areas."""
+"""The pipelines of segmenters: pictures of any common kind to masks with labels and areas, or to ingredients."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from transformers import Pipeline
 
+from .pipelines_flavour import FlavourClassificationPipeline
 from .processing_flavour import open_picture
 from .segmentation_heads_flavour import resize
 
@@ -17,13 +18,14 @@ class SegmentationPipeline(Pipeline):
 
     Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
     dictionaries, largest area first: `label`; `mask`, a PIL image of the picture's size, 255 where the label is;
-    `area`, its share of the picture; `score`, the mean probability there. The background is left out.
+    `area`, its share of the picture; `score`, the mean probability there. The background is left out. `min_area` leaves
+    out smaller ones, `top_k` keeps so many.
 
     Example:
 
     ```python
     segmenter = pipeline("flavour-segmentation", model="org/flavour-segmenter", trust_remote_code=True)
-    segmenter("plate.jpg", min_area=0.01)
+    segmenter("plate.jpg", min_area=0.01, top_k=5)
     ```
     """
 
@@ -32,10 +34,22 @@ class SegmentationPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def _sanitize_parameters(self, min_area: float | None = None):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError("SegmentationPipeline needs the model's processor: pass processor=.")
+        if getattr(self.processor.image_processor, "do_center_crop", False):
+            raise ValueError(
+                "The image processor crops pictures, so masks would not lie where things are: make it with whole=True."
+            )
+
+    def _sanitize_parameters(self, min_area: float | None = None, top_k: int | None = None):
         if min_area is not None and not 0 <= min_area <= 1:
             raise ValueError(f"min_area is a share of the picture, between 0 and 1, got {min_area}.")
-        return {}, {}, {} if min_area is None else {"min_area": min_area}
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        given = {"min_area": min_area, "top_k": top_k}
+        return {}, {}, {name: value for name, value in given.items() if value is not None}
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
         """Open and normalise one picture."""
@@ -48,7 +62,9 @@ class SegmentationPipeline(Pipeline):
             raise ValueError("This model names ingredients only (head='none'); it has no masks to give.")
         return {"logits": logits, "size": input_tensors["size"]}
 
-    def postprocess(self, model_outputs: dict[str, torch.Tensor], min_area: float = 0.0) -> list[dict[str, Any]]:
+    def postprocess(
+        self, model_outputs: dict[str, torch.Tensor], min_area: float = 0.0, top_k: int | None = None
+    ) -> list[dict[str, Any]]:
         """Masks of one picture at its own size."""
         height, width = model_outputs["size"][0].tolist()
         probabilities = resize(model_outputs["logits"][:1].float(), (height, width))[0].softmax(0)
@@ -62,7 +78,27 @@ class SegmentationPipeline(Pipeline):
                 score = best[mask].mean().item()
                 label = self.model.config.id2label[number]
                 found.append({"label": label, "mask": picture, "area": area, "score": score})
-        return sorted(found, key=lambda entry: -entry["area"])
+        return sorted(found, key=lambda entry: -entry["area"])[:top_k]
+
+
+class IngredientPipeline(FlavourClassificationPipeline):
+    """Ingredients of a whole picture with their probabilities, most probable first, of a model with that head."""
+
+    @property
+    def label_names(self) -> list[str]:
+        """Ingredient of each score; the background is none."""
+        return super().label_names[1:]
+
+    @property
+    def several_labels(self) -> bool:
+        """A picture shows several ingredients."""
+        return True
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        logits = self.model(**self.tensors(model_inputs)).ingredient_logits
+        if logits is None:
+            raise ValueError("This segmenter has no ingredient head (ingredient_head=False): use flavour-segmentation.")
+        return {"logits": logits}
 
 
 SEGMENTATION_PIPELINE: dict[str, dict] = {
@@ -70,5 +106,10 @@ SEGMENTATION_PIPELINE: dict[str, dict] = {
         "impl": "segmentation_pipeline_flavour.SegmentationPipeline",
         "pt": ["AutoModelForSemanticSegmentation"],
         "type": "image",
-    }
+    },
+    "flavour-classification": {
+        "impl": "segmentation_pipeline_flavour.IngredientPipeline",
+        "pt": ["AutoModel"],
+        "type": "image",
+    },
 }

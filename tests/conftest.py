@@ -48,16 +48,21 @@ def local_hub(tmp_path):
         yield hub
 
 
-@pytest.fixture
-def connected_hub(local_hub, monkeypatch, tmp_path):
-    """The Hub on loopback as the Hub of this process: clients write to `org`, and do not pause between attempts."""
+def connect(hub, monkeypatch, cache) -> None:
+    """Make a Hub on loopback the Hub of this process: clients write to `org`, and do not pause between attempts."""
     constants = "huggingface_hub.constants"
     monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(f"{constants}.ENDPOINT", local_hub.url)
-    template = local_hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def connected_hub(local_hub, monkeypatch, tmp_path):
+    """The Hub on loopback as the Hub of this process; see `connect`."""
+    connect(local_hub, monkeypatch, tmp_path / "cache")
     return local_hub

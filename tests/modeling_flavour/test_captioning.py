@@ -20,18 +20,11 @@ from modeling_flavour.captioning_flavour import (
 )
 from modeling_flavour.captioning_pipeline_flavour import CaptioningPipeline, as_sentence
 from modeling_flavour.decoding_flavour import grid_positions
-from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
 from tests.modeling_flavour.contract import ModelContract, randomise
+from tests.modeling_flavour.family import caption_processor as tiny_processor
 from tests.modeling_flavour.tiny import caption_batch, tiny_captioner, tiny_resnet
-from trainer_scripts.caption_text import train_caption_tokenizer
 
-CAPTIONS = ("a plate of rice and 2 eggs .", "three olives in a bowl .", "the feta is to the left of the rice .")
 CLASSES = (FlavourForTransformerCaptioning, FlavourForMergeCaptioning)
-
-
-def tiny_processor():
-    tokenizer = train_caption_tokenizer(CAPTIONS * 2, "words", 40, 16)
-    return FlavourProcessor(image_processor_for(tiny_resnet(), size=32), tokenizer, max_length=16)
 
 
 class CaptionerContract(ModelContract):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from torch.nn import functional
 
 from modeling_flavour import FlavourConfig, FlavourForClassification
@@ -66,11 +66,15 @@ def test_wrong_inputs_are_refused():
 
 
 def test_config_names_what_is_wrong():
-    with pytest.raises(TypeError, match="no field 'fusoin'"):
-        FlavourConfig(fusoin="late")
     with pytest.raises(StrictDataclassClassValidationError, match="give one of them"):
         tiny_classifier(word_vocab_size=10)
+    with pytest.raises(StrictDataclassFieldValidationError, match=r"expected one of .'early', 'late', 'gated'"):
+        FlavourConfig(fusion="middle")
+    with pytest.raises(TypeError, match=r"Did you mean fusion\? Fields: .*fusion_heads"):
+        FlavourConfig(fusoin="late")
     assert FlavourConfig().id2label[4] == "umami"
+    assert FlavourConfig(id2label={0: "hot", 1: "cold"}).label2id == {"hot": 0, "cold": 1}
+    assert FlavourConfig().label2id["umami"] == 4
     assert FlavourConfig(num_labels=18).num_labels == 18
     assert FlavourConfig(num_labels=2).to_dict()["id2label"] == {0: "LABEL_0", 1: "LABEL_1"}
 

@@ -13,7 +13,7 @@ from transformers import AutoProcessor, TimmWrapperConfig
 from modeling_flavour import FlavourProcessor
 from modeling_flavour.processing_flavour import image_processor_for, open_picture
 
-from .tiny import tiny_resnet, tiny_tokenizer
+from .tiny import tiny_resnet, tiny_tokenizer, tiny_vit
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,24 @@ def test_unreadable_pictures_are_refused(tmp_path):
         open_picture(tmp_path / "broken.jpg")
     with pytest.raises(FileNotFoundError):
         open_picture(tmp_path / "absent.jpg")
+    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/plate\.jpg cannot be fetched"):
+        open_picture("http://127.0.0.1:9/plate.jpg")
     with pytest.raises(ValueError, match="needs shape"):
         open_picture(np.zeros((2, 5, 7)))
     with pytest.raises(ValueError, match="finite values"):
         open_picture(np.full((4, 4), np.nan))
+
+
+def test_whole_pictures_are_shrunk_without_cropping():
+    wide = Image.fromarray(np.tile(np.linspace(0, 255, 100).astype(np.uint8), (50, 1)))
+    for backbone in (tiny_resnet(), tiny_vit()):
+        span = {}
+        for whole in (True, False):
+            processor = FlavourProcessor.from_parts(image=backbone, size=32, whole=whole)
+            pixels = processor(images=wide)["pixel_values"]
+            assert pixels.shape == (1, 3, 32, 32)
+            span[whole] = (pixels[0, 0, 0, -1] - pixels[0, 0, 0, 0]).item()
+        assert span[True] > 1.5 * span[False]
 
 
 @pytest.mark.parametrize("architecture", ["inception_resnet_v2", "efficientnet_b4", "resnet50"])

@@ -11,11 +11,12 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead as TorchvisionHead
 from transformers import AutoModel, AutoModelForSemanticSegmentation, BertConfig, TimmWrapperConfig, pipeline
 
-from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
+from modeling_flavour.processing_flavour import FlavourProcessor
 from modeling_flavour.segmentation_configuration_flavour import FlavourSegmentationConfig
-from modeling_flavour.segmentation_flavour import FlavourForSegmentation
+from modeling_flavour.segmentation_flavour import FlavourForSegmentation, FlavourSegmenterOutput
 from modeling_flavour.segmentation_heads_flavour import DeepLabHead, PooledNorm
 from modeling_flavour.segmentation_losses_flavour import segmentation_loss
+from modeling_flavour.segmentation_pipeline_flavour import IngredientPipeline, SegmentationPipeline
 from tests.modeling_flavour.contract import ModelContract, randomise
 from tests.modeling_flavour.tiny import (
     MASK_CLASSES,
@@ -295,15 +296,14 @@ def test_bf16_stays_close():
 
 
 def test_pipeline_gives_masks_with_labels_and_areas_at_the_size_of_the_picture(tmp_path):
-    model = randomise(tiny_segmenter(), seed=1)
-    model.save_pretrained(tmp_path)
-    FlavourProcessor(image_processor_for(tiny_resnet(), size=32)).save_pretrained(tmp_path)
+    randomise(tiny_segmenter(), seed=8).save_pretrained(tmp_path)
+    FlavourProcessor.from_parts(image=tiny_resnet(), size=32, whole=True).save_pretrained(tmp_path)
     segmenter = pipeline("flavour-segmentation", model=str(tmp_path), trust_remote_code=True)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 72, 3), dtype=np.uint8))
     picture.save(tmp_path / "plate.png")
     found = segmenter(str(tmp_path / "plate.png"))
-    assert found
-    covered = np.zeros((48, 48), dtype=int)
+    assert len(found) > 1
+    covered = np.zeros((48, 72), dtype=int)
     for entry in found:
         mask = np.asarray(entry["mask"]) == 255
         covered += mask
@@ -312,11 +312,51 @@ def test_pipeline_gives_masks_with_labels_and_areas_at_the_size_of_the_picture(t
         assert entry["label"] in set(MASK_NAMES.values()) - {"background"}
         assert 0 < entry["score"] <= 1
     assert covered.max() == 1
+    assert [entry["area"] for entry in found] == sorted((entry["area"] for entry in found), reverse=True)
     many = segmenter([picture, picture], batch_size=2)
     assert [[entry["label"] for entry in each] for each in many] == [[entry["label"] for entry in found]] * 2
     assert all(entry["area"] >= 0.3 for entry in segmenter(picture, min_area=0.3))
-    with pytest.raises(ValueError, match="min_area is a share"):
-        segmenter(picture, min_area=2)
+    assert [entry["label"] for entry in segmenter(picture, top_k=1)] == [found[0]["label"]]
+    for wrong, message in (({"min_area": 2}, "min_area is a share"), ({"top_k": 0}, "top_k must be at least 1")):
+        with pytest.raises(ValueError, match=message):
+            segmenter(picture, **wrong)
+
+
+def test_pipeline_shows_where_things_are_in_a_wide_picture():
+    """A model that answers to red finds it at its place, also far from the middle of a wide picture."""
+    model = tiny_segmenter(id2label={0: "background", 1: "red"}).eval()
+
+    def red_is_food(pixel_values):
+        red = pixel_values[:, :1] - pixel_values[:, 1:2]
+        return FlavourSegmenterOutput(logits=torch.cat([torch.full_like(red, 1.0), red], dim=1))
+
+    model.forward = red_is_food
+    scene = np.zeros((60, 120, 3), dtype=np.uint8)
+    scene[10:30, 90:120, 0] = 255
+    processor = FlavourProcessor.from_parts(image=tiny_resnet(), size=32, whole=True)
+    (found,) = SegmentationPipeline(model, processor=processor)(scene)
+    mask = np.asarray(found["mask"]) == 255
+    truth = scene[..., 0] == 255
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.7
+    with pytest.raises(ValueError, match="make it with whole=True"):
+        SegmentationPipeline(model, processor=FlavourProcessor.from_parts(image=tiny_resnet(), size=32))
+
+
+def test_ingredients_come_from_a_pipeline_too(tmp_path):
+    model = randomise(tiny_segmenter(ingredient_head=True)).eval()
+    processor = FlavourProcessor.from_parts(image=tiny_resnet(), size=32, whole=True)
+    picture = Image.new("RGB", (40, 30), "green")
+    found = IngredientPipeline(model, processor=processor)(picture)
+    with torch.no_grad():
+        expected = model(**processor(images=picture)).ingredient_logits[0].sigmoid()
+    assert {entry["label"] for entry in found} == set(MASK_NAMES.values()) - {"background"}
+    for entry in found:
+        number = model.config.label2id[entry["label"]]
+        assert entry["score"] == pytest.approx(expected[number - 1].item(), abs=1e-5)
+    with pytest.raises(ValueError, match="has no ingredient head"):
+        IngredientPipeline(tiny_segmenter(), processor=processor)(picture)
+    with pytest.raises(ValueError, match="names ingredients only"):
+        SegmentationPipeline(tiny_segmenter(head="none", ingredient_head=True), processor=processor)(picture)
 
 
 @pytest.mark.slow
