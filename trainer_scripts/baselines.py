@@ -50,6 +50,22 @@ def rule_alone(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[s
     return probabilities, spoken / len(titles)
 
 
+def rule_present(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[str]) -> tuple[np.ndarray, float]:
+    """Return all flavours that the rule sees in the title alone, and the share of titles it speaks on.
+
+    Where the rule is silent, the answer is the training shares.
+    """
+    labeller = Labeller()
+    probabilities = np.tile(prior, (len(titles), 1))
+    spoken = 0
+    for row, title in enumerate(titles):
+        flavours = labeller.label(title, ()).flavours
+        if flavours:
+            spoken += 1
+            probabilities[row] = [RULE_CONFIDENCE if name in flavours else 1 - RULE_CONFIDENCE for name in label_names]
+    return probabilities, spoken / len(titles)
+
+
 def rule_applies(label_names: Sequence[str]) -> bool:
     """Whether the labels are the flavours that the rule knows."""
     return tuple(label_names) == FLAVOURS
@@ -68,7 +84,7 @@ def masked_titles(titles: Sequence[str]) -> list[str]:
     return masked
 
 
-def bag_of_words(train: Table, selection: Table, test: Table, score: Score) -> np.ndarray:
+def bag_of_words(train: Table, selection: Table, test: Table, score: Score, classes: int) -> np.ndarray:
     """Return TF-IDF of words and word pairs with logistic regression; its regularisation is chosen on validation."""
     assert train.texts is not None
     assert selection.texts is not None
@@ -81,6 +97,7 @@ def bag_of_words(train: Table, selection: Table, test: Table, score: Score) -> n
         train,
         selection,
         score,
+        classes,
     )
 
 
@@ -95,35 +112,41 @@ def colour_histogram(pictures: Pictures) -> np.ndarray:
 
 
 def colours(
-    train: Table, selection: Table, test: Table, score: Score, pictures: Callable[[Table], Pictures]
+    train: Table, selection: Table, test: Table, score: Score, classes: int, pictures: Callable[[Table], Pictures]
 ) -> np.ndarray:
     """Return colour histograms with logistic regression; its regularisation is chosen on validation."""
     seen = [colour_histogram(pictures(table)) for table in (train, selection, test)]
-    return _regression(seen[0], seen[1], seen[2], train, selection, score)
+    return _regression(seen[0], seen[1], seen[2], train, selection, score, classes)
 
 
 def _regression(
-    train_x: Features, selection_x: Features, test_x: Features, train: Table, selection: Table, score: Score
+    train_x: Features,
+    selection_x: Features,
+    test_x: Features,
+    train: Table,
+    selection: Table,
+    score: Score,
+    classes: int,
 ) -> np.ndarray:
     best: tuple[float, np.ndarray] | None = None
+    many = train.labels.ndim == 2
     for strength in REGULARISATION:
         classifier = LogisticRegression(C=strength, max_iter=1000)
-        many = train.labels.ndim == 2
         fitted = (OneVsRestClassifier(classifier) if many else classifier).fit(train_x, train.labels)
-        value = score(selection.labels, _spread(fitted, selection_x, selection.labels))
+        value = score(selection.labels, _spread(fitted, selection_x, many, classes))
         value = value if score.greater_is_better else -value
         if best is None or value > best[0]:
-            best = (value, _spread(fitted, test_x, selection.labels))
+            best = (value, _spread(fitted, test_x, many, classes))
     assert best is not None
     return best[1]
 
 
-def _spread(fitted: LogisticRegression | OneVsRestClassifier, x: Features, labels: np.ndarray) -> np.ndarray:
+def _spread(fitted: LogisticRegression | OneVsRestClassifier, x: Features, many: bool, classes: int) -> np.ndarray:
     """Return probabilities over the whole label set, 0 for classes that training never saw."""
     found = fitted.predict_proba(x)
-    if labels.ndim == 2:
+    if many:
         return found
-    full = np.zeros((found.shape[0], max(int(labels.max()), int(fitted.classes_.max())) + 1))
+    full = np.zeros((found.shape[0], classes))
     full[:, fitted.classes_] = found
     return full
 

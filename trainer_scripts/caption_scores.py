@@ -6,14 +6,14 @@ METEOR is not among them: it needs WordNet, which is not part of any package and
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from trainer_scripts.caption_text import words
-from trainer_scripts.scores import Score
+from trainer_scripts.scores import CAPTIONS, TOKENS, Formula, Score
 
 LONGEST_NGRAM = 4
 CIDER_SIGMA = 6.0
@@ -140,22 +140,114 @@ def text_scores(candidates: Sequence[str], references: References, cider: CiderD
     }
 
 
-def _defined(name: str, definition: str, greater_is_better: bool = True) -> Score:
-    return Score(name, definition, None, None, greater_is_better=greater_is_better)
+def _bleu_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
+    """Return per picture clipped and all n-grams of 1 to 4, its words and the closest reference's, `(rows, 10)`."""
+    metric = BLEU(lowercase=True, tokenize="13a", smooth_method="none", effective_order=True)
+    found = [metric.sentence_score(said, list(true)) for said, true in zip(candidates, references, strict=True)]
+    return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)
+
+
+def _bleu_formula(longest: int) -> Formula:
+    def formula(sums: np.ndarray) -> np.ndarray:
+        sums = np.asarray(sums, dtype=np.float64)
+        hits, counts = sums[..., :longest], sums[..., LONGEST_NGRAM : LONGEST_NGRAM + longest]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision = np.log(np.where(hits > 0, hits / counts, 0)).mean(axis=-1)
+            brevity = np.minimum(0, 1 - sums[..., -1] / sums[..., -2])
+            return np.nan_to_num(100 * np.exp(precision + brevity))
+
+    return formula
+
+
+def _rouge_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
+    return _with_one(rouge_l(candidates, references))
+
+
+def _cider_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
+    return _with_one(_cider_of(tuple(tuple(of_one) for of_one in references)).scores(candidates))
+
+
+@lru_cache(maxsize=2)
+def _cider_of(references: tuple[tuple[str, ...], ...]) -> CiderD:
+    return CiderD(references)
+
+
+def _word_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
+    return _with_one(np.array([len(words(candidate)) for candidate in candidates], dtype=np.float64))
+
+
+def _with_one(values: np.ndarray) -> np.ndarray:
+    return np.stack([values, np.ones(len(values))], axis=1)
+
+
+def mean_of_rows(sums: np.ndarray) -> np.ndarray:
+    """Return the mean of a statistic that stands beside a one per row."""
+    return sums[..., 0] / sums[..., 1]
+
+
+def _token_rows(_: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    return sums
+
+
+def _per_token(column: int) -> Formula:
+    return lambda sums: sums[..., column] / sums[..., 2]
 
 
 _BLEU = "sacrebleu corpus BLEU 0..100, lower case, tokenizer 13a, no smoothing, all captions of a picture as references"
+_FORCED = "teacher-forced on every given caption, end token in, padding out, in the captioner's own tokens"
 CAPTION_SCORES: tuple[Score, ...] = (
-    _defined("cider", "CIDEr-D x 10, mean over pictures, document frequencies of the scored references"),
-    *(_defined(f"bleu_{longest}", f"{_BLEU}, up to {longest}-grams") for longest in range(1, LONGEST_NGRAM + 1)),
-    _defined("rouge_l", "rouge_score ROUGE-L F1, the best over a picture's captions, mean over pictures"),
-    _defined("cross_entropy", "nats per token of every caption, teacher-forced, end token in, padding out", False),
-    _defined("perplexity", "exponential of cross_entropy", False),
-    _defined("token_accuracy", "share of tokens that are the likeliest, teacher-forced, end token in, padding out"),
-    _defined("distinct_1", "different words among all words of the generated captions"),
-    _defined("distinct_2", "different word pairs among all word pairs of the generated captions"),
-    _defined("identical", "share of pictures that get the most frequent generated caption", False),
-    _defined("words", "mean number of words of a generated caption"),
+    Score(
+        "cider",
+        "CIDEr-D x 10, mean over pictures, document frequencies of the scored references",
+        _cider_rows,
+        mean_of_rows,
+        part=CAPTIONS,
+    ),
+    *(
+        Score(f"bleu_{longest}", f"{_BLEU}, up to {longest}-grams", _bleu_rows, _bleu_formula(longest), part=CAPTIONS)
+        for longest in range(1, LONGEST_NGRAM + 1)
+    ),
+    Score(
+        "rouge_l",
+        "rouge_score ROUGE-L F1, the best over a picture's captions, mean over pictures",
+        _rouge_rows,
+        mean_of_rows,
+        part=CAPTIONS,
+    ),
+    Score("cross_entropy", f"nats per token, {_FORCED}", _token_rows, _per_token(0), None, False, TOKENS),
+    Score(
+        "perplexity",
+        "exponential of cross_entropy",
+        _token_rows,
+        lambda sums: np.exp(_per_token(0)(sums)),
+        None,
+        False,
+        TOKENS,
+    ),
+    Score(
+        "token_accuracy", f"share of tokens that are the likeliest, {_FORCED}", _token_rows, _per_token(1), part=TOKENS
+    ),
+    *(
+        Score(
+            f"distinct_{size}",
+            f"different {what} among all {what} of the generated captions",
+            None,
+            None,
+            lambda _, captions, size=size: distinct(captions, size),  # type: ignore[misc]
+            part=CAPTIONS,
+        )
+        for size, what in ((1, "words"), (2, "word pairs"))
+    ),
+    Score(
+        "identical",
+        "share of pictures that get the most frequent generated caption",
+        None,
+        None,
+        lambda _, captions: identical(list(captions)),
+        False,
+        CAPTIONS,
+    ),
+    Score("words", "mean number of words of a generated caption", _word_rows, mean_of_rows, part=CAPTIONS),
 )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from trainer_scripts.ablations import partners
+from trainer_scripts.caption_comparison import naming_scores as defined_naming_scores
+from trainer_scripts.caption_comparison import predictions_of
 from trainer_scripts.caption_evaluation import all_scores, caption_table
 from trainer_scripts.caption_figures import contact_sheet, word_maps
 from trainer_scripts.caption_health import baseline_captions, faults, refuse_unhealthy, target_is_hidden
@@ -45,6 +47,8 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
     samples = evaluation_samples(model.processor, table)
     captions, expected = caption_table(model.model, samples, batch_size, name=model.name)
     write_captions(out / CAPTIONS_CSV, out / CAPTIONS_JSON, table.ids, captions, table.labels)
+    predictions = predictions_of(table, captions, expected)
+    predictions.save(out)
     references = list(table.labels)
     cider = CiderD(references)
     answers = {"captions": captions, **ablated_captions(model, samples, batch_size)}
@@ -58,13 +62,17 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
     content = {
         "model": model.source,
         "task": model.task.name,
+        "modality": "image",
         "dataset": dataset,
         "split": split,
+        "selection_split": model.arguments.selection_split,
         "rows": len(table),
+        "groups": len(set(table.groups)),
+        "rows_sha256": predictions.rows_sha256(),
         "metrics": lines.pop("captions"),
         "baselines_and_ablations": lines,
         "truth": truth(model, samples, answers, batch_size) if visible is not None else None,
-        "definitions": definitions(CAPTION_SCORES),
+        "definitions": definitions((*CAPTION_SCORES, *(defined_naming_scores() if visible is not None else ()))),
         "generation": model.model.generation_config.to_diff_dict(),
         "health": found or "passed",
     }

@@ -1,4 +1,8 @@
-"""Compare models honestly: `python trainer_scripts/compare.py MODEL MODEL ... DATASET [--out DIR]`."""
+"""Compare models honestly: `python trainer_scripts/compare.py MODEL MODEL ... DATASET [--out DIR]`.
+
+A MODEL may also be a folder that `score.py` wrote; when all are, no DATASET is needed, and what needs a model or its
+data is left out and named.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -6,22 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.errors import BadInputError, exit_on_bad_input
-from trainer_scripts import comparison_report, plots
+from trainer_scripts import comparison_report
 from trainer_scripts.comparison import (
     Comparison,
-    Entry,
     ablate,
+    adjusted,
+    all_scores,
     as_plain,
     calibration,
     cost,
-    entries,
+    gather,
+    is_prediction_folder,
     paired_tests,
-    score_all,
+    spread,
+    verdicts,
 )
-from trainer_scripts.predictions import METRICS, read_metrics, write_json
-from trainer_scripts.scoring import load_model, refresh_card
+from trainer_scripts.comparison_plots import draw
+from trainer_scripts.comparison_rows import write_rows
+from trainer_scripts.predictions import write_json
+from trainer_scripts.scores import definitions
+from trainer_scripts.scoring import refresh_card
 
 PROGRAM = "compare.py"
+COMPARISON = "comparison.json"
+BATCH_SIZE = 64
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,9 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="Models and baselines on the same test rows: scores, tests, ablations, plots."
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="folders or Hub ids, or folders with predictions of score.py"
+    )
     parser.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
     parser.add_argument("--split", default="test", help="split to compare on (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="rows per batch (%(default)s)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/comparison"), help="folder of the result (%(default)s)"
     )
@@ -42,91 +57,69 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compare models on one split."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
-        content = compare(given.models, given.dataset, given.split, given.out)
+        models, dataset = given.models, given.dataset
+        if is_prediction_folder(dataset):
+            models, dataset = [*models, dataset], None
+        content = compare(models, dataset, given.split, given.out, given.batch_size)
         print((given.out / "comparison.md").read_text(encoding="utf-8"))
-        print("\n".join(content["verdicts"]))
+        print("Verdicts\n\n" + "\n".join(content["verdicts"]))
         print(f"written to {given.out}")
 
 
-def compare(models: Sequence[str], dataset: str, split: str, out: Path) -> dict[str, Any]:
-    """Write comparison.json, comparison.md and plots, and return the content of the first."""
-    loaded = [load_model(model) for model in models]
-    for model in loaded:
-        if model.task.score is not None:
-            raise BadInputError(
-                f"{model.name} is a {model.task.name} model: score.py shows it beside its baselines and ablations"
-            )
-    comparison = score_all(loaded, dataset, split, out)
-    if split == comparison.models[0].arguments.selection_split:
-        raise BadInputError(f"{split!r} chose the checkpoints; compare on a split that nothing was chosen on")
-    lines = entries(comparison)
-    content = gather(comparison, lines)
-    draw(comparison, lines, out)
-    text = comparison_report.report(content, lines)
-    (out / "comparison.md").write_text(text, encoding="utf-8")
+def compare(
+    models: Sequence[str], dataset: str | None, split: str, out: Path, batch_size: int = BATCH_SIZE
+) -> dict[str, Any]:
+    """Write comparison.json, comparison.md, answers by row and plots, and return the content of the first.
+
+    Raises:
+        BadInputError: models that cannot be compared, or that need a data set when none is given.
+    """
+    if dataset is None and not all(is_prediction_folder(model) for model in models):
+        raise BadInputError("name the data set last; only folders of score.py can be compared without one")
+    out.mkdir(parents=True, exist_ok=True)
+    comparison = gather(models, dataset, split, out, batch_size)
+    content = describe(comparison, batch_size)
+    draw(comparison, content, out)
+    write_rows(comparison, out)
+    (out / "comparison.md").write_text(comparison_report.report(content), encoding="utf-8")
     plain = as_plain(content)
-    write_json(out / "comparison.json", plain)
-    for model in comparison.models:
-        refresh_card(model, out / "comparison.json")
+    write_json(out / COMPARISON, plain)
+    for model in comparison.saved.values():
+        refresh_card(model, out / COMPARISON)
     return plain
 
 
-def gather(comparison: Comparison, lines: Sequence[Entry]) -> dict[str, Any]:
+def describe(comparison: Comparison, batch_size: int) -> dict[str, Any]:
     """Return everything that the comparison found."""
-    tested = comparison.of_modality("fusion") or comparison.models[0]
-    differences = paired_tests(comparison, lines)
-    ablations = {model.name: ablate(comparison, model) for model in comparison.models}
-    first = comparison.results[tested.name][1]
+    differences = paired_tests(comparison)
+    ablations = ablate(comparison, batch_size)
+    first, tested = comparison.metrics[comparison.widest.name], comparison.tested
+    scores = all_scores(comparison)
     return {
-        "dataset": comparison.dataset,
+        "dataset": comparison.dataset or first.get("dataset"),
         "split": comparison.split,
+        "selection_split": first.get("selection_split"),
         "rows": first["rows"],
-        "groups": len(set(comparison.groups)),
+        "groups": len(set(tested.predictions.groups)),
         "rows_sha256": first["rows_sha256"],
-        "task": tested.task.name,
+        "task": comparison.task.name,
         "main_score": comparison.main_score.name,
+        "decisive": [score.name for score in comparison.decisive],
         "tested": tested.name,
         "verdicts": verdicts(comparison, differences, ablations),
-        "entries": {line.name: {"kind": line.kind, "modality": line.modality, "scores": line.scores} for line in lines},
+        "entries": {
+            line.name: {"kind": line.kind, "modality": line.modality, "scores": scores[line.name]}
+            for line in comparison.lines
+        },
         "differences": differences,
+        "adjusted_p": adjusted(differences, comparison.main_score.name),
         "ablations": ablations,
-        "calibration": {model.name: calibration(comparison, model) for model in comparison.models},
-        "cost": {model.name: cost(comparison, model) for model in comparison.models},
-        "definitions": first["definitions"],
+        "calibration": calibration(comparison),
+        "seeds": spread(comparison, batch_size),
+        "cost": cost(comparison),
+        "without_model": [line.name for line in comparison.models if line.name not in comparison.saved],
+        "definitions": definitions(comparison.scores),
     }
-
-
-def verdicts(comparison: Comparison, differences: dict[str, Any], ablations: dict[str, Any]) -> list[str]:
-    """Return in words what the intervals say, and no more."""
-    tested = comparison.of_modality("fusion") or comparison.models[0]
-    score = comparison.main_score.name
-    found = []
-    for other, intervals in differences.items():
-        gain = intervals[score]
-        says = "is better than" if gain.low > 0 else "is WORSE than" if gain.high < 0 else "is NOT SHOWN to differ from"
-        found.append(f"- {tested.name} {says} {other}: {gain.value:+.3f} {score} [{gain.low:+.3f}, {gain.high:+.3f}]")
-    for model, report in ablations.items():
-        found += [f"- {model}: {text}" for text in report["verdicts"].values()]
-    return found
-
-
-def draw(comparison: Comparison, lines: Sequence[Entry], out: Path) -> None:
-    """Write the plots."""
-    labels = comparison.labels
-    if not comparison.multilabel:
-        curves = {}
-        for model in comparison.models:
-            probabilities = comparison.results[model.name][0].probabilities
-            plots.confusion_matrix(out / f"confusion_{model.name}.png", model.name, labels, probabilities, model.names)
-            curves[model.name] = (probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
-        plots.reliability(out / "reliability.png", curves)
-    histories = {
-        model.name: read_metrics(Path(model.source))["history"]
-        for model in comparison.models
-        if (Path(model.source) / METRICS).is_file()
-    }
-    if histories:
-        plots.training_curves(out / "training_curves.png", histories, comparison.main_score.name)
 
 
 if __name__ == "__main__":

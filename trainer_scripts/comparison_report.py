@@ -1,22 +1,34 @@
 """A comparison as text: the same tables for the terminal and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trainer_scripts.comparison import Entry
 from trainer_scripts.intervals import Interval
 
 PER_CLASS = "f1_"
+# Differences are shown for the first few scores; comparison.json has them all.
+SHOWN_DIFFERENCES = 4
+
+Cell = Callable[[Any], str]
 
 
-def _cell(value: Interval | float) -> str:
+def _cell(value: Interval | float | None) -> str:
+    if value is None:
+        return ""
     if isinstance(value, Interval):
         return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-    return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
-def _difference(value: Interval) -> str:
-    return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] p={value.p:.4f}"
+def _point(value: Interval | float | None) -> str:
+    return "" if value is None else f"{value.value if isinstance(value, Interval) else value:.3f}"
+
+
+def _difference(value: Interval | None) -> str:
+    if value is None:
+        return ""
+    p = "" if value.p is None else f" p={value.p:.4f}"
+    return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]{p}"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,64 +40,120 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def score_table(lines: Sequence[Entry]) -> str:
-    """Return the main scores with their intervals."""
-    names = [name for name in lines[0].scores if not name.startswith(PER_CLASS)]
-    rows = [[line.name, line.modality, *(_cell(line.scores[name]) for name in names)] for line in lines]
-    return markdown_table(["", "input", *names], rows)
+def table_of(rows: Mapping[str, Mapping[str, Any]], corner: str, cell: Cell = _cell, first: int | None = None) -> str:
+    """Return a table of `rows`: name -> column -> value; a value that is not there leaves its cell empty."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))[:first]
+    return markdown_table(
+        [corner, *names], [[line, *(cell(row.get(name)) for name in names)] for line, row in rows.items()]
+    )
 
 
-def class_table(lines: Sequence[Entry]) -> str:
+def score_tables(entries: Mapping[str, Any]) -> str:
+    """Return the scores of all lines, in blocks of a few columns that fit a page; scores of one class apart."""
+    shown = list(dict.fromkeys(name for entry in entries.values() for name in entry["scores"]))
+    whole = [name for name in shown if not name.startswith(PER_CLASS)]
+    blocks = []
+    for start in range(0, len(whole), SHOWN_DIFFERENCES):
+        names = whole[start : start + SHOWN_DIFFERENCES]
+        rows = [
+            [name, entry["modality"], *(_cell(entry["scores"].get(score)) for score in names)]
+            for name, entry in entries.items()
+            if any(score in entry["scores"] for score in names)
+        ]
+        blocks.append(markdown_table(["", "input", *names], rows))
+    return "\n\n".join(blocks)
+
+
+def class_table(entries: Mapping[str, Any]) -> str:
     """Return F1 per class."""
-    names = [name for name in lines[0].scores if name.startswith(PER_CLASS)]
-    rows = []
-    for line in lines:
-        values = [line.scores[name] for name in names]
-        rows.append([line.name, *(f"{v.value if isinstance(v, Interval) else v:.3f}" for v in values)])
-    return markdown_table(["F1", *(name.removeprefix(PER_CLASS) for name in names)], rows)
+    rows = {
+        line: {
+            name.removeprefix(PER_CLASS): value for name, value in entry["scores"].items() if name.startswith(PER_CLASS)
+        }
+        for line, entry in entries.items()
+    }
+    return table_of(rows, "F1", _point) if any(rows.values()) else ""
 
 
-def difference_table(tested: str, differences: dict[str, dict[str, Interval]]) -> str:
+def difference_table(content: Mapping[str, Any]) -> str:
     """Return what the tested model gains on every other line."""
-    names = list(next(iter(differences.values())))
-    rows = [[other, *(_difference(found[name]) for name in names)] for other, found in differences.items()]
-    return markdown_table([f"{tested} minus", *names], rows)
+    score, adjusted = content["main_score"], content["adjusted_p"]
+    rows = {}
+    for other, gains in content["differences"].items():
+        ordered = {name: gains[name] for name in (*content["decisive"], *gains) if name in gains}
+        shown = {name: _difference(gain) for name, gain in list(ordered.items())[:SHOWN_DIFFERENCES]}
+        rows[other] = {**shown, f"Holm p, {score}": f"{adjusted[other]:.4f}" if other in adjusted else ""}
+    return table_of(rows, f"{content['tested']} minus", lambda text: text or "")
 
 
-def ablation_table(reports: dict[str, dict[str, Any]], score: str) -> str:
+def ablation_table(content: Mapping[str, Any]) -> str:
     """Return the score of each model under each change of its input, and the loss."""
+    score, entries = content["main_score"], content["entries"]
     rows = []
-    for model, report in reports.items():
+    for model, report in content["ablations"].items():
+        rows.append([model, "as it is", _cell(entries[model]["scores"][score]), ""])
         for change, value in report["scores"].items():
-            rows.append([model, change, f"{value:.3f}", _difference(report["losses"][change])])
-    return markdown_table(["model", "input", score, "loss"], rows)
+            rows.append([model, change, _cell(value), _difference(report["losses"][change])])
+    return markdown_table(["model", "input", score, "loss"], rows) if rows else ""
 
 
-def number_table(numbers: dict[str, dict[str, float]]) -> str:
+def swap_table(content: Mapping[str, Any]) -> str:
+    """Return which input a model follows when text and picture are of dishes with other labels."""
+    rows = {model: report["follows"] for model, report in content["ablations"].items() if report.get("follows")}
+    return table_of(rows, f"{content['main_score']} by the label of its") if rows else ""
+
+
+def number_table(numbers: Mapping[str, Mapping[str, Any]]) -> str:
     """Return plain numbers per model."""
-    names = list(next(iter(numbers.values())))
-    rows = [[model, *(_number(found[name]) for name in names)] for model, found in numbers.items()]
-    return markdown_table(["", *names], rows)
+    return table_of(numbers, "") if numbers else ""
 
 
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+def notes(content: Mapping[str, Any]) -> str:
+    """Return what was left out, and why."""
+    missing = content["without_model"]
+    if not missing:
+        return ""
+    return (
+        f"Only the predictions of {', '.join(missing)} were given, so nothing is known of their ablations, calibration "
+        "and cost"
+        + (", and there are no baselines that need the data." if len(missing) == len(content["entries"]) else ".")
+    )
 
 
-def report(content: dict[str, Any], lines: Sequence[Entry]) -> str:
-    """Return the whole comparison as Markdown."""
+def report(content: Mapping[str, Any]) -> str:
+    """Return the whole comparison as Markdown; a section without content is absent."""
+    swap = "The picture of another dish, with another label, beside the row's own text; only rows with such a conflict."
+    seeds = "Each seed trained anew and scored on the same test rows; the line of the model is its first seed."
     sections = [
+        ("Scores", "", score_tables(content["entries"])),
+        ("F1 per class", "", class_table(content["entries"])),
+        (
+            f"What {content['tested']} gains",
+            "Holm p is adjusted for the number of lines that it is held against.",
+            difference_table(content) if content["differences"] else "",
+        ),
+        ("Ablations", "Inputs shuffled over dishes, blanked, left out or robbed of words.", ablation_table(content)),
+        ("Swapped pictures", swap, swap_table(content)),
+        ("Calibration", "Temperature fitted on the selection split.", number_table(content["calibration"])),
+        (
+            "Spread over seeds",
+            seeds,
+            number_table({f"{m}, {s}": v for m, found in content["seeds"].items() for s, v in found.items()}),
+        ),
+        (
+            "Cost",
+            "From table row to answer: pictures decoded, text cut into tokens, on the machine of this comparison.",
+            number_table(content["cost"]),
+        ),
+        ("Definitions", "", "\n".join(f"- **{k}**: {v['definition']}" for k, v in content["definitions"].items())),
+    ]
+    head = [
         f"# Comparison on {content['dataset']}, split {content['split']}",
         f"{content['rows']} rows in {content['groups']} groups. Brackets hold 95 % bootstrap intervals over groups; "
         "p is that of a paired swap test over groups. Checkpoints, temperatures and baseline settings were chosen on "
-        "the selection split.",
+        f"{content['selection_split']}, never on {content['split']}.",
+        notes(content),
         "\n".join(content["verdicts"]),
-        "## Scores\n\n" + score_table(lines),
-        "## F1 per class\n\n" + class_table(lines),
-        f"## What {content['tested']} gains\n\n" + difference_table(content["tested"], content["differences"]),
-        "## Ablations\n\n" + ablation_table(content["ablations"], content["main_score"]),
-        "## Calibration\n\n" + number_table(content["calibration"]),
-        "## Cost\n\n" + number_table(content["cost"]),
-        "## Definitions\n\n" + "\n".join(f"- **{k}**: {v['definition']}" for k, v in content["definitions"].items()),
     ]
-    return "\n\n".join(sections) + "\n"
+    body = ["\n\n".join(part for part in (f"## {t}", text, table) if part) for t, text, table in sections if table]
+    return "\n\n".join(part for part in (*head, *body) if part) + "\n"

@@ -1,14 +1,21 @@
 """Intervals and tests that respect groups: rows of one dish are drawn, or swapped, together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from trainer_scripts.scores import SMALLEST_PROBABILITY, Score
+from trainer_scripts.scores import SMALLEST_PROBABILITY, Score, checked
 
 RESAMPLES = 2000
+# Mean average precision sorts all rows, so it is resampled less often.
+DIRECT_RESAMPLES = 500
+# Numbers in one block of resamples: 80 MB.
+BLOCK_CELLS = 10_000_000
+KEPT_CELLS = 2 * BLOCK_CELLS
 CONFIDENCE = 0.95
 
 
@@ -26,67 +33,189 @@ class Interval:
         """Whether the whole interval lies above zero."""
         return self.low > 0
 
-
-def _group_sums(score: Score, labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Return the statistics of `score` summed within each group, `(groups, k)`, groups in order of first mention."""
-    assert score.rows is not None
-    order: dict[str, int] = {}
-    index = np.array([order.setdefault(group, len(order)) for group in groups])
-    rows = score.rows(np.asarray(labels), np.asarray(probabilities, dtype=np.float64))
-    sums = np.zeros((len(order), rows.shape[1]))
-    np.add.at(sums, index, rows)
-    return sums
+    @property
+    def tested(self) -> bool:
+        """Whether the paired test, where there is one, finds the difference at the level of the interval."""
+        return self.p is None or self.p < 1 - CONFIDENCE
 
 
-def _draws(groups: int, resamples: int, seed: int) -> np.ndarray:
-    """Return how often each group is drawn in each resample, `(resamples, groups)`."""
+class GroupedScores:
+    """What one answer contributes to each score, summed within groups of rows; intervals and paired tests on that.
+
+    Statistics that several scores share are computed once.
+
+    Args:
+        groups: per row, what is drawn together.
+        parts: part -> (truth, answer), as `predictions.Predictions.parts`.
+    """
+
+    def __init__(self, groups: Sequence[str], parts: Mapping[str, tuple[Any, Any]]):
+        order: dict[str, int] = {}
+        self.index = np.array([order.setdefault(group, len(order)) for group in groups])
+        self.number = len(order)
+        self.parts = parts
+        self._sums: dict[Any, np.ndarray] = {}
+        self._resampled: dict[Any, np.ndarray] = {}
+        self._pairs: dict[str, tuple[Any, Any]] = {}
+
+    def has(self, score: Score) -> bool:
+        """Whether there is a truth and an answer that the score reads."""
+        return score.part in self.parts
+
+    def pair(self, score: Score) -> tuple[Any, Any]:
+        """Return the truth and the answer that a score reads."""
+        if score.part not in self._pairs:
+            self._pairs[score.part] = checked(*self.parts[score.part])
+        return self._pairs[score.part]
+
+    def value(self, score: Score) -> float:
+        """Return the score of all rows."""
+        if score.formula is None or score.rows is None:
+            return score(*self.pair(score))
+        return float(score.formula(self.sums(score).sum(axis=0)))
+
+    def sums(self, score: Score) -> np.ndarray:
+        """Return the statistics of a score summed within groups, `(groups, k)`, in order of first mention."""
+        assert score.rows is not None
+        key = (score.part, score.rows)
+        if key not in self._sums:
+            rows = np.asarray(score.rows(*self.pair(score)), dtype=np.float64)
+            self._sums[key] = np.zeros((self.number, rows.shape[1]))
+            np.add.at(self._sums[key], self.index, rows)
+        return self._sums[key]
+
+    def resampled(self, score: Score, resamples: int, seed: int) -> np.ndarray | None:
+        """Return the score of each bootstrap resample of groups, `(resamples,)`; None for one that cannot be resampled.
+
+        The same seed draws the same groups for every answer on the same rows, so differences of these are paired.
+        """
+        if score.rows is not None and score.formula is not None:
+            key = (score.part, score.rows, resamples, seed)
+            if key not in self._resampled:
+                sums = self.sums(score)
+                self._resampled[key] = np.concatenate([draws @ sums for draws in _draws(self.number, resamples, seed)])
+            return score.formula(self._resampled[key])
+        if score.weighted is not None:
+            truth, answer = self.pair(score)
+            found = [
+                score.weighted(truth, answer, draws[:, self.index]) for draws in _draws(self.number, resamples, seed)
+            ]
+            return np.concatenate(found)
+        return None
+
+    def interval(self, score: Score, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
+        """Return the score with its percentile bootstrap interval over groups; None where it cannot be resampled."""
+        values = self.resampled(score, _affordable(score, resamples), seed)
+        return None if values is None else Interval(self.value(score), *_limits(values))
+
+    def difference(
+        self, other: "GroupedScores", score: Score, resamples: int = RESAMPLES, seed: int = 0
+    ) -> Interval | None:
+        """Return this score minus another's on the same rows: bootstrap interval, and p of a swap test, over groups.
+
+        The swap test exchanges the two answers within each group at random (Efron & Tibshirani 1993, chapter 15) and
+        counts how often the difference is at least as far from zero as the observed one. A score that is no formula
+        of sums has no p.
+        """
+        number = _affordable(score, resamples)
+        mine, theirs = self.resampled(score, number, seed), other.resampled(score, number, seed)
+        if mine is None or theirs is None:
+            return None
+        value = self.value(score) - other.value(score)
+        p = self._swap_test(other, score, resamples, seed + 1) if score.formula is not None else None
+        return Interval(value, *_limits(mine - theirs), p)
+
+    def _swap_test(self, other: "GroupedScores", score: Score, resamples: int, seed: int) -> float:
+        assert score.formula is not None
+        a, b = self.sums(score), other.sums(score)
+        total_a, total_b, exchange = a.sum(axis=0), b.sum(axis=0), b - a
+        observed = float(score.formula(total_a) - score.formula(total_b))
+        further = 0
+        for swap in _swaps(self.number, resamples, seed):
+            moved = swap @ exchange
+            swapped = score.formula(total_a + moved) - score.formula(total_b - moved)
+            further += int(np.count_nonzero(np.abs(swapped) >= abs(observed) - 1e-12))
+        return float((1 + further) / (resamples + 1))
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _affordable(score: Score, resamples: int) -> int:
+    """Return the number of resamples; a score that is no formula of sums costs too much for all of them."""
+    return resamples if score.formula is not None else min(resamples, DIRECT_RESAMPLES)
+
+
+def _blocks(groups: int, resamples: int) -> list[int]:
+    """Return sizes of blocks of resamples that fit the memory."""
+    size = max(1, min(resamples, BLOCK_CELLS // groups))
+    return [min(size, resamples - start) for start in range(0, resamples, size)]
+
+
+@lru_cache(maxsize=4)
+def _kept(make: Callable[[Any, int, int], np.ndarray], groups: int, resamples: int, seed: int) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
-    return generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
+    return [make(generator, size, groups) for size in _blocks(groups, resamples)]
+
+
+def _random(
+    make: Callable[[Any, int, int], np.ndarray], groups: int, resamples: int, seed: int
+) -> Iterable[np.ndarray]:
+    """Return blocks of random numbers `(block, groups)`, kept for the next line where they are not too many."""
+    if groups * resamples <= KEPT_CELLS:
+        return _kept(make, groups, resamples, seed)
+    generator = np.random.default_rng(seed)
+    return (make(generator, size, groups) for size in _blocks(groups, resamples))
+
+
+def _draws(groups: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """Return blocks of how often each group is drawn in each resample."""
+    return _random(_drawn, groups, resamples, seed)
+
+
+def _drawn(generator: np.random.Generator, size: int, groups: int) -> np.ndarray:
+    return generator.multinomial(groups, np.full(groups, 1 / groups), size=size).astype(np.float64)
+
+
+def _swaps(groups: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """Return blocks of which groups change sides in each resample, 0 or 1."""
+    return _random(_swapped, groups, resamples, seed)
+
+
+def _swapped(generator: np.random.Generator, size: int, groups: int) -> np.ndarray:
+    return generator.integers(0, 2, size=(size, groups)).astype(np.float64)
 
 
 def bootstrap(
-    score: Score,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    groups: Sequence[str],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    score: Score, labels: Any, probabilities: Any, groups: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval | None:
-    """Return the score with its percentile bootstrap interval over groups; None for a score that is no sum."""
-    if score.rows is None or score.formula is None:
-        return None
-    sums = _group_sums(score, labels, probabilities, groups)
-    values = score.formula(_draws(len(sums), resamples, seed) @ sums)
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(score.formula(sums.sum(axis=0))), float(low), float(high))
+    """Return the score with its percentile bootstrap interval over groups; None where it cannot be resampled."""
+    return GroupedScores(groups, {score.part: (labels, probabilities)}).interval(score, resamples, seed)
 
 
 def paired_difference(
     score: Score,
-    labels: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
+    labels: Any,
+    first: Any,
+    second: Any,
     groups: Sequence[str],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """Return `first - second` on the same rows: bootstrap interval over groups, p-value of a swap test over groups.
+    """Return `first - second` on the same rows, see `GroupedScores.difference`."""
+    ours, theirs = (GroupedScores(groups, {score.part: (labels, answer)}) for answer in (first, second))
+    return ours.difference(theirs, score, resamples, seed)
 
-    The swap test exchanges the two models within each group at random (Efron & Tibshirani 1993, chapter 15) and
-    counts how often the difference is at least as far from zero as the observed one.
-    """
-    if score.rows is None or score.formula is None:
-        return None
-    a, b = _group_sums(score, labels, first, groups), _group_sums(score, labels, second, groups)
-    draws = _draws(len(a), resamples, seed)
-    spread = score.formula(draws @ a) - score.formula(draws @ b)
-    low, high = np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    observed = float(score.formula(a.sum(axis=0)) - score.formula(b.sum(axis=0)))
-    swap = np.random.default_rng(seed + 1).integers(0, 2, size=(resamples, len(a))).astype(np.float64)
-    keep = 1 - swap
-    swapped = score.formula(keep @ a + swap @ b) - score.formula(keep @ b + swap @ a)
-    p = (1 + np.count_nonzero(np.abs(swapped) >= abs(observed) - 1e-12)) / (resamples + 1)
-    return Interval(observed, float(low), float(high), float(p))
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return p-values adjusted for their number (Holm 1979): each may be read as if it were the only test."""
+    found, running = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[name]))
+        found[name] = running
+    return found
 
 
 def _logits(probabilities: np.ndarray, multilabel: bool) -> np.ndarray:

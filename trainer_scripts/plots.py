@@ -1,4 +1,4 @@
-"""Plots of a comparison: confusion matrices, reliability, training curves."""
+"""Plots: confusion matrices, reliability, scores with intervals, training curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,10 +47,29 @@ def reliability(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]]) ->
             [correct[bins == index].mean() for index in present],
             marker="o",
             markersize=3,
+            linestyle="--" if ", T = " in name else "-",
             label=name,
         )
     axes.set(title="Reliability", xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def scores(path: Path, entries: dict[str, Any], score: str) -> None:
+    """Draw one score of all lines with its intervals; models dark, baselines light."""
+    shown = [
+        (name, entry["kind"], entry["scores"][score]) for name, entry in entries.items() if score in entry["scores"]
+    ]
+    figure, axes = pyplot.subplots(figsize=(7, 0.8 + 0.32 * len(shown)), layout="constrained")
+    for row, (_, kind, found) in enumerate(shown):
+        value = getattr(found, "value", found)
+        whiskers = [[value - found.low], [found.high - value]] if hasattr(found, "low") else None
+        colour = "C0" if kind == "model" else "C7"
+        axes.errorbar([value], [row], xerr=np.abs(whiskers) if whiskers else None, fmt="o", color=colour, capsize=3)
+    axes.set_yticks(range(len(shown)), [name for name, _, _ in shown])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{score}, 95 % interval over groups")
+    axes.grid(axis="x", alpha=0.3)
     _save(figure, path)
 
 

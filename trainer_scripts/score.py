@@ -7,7 +7,7 @@ from pathlib import Path
 from dataset_builder.errors import BadInputError, exit_on_bad_input
 from trainer_scripts.data import MULTILABEL
 from trainer_scripts.predictions import THRESHOLDS, write_json
-from trainer_scripts.scores import Decision, Score, multilabel_scores, tuned_thresholds
+from trainer_scripts.scores import tuned_thresholds
 from trainer_scripts.scoring import (
     SavedModel,
     load_model,
@@ -48,12 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out = given.out or default_folder(model, given.split)
         if model.task.score is not None:
             print(model.task.score(model, table, given.dataset, given.split, out, given.batch_size))
+            refresh_card(model)
+            print(f"written to {out}")
             return
-        scores = tuned_scores(model, given.dataset, given.dataset_revision, out) if given.tune_thresholds else None
+        tuned = tune(model, given.dataset, given.dataset_revision, out) if given.tune_thresholds else None
         predictions = score_model(model, table, given.batch_size)
-        content = save_scores(model, predictions, given.dataset, given.split, out, scores)
+        content = save_scores(model, predictions, given.dataset, given.split, out, tuned)
         refresh_card(model)
-        print(f"{given.model} on {given.dataset}, split {given.split}, {content['rows']} rows")
+        print(f"{given.model} on {given.dataset}, {given.split}: {content['rows']} rows in {content['groups']} groups")
         print(table_of_scores(content))
         print(f"written to {out}")
 
@@ -64,8 +66,8 @@ def default_folder(model: SavedModel, split: str) -> Path:
     return local / "scores" / split if local.is_dir() else Path("outputs/scores") / model.name / split
 
 
-def tuned_scores(model: SavedModel, dataset: str, revision: str | None, out: Path) -> tuple[Score, ...]:
-    """Return the scores with thresholds tuned on the selection split, and write the thresholds for predict.py.
+def tune(model: SavedModel, dataset: str, revision: str | None, out: Path) -> tuple[float, ...]:
+    """Return a threshold per label tuned on the selection split, and write them for predict.py.
 
     Raises:
         BadInputError: rows have one label each, so there is nothing to tune.
@@ -76,7 +78,7 @@ def tuned_scores(model: SavedModel, dataset: str, revision: str | None, out: Pat
     thresholds = tuned_thresholds(selection.labels, score_model(model, selection).probabilities)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / THRESHOLDS, dict(zip(model.names, thresholds, strict=True)))
-    return multilabel_scores(model.names, Decision(thresholds))
+    return thresholds
 
 
 if __name__ == "__main__":

@@ -7,14 +7,19 @@ bootstrap over groups and the paired tests, without computing any of them a seco
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 CALIBRATION_BINS = 15
 SMALLEST_PROBABILITY = 1e-7
 
-RowStatistics = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# The pairs of truth and answer that predictions hold; each score reads one of them.
+CLASSES, INGREDIENTS, MASKS, CAPTIONS, NAMES, TOKENS = "classes", "ingredients", "masks", "captions", "names", "tokens"
+
+RowStatistics = Callable[[Any, Any], np.ndarray]
 Formula = Callable[[np.ndarray], np.ndarray]
+Weighted = Callable[[Any, Any, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,13 @@ class Score:
     Attributes:
         name: key in `metrics.json`.
         definition: what is averaged over what, with which threshold and fallback; its hash guards comparisons.
-        rows: (labels, probabilities) -> `(rows, k)` statistics, to be summed over rows.
+        rows: (truth, answer) -> `(rows, k)` statistics, to be summed over rows.
         formula: sums `(..., k)` -> values `(...)`.
-        direct: (labels, probabilities) -> value, for a score that is no formula of sums (then `rows` is None).
+        direct: (truth, answer) -> value, for a score that is no formula of sums (then `rows` is None).
         greater_is_better: whether a larger value is the better one.
+        part: which pair of truth and answer it reads, see `predictions.Predictions`.
+        weighted: (truth, answer, `(resamples, rows)` weights) -> values `(resamples,)`: how a direct score is
+            resampled; None for one that has no interval.
     """
 
     name: str
@@ -36,15 +44,17 @@ class Score:
     formula: Formula | None
     direct: Callable[[np.ndarray, np.ndarray], float] | None = None
     greater_is_better: bool = True
+    part: str = CLASSES
+    weighted: Weighted | None = None
 
     @property
     def sha256(self) -> str:
         """Hash of name and definition."""
         return hashlib.sha256(f"{self.name}: {self.definition}".encode()).hexdigest()
 
-    def __call__(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    def __call__(self, labels: Any, probabilities: Any) -> float:
         """Return the score of all rows."""
-        labels, probabilities = _checked(labels, probabilities)
+        labels, probabilities = checked(labels, probabilities)
         if self.direct is not None:
             return float(self.direct(labels, probabilities))
         assert self.rows is not None
@@ -52,12 +62,19 @@ class Score:
         return float(self.formula(self.rows(labels, probabilities).sum(axis=0)))
 
 
-def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+def checked(labels: Any, probabilities: Any) -> tuple[Any, Any]:
+    """Return truth and answer ready for a score's maths: numbers as arrays, texts as they are.
+
+    Raises:
+        ValueError: no rows, unequal numbers of them, or an answer that is no finite number.
+    """
     if len(labels) == 0:
         raise ValueError("no rows to score; give at least one row")
     if len(labels) != len(probabilities):
         raise ValueError(f"{len(labels)} labels against {len(probabilities)} rows of probabilities; give one per row")
+    if isinstance(probabilities[0], str):
+        return labels, probabilities
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if not np.isfinite(probabilities).all():
         raise ValueError("probabilities hold NaN or infinity; the model diverged or its input was broken")
     return labels, probabilities
@@ -177,7 +194,7 @@ class Decision:
         if isinstance(self.thresholds, float):
             rule = f"probability >= {self.thresholds:g}"
         else:
-            rule = "probability >= the label's own threshold (" + ", ".join(f"{x:.3g}" for x in self.thresholds) + ")"
+            rule = "probability >= the label's own threshold, tuned for its F1 on the selection split"
         return rule + (", the most probable label when none passes" if self.best_label_fallback else ", possibly none")
 
 
@@ -188,6 +205,25 @@ def _average_precision(truth: np.ndarray, probabilities: np.ndarray) -> float:
     if not labels:
         return 0.0
     return float(np.mean([average_precision_score(truth[:, i], probabilities[:, i]) for i in labels]))
+
+
+def _resampled_average_precision(truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return mean average precision under each row of `weights` `(resamples, rows)`; ties share one threshold."""
+    found, counted = np.zeros(len(weights)), np.zeros(len(weights))
+    for index in range(truth.shape[1]):
+        order = np.argsort(-probabilities[:, index], kind="stable")
+        scores, true = probabilities[order, index], truth[order, index] > 0
+        if not true.any():
+            continue
+        last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+        taken = weights[:, order]
+        hits = np.cumsum(taken * true, axis=1)[:, last]
+        precision = _ratio(hits, np.cumsum(taken, axis=1)[:, last])
+        total = hits[:, -1]
+        gained = np.diff(hits, axis=1, prepend=0)
+        found += _ratio((precision * gained).sum(axis=1), total)
+        counted += total > 0
+    return _ratio(found, counted)
 
 
 def _binary_calibration(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -236,6 +272,7 @@ def multilabel_scores(label_names: Sequence[str], decision: Decision | None = No
             None,
             None,
             direct=_average_precision,
+            weighted=_resampled_average_precision,
         ),
         Score(
             "nll",

@@ -1,15 +1,12 @@
 """A saved model on a split of a data set: predictions, scores, and the hash of everything that defines them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
@@ -17,10 +14,11 @@ from model_cards.cards import write_model_card
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import DataArguments
 from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset, split_rows
+from trainer_scripts.intervals import GroupedScores
 from trainer_scripts.predictions import METRICS, Predictions, write_json
 from trainer_scripts.runs import RECIPE
-from trainer_scripts.scores import Score, definitions, evaluate_scores
-from trainer_scripts.tasks import Task, task_of
+from trainer_scripts.scores import Decision, Score, definitions, multilabel_scores
+from trainer_scripts.tasks import Task, task_named, task_of
 
 BATCH_SIZE = 64
 
@@ -103,31 +101,9 @@ def load_table(model: SavedModel, dataset: str, split: str, revision: str | None
     return make_table(rows, columns, model.names, split, where, model.task.read_labels)
 
 
-@torch.inference_mode()
-def predict(model: SavedModel, samples: Dataset, batch_size: int = BATCH_SIZE, **fixed: bool) -> np.ndarray:
-    """Return the probabilities of samples, `(rows, classes)` float32.
-
-    Args:
-        model: the model.
-        samples: samples of its task.
-        batch_size: rows per batch.
-        **fixed: `text_present=False` or `image_present=False` leaves that input out.
-    """
-    collate = model.task.collator(model.processor, len(model.names))
-    loader: DataLoader = DataLoader(samples, batch_size=batch_size, collate_fn=collate)
-    found = []
-    for batch in tqdm(loader, desc=model.name, leave=False, disable=None):
-        labels = batch.pop("labels")
-        batch.update({name: torch.full((len(labels),), value) for name, value in fixed.items()})
-        logits = model.model(**{name: value.to(model.model.device) for name, value in batch.items()}).logits
-        found.append(model.task.probabilities(logits.float()).cpu())
-    return torch.cat(found).numpy()
-
-
 def score_model(model: SavedModel, table: Table, batch_size: int = BATCH_SIZE) -> Predictions:
     """Return the predictions of a model on a table."""
-    samples = model.task.evaluation_samples(model.processor, table)
-    return Predictions(table.ids, table.groups, table.labels, predict(model, samples, batch_size))
+    return model.task.comparing.answer(model, table, batch_size, model.name)
 
 
 def save_scores(
@@ -136,29 +112,68 @@ def save_scores(
     dataset: str,
     split: str,
     folder: Path,
-    scores: Sequence[Score] | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Write `predictions.parquet` and `metrics.json` of a scored model, and return the latter.
 
-    `scores` stands in for the task's own, for another decision rule.
+    `thresholds`, one per label, stand in for the one of the task.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scores = scores or model.task.scores(model.names)
-    content = {
+    content: dict[str, Any] = {
         "model": model.source,
         "task": model.task.name,
         "modality": model.modality,
         "dataset": dataset,
         "split": split,
+        "selection_split": model.arguments.selection_split,
         "rows": len(predictions.ids),
+        "groups": len(set(predictions.groups)),
         "rows_sha256": predictions.rows_sha256(),
-        "label_names": model.names,
-        "metrics": evaluate_scores(scores, predictions.labels, predictions.probabilities),
-        "definitions": definitions(scores),
+        "label_names": model.names if model.task.has_labels else [],
     }
+    if thresholds is not None:
+        content["thresholds"] = list(thresholds)
+    grouped = GroupedScores(predictions.groups, predictions.parts)
+    scores = [score for score in scores_of(content) if grouped.has(score)]
+    content["metrics"] = {score.name: grouped.value(score) for score in scores}
+    intervals = {score.name: grouped.interval(score) for score in scores}
+    content["intervals"] = {name: [found.low, found.high] for name, found in intervals.items() if found is not None}
+    content["definitions"] = definitions(scores)
     predictions.save(folder)
     write_json(folder / METRICS, content)
     return content
+
+
+def scores_of(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
+    """Return the scores that belong to a `metrics.json`: those of its task, with its labels and its thresholds."""
+    task, names = task_named(metrics["task"]), metrics.get("label_names") or []
+    if metrics.get("thresholds"):
+        return multilabel_scores(names, Decision(tuple(metrics["thresholds"])))
+    more = task.comparing.more_scores
+    return (*task.scores(names), *(more(names) if more is not None else ()))
+
+
+def scores_of_file(metrics: Mapping[str, Any], name: str) -> tuple[Score, ...]:
+    """Return the scores that a `metrics.json` states.
+
+    Raises:
+        BadInputError: it defines one of them in another way than this version does.
+    """
+    stated = metrics.get("definitions", {})
+    known = tuple(score for score in scores_of(metrics) if score.name in stated)
+    for score in known:
+        if stated[score.name]["sha256"] != score.sha256:
+            raise BadInputError(
+                f"{name} defines {score.name} as {stated[score.name]['definition']!r}, this version as "
+                f"{score.definition!r}; score the model anew"
+            )
+    return known
+
+
+def weights_on_disk(source: str) -> float | None:
+    """Return the MB (10^6 bytes) of the weight files in a model's folder; None for one on a Hub."""
+    files = list(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    return sum(path.stat().st_size for path in files) / 1e6 if files else None
 
 
 def refresh_card(model: SavedModel, comparison: Path | None = None) -> None:
@@ -168,8 +183,12 @@ def refresh_card(model: SavedModel, comparison: Path | None = None) -> None:
         write_model_card(folder, comparison=comparison)
 
 
-def table_of_scores(content: dict[str, Any], names: Sequence[str] | None = None) -> str:
-    """Return scores as lines of `name value` for the terminal."""
-    chosen = names or list(content["metrics"])
-    width = max(len(name) for name in chosen)
-    return "\n".join(f"{name:<{width}}  {content['metrics'][name]:.4f}" for name in chosen)
+def table_of_scores(content: dict[str, Any]) -> str:
+    """Return scores as lines of `name value [interval]` for the terminal."""
+    width = max(len(name) for name in content["metrics"])
+    lines = []
+    for name, value in content["metrics"].items():
+        interval = content["intervals"].get(name)
+        shown = f"  [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+        lines.append(f"{name:<{width}}  {value:.4f}{shown}")
+    return "\n".join(lines)

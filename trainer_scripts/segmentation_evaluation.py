@@ -9,8 +9,10 @@ import torch
 from tqdm import tqdm
 
 from modeling_flavour.segmentation_heads_flavour import resize
+from trainer_scripts.data import Table
 from trainer_scripts.pictures import normalise
-from trainer_scripts.scores import Score
+from trainer_scripts.predictions import Predictions
+from trainer_scripts.scores import INGREDIENTS, MASKS, Score
 from trainer_scripts.segmentation import MaskSamples
 from trainer_scripts.segmentation_scores import confusion_matrix, ingredient_scores, mask_scores, pixel_counts
 
@@ -41,6 +43,13 @@ class Answers:
         """Return every score; `names` are the classes, background first."""
         found = {} if self.counts is None else evaluate(mask_scores(), self.counts, self.counts)
         return found | evaluate(ingredient_scores(names[1:]), self.shown, self.probabilities)
+
+    def predictions(self, table: Table) -> Predictions:
+        """Return the answers to the rows of a table, as they are saved and compared."""
+        parts: dict[str, tuple[Any, Any]] = {INGREDIENTS: (self.shown, self.probabilities)}
+        if self.counts is not None:
+            parts[MASKS] = (self.counts, self.counts)
+        return Predictions(table.ids, table.groups, parts)
 
 
 def evaluate(scores: tuple[Score, ...], labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

@@ -5,11 +5,12 @@ pictures, never means of batches, so neither batch size nor order matters.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dataset_builder.columns import BACKGROUND, UNKNOWN
-from trainer_scripts.scores import Decision, Score, multilabel_scores
+from trainer_scripts.scores import INGREDIENTS, MASKS, Decision, Score, multilabel_scores
 
 MASK_SELECTION = "miou_food"
 INGREDIENT_PREFIX = "ingredient_"
@@ -80,13 +81,17 @@ def _pixel_accuracy(sums: np.ndarray) -> np.ndarray:
     return hits.sum(axis=-1) / np.maximum(true.sum(axis=-1), 1)
 
 
+def _counts(counts: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return np.asarray(counts, dtype=np.float64)
+
+
 def mask_scores() -> tuple[Score, ...]:
     """Return the scores of masks; give `pixel_counts` of every picture as labels and again as probabilities."""
     whole = "one count of pixels over all pictures, unknown pixels left out"
     over = "plain mean over the classes that are true or predicted somewhere"
 
     def score(name: str, text: str, formula: Callable[[np.ndarray], np.ndarray]) -> Score:
-        return Score(name, f"{text}; {whole}", lambda counts, _: np.asarray(counts, dtype=np.float64), formula)
+        return Score(name, f"{text}; {whole}", _counts, formula, part=MASKS)
 
     food = BACKGROUND + 1
     return (
@@ -127,9 +132,7 @@ def ingredient_scores(names: Sequence[str]) -> tuple[Score, ...]:
         ),
         Score("recall", f"hits / true, {rule}", counts, lambda sums: np.nan_to_num(_ratio(sums[..., 0], sums[..., 2]))),
     ]
-    return tuple(
-        Score(INGREDIENT_PREFIX + s.name, s.definition, s.rows, s.formula, s.direct, s.greater_is_better) for s in shown
-    )
+    return tuple(replace(score, name=INGREDIENT_PREFIX + score.name, part=INGREDIENTS) for score in shown)
 
 
 def class_table(names: Sequence[str], counts: np.ndarray) -> dict[str, dict[str, float | None]]:

@@ -43,9 +43,12 @@ def score_segmenter(model: Any, table: Table, dataset: str, split: str, out: Pat
     content = {
         "model": model.source,
         "task": model.task.name,
+        "modality": "image",
         "dataset": dataset,
         "split": split,
+        "selection_split": model.arguments.selection_split,
         "rows": len(table),
+        "groups": len(set(table.groups)),
         "label_names": model.names,
         "metrics": with_intervals(found, model.names, table.groups),
         "baselines": baselines(found, model.names),
@@ -58,6 +61,9 @@ def score_segmenter(model: Any, table: Table, dataset: str, split: str, out: Pat
         arrays |= {"counts": found.counts, "confusion": found.confusion}
         panels(model, samples, out / PANELS)
     np.savez_compressed(out / ANSWERS, **arrays)
+    predictions = found.predictions(table)
+    predictions.save(out)
+    content["rows_sha256"] = predictions.rows_sha256()
     write_json(out / METRICS, content)
     return report(content)
 

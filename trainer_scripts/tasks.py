@@ -13,11 +13,19 @@ from dataset_builder.columns import CAPTIONS, FLAVOUR, FLAVOURS_PRESENT, MASK
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from modeling_flavour.segmentation_flavour import FlavourForSegmentation
-from trainer_scripts import captioning, classification, segmentation
+from trainer_scripts import (
+    caption_comparison,
+    captioning,
+    classification,
+    classification_comparison,
+    segmentation,
+    segmentation_comparison,
+)
 from trainer_scripts.caption_predict import predict_captions
 from trainer_scripts.caption_scores import caption_score_list
 from trainer_scripts.caption_scoring import score_captions
 from trainer_scripts.caption_trainer import CaptionTrainer
+from trainer_scripts.comparing import Comparing
 from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task, label_ids, label_names
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
 from trainer_scripts.segmentation_scores import INGREDIENT_PREFIX, MASK_SELECTION, ingredient_scores, mask_scores
@@ -43,6 +51,7 @@ class Task:
         training_samples: (recipe, data, processor) -> training samples.
         evaluation_samples: (processor, table) -> samples as the processor itself would make them.
         collator: (processor, number of labels, recipe for training or None) -> collator.
+        comparing: what it brings to `compare.py`.
         trainer_class: Trainer of this task.
         name_labels: (training rows, column, data arguments) -> label set; empty for a task without classes.
         read_labels: (rows, column, label set, row ids, where) -> one truth per row.
@@ -50,6 +59,7 @@ class Task:
         score: (saved model, table, data set, split, folder, batch size) -> text for the terminal, for a task whose
             answers are no class probabilities.
         predict: (saved model, rows, file, batch size) -> text for the terminal, for such a task.
+        has_labels: whether there is a label set.
     """
 
     name: str
@@ -64,12 +74,14 @@ class Task:
     training_samples: Callable[..., Dataset]
     evaluation_samples: Callable[..., Dataset]
     collator: Callable[..., Any]
+    comparing: Comparing
     trainer_class: Callable[..., Trainer] = FlavourTrainer
     name_labels: Callable[..., list[str]] = label_names
     read_labels: Callable[..., np.ndarray] = label_ids
     architectures: tuple[str, ...] = ()
     score: Callable[..., str] | None = None
     predict: Callable[..., str] | None = None
+    has_labels: bool = True
 
     def score_named(self, name: str, label_names: Sequence[str]) -> Score:
         """Return one score by name.
@@ -99,6 +111,7 @@ _CLASSIFIER: dict[str, Any] = {
     "training_samples": classification.training_samples,
     "evaluation_samples": classification.evaluation_samples,
     "collator": classification.collator,
+    "comparing": classification_comparison.COMPARING,
 }
 
 _SEGMENTER: dict[str, Any] = {
@@ -108,6 +121,7 @@ _SEGMENTER: dict[str, Any] = {
     "training_samples": segmentation.training_samples,
     "evaluation_samples": segmentation.evaluation_samples,
     "collator": segmentation.collator,
+    "comparing": segmentation_comparison.COMPARING,
     "trainer_class": SegmentationTrainer,
     "name_labels": segmentation.class_names,
     "read_labels": segmentation.read_ingredients,
@@ -148,6 +162,8 @@ TASKS: dict[str, Task] = {
         training_samples=captioning.training_samples,
         evaluation_samples=captioning.evaluation_samples,
         collator=captioning.collator,
+        comparing=caption_comparison.COMPARING,
+        has_labels=False,
         trainer_class=CaptionTrainer,
         name_labels=captioning.no_label_names,
         read_labels=captioning.read_captions,

@@ -11,10 +11,10 @@ from tests.trainer_scripts.test_train import run
 from trainer_scripts import compare, predict, score
 from trainer_scripts.ablations import followed, partners
 from trainer_scripts.baselines import masked_titles, product_of_singles, rule_alone
-from trainer_scripts.comparison import verdict
+from trainer_scripts.comparison import usage
 from trainer_scripts.intervals import Interval
 from trainer_scripts.predictions import Predictions, check_comparable, read_metrics
-from trainer_scripts.scores import Decision, definitions, multilabel_scores
+from trainer_scripts.scores import Decision, classification_scores, definitions, multilabel_scores
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
 
@@ -51,7 +51,12 @@ def test_comparison_has_models_baselines_intervals_ablations_and_plots(compariso
     content = json.loads((comparison / "comparison.json").read_text())
     lines = list(content["entries"])
     assert lines[:4] == ["fusion", "text", "image", "majority"]
-    assert {"bag of words", "colour histogram", "product of the singles"} <= set(lines)
+    assert {
+        "TF-IDF + logistic regression",
+        "TF-IDF without the rule's words",
+        "colour histogram",
+        "product of the singles",
+    } <= set(lines)
     assert any(line.startswith("rule alone (speaks on") for line in lines)
     for entry in content["entries"].values():
         accuracy = entry["scores"]["accuracy"]
@@ -74,8 +79,11 @@ def test_the_picture_model_is_shown_to_use_its_picture(comparison):
 
 
 def test_a_modality_that_costs_nothing_when_shuffled_is_called_unused():
-    assert verdict("text", Interval(0.0, -0.01, 0.02), "accuracy").startswith("THE TEXT IS NOT USED")
-    assert verdict("text", Interval(0.2, 0.1, 0.3), "accuracy").startswith("text is used")
+    accuracy = classification_scores(NAMES)[0]
+    assert usage("text", Interval(0.0, -0.01, 0.02), accuracy).startswith("!!! THE TEXT IS NOT USED")
+    assert usage("text", Interval(0.2, 0.1, 0.3), accuracy).startswith("text is used")
+    nll = classification_scores(NAMES)[2]
+    assert usage("text", Interval(-0.2, -0.3, -0.1), nll).startswith("text is used")
 
 
 def test_comparing_on_the_split_that_chose_the_checkpoint_is_refused(models, small_dataset, tmp_path, capsys):
@@ -89,7 +97,7 @@ def result(labels, seed: int = 0, threshold: float = 0.5, names: str = "ab"):
     generator = np.random.default_rng(seed)
     labels = np.asarray(labels)
     ids = [str(index) for index in range(len(labels))]
-    predictions = Predictions(ids, ids, labels, generator.random(labels.shape).astype(np.float32))
+    predictions = Predictions.of_classes(ids, ids, labels, generator.random(labels.shape))
     scores = multilabel_scores(names, Decision(threshold))
     return predictions, {"label_names": list(names), "definitions": definitions(scores)}
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trainer_scripts.intervals import bootstrap, fit_temperature, paired_difference, scale_temperature
-from trainer_scripts.scores import classification_scores, multilabel_scores
+from trainer_scripts import intervals
+from trainer_scripts.intervals import bootstrap, fit_temperature, holm, paired_difference, scale_temperature
+from trainer_scripts.scores import Score, classification_scores, multilabel_scores
 
 ACCURACY, MACRO_F1, NLL, ECE = classification_scores("ab")[:4]
 
@@ -50,9 +51,37 @@ def test_paired_difference_sees_a_true_gain_and_not_noise():
     assert not paired_difference(ACCURACY, labels, other, weak, groups).p < 0.01
 
 
-def test_scores_that_are_no_sums_have_no_interval():
-    score = next(score for score in multilabel_scores("ab") if score.name == "map")
-    assert bootstrap(score, np.eye(2), np.eye(2), ["a", "b"]) is None
+def test_mean_average_precision_is_resampled_as_it_is_defined():
+    generator = np.random.default_rng(7)
+    score = next(score for score in multilabel_scores("abc") if score.name == "map")
+    truth = (generator.random((40, 3)) < 0.4).astype(int)
+    # Few different values, so that there are ties.
+    probabilities = generator.integers(0, 8, (40, 3)) / 8
+    draws = generator.multinomial(40, np.full(40, 1 / 40), size=5)
+    repeated = [np.repeat(np.arange(40), draw) for draw in draws]
+    expected = [score(truth[rows], probabilities[rows]) for rows in repeated]
+    assert score.weighted(truth, probabilities, draws.astype(float)) == pytest.approx(expected)
+    found = bootstrap(score, truth, probabilities, [str(i) for i in range(40)])
+    assert found.low < found.value < found.high
+
+
+def test_a_score_that_cannot_be_resampled_has_no_interval():
+    score = Score("odd", "of no sums", None, None, direct=lambda labels, _: float(len(labels)))
+    assert bootstrap(score, [0, 1], np.eye(2), ["a", "b"]) is None
+
+
+def test_many_groups_are_resampled_in_blocks_with_the_same_result(monkeypatch):
+    labels, probabilities = two_class(np.random.default_rng(8).random(60) < 0.7)
+    groups = [str(i) for i in range(60)]
+    other = two_class(np.random.default_rng(9).random(60) < 0.5)[1]
+    whole = paired_difference(MACRO_F1, labels, probabilities, other, groups, resamples=100)
+    monkeypatch.setattr(intervals, "BLOCK_CELLS", 900)
+    monkeypatch.setattr(intervals, "KEPT_CELLS", 0)
+    assert paired_difference(MACRO_F1, labels, probabilities, other, groups, resamples=100) == whole
+
+
+def test_p_values_are_adjusted_for_their_number():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
 
 
 def test_temperature_undoes_overconfidence_and_keeps_the_ranking():

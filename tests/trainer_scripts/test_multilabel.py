@@ -83,7 +83,9 @@ def test_tuned_thresholds_are_saved_named_in_the_definition_and_used(model, impo
 def test_comparison_of_multilabel_models_has_trivial_baselines(model, imported, tmp_path):
     compare.main([str(model), str(imported), "--out", str(tmp_path)])
     content = json.loads((tmp_path / "comparison.json").read_text())
-    assert {"tiny", "majority", "all labels", "bag of words", "colour histogram"} <= set(content["entries"])
+    assert {"tiny", "majority", "all labels", "TF-IDF + logistic regression", "colour histogram"} <= set(
+        content["entries"]
+    )
     assert content["main_score"] == "samples_f1"
     assert "Beside other models" in (model / "README.md").read_text()
 

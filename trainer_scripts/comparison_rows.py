@@ -1,0 +1,58 @@
+"""Answers of all lines of a comparison side by side, row by row, for people who want to see where models differ."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer_scripts.comparing import Line
+from trainer_scripts.comparison import Comparison
+from trainer_scripts.scores import CAPTIONS, CLASSES, Score
+
+ROWS = "by_row.csv"
+
+
+def write_rows(comparison: Comparison, out: Path) -> None:
+    """Write one line per test row: truth, and per line of the comparison its answer and what it contributes."""
+    score = comparison.main_score
+    lines = [line for line in comparison.lines if line.has(score)]
+    part = score.part
+    columns: dict[str, list[Any]] = {
+        "id": comparison.models[0].predictions.ids,
+        "group": comparison.models[0].predictions.groups,
+        "truth": _texts(lines[0].predictions.parts[part][0], part, comparison.label_names),
+    }
+    for line in lines:
+        if part in (CLASSES, CAPTIONS):
+            columns[line.name] = _answers(line, part, comparison.label_names)
+        values = score_of_rows(line, score)
+        columns[f"{line.name}: {score.name}"] = [f"{value:.4f}" for value in values]
+    with (out / ROWS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def score_of_rows(line: Line, score: Score) -> np.ndarray:
+    """Return the score of each row taken alone, `(rows,)`."""
+    assert score.rows is not None
+    assert score.formula is not None
+    return np.asarray(score.formula(np.asarray(score.rows(*line.grouped.pair(score)), dtype=np.float64)))
+
+
+def _answers(line: Line, part: str, names: list[str]) -> list[str]:
+    truth, answer = line.predictions.parts[part]
+    if part == CAPTIONS:
+        return answer
+    return _texts(answer.argmax(axis=1) if truth.ndim == 1 else answer >= 0.5, part, names)
+
+
+def _texts(values: Any, part: str, names: list[str]) -> list[str]:
+    if part == CAPTIONS:
+        return [" | ".join(row) for row in values]
+    if part != CLASSES:
+        return [""] * len(values)
+    if np.ndim(values) == 1:
+        return [names[int(value)] for value in values]
+    return [" ".join(names[index] for index in np.flatnonzero(row)) for row in values]
