@@ -124,6 +124,14 @@ class DataArguments:
     rotation: float = _option(0.0, "Largest random turn of a training picture, in degrees either way.")
     color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
     mixup_alpha: float = _option(0.0, "Beta parameter of mixup, for image-only models; 0: none.")
+    frozen_features: Literal["auto", "store", "recompute"] = _option(
+        "auto",
+        "Output of frozen backbones: auto keeps it on disk if possible, store refuses if not, recompute keeps none.",
+    )
+    feature_views: int = _option(
+        0, "Random views of each training picture that are kept where pictures vary; 0: none are."
+    )
+    features_dir: str = _option("outputs/features", "Folder of kept features, shared by all runs.")
 
 
 @dataclass

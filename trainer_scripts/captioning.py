@@ -210,6 +210,10 @@ class CaptionSamples(Dataset):
         if every_caption:
             self._samples = [(row, i) for row, captions in enumerate(table.labels) for i in range(len(captions))]
 
+    def use_pictures(self, features: Any) -> None:
+        """Give features in place of pictures from now on."""
+        self.pictures = features
+
     @staticmethod
     def _mirror(processor: FlavourProcessor, captions: Sequence[str]) -> list[list[int] | None]:
         texts = [mirrored(caption) for caption in captions]

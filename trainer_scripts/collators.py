@@ -1,5 +1,6 @@
 """Rows to samples to batches: tokens, picture variation, padding, normalisation, mixup."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torchvision.transforms import v2
 
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data import Table
+from trainer_scripts.feature_files import RowFeatures
 from trainer_scripts.pictures import Pictures, Prepare, normalise
 
 
@@ -32,6 +34,8 @@ class Samples(Dataset):
     ):
         self.table = table
         self.epoch = 0
+        self.image_features: RowFeatures | None = None
+        self.text_features: RowFeatures | None = None
         self._augment = augment
         self._seed = seed
         self.tokens: list[list[int]] | None = None
@@ -44,17 +48,47 @@ class Samples(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {"labels": self.table.labels[index]}
-        draw = sample_seed(self._seed, self.epoch, index)
-        if self.tokens is not None:
+        if self.text_features is not None:
+            sample["inputs_embeds"] = self.text_features.of(index)
+        elif self.tokens is not None:
             sample["input_ids"] = self.tokens[index]
-        if self.pictures is not None:
-            picture = self.pictures[index]
-            sample["picture"] = picture if self._augment is None else varied(picture, self._augment, draw)
+        if self.image_features is not None:
+            sample["picture"] = self.image_features.of(index, self.epoch)
+        elif self.pictures is not None:
+            sample["picture"] = self.picture(index, self.epoch)
         if self.table.targets is not None:
             sample["targets"] = self.table.targets[index]
         if self.table.weights is not None:
             sample["weights"] = self.table.weights[index]
-        return {**sample, "draw": draw}
+        return {**sample, "draw": sample_seed(self._seed, self.epoch, index)}
+
+    @property
+    def varies(self) -> bool:
+        """Whether pictures change from epoch to epoch."""
+        return self._augment is not None
+
+    @property
+    def variation(self) -> str:
+        """What the variation of the pictures follows from."""
+        return f"seed {self._seed}: {self._augment}"
+
+    def picture(self, index: int, epoch: int, once: bool = False) -> torch.Tensor:
+        """Return the uint8 picture of a row as an epoch sees it; `once` for one that is not asked for again."""
+        if self.pictures is None:
+            raise ValueError("these samples have no pictures")
+        # Features are computed once, so that keeping the pictures in memory would gain nothing.
+        picture = self.pictures.decode(index) if once else self.pictures[index]
+        if self._augment is None:
+            return picture
+        return varied(picture, self._augment, sample_seed(self._seed, epoch, index))
+
+    def use_pictures(self, features: RowFeatures) -> None:
+        """Give features in place of pictures from now on."""
+        self.image_features = features
+
+    def use_texts(self, features: RowFeatures) -> None:
+        """Give states of words in place of token ids from now on."""
+        self.text_features = features
 
 
 def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int]]:
@@ -69,14 +103,39 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
+_one_at_a_time = threading.Lock()
+
+
 def varied(picture: Any, augment: v2.Transform, seed: int) -> Any:
     """Return the picture (or picture and mask) varied under `seed`, leaving torch's own random state untouched."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        return augment(picture)
-    finally:
-        torch.set_rng_state(state)
+    # torchvision draws from torch's one generator, which threads share.
+    with _one_at_a_time:
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return augment(picture)
+        finally:
+            torch.set_rng_state(state)
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids `(batch, longest)` and their mask."""
+    longest = max(len(sequence) for sequence in sequences)
+    input_ids = torch.full((len(sequences), longest), pad_token_id)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        input_ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return input_ids, mask
+
+
+def padded_states(states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return states of words `(length, size)`, or one vector per text `(size,)`, as the model takes them."""
+    states = [each[None] if each.ndim == 1 else each for each in states]
+    lengths = torch.tensor([len(each) for each in states])
+    filled = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+    mask = torch.arange(filled.shape[1])[None] < lengths[:, None]
+    return {"inputs_embeds": filled, "attention_mask": mask.long()}
 
 
 @dataclass
@@ -103,7 +162,10 @@ class ClassificationCollator:
         """Return the batch that the model's `forward` takes."""
         batch: dict[str, torch.Tensor] = {}
         if "input_ids" in samples[0]:
-            batch.update(self._padded([sample["input_ids"] for sample in samples]))
+            input_ids, mask = padded([sample["input_ids"] for sample in samples], self.pad_token_id)
+            batch |= {"input_ids": input_ids, "attention_mask": mask}
+        if "inputs_embeds" in samples[0]:
+            batch |= padded_states([sample["inputs_embeds"] for sample in samples])
         if "picture" in samples[0]:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
         batch["labels"] = torch.stack([torch.as_tensor(sample["labels"]) for sample in samples])
@@ -116,15 +178,6 @@ class ClassificationCollator:
 
     def _shares(self, labels: torch.Tensor) -> torch.Tensor:
         return functional.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels.float()
-
-    def _padded(self, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-        longest = max(len(sequence) for sequence in sequences)
-        input_ids = torch.full((len(sequences), longest), self.pad_token_id)
-        mask = torch.zeros((len(sequences), longest), dtype=torch.long)
-        for row, sequence in enumerate(sequences):
-            input_ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
-        return {"input_ids": input_ids, "attention_mask": mask}
 
     def _mixed(self, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
         """Mix each picture and target with its neighbour's (Zhang et al. 2018)."""

@@ -1,7 +1,9 @@
 """Pictures as the models see them: decoded once, kept as bytes in memory where they fit, varied by torchvision."""
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,33 +39,43 @@ def readable_picture(data: bytes, row_id: str) -> Image.Image:
 
 def evaluation_picture(image_processor: Any) -> Prepare:
     """Return the processor's own resizing and cropping, without rescaling and normalisation: a uint8 picture."""
-
-    def prepare(picture: Image.Image) -> torch.Tensor:
-        pixels = image_processor([picture], do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][
-            0
-        ]
-        return pixels.round().clamp(0, 255).to(torch.uint8)
-
-    return prepare
+    return _AsProcessor(image_processor)
 
 
 def training_picture(size: int) -> Prepare:
     """Return a resizing that keeps a margin around `size`, for random crops; smaller pictures stay as they are."""
-    largest = round(size * CROP_MARGIN)
+    return _WithMargin(round(size * CROP_MARGIN))
 
-    def prepare(picture: Image.Image) -> torch.Tensor:
+
+# Classes rather than closures, so that their repr tells one preparation from another.
+class _AsProcessor:
+    def __init__(self, image_processor: Any):
+        self._image_processor = image_processor
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        prepared = self._image_processor([picture], do_rescale=False, do_normalize=False, return_tensors="pt")
+        return prepared["pixel_values"][0].round().clamp(0, 255).to(torch.uint8)
+
+    def __repr__(self) -> str:
+        return json.dumps(self._image_processor.to_dict(), sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class _WithMargin:
+    side: int
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
         pixels = functional.pil_to_tensor(picture)
-        if min(pixels.shape[-2:]) <= largest:
+        if min(pixels.shape[-2:]) <= self.side:
             return pixels
-        return functional.resize(pixels, [largest], antialias=True)
-
-    return prepare
+        return functional.resize(pixels, [self.side], antialias=True)
 
 
 class Pictures:
     """The pictures of one table, prepared: `pictures[i]` is a uint8 tensor `(3, height, width)`.
 
-    All are decoded once and kept when they fit `memory_limit`; otherwise each is decoded when asked for.
+    All are decoded at the first access, or by `load`, and kept when they fit `memory_limit`; otherwise each is decoded
+    when asked for.
     """
 
     def __init__(self, table: Table, prepare: Prepare, memory_limit: int = MEMORY_LIMIT_BYTES):
@@ -73,13 +85,26 @@ class Pictures:
         self._column = table.image_column
         self._ids = table.ids
         self._prepare = prepare
+        self._memory_limit = memory_limit
+        self._loaded = False
         self._kept: list[torch.Tensor] | None = None
-        first = self._decode(0)
-        if first.nbytes * len(table) <= memory_limit:
-            with ThreadPoolExecutor(min(DECODING_THREADS, torch.get_num_threads() + 1)) as pool:
-                self._kept = list(pool.map(self._decode, range(len(table))))
 
-    def _decode(self, index: int) -> torch.Tensor:
+    @property
+    def preparation(self) -> str:
+        """What happens to a picture between its bytes and the tensor."""
+        return repr(self._prepare)
+
+    def load(self) -> None:
+        """Decode all pictures now where they are to be kept; before worker processes are made, which share them."""
+        if self._loaded:
+            return
+        self._loaded = True
+        if self.decode(0).nbytes * len(self) <= self._memory_limit:
+            with ThreadPoolExecutor(min(DECODING_THREADS, torch.get_num_threads() + 1)) as pool:
+                self._kept = list(pool.map(self.decode, range(len(self))))
+
+    def decode(self, index: int) -> torch.Tensor:
+        """Return one picture, decoded anew."""
         data = decode_bytes(self._cells[index][self._column], self._ids[index])
         return self._prepare(readable_picture(data, self._ids[index]))
 
@@ -87,7 +112,8 @@ class Pictures:
         return len(self._ids)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self._kept[index] if self._kept is not None else self._decode(index)
+        self.load()
+        return self._kept[index] if self._kept is not None else self.decode(index)
 
 
 def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, rotation: float = 0.0) -> v2.Transform:
@@ -119,7 +145,12 @@ def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, 
 
 
 def normalise(pictures: Sequence[torch.Tensor], mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Return uint8 pictures of one size as normalised float `(batch, 3, height, width)`, channels last in memory."""
+    """Return uint8 pictures of one size as normalised float `(batch, 3, height, width)`, channels last in memory.
+
+    Features that stand for pictures are floats already, and pass as they are.
+    """
+    if pictures[0].is_floating_point():
+        return torch.stack(list(pictures))
     batch = torch.stack(list(pictures)).to(memory_format=torch.channels_last).float()
     shape = (1, -1, 1, 1)
     scale = torch.tensor(std).view(shape) * 255

@@ -19,7 +19,16 @@ RECIPE = "recipe.yaml"
 SPREAD = "seeds.json"
 TRAINER_STATE = "trainer_state.json"
 # Settings that do not change what is learned, so that a run may be resumed under others.
-_FREE = {"overwrite", "output_dir", "seeds", "max_mb", "dataloader_num_workers", "save_total_limit", "use_cpu"}
+_FREE = {
+    "overwrite",
+    "output_dir",
+    "seeds",
+    "max_mb",
+    "dataloader_num_workers",
+    "save_total_limit",
+    "use_cpu",
+    "features_dir",
+}
 
 
 @dataclass(frozen=True)

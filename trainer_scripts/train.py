@@ -18,6 +18,7 @@ from dataset_builder.errors import BadInputError, exit_on_bad_input
 from trainer_scripts.arguments import DEFAULT_DATASET, Recipe, TrainingArguments, parse_recipe
 from trainer_scripts.callbacks import AveragedWeights, EpochOfSamples, LinePerEvaluation
 from trainer_scripts.class_balance import sampling_weights
+from trainer_scripts.features import features_once
 from trainer_scripts.runs import check_budget, finish_run, inspect_run, megabytes, start_run, write_spread
 from trainer_scripts.scores import definitions
 from trainer_scripts.split_guard import (
@@ -98,8 +99,11 @@ def train_once(recipe: Recipe, data: TrainingData, checkpoint: Path | None) -> N
         start_run(recipe)
     trainer = make_trainer(recipe, data, model, processor)
     started = time.time()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    results = describe_results(recipe, data, trainer, time.time() - started)
+    with features_once(recipe, trainer) as frozen:
+        for part, reason in frozen.reasons.items():
+            say(recipe, f"the frozen {part} backbone is computed in every epoch: {reason}")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        results = describe_results(recipe, data, trainer, time.time() - started)
     if recipe.training.should_save:
         model.save_pretrained(recipe.output_dir)
         processor.save_pretrained(recipe.output_dir)

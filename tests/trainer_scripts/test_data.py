@@ -89,7 +89,7 @@ def test_a_broken_or_missing_picture_is_named_and_never_black(small_rows, tmp_pa
     rows = rows.map(lambda row: {"image": cell})
     table = make_table_of_pictures(rows)
     with pytest.raises(BadInputError, match="row train-000-00-00"):
-        Pictures(table, lambda picture: torch.zeros(3, 2, 2, dtype=torch.uint8))
+        Pictures(table, lambda picture: torch.zeros(3, 2, 2, dtype=torch.uint8)).load()
 
 
 def make_table_of_pictures(rows):
