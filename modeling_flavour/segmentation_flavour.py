@@ -182,7 +182,8 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
 
         Args:
             pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
-            labels: `(batch, height, width)` class ids, `config.ignore_index` where nobody knows.
+            labels: `(batch, height, width)` class ids, `config.ignore_index` where nobody knows. A grid that is coarser
+                by a whole number saves time in training; the logits then come on that grid.
             ingredient_labels: `(batch, num_labels - 1)` floats, 1 where the picture shows class `i + 1`.
             output_attentions: Whether to return the backbone's attention weights, where it has any.
             output_hidden_states: Whether to return the states of the backbone's stages.
@@ -205,7 +206,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             output_attentions=None if self.image_encoder.is_timm else attentions or None,
             output_hidden_states=asked or by_stage or None,
         )
-        logits, coarse = self.segment(seen, pixel_values.shape[-2:])
+        logits, coarse = self.segment(seen, logit_size(pixel_values, labels))
         ingredient_logits = None
         if self.ingredient_classifier is not None:
             ingredient_logits = self.ingredient_classifier(self.dropout(seen.pooled))
@@ -268,6 +269,15 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             fixed = self.task_weights is None
             terms.append(self.config.ingredient_loss_weight * named if fixed else self.task_weights(1, named))
         return torch.stack(terms).sum()
+
+
+def logit_size(pixel_values: Tensor, labels: Tensor | None) -> torch.Size:
+    """Height and width of the logits: those of the picture, or of labels on a grid coarser by a whole number."""
+    size = pixel_values.shape[-2:]
+    if labels is None or labels.ndim != 3:
+        return size
+    coarser = size[0] // max(labels.shape[-2], 1)
+    return labels.shape[-2:] if size == (labels.shape[-2] * coarser, labels.shape[-1] * coarser) else size
 
 
 def backbone_stages(encoder: FlavourImageEncoder) -> list[tuple[int, int]]:

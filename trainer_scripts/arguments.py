@@ -120,6 +120,14 @@ class DataArguments:
         "Captioning: share of random draws that take a picture's first caption, on flavour-sd the one that names all.",
     )
     crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
+    crop_size: int | None = _option(
+        None,
+        "Segmentation: side of training crops in pixels, below image_size to save time; none: image_size.",
+    )
+    mask_stride: int = _option(
+        1, "Segmentation: learn from every so many-th pixel of a mask, to save time; scores always use every pixel."
+    )
+    crop_scale_most: float = _option(1.0, "Largest share of the picture that a random crop keeps.")
     flip: bool = _option(False, "Mirror half of the training pictures.")
     rotation: float = _option(0.0, "Largest random turn of a training picture, in degrees either way.")
     color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
@@ -155,6 +163,9 @@ class TrainingArguments(transformers.TrainingArguments):
     image_learning_rate: float | None = _option(None, "Learning rate of the image encoder; none: learning_rate.")
     early_stopping_patience: int | None = _option(None, "Stop after so many evaluations without a better one.")
     class_weights: bool = _option(False, "Weight classes by inverse frequency.")
+    gradient_log_steps: int = _option(
+        0, "Multi-task: log every so many steps whether the two losses pull the encoder the same way; 0: never."
+    )
     frozen_image_epochs: float = _option(0.0, "Keep the image encoder fixed for the first so many epochs.")
     balanced_sampling: bool = _option(False, "Draw training rows so that classes come equally often.")
     prior_bias: bool = _option(True, "Start the output bias at the log-odds of the training split.")

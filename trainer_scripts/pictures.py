@@ -116,7 +116,9 @@ class Pictures:
         return self._kept[index] if self._kept is not None else self.decode(index)
 
 
-def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, rotation: float = 0.0) -> v2.Transform:
+def augmentation(
+    size: int, crop_scale: float, flip: bool, color_jitter: float, rotation: float = 0.0, crop_scale_most: float = 1.0
+) -> v2.Transform:
     """Return the random variation of one training picture, with its mask where it has one, ending at `size` x `size`.
 
     Both get the same crop, scale, turn and flip; the picture is interpolated, the mask takes the nearest id, and what a
@@ -128,13 +130,14 @@ def augmentation(size: int, crop_scale: float, flip: bool, color_jitter: float, 
         flip: whether half of the pictures are mirrored.
         color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
         rotation: largest turn either way in degrees, 0 for none.
+        crop_scale_most: largest share of the area that a random crop keeps.
     """
     steps: list[v2.Transform] = []
     if rotation > 0:
         outside = {tv_tensors.Mask: UNKNOWN, "others": 0}
         steps.append(v2.RandomRotation(rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=outside))
     if crop_scale < 1:
-        steps.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.8, 1.25), antialias=True))
+        steps.append(v2.RandomResizedCrop(size, scale=(crop_scale, crop_scale_most), ratio=(0.8, 1.25), antialias=True))
     else:
         steps.append(v2.Resize((size, size), antialias=True))
     if flip:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.scores import CAPTIONS, CLASSES, INGREDIENTS, MASKS, NAMES, TOKENS
+from trainer_scripts.scores import CAPTIONS, CLASSES, GROUP_MASKS, INGREDIENTS, MASKS, NAMES, TOKENS
 
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
@@ -23,6 +23,7 @@ COLUMNS = {
     CLASSES: ("labels", "probabilities"),
     INGREDIENTS: ("ingredients", "ingredient_probabilities"),
     MASKS: ("pixels", "pixels"),
+    GROUP_MASKS: ("group_pixels", "group_pixels"),
     CAPTIONS: ("references", "caption"),
     NAMES: ("visible_ingredients", "caption"),
     TOKENS: ("token_sums", "token_sums"),
@@ -40,6 +41,7 @@ class Predictions:
         parts: part -> (truth, answer), one entry per row each:
             `classes` and `ingredients`: ids `(rows,)` or 0/1 `(rows, labels)`; probabilities `(rows, classes)`;
             `masks`: pixels hit, predicted and true per class `(rows, 3 * classes)`, twice the same array;
+            `group_masks`: the same by food group, where classes are ingredients;
             `captions`: lists of reference captions; captions; `names`: lists of visible ingredients; captions;
             `tokens`: nats, likeliest tokens and tokens `(rows, 3)` of the given captions, twice the same array.
     """
@@ -68,7 +70,7 @@ class Predictions:
         digest = hashlib.sha256("\n".join([*self.ids, "", *self.groups]).encode())
         for part in sorted(self.parts if parts is None else parts):
             truth = self.parts[part][0]
-            if part == MASKS:
+            if part in (MASKS, GROUP_MASKS):
                 truth = np.split(np.asarray(truth), 3, axis=1)[2]
             if part in (CAPTIONS, NAMES):
                 digest.update(json.dumps([sorted(row) for row in truth]).encode())
@@ -128,7 +130,7 @@ def _read_part(part: str, table: dict[str, Any]) -> tuple[Any, Any] | None:
     answer = table[answer_name]
     if part in (CAPTIONS, NAMES):
         return (table[truth_name], answer) if truth_name in table else None
-    if part in (MASKS, TOKENS):
+    if part in (MASKS, GROUP_MASKS, TOKENS):
         counts = np.asarray(answer)
         return counts, counts
     probabilities = np.asarray(answer, dtype=np.float32)

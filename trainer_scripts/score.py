@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from dataset_builder.columns import MASK
 from dataset_builder.errors import BadInputError, exit_on_bad_input
 from trainer_scripts.data import MULTILABEL
 from trainer_scripts.predictions import THRESHOLDS, write_json
@@ -17,6 +19,8 @@ from trainer_scripts.scoring import (
     score_model,
     table_of_scores,
 )
+from trainer_scripts.segmentation_classifier import flavours_said
+from trainer_scripts.segmentation_views import Views
 
 PROGRAM = "score.py"
 
@@ -36,6 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="for several labels per row: the best threshold per label on the selection split; lifts macro-F1",
     )
     parser.add_argument("--batch_size", type=int, default=64, help="rows per batch (%(default)s)")
+    masks = parser.add_argument_group("models that give masks")
+    masks.add_argument("--scales", type=float, nargs="+", help="average the answers at these factors on the size")
+    masks.add_argument("--flip", action="store_true", help="average with the answer to the mirrored picture")
+    masks.add_argument("--window", type=int, help="slide windows of so many pixels over the picture at its own size")
+    masks.add_argument("--stride", type=int, help="pixels from one window to the next (two thirds of a window)")
+    masks.add_argument(
+        "--classifier", metavar="MODEL", help="model of flavours or ingredients that the flavour map is held against"
+    )
     return parser
 
 
@@ -47,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = load_table(model, given.dataset, given.split, given.dataset_revision)
         out = given.out or default_folder(model, given.split)
         if model.task.score is not None:
-            print(model.task.score(model, table, given.dataset, given.split, out, given.batch_size))
+            options = mask_options(given, model)
+            print(model.task.score(model, table, given.dataset, given.split, out, given.batch_size, **options))
             refresh_card(model)
             print(f"written to {out}")
             return
@@ -58,6 +71,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{given.model} on {given.dataset}, {given.split}: {content['rows']} rows in {content['groups']} groups")
         print(table_of_scores(content))
         print(f"written to {out}")
+
+
+def mask_options(given: argparse.Namespace, model: SavedModel) -> dict[str, Any]:
+    """Return the views that are averaged and what the classifier says, for a model of masks; {} where none are asked.
+
+    Raises:
+        BadInputError: they are asked of a model without masks, or the classifier knows no flavours and no ingredients.
+    """
+    asked = {name: getattr(given, name) for name in ("scales", "flip", "window", "stride") if getattr(given, name)}
+    if not asked and given.classifier is None:
+        return {}
+    if model.task.label_column != MASK:
+        raise BadInputError(f"--scales, --flip, --window and --classifier are for masks, and {model.name} has none")
+    options: dict[str, Any] = {"testing": Views(**{**asked, "scales": tuple(given.scales or (1.0,))})}
+    if given.classifier is not None:
+        said = flavours_said(given.classifier, given.dataset, given.split, given.dataset_revision)
+        options["classifier"] = (given.classifier, said)
+    return options
 
 
 def default_folder(model: SavedModel, split: str) -> Path:

@@ -15,7 +15,8 @@ CALIBRATION_BINS = 15
 SMALLEST_PROBABILITY = 1e-7
 
 # The pairs of truth and answer that predictions hold; each score reads one of them.
-CLASSES, INGREDIENTS, MASKS, CAPTIONS, NAMES, TOKENS = "classes", "ingredients", "masks", "captions", "names", "tokens"
+CLASSES, INGREDIENTS, MASKS, GROUP_MASKS = "classes", "ingredients", "masks", "group_masks"
+CAPTIONS, NAMES, TOKENS = "captions", "names", "tokens"
 
 RowStatistics = Callable[[Any, Any], np.ndarray]
 Formula = Callable[[np.ndarray], np.ndarray]

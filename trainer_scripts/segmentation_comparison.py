@@ -15,8 +15,9 @@ from trainer_scripts.comparing import BASELINE, Comparing, Line
 from trainer_scripts.data import Table
 from trainer_scripts.predictions import Predictions
 from trainer_scripts.scores import INGREDIENTS, MASKS
-from trainer_scripts.segmentation import MaskSamples, shown_classes
+from trainer_scripts.segmentation_classes import shown_classes
 from trainer_scripts.segmentation_evaluation import answer as answer_all
+from trainer_scripts.segmentation_samples import MaskSamples
 from trainer_scripts.segmentation_scores import INGREDIENT_PREFIX, MASK_SELECTION
 from trainer_scripts.segmentation_scoring import samples_for
 

@@ -8,14 +8,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dataset_builder.columns import UNKNOWN
 from modeling_flavour.segmentation_heads_flavour import resize
 from trainer_scripts.data import Table
 from trainer_scripts.pictures import normalise
 from trainer_scripts.predictions import Predictions
-from trainer_scripts.scores import INGREDIENTS, MASKS, Score
-from trainer_scripts.segmentation import MaskSamples
-from trainer_scripts.segmentation_scores import confusion_matrix, ingredient_scores, mask_scores, pixel_counts
+from trainer_scripts.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.segmentation_classes import food_groups
+from trainer_scripts.segmentation_samples import MaskSamples
+from trainer_scripts.segmentation_scores import (
+    confusion_matrix,
+    group_scores,
+    ingredient_scores,
+    mask_scores,
+    pixel_counts,
+)
+from trainer_scripts.segmentation_views import Views, ask
 
+PLAIN = Views()
 # A class that covers less of a predicted mask is not called an ingredient.
 SMALLEST_AREA = 0.002
 
@@ -30,7 +40,9 @@ class Answers:
         probabilities: `(rows, classes - 1)` of each ingredient: from the ingredient head, or 1 and 0 for what the
             predicted mask shows in a model without one.
         shown: `(rows, classes - 1)` what the pictures really show.
-        loss: the model's own, mean over rows.
+        loss: the model's own, mean over rows; NaN where it was not asked for.
+        areas: `(rows, classes)` share of each predicted mask that a class covers; None without masks.
+        group_counts: as `counts`, read as food groups; None without masks or where classes are no ingredients.
     """
 
     counts: np.ndarray | None
@@ -38,17 +50,29 @@ class Answers:
     probabilities: np.ndarray
     shown: np.ndarray
     loss: float
+    areas: np.ndarray | None = None
+    group_counts: np.ndarray | None = None
+
+    def scored(self, names: list[str]) -> list[tuple[Score, np.ndarray, np.ndarray]]:
+        """Return every score with the labels and probabilities that it takes; `names` are the classes."""
+        found = [(score, self.shown, self.probabilities) for score in ingredient_scores(names[1:])]
+        if self.group_counts is not None:
+            found = [(score, self.group_counts, self.group_counts) for score in group_scores(names)] + found
+        if self.counts is not None:
+            found = [(score, self.counts, self.counts) for score in mask_scores()] + found
+        return found
 
     def scores(self, names: list[str]) -> dict[str, float]:
-        """Return every score; `names` are the classes, background first."""
-        found = {} if self.counts is None else evaluate(mask_scores(), self.counts, self.counts)
-        return found | evaluate(ingredient_scores(names[1:]), self.shown, self.probabilities)
+        """Return the value of every score; `names` are the classes, background first."""
+        return {score.name: score(labels, answers) for score, labels, answers in self.scored(names)}
 
     def predictions(self, table: Table) -> Predictions:
         """Return the answers to the rows of a table, as they are saved and compared."""
         parts: dict[str, tuple[Any, Any]] = {INGREDIENTS: (self.shown, self.probabilities)}
         if self.counts is not None:
             parts[MASKS] = (self.counts, self.counts)
+        if self.group_counts is not None:
+            parts[GROUP_MASKS] = (self.group_counts, self.group_counts)
         return Predictions(table.ids, table.groups, parts)
 
 
@@ -57,61 +81,122 @@ def evaluate(scores: tuple[Score, ...], labels: np.ndarray, probabilities: np.nd
     return {score.name: score(labels, probabilities) for score in scores}
 
 
-def predicted_masks(logits: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
-    """Yield the class of every pixel at full size, from logits `(batch, classes, height, width)`.
+def predicted_masks(probabilities: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
+    """Yield the class of every pixel at full size, from `(batch, classes, height, width)`.
 
-    Logits are enlarged and then compared, so that edges are as fine as the logits allow.
+    Probabilities are enlarged and then compared, so that edges are as fine as they allow.
     """
-    for scores, size in zip(logits, sizes, strict=True):
-        yield resize(scores[None].float(), size)[0].argmax(0)
+    for scores, size in zip(probabilities, sizes, strict=True):
+        full = scores if tuple(scores.shape[-2:]) == tuple(size) else resize(scores[None].float(), size)[0]
+        yield full.argmax(0)
 
 
-@torch.inference_mode()
-def answer(model: Any, samples: MaskSamples, batch_size: int, name: str = "") -> Answers:
+class Counter:
+    """Counts pixels picture by picture: true and predicted class, and the share that each predicted class covers.
+
+    Args:
+        groups: per class the coarser class that it is read as; None reads classes as they are.
+        classes: number of classes, after that reading.
+        unknown: id of unknown pixels.
+    """
+
+    def __init__(self, classes: int, groups: list[int] | None = None, unknown: int = UNKNOWN):
+        self.confusion = np.zeros((classes, classes), dtype=np.int64)
+        self.counts: list[np.ndarray] = []
+        self.areas: list[np.ndarray] = []
+        self._groups = groups
+        self._unknown = unknown
+        self._read = np.arange(UNKNOWN + 1)
+        if groups is not None:
+            self._read[: len(groups)] = groups
+
+    def add(self, truths: list[torch.Tensor], scores: torch.Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            truths: class ids `(height, width)` of each picture.
+            scores: probabilities `(batch, classes, height, width)` at any size.
+        """
+        classes = len(self.confusion)
+        if self._groups is not None:
+            merged = scores.new_zeros(len(scores), classes, *scores.shape[2:])
+            scores = merged.index_add_(1, torch.tensor(self._groups, device=scores.device), scores)
+        sizes = [(truth.shape[0], truth.shape[1]) for truth in truths]
+        for truth, mask in zip(truths, predicted_masks(scores, sizes), strict=True):
+            matrix = confusion_matrix(self._read[truth.numpy()], mask.cpu().numpy(), classes, self._unknown)
+            self.confusion += matrix
+            self.counts.append(pixel_counts(matrix))
+            self.areas.append(areas(mask, classes))
+
+
+def answer(
+    model: Any, samples: MaskSamples, batch_size: int, name: str = "", testing: Views = PLAIN, loss_stride: int = 0
+) -> Answers:
     """Return the model's answers on all rows of evaluation samples.
 
     Args:
         model: a segmenter; it is put into evaluation mode and back.
-        samples: whole pictures, their masks read as the model's classes.
+        samples: whole pictures, their masks read as the model's classes; at their own size for sliding windows.
         batch_size: pictures per batch.
         name: shown beside the progress bar; empty for no bar.
+        testing: views of each picture that are averaged.
+        loss_stride: compute the loss too, on every so many-th pixel of a mask; 0 leaves it out, as other views than the
+            plain one do. The grid that a model learned on is the one on which its loss is known.
     """
-    was_training, device = model.training, model.device
+    was_training, config = model.training, model.config
     model.eval()
-    normal, classes, config = samples.processor.image_processor, model.config.num_labels, model.config
-    has_masks = config.head != "none"
-    confusion, counts, probabilities, losses = np.zeros((classes, classes), dtype=np.int64), [], [], []
-    for start in tqdm(range(0, len(samples), batch_size), desc=name, leave=False, disable=not name):
-        rows = range(start, min(start + batch_size, len(samples)))
-        batch = [samples[row] for row in rows]
-        pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
-        labels = {}
-        if has_masks:
-            labels["labels"] = torch.stack([sample["labels"] for sample in batch]).to(device)
-        if config.ingredient_head:
-            labels["ingredient_labels"] = torch.stack([sample["ingredient_labels"] for sample in batch]).to(device)
-        output = model(pixels.to(device, model.dtype), **labels)
-        losses.append(float(output.loss) * len(batch))
-        found = []
-        if has_masks:
+    fine = Counter(config.num_labels, unknown=config.ignore_index)
+    groups = food_groups([config.id2label[number] for number in sorted(config.id2label)])
+    coarse = None if groups is None else Counter(len(groups[0]), groups[1], config.ignore_index)
+    probabilities, losses = [], []
+    # Pictures of different sizes make no batch.
+    step = batch_size if testing.window is None else 1
+    for start in tqdm(range(0, len(samples), step), desc=name, leave=False, disable=not name):
+        rows = range(start, min(start + step, len(samples)))
+        scores, named, loss = _answer_batch(model, [samples[row] for row in rows], samples, testing, loss_stride)
+        losses.append(loss * len(rows))
+        if scores is not None:
             truths = [samples.masks[row] for row in rows]
-            found = list(predicted_masks(output.logits, [(mask.shape[0], mask.shape[1]) for mask in truths]))
-            for truth, mask in zip(truths, found, strict=True):
-                matrix = confusion_matrix(truth.numpy(), mask.cpu().numpy(), classes, config.ignore_index)
-                confusion += matrix
-                counts.append(pixel_counts(matrix))
-        if config.ingredient_head:
-            probabilities.append(output.ingredient_logits.float().sigmoid().cpu().numpy())
+            for counter in (fine, coarse):
+                if counter is not None:
+                    counter.add(truths, scores)
+        if named is not None:
+            probabilities.append(named.cpu().numpy())
         else:
-            probabilities.append(np.stack([areas(mask, classes)[1:] >= SMALLEST_AREA for mask in found]))
+            probabilities.append(np.stack(fine.areas[-len(rows) :])[:, 1:] >= SMALLEST_AREA)
     model.train(was_training)
+    masks = bool(fine.counts)
     return Answers(
-        np.stack(counts) if has_masks else None,
-        confusion if has_masks else None,
+        np.stack(fine.counts) if masks else None,
+        fine.confusion if masks else None,
         np.concatenate(probabilities).astype(np.float32),
         samples.shown,
         sum(losses) / len(samples),
+        np.stack(fine.areas) if masks else None,
+        np.stack(coarse.counts) if masks and coarse is not None else None,
     )
+
+
+@torch.inference_mode()
+def _answer_batch(
+    model: Any, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss_stride: int
+) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
+    """Return probabilities per pixel, probabilities of ingredients, and the loss (NaN where it is not asked for)."""
+    normal, device, config = samples.processor.image_processor, model.device, model.config
+    pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
+    pixels = pixels.to(device, model.dtype)
+    if not testing.plain or not loss_stride:
+        return *ask(model, pixels, testing), float("nan")
+    labels = {}
+    if config.head != "none":
+        middle = slice(loss_stride // 2, None, loss_stride)
+        labels["labels"] = torch.stack([sample["labels"][middle, middle] for sample in batch]).to(device)
+    if config.ingredient_head:
+        labels["ingredient_labels"] = torch.stack([sample["ingredient_labels"] for sample in batch]).to(device)
+    output = model(pixels, **labels)
+    named = None if output.ingredient_logits is None else output.ingredient_logits.float().sigmoid()
+    scores = None if output.logits is None else resize(output.logits.float(), pixels.shape[-2:]).softmax(1)
+    return scores, named, float(output.loss)
 
 
 def areas(mask: torch.Tensor, classes: int) -> np.ndarray:

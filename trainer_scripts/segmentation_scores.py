@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from dataset_builder.columns import BACKGROUND, UNKNOWN
-from trainer_scripts.scores import INGREDIENTS, MASKS, Decision, Score, multilabel_scores
+from trainer_scripts.scores import GROUP_MASKS, INGREDIENTS, MASKS, Decision, Score, multilabel_scores
+from trainer_scripts.segmentation_classes import food_groups
 
 MASK_SELECTION = "miou_food"
 INGREDIENT_PREFIX = "ingredient_"
+GROUP_PREFIX = "group_"
 _INGREDIENT_SCORES = ("samples_f1", "micro_f1", "macro_f1", "map", "nll")
 
 
@@ -105,6 +107,17 @@ def mask_scores() -> tuple[Score, ...]:
         score("miou_food", f"intersection over union, no background; {over}", lambda s: _mean(iou_per_class(s), food)),
         score("dice", f"Dice, background included; {over}", lambda sums: _mean(dice_per_class(sums), 0)),
         score("dice_food", f"Dice, no background; {over}", lambda sums: _mean(dice_per_class(sums), food)),
+    )
+
+
+def group_scores(names: Sequence[str]) -> tuple[Score, ...]:
+    """Return the scores of masks read as food groups, for classes that are ingredients; none for other classes."""
+    if food_groups(names) is None:
+        return ()
+    read = "classes are food groups, each with the summed probability of its ingredients"
+    return tuple(
+        replace(score, name=GROUP_PREFIX + score.name, definition=f"{score.definition}; {read}", part=GROUP_MASKS)
+        for score in mask_scores()
     )
 
 

@@ -1,30 +1,44 @@
-"""A saved segmenter on a split: scores with intervals, a table per class, trivial baselines, and panels to look at."""
+"""A saved segmenter on a split: scores with intervals, tables per class, trivial baselines, and figures to look at."""
 
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
+from dataset_builder.columns import FLAVOUR, FLAVOURS
 from dataset_builder.errors import BadInputError
-from trainer_scripts.data import Table
+from trainer_scripts.data import Table, decode_bytes
 from trainer_scripts.intervals import bootstrap
-from trainer_scripts.pictures import normalise
+from trainer_scripts.pictures import normalise, readable_picture
 from trainer_scripts.predictions import METRICS, write_json
-from trainer_scripts.scores import definitions
-from trainer_scripts.segmentation import MaskSamples, source_names
-from trainer_scripts.segmentation_evaluation import Answers, answer, evaluate, predicted_masks
+from trainer_scripts.scores import Decision, definitions
+from trainer_scripts.segmentation_classes import food_groups, source_names
+from trainer_scripts.segmentation_evaluation import PLAIN, Answers, answer, evaluate, predicted_masks
+from trainer_scripts.segmentation_figures import class_bars, confusion_table, confusions, flavour_maps, panels
+from trainer_scripts.segmentation_samples import MaskSamples, own_size
 from trainer_scripts.segmentation_scores import class_table, ingredient_scores, mask_scores, pixel_counts
+from trainer_scripts.segmentation_tastes import plate, tastes_of
+from trainer_scripts.segmentation_views import Views, ask
 
-PANELS = "panels.png"
 ANSWERS = "segmentation.npz"
-PANEL_ROWS = 8
-PANEL_SIDE = 192
+PLATES = "flavours.csv"
+SHOWN_ROWS = 8
 
 
-def score_segmenter(model: Any, table: Table, dataset: str, split: str, out: Path, batch_size: int) -> str:
-    """Write scores, counts per picture and panels of a segmenter into a folder, and return a table for the terminal.
+def score_segmenter(
+    model: Any,
+    table: Table,
+    dataset: str,
+    split: str,
+    out: Path,
+    batch_size: int,
+    testing: Views = PLAIN,
+    classifier: tuple[str, Sequence[str]] | None = None,
+) -> str:
+    """Write scores, counts per picture and figures of a segmenter into a folder, and return a table for the terminal.
 
     Args:
         model: `scoring.SavedModel` of a segmenter.
@@ -33,12 +47,15 @@ def score_segmenter(model: Any, table: Table, dataset: str, split: str, out: Pat
         split: name of the split.
         out: folder of the result.
         batch_size: pictures per batch.
+        testing: views of each picture that are averaged.
+        classifier: name of a classifier and the flavour it gives each row, to hold the flavour map against; None
+            asks the model's own ingredient head, where it has one.
 
     Raises:
         BadInputError: the masks of the data set have other ids than those that the model was trained on.
     """
-    samples = samples_for(model, table)
-    found = answer(model.model, samples, batch_size, model.name)
+    samples = samples_for(model, table, testing)
+    found = answer(model.model, samples, batch_size, model.name, testing)
     out.mkdir(parents=True, exist_ok=True)
     content = {
         "model": model.source,
@@ -49,6 +66,7 @@ def score_segmenter(model: Any, table: Table, dataset: str, split: str, out: Pat
         "selection_split": model.arguments.selection_split,
         "rows": len(table),
         "groups": len(set(table.groups)),
+        "testing": testing.describe(),
         "label_names": model.names,
         "metrics": with_intervals(found, model.names, table.groups),
         "baselines": baselines(found, model.names),
@@ -56,10 +74,19 @@ def score_segmenter(model: Any, table: Table, dataset: str, split: str, out: Pat
     }
     arrays: dict[str, Any] = {"ids": np.array(table.ids), "groups": np.array(table.groups), "shown": found.shown}
     arrays["probabilities"] = found.probabilities
-    if found.counts is not None and found.confusion is not None:
+    if found.counts is not None and found.confusion is not None and found.areas is not None:
         content["per_class"] = class_table(model.names, pixel_counts(found.confusion))
-        arrays |= {"counts": found.counts, "confusion": found.confusion}
-        panels(model, samples, out / PANELS)
+        if found.group_counts is not None:
+            groups, _ = food_groups(model.names) or ([], [])
+            content["per_group"] = class_table(groups, found.group_counts.sum(axis=0))
+            arrays["group_counts"] = found.group_counts
+            class_bars(content["per_group"], out / "group_bars.png")
+        content["confusions"] = confusions(found.confusion, model.names)
+        arrays |= {"counts": found.counts, "confusion": found.confusion, "areas": found.areas}
+        plates = plate_flavours(model.model.config, found, classifier)
+        content["flavour_map"] = flavour_summary(plates, table, classifier)
+        write_plates(out / PLATES, table.ids, plates)
+        draw(model, samples, found, plates, testing, out)
     np.savez_compressed(out / ANSWERS, **arrays)
     predictions = found.predictions(table)
     predictions.save(out)
@@ -68,8 +95,73 @@ def score_segmenter(model: Any, table: Table, dataset: str, split: str, out: Pat
     return report(content)
 
 
-def samples_for(model: Any, table: Table) -> MaskSamples:
-    """Return the rows as the model reads them.
+def plate_flavours(config: Any, found: Answers, classifier: tuple[str, Sequence[str]] | None) -> list[dict[str, Any]]:
+    """Return `plate` of every picture: its taste by areas, and whether a classifier agrees."""
+    assert found.areas is not None
+    tastes = tastes_of(config)
+    named = Decision()(found.probabilities) if config.ingredient_head else None
+    return [
+        plate(shares, None if named is None else named[row], tastes, None if classifier is None else classifier[1][row])
+        for row, shares in enumerate(found.areas)
+    ]
+
+
+def flavour_summary(plates: Sequence[dict[str, Any]], table: Table, classifier: Any) -> dict[str, Any]:
+    """Return how often the flavour map agrees with the classifier, and with the data's own label where there is one."""
+    summary: dict[str, Any] = {"flavours": "areas of the predicted mask weighted by the tastes of their ingredients"}
+    if "agrees" in plates[0]:
+        summary["classifier"] = classifier[0] if classifier is not None else "ingredient head"
+        summary["agreement"] = float(np.mean([plate["agrees"] for plate in plates]))
+    if FLAVOUR in table.rows.column_names:
+        names = table.rows.features[FLAVOUR].names
+        truth = [names[value] for value in table.rows[FLAVOUR]]
+        summary["accuracy"] = float(np.mean([p["flavour"] == t for p, t in zip(plates, truth, strict=True)]))
+    return summary
+
+
+def write_plates(path: Path, ids: Sequence[str], plates: Sequence[dict[str, Any]]) -> None:
+    """Write per picture its taste vector, its flavour, and the classifier's with a flag where they disagree."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", *FLAVOURS, "flavour", "classifier", "disagrees"])
+        for name, plate in zip(ids, plates, strict=True):
+            flag = "" if "agrees" not in plate else "" if plate["agrees"] else "yes"
+            taste = [f"{value:.3f}" for value in plate["taste"]]
+            writer.writerow([name, *taste, plate["flavour"], plate.get("classifier", ""), flag])
+
+
+def draw(
+    model: Any, samples: MaskSamples, found: Answers, plates: Sequence[dict[str, Any]], testing: Views, out: Path
+) -> None:
+    """Draw panels and flavour maps of pictures spread over the table, and the tables per class."""
+    rows = np.unique(np.linspace(0, len(samples) - 1, SHOWN_ROWS).astype(int)).tolist()
+    masks = [shown_mask(model, samples, row, testing) for row in rows]
+    pictures = [shown_picture(samples.table, row) for row in rows]
+    panels(pictures, [samples.masks[row].numpy() for row in rows], masks, model.names, out / "panels.png")
+    chosen = [plates[row] for row in rows]
+    flavour_maps(pictures, masks, tastes_of(model.model.config), chosen, out / "flavour_map.png")
+    assert found.confusion is not None
+    class_bars(class_table(model.names, pixel_counts(found.confusion)), out / "class_bars.png")
+    confusion_table(found.confusion, model.names, out / "confusion.png")
+
+
+@torch.inference_mode()
+def shown_mask(model: Any, samples: MaskSamples, row: int, testing: Views) -> np.ndarray:
+    """Return the predicted mask of one row, at the size of its true mask."""
+    normal, truth = samples.processor.image_processor, samples.masks[row]
+    pixels = normalise([samples.pictures[row]], normal.image_mean, normal.image_std)
+    scores, _ = ask(model.model, pixels.to(model.model.device, model.model.dtype), testing)
+    return next(predicted_masks(scores, [(truth.shape[0], truth.shape[1])])).cpu().numpy()
+
+
+def shown_picture(table: Table, row: int) -> Any:
+    """Return the picture of a row as it is."""
+    cell = table.rows[row][table.image_column]
+    return readable_picture(decode_bytes(cell, table.ids[row]), table.ids[row])
+
+
+def samples_for(model: Any, table: Table, testing: Views = PLAIN) -> MaskSamples:
+    """Return the rows as the model reads them; windows slide over pictures of their own size.
 
     Raises:
         BadInputError: the masks have other ids than those that the model was trained on.
@@ -81,24 +173,19 @@ def samples_for(model: Any, table: Table) -> MaskSamples:
             f"{model.source} learned from had {len(config.source_labels)} ({', '.join(config.source_labels[:4])}, "
             "...); score it on data with the same ids"
         )
-    return MaskSamples(table, model.processor, config.class_map, config.num_labels)
+    prepare = None if testing.window is None else own_size
+    return MaskSamples(table, model.processor, config.class_map, config.num_labels, prepare=prepare)
 
 
 def with_intervals(found: Answers, names: list[str], groups: list[str]) -> dict[str, Any]:
     """Return every score with its interval over groups, where it has one."""
     lines: dict[str, Any] = {}
-    for scores, labels, probabilities in (
-        (() if found.counts is None else mask_scores(), found.counts, found.counts),
-        (ingredient_scores(names[1:]), found.shown, found.probabilities),
-    ):
-        for score in scores:
-            assert labels is not None
-            assert probabilities is not None
-            interval = bootstrap(score, labels, probabilities, groups)
-            value = score(labels, probabilities)
-            lines[score.name] = (
-                {"value": value} if interval is None else {"value": value, "low": interval.low, "high": interval.high}
-            )
+    for score, labels, probabilities in found.scored(names):
+        interval = bootstrap(score, labels, probabilities, groups)
+        value = score(labels, probabilities)
+        lines[score.name] = (
+            {"value": value} if interval is None else {"value": value, "low": interval.low, "high": interval.high}
+        )
     return lines
 
 
@@ -119,40 +206,6 @@ def baselines(found: Answers, names: list[str]) -> dict[str, dict[str, float]]:
     return lines
 
 
-def colours(classes: int) -> np.ndarray:
-    """Return a colour per class, `(classes, 3)` uint8: black for the background, hues far apart for neighbours."""
-    hues = (np.arange(classes) * 0.618034) % 1
-    palette = [Image.new("HSV", (1, 1), (int(hue * 255), 200, 235)).convert("RGB").getpixel((0, 0)) for hue in hues]
-    return np.array([(0, 0, 0), *palette[1:]], dtype=np.uint8)
-
-
-@torch.inference_mode()
-def panels(model: Any, samples: MaskSamples, path: Path) -> None:
-    """Draw picture, truth, prediction and overlay of the first pictures, with the names of their classes."""
-    palette, normal = colours(len(model.names)), samples.processor.image_processor
-    rows = range(min(PANEL_ROWS, len(samples)))
-    legend = 150
-    sheet = Image.new("RGB", (4 * PANEL_SIDE + legend, len(rows) * PANEL_SIDE), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row in rows:
-        picture, truth = samples.pictures[row], samples.masks[row]
-        pixels = normalise([picture], normal.image_mean, normal.image_std).to(model.model.device)
-        size = (truth.shape[0], truth.shape[1])
-        mask = next(predicted_masks(model.model(pixels).logits, [size])).cpu().numpy()
-        known = np.where(truth.numpy() < len(palette), truth.numpy(), 0)
-        plate = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((PANEL_SIDE, PANEL_SIDE))
-        drawn = [Image.fromarray(palette[ids]).resize(plate.size, Image.Resampling.NEAREST) for ids in (known, mask)]
-        for column, panel in enumerate((plate, *drawn, Image.blend(plate, drawn[1], 0.5))):
-            sheet.paste(panel, (column * PANEL_SIDE, row * PANEL_SIDE))
-        present = [number for number in np.union1d(known, mask) if number][:11]
-        for line, number in enumerate(present):
-            top = row * PANEL_SIDE + 6 + 16 * line
-            left = 4 * PANEL_SIDE + 6
-            draw.rectangle((left, top, left + 10, top + 10), fill=tuple(palette[number].tolist()))
-            draw.text((left + 16, top - 1), model.names[number], fill="black")
-    sheet.save(path)
-
-
 def report(content: dict[str, Any]) -> str:
     """Return scores, baselines and classes as lines for the terminal."""
     lines = []
@@ -160,7 +213,12 @@ def report(content: dict[str, Any]) -> str:
         interval = f" [{entry['low']:.3f}, {entry['high']:.3f}]" if "low" in entry else ""
         beside = ", ".join(f"{who} {line[name]:.3f}" for who, line in content["baselines"].items() if name in line)
         lines.append(f"{name:<24} {entry['value']:.3f}{interval:<17}  {beside}")
-    for name, entry in content.get("per_class", {}).items():
+    if "flavour_map" in content:
+        summary = content["flavour_map"]
+        known = [f"{name} {summary[name]:.3f}" for name in ("agreement", "accuracy") if name in summary]
+        lines.append(f"flavour map: {', '.join(known) or 'drawn'}")
+    # Hundreds of ingredients are for the file; the terminal shows their groups.
+    for name, entry in content.get("per_group", content.get("per_class", {})).items():
         shown = "   -  " if entry["iou"] is None else f"{entry['iou']:6.3f}"
         lines.append(f"  {name:<22} IoU {shown}  {entry['share_of_pixels']:7.2%} of the pixels")
     return "\n".join(lines)

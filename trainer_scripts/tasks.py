@@ -19,6 +19,7 @@ from trainer_scripts import (
     classification,
     classification_comparison,
     segmentation,
+    segmentation_classes,
     segmentation_comparison,
 )
 from trainer_scripts.caption_predict import predict_captions
@@ -28,7 +29,14 @@ from trainer_scripts.caption_trainer import CaptionTrainer
 from trainer_scripts.comparing import Comparing
 from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task, label_ids, label_names
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
-from trainer_scripts.segmentation_scores import INGREDIENT_PREFIX, MASK_SELECTION, ingredient_scores, mask_scores
+from trainer_scripts.segmentation_predict import predict_masks
+from trainer_scripts.segmentation_scores import (
+    INGREDIENT_PREFIX,
+    MASK_SELECTION,
+    group_scores,
+    ingredient_scores,
+    mask_scores,
+)
 from trainer_scripts.segmentation_scoring import score_segmenter
 from trainer_scripts.segmentation_trainer import SegmentationTrainer
 from trainer_scripts.trainer import FlavourTrainer
@@ -123,9 +131,10 @@ _SEGMENTER: dict[str, Any] = {
     "collator": segmentation.collator,
     "comparing": segmentation_comparison.COMPARING,
     "trainer_class": SegmentationTrainer,
-    "name_labels": segmentation.class_names,
-    "read_labels": segmentation.read_ingredients,
+    "name_labels": segmentation_classes.class_names,
+    "read_labels": segmentation_classes.read_ingredients,
     "score": score_segmenter,
+    "predict": predict_masks,
 }
 
 TASKS: dict[str, Task] = {
@@ -186,7 +195,7 @@ TASKS: dict[str, Task] = {
         problem_type=None,
         metric="flavour_segmentation",
         selection_metric=MASK_SELECTION,
-        scores=lambda names: mask_scores() + ingredient_scores(names[1:]),
+        scores=lambda names: mask_scores() + group_scores(names) + ingredient_scores(names[1:]),
         probabilities=lambda logits: logits.softmax(dim=1),
         **_SEGMENTER,
     ),

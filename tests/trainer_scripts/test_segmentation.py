@@ -1,33 +1,33 @@
 """Segmentation in the trainer: classes and masks, joint transforms, the road from masks to scores, what is refused."""
 
+import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from torchvision import tv_tensors
+from transformers import pipeline
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
 from modeling_flavour.segmentation_flavour import FlavourForSegmentation
 from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, write_dataset
-from trainer_scripts import score, train
+from trainer_scripts import predict, score, train
 from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.collators import varied
 from trainer_scripts.data import open_dataset
 from trainer_scripts.pictures import augmentation
 from trainer_scripts.scoring import load_model, load_table
-from trainer_scripts.segmentation import (
-    Masks,
-    class_map,
-    class_names,
-    nearest,
-    pixel_weights,
-    shown_classes,
-)
+from trainer_scripts.segmentation import pixel_weights
+from trainer_scripts.segmentation_classes import class_map, class_names, shown_classes
 from trainer_scripts.segmentation_evaluation import answer
+from trainer_scripts.segmentation_samples import Masks, nearest
 from trainer_scripts.segmentation_scoring import samples_for
+from trainer_scripts.segmentation_trainer import gradient_conflict
 from trainer_scripts.training_data import load_training_data
 
 TINY = [
@@ -73,7 +73,8 @@ def runs(mask_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for kind in HEADS:
         start = ["--init_segmenter", str(folder / "segmentation")] if kind == "multitask" else []
-        train.main(arguments(kind, mask_data, folder / kind, *start, "--num_train_epochs", "6"))
+        settings = ["--num_train_epochs", "6", "--gradient_log_steps", "5"]
+        train.main(arguments(kind, mask_data, folder / kind, *start, *settings))
     return folder
 
 
@@ -176,13 +177,164 @@ def test_other_ids_are_not_scored_in_silence(runs, mask_data, tmp_path):
         samples_for(saved, table)
 
 
-@pytest.mark.slow
-def test_real_photographs_run_from_import_to_panels(shared_data, tmp_path):
-    import_table("foodseg103", str(shared_data / "foodseg_sample"), tmp_path / "data")
+def test_figures_and_flavours_come_with_the_scores(runs, mask_data, tmp_path):
+    score.main([str(runs / "multitask"), str(mask_data), "--out", str(tmp_path), "--scales", "0.75", "1", "--flip"])
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    for name in ("panels.png", "class_bars.png", "confusion.png", "flavour_map.png"):
+        assert Image.open(tmp_path / name).size[0] > 200, name
+    assert content["testing"] == "the whole picture, scales 0.75, 1, mirrored too, probabilities averaged"
+    assert content["flavour_map"]["classifier"] == "ingredient head"
+    assert all(pair["true"] != pair["taken_for"] for pair in content["confusions"])
+    rows = list(csv.DictReader((tmp_path / "flavours.csv").open()))
+    assert len(rows) == ROWS["test"]
+    agreement = sum(row["disagrees"] == "" for row in rows) / len(rows)
+    assert content["flavour_map"]["agreement"] == pytest.approx(agreement)
+    assert all((row["flavour"] == row["classifier"]) == (row["disagrees"] == "") for row in rows)
+    assert {"accuracy", "agreement"} <= set(content["flavour_map"])
+
+
+def test_windows_and_another_classifier(runs, mask_data, tmp_path, capsys):
+    asked = ["--window", "16", "--stride", "8", "--classifier", str(runs / "ingredients")]
+    score.main([str(runs / "segmentation"), str(mask_data), "--out", str(tmp_path), *asked])
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["testing"].startswith("windows of 16 px every 8 px")
+    assert content["flavour_map"]["classifier"] == str(runs / "ingredients")
+    with pytest.raises(SystemExit):
+        score.main([str(runs / "segmentation"), str(mask_data), "--classifier", str(runs / "segmentation")])
+    assert "knows neither flavours nor ingredients" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A table of two pictures of different sizes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, size in (("one.png", (40, 56)), ("two.png", (64, 48))):
+        pixels = np.zeros((*size, 3), dtype=np.uint8)
+        pixels[:, : size[1] // 2] = (230, 90, 120)
+        (folder / name).write_bytes(png(pixels))
+    (folder / "table.csv").write_text("ImageID\none.png\ntwo.png\n")
+    return folder
+
+
+def test_predict_writes_masks_of_the_pictures_own_size(runs, photographs, tmp_path):
+    given = [str(runs / "multitask"), str(photographs / "table.csv"), "--images", str(photographs)]
+    predict.main([*given, "--out", str(tmp_path / "out.csv")])
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [row["ImageID"] for row in rows] == ["one.png", "two.png"]
+    plates = json.loads((tmp_path / "out.json").read_text())
+    names = load_model(str(runs / "multitask")).names
+    for row, plate, size in zip(rows, plates, ((56, 40), (48, 64)), strict=True):
+        mask = Image.open(tmp_path / plate["mask"])
+        assert (mask.size, mask.mode) == (size, "P")
+        ids = np.asarray(mask)
+        for name, share in plate["areas"].items():
+            assert (ids == names.index(name)).mean() == pytest.approx(share, abs=1e-4)
+        assert row["Labels"].split("|") == plate["labels"]
+        assert len(plate["taste"]) == 5
+        assert "agrees" in plate
+
+
+def test_predict_knows_models_without_masks_and_names_broken_pictures(runs, photographs, tmp_path, capsys):
+    (photographs / "three.png").write_text("no picture")
+    (tmp_path / "table.csv").write_text("ImageID\nthree.png\n")
+    given = [str(runs / "ingredients"), "--images", str(photographs), "--out", str(tmp_path / "out.csv")]
+    predict.main([given[0], str(photographs / "table.csv"), *given[1:]])
+    assert not (tmp_path / "out_masks").exists()
+    assert all(row["Labels"] for row in csv.DictReader((tmp_path / "out.csv").open()))
+    with pytest.raises(SystemExit) as stop:
+        predict.main([given[0], str(tmp_path / "table.csv"), *given[1:]])
+    assert stop.value.code == 2
+    assert "three.png" in capsys.readouterr().err
+
+
+def test_small_crops_and_coarse_grids_train_what_is_scored_at_full_size(mask_data, tmp_path):
+    more = ["--crop_size", "16", "--crop_scale", "0.3", "--crop_scale_most", "0.6", "--mask_stride", "4"]
+    recipe = parse_recipe(arguments("segmentation", mask_data, tmp_path / "run", *more))
+    data = load_training_data(recipe)
+    model, processor = data.task.build(recipe, data)
+    samples = data.task.training_samples(recipe, data, processor)
+    batch = data.task.collator(processor, len(data.names), recipe)([samples[0], samples[1]])
+    assert (batch["pixel_values"].shape[-2:], batch["labels"].shape[-2:]) == ((16, 16), (4, 4))
+    assert model(**batch).logits.shape[-2:] == (4, 4)
+    assert torch.equal(batch["labels"][0], samples[0]["labels"][2::4, 2::4])
+    assert data.task.evaluation_samples(processor, data.selection)[0]["picture"].shape == (3, 32, 32)
+    recipe.data.mask_stride = 3
+    with pytest.raises(BadInputError, match="mask_stride 3 does not divide pictures of 16 pixels"):
+        data.task.training_samples(recipe, data, processor)
+
+
+def test_gradients_of_two_tasks_are_compared():
+    encoder = torch.nn.Linear(2, 1, bias=False)
+    inputs = torch.tensor([[1.0, 0.0]])
+    one, two = (encoder(inputs) * 3).sum(), (encoder(torch.tensor([[-1.0, 1.0]]))).sum()
+    found = gradient_conflict(one, two, encoder)
+    assert found["gradient_cosine"] == pytest.approx(-(0.5**0.5))
+    assert found["gradient_norm_segmentation"] == pytest.approx(3)
+    encoder.requires_grad_(False)
+    assert gradient_conflict(one, two, encoder) == {}
+
+
+def test_the_log_of_a_multitask_run_shows_conflicts(runs):
+    history = json.loads((runs / "multitask" / "metrics.json").read_text())["history"]
+    logged = [line for line in history if "gradient_cosine" in line]
+    assert [line["step"] for line in logged] == sorted({line["step"] for line in logged})
+    assert len(logged) >= 3
+    assert all(-1 <= line["gradient_cosine"] <= 1 for line in logged)
+    single = json.loads((runs / "segmentation" / "metrics.json").read_text())["history"]
+    assert not any("gradient_cosine" in line for line in single)
+
+
+def test_a_filter_is_remapped_in_the_config_and_in_the_scores(mask_data, tmp_path):
     out = tmp_path / "run"
+    given = ["--label_level", "ingredient", "--label_filter", "lemon", "kale", "--num_train_epochs", "1"]
+    train.main(arguments("segmentation", mask_data, out, *given))
+    config = json.loads((out / "config.json").read_text())
+    assert list(config["id2label"].values()) == ["background", "lemon", "kale"]
+    assert config["class_map"] == [0, UNKNOWN, UNKNOWN, 1, 2, UNKNOWN]
+    saved = load_model(str(out))
+    found = answer(saved.model, samples_for(saved, load_table(saved, str(mask_data), "test")), 16)
+    true = found.counts[:, 6:]
+    labels = load_table(saved, str(mask_data), "test").labels
+    # A picture of a class that was left out has no pixel to find but its background.
+    assert ((true[:, 1] > 0) == (labels[:, 3] > 0)).all()
+    assert ((true[:, 2] > 0) == (labels[:, 4] > 0)).all()
+
+
+@pytest.fixture(scope="module")
+def real_run(shared_data, tmp_path_factory):
+    """Thirty-two real photographs from import to a trained model, for a moment."""
+    folder = tmp_path_factory.mktemp("real")
+    import_table("foodseg103", str(shared_data / "foodseg_sample"), folder / "data")
     settings = ["--label_level", "ingredient", "--num_train_epochs", "1"]
-    train.main(arguments("segmentation", tmp_path / "data", out, *settings))
-    score.main([str(out), str(tmp_path / "data")])
-    content = json.loads((out / "scores" / "test" / "metrics.json").read_text())
+    train.main(arguments("segmentation", folder / "data", folder / "run", *settings))
+    return folder
+
+
+def test_real_photographs_run_from_import_to_panels(real_run):
+    score.main([str(real_run / "run"), str(real_run / "data")])
+    scores = real_run / "run" / "scores" / "test"
+    content = json.loads((scores / "metrics.json").read_text())
     assert len(content["label_names"]) == 14
-    assert (out / "scores" / "test" / "panels.png").is_file()
+    assert Image.open(scores / "panels.png").size[0] > 4 * 150
+    assert (scores / "flavour_map.png").is_file()
+    assert "accuracy" not in content["flavour_map"]
+
+
+def test_the_pipeline_answers_for_a_real_photograph(real_run, shared_data):
+    photograph = next((shared_data / "foodseg_sample").rglob("*.jpg"))
+    segmenter = pipeline("flavour-segmentation", model=str(real_run / "run"), trust_remote_code=True)
+    found = segmenter(str(photograph))
+    with Image.open(photograph) as picture:
+        assert all(entry["mask"].size == ImageOps.exif_transpose(picture).size for entry in found)
+    assert 0 <= sum(entry["area"] for entry in found) <= 1
+
+
+def test_an_id_outside_the_classes_of_real_data_names_the_file(shared_data, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(shared_data / "foodseg_sample", source)
+    path = sorted((source / "Images" / "ann_dir" / "train").glob("*.png"))[0]
+    with Image.open(path) as mask:
+        wrong = Image.fromarray(np.full((mask.height, mask.width), 200, np.uint8))
+    wrong.save(path)
+    with pytest.raises(BadInputError, match=f"{path.stem}.*200"):
+        import_table("foodseg103", str(source), tmp_path / "data")

@@ -1,0 +1,125 @@
+"""How a segmenter is asked about a picture: once, at several scales, mirrored too, or by windows slid over it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dataset_builder.errors import BadInputError
+from modeling_flavour.segmentation_heads_flavour import resize
+
+WINDOW_OVERLAP = 1 / 3
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of a picture whose answers are averaged.
+
+    Attributes:
+        scales: factors on the size at which the model sees the picture.
+        flip: whether each scale is also seen mirrored.
+        window: side in pixels of the windows that are slid over the picture at its own size; None shows the model the
+            whole picture at once, at the size it was trained for.
+        stride: pixels from one window to the next; None lets neighbours share a third.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    window: int | None = None
+    stride: int | None = None
+
+    def __post_init__(self):
+        if not self.scales or min(self.scales) <= 0:
+            raise BadInputError(f"scales must be positive factors, got {self.scales}")
+        if self.window is None and self.stride is not None:
+            raise BadInputError("a stride needs a window: give --window too")
+        if self.window is not None and (self.window < 1 or not 0 < self.step <= self.window):
+            raise BadInputError(
+                f"windows of {self.window} pixels, one every {self.stride}, leave gaps; "
+                "give a stride from 1 to the side of the window"
+            )
+
+    @property
+    def step(self) -> int:
+        """Pixels from one window to the next."""
+        if self.stride is not None:
+            return self.stride
+        return max(1, round((self.window or 0) * (1 - WINDOW_OVERLAP)))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model is asked once, about the whole picture."""
+        return self.scales == (1.0,) and not self.flip and self.window is None
+
+    def describe(self) -> str:
+        """Return the views in words, for the record of a result."""
+        if self.plain:
+            return "the whole picture once"
+        seen = "the whole picture" if self.window is None else f"windows of {self.window} px every {self.step} px"
+        mirrored = ", mirrored too" if self.flip else ""
+        return f"{seen}, scales {', '.join(f'{scale:g}' for scale in self.scales)}{mirrored}, probabilities averaged"
+
+
+@torch.inference_mode()
+def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return class probabilities `(batch, classes, height, width)` and those of ingredients `(batch, classes - 1)`.
+
+    Either is None where the model has no such head.
+
+    Args:
+        model: a segmenter in evaluation mode.
+        pixels: `(batch, 3, height, width)`, normalised.
+        testing: views to average over.
+    """
+    size = pixels.shape[-2:]
+    masks: list[torch.Tensor] = []
+    named: list[torch.Tensor] = []
+    for scale in testing.scales:
+        seen = pixels if scale == 1 else resize(pixels, [max(1, round(side * scale)) for side in size])
+        for mirrored in (False, True) if testing.flip else (False,):
+            view = seen.flip(-1) if mirrored else seen
+            scores, ingredients = _whole(model, view) if testing.window is None else _slid(model, view, testing)
+            if scores is not None:
+                scores = resize(scores.float(), size).softmax(1)
+                masks.append(scores.flip(-1) if mirrored else scores)
+            if ingredients is not None:
+                named.append(ingredients.float().sigmoid())
+    return (torch.stack(masks).mean(0) if masks else None), (torch.stack(named).mean(0) if named else None)
+
+
+def _whole(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    output = model(pixels)
+    return output.logits, output.ingredient_logits
+
+
+def _slid(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the logits averaged where windows overlap; ingredients are of the whole picture, shrunk to one window."""
+    side = testing.window or 0
+    _, ingredients = _whole(model, resize(pixels, [side, side])) if model.config.ingredient_head else (None, None)
+    if model.config.head == "none":
+        return None, ingredients
+    height, width = pixels.shape[-2:]
+    padded = torch.nn.functional.pad(pixels, (0, max(side - width, 0), 0, max(side - height, 0)))
+    total: Any = None
+    counted = padded.new_zeros(padded.shape[-2:])
+    for top in starts(padded.shape[-2], side, testing.step):
+        for left in starts(padded.shape[-1], side, testing.step):
+            place = (slice(top, top + side), slice(left, left + side))
+            logits = model(padded[..., *place]).logits.float()
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
+            total[..., *place] += logits
+            counted[place] += 1
+    return (total / counted)[..., :height, :width], ingredients
+
+
+def starts(length: int, side: int, step: int) -> Iterator[int]:
+    """Yield where windows begin so that they cover a side of a picture; the last one ends at its edge.
+
+    >>> list(starts(10, 4, 3)), list(starts(11, 4, 3)), list(starts(4, 4, 3))
+    ([0, 3, 6], [0, 3, 6, 7], [0])
+    """
+    last = max(length - side, 0)
+    yield from range(0, last, step)
+    yield last
