@@ -129,6 +129,7 @@ class DataArguments:
     )
     crop_scale_most: float = _option(1.0, "Largest share of the picture that a random crop keeps.")
     flip: bool = _option(False, "Mirror half of the training pictures.")
+    quarter_turns: bool = _option(False, "Turn training pictures by random quarters: for plates seen from above.")
     rotation: float = _option(0.0, "Largest random turn of a training picture, in degrees either way.")
     color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
     mixup_alpha: float = _option(0.0, "Beta parameter of mixup, for image-only models; 0: none.")

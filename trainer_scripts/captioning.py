@@ -288,6 +288,8 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     cropped = arguments.crop_scale < 1
     augment = None
     if cropped or arguments.color_jitter > 0 or arguments.rotation > 0:
+        if arguments.quarter_turns:
+            raise BadInputError("captions say what is left, right and above: leave quarter_turns out")
         augment = augmentation(size, arguments.crop_scale, False, arguments.color_jitter, arguments.rotation)
     return CaptionSamples(
         data.train,

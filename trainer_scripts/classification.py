@@ -112,6 +112,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     """Return the training samples, pictures varied as the recipe says."""
     arguments = recipe.data
     varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0 or arguments.rotation > 0
+    varied = varied or arguments.quarter_turns
     if processor.image_processor is None or not varied:
         return evaluation_samples(processor, data.train)
     size = input_size(processor)
@@ -121,7 +122,14 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         data.train,
         processor,
         prepare,
-        augmentation(size, arguments.crop_scale, arguments.flip, arguments.color_jitter, arguments.rotation),
+        augmentation(
+            size,
+            arguments.crop_scale,
+            arguments.flip,
+            arguments.color_jitter,
+            arguments.rotation,
+            quarter_turns=arguments.quarter_turns,
+        ),
         recipe.training.seed,
     )
 

@@ -116,8 +116,27 @@ class Pictures:
         return self._kept[index] if self._kept is not None else self.decode(index)
 
 
+class RandomQuarterTurn(v2.Transform):
+    """Turns a picture, and its mask, by a random number of quarters; nothing is interpolated."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the number of quarters."""
+        return {"quarters": int(torch.randint(4, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Turn one picture or mask."""
+        turned = torch.rot90(inpt, params["quarters"], (-2, -1))
+        return tv_tensors.wrap(turned, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else turned
+
+
 def augmentation(
-    size: int, crop_scale: float, flip: bool, color_jitter: float, rotation: float = 0.0, crop_scale_most: float = 1.0
+    size: int,
+    crop_scale: float,
+    flip: bool,
+    color_jitter: float,
+    rotation: float = 0.0,
+    crop_scale_most: float = 1.0,
+    quarter_turns: bool = False,
 ) -> v2.Transform:
     """Return the random variation of one training picture, with its mask where it has one, ending at `size` x `size`.
 
@@ -131,6 +150,7 @@ def augmentation(
         color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
         rotation: largest turn either way in degrees, 0 for none.
         crop_scale_most: largest share of the area that a random crop keeps.
+        quarter_turns: whether pictures are turned by random quarters.
     """
     steps: list[v2.Transform] = []
     if rotation > 0:
@@ -142,6 +162,8 @@ def augmentation(
         steps.append(v2.Resize((size, size), antialias=True))
     if flip:
         steps.append(v2.RandomHorizontalFlip())
+    if quarter_turns:
+        steps.append(RandomQuarterTurn())
     if color_jitter > 0:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
     return v2.Compose(steps)

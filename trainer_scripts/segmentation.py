@@ -22,14 +22,20 @@ WEIGHED_MASKS = 500
 def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> MaskSamples:
     """Return the training samples, varied as the recipe says."""
     given = recipe.data
-    varying = given.crop_scale < 1 or given.flip or given.color_jitter > 0 or given.rotation > 0
+    varying = given.crop_scale < 1 or given.flip or given.color_jitter > 0 or given.rotation > 0 or given.quarter_turns
     augment = None
     if varying:
         size = given.crop_size or input_size(processor)
         if given.mask_stride < 1 or size % given.mask_stride:
             raise BadInputError(f"mask_stride {given.mask_stride} does not divide pictures of {size} pixels")
         augment = augmentation(
-            size, given.crop_scale, given.flip, given.color_jitter, given.rotation, given.crop_scale_most
+            size,
+            given.crop_scale,
+            given.flip,
+            given.color_jitter,
+            given.rotation,
+            crop_scale_most=given.crop_scale_most,
+            quarter_turns=given.quarter_turns,
         )
     mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
     prepare = training_picture(input_size(processor)) if given.crop_scale < 1 else None

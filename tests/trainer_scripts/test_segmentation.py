@@ -34,6 +34,8 @@ TINY = [
     "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}', "--image_size", "32",
     "--per_device_train_batch_size", "10", "--use_cpu", "true", "--disable_tqdm", "true", "--num_train_epochs", "3",
     "--precision", "fp32", "--learning_rate", "5e-3", "--warmup_steps", "0", "--ema_decay", "0.7",
+    "--crop_size", "32", "--crop_scale_most", "1", "--mask_stride", "1", "--class_weights", "true",
+    "--eval_strategy", "epoch", "--save_strategy", "epoch",
 ]  # fmt: skip
 HEADS = {
     "segmentation": '{"head": "deeplabv3plus", "aspp_channels": 16, "aspp_rates": [1, 2], "dropout": 0.0}',
@@ -103,7 +105,7 @@ def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
     mask[10:30, 10:30], mask[:3] = 7, UNKNOWN
     picture = mask.expand(3, -1, -1).clone()
     for rotation in (0, 20):
-        augment = augmentation(24, crop_scale=0.3, flip=True, color_jitter=0.0, rotation=rotation)
+        augment = augmentation(24, 0.3, True, 0.0, rotation, crop_scale_most=0.9, quarter_turns=True)
         for seed in range(10):
             seen, ids = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), augment, seed)
             assert set(ids.unique().tolist()) <= {0, 7, UNKNOWN}
