@@ -70,7 +70,9 @@ print(repr(row["title"]), "is labelled", data["test"].features["flavour"].int2st
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--task", default="flavour", choices=("flavour", "captioning"), help="what to train")
+    parser.add_argument(
+        "--task", default="flavour", choices=("flavour", "captioning", "segmentation"), help="what to train"
+    )
     parser.add_argument("--recipes", default=None, help="your own recipe table instead of the embedded catalogue")
     parser.add_argument("--out", type=Path, default=None, help="folder of the results (outputs/demo)")
     parser.add_argument("--number", type=int, default=3600, help="recipes the catalogue is widened to (%(default)s)")
@@ -90,6 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from trainer_scripts import demo_captioning
 
             step("captioning", demo_captioning.run, data, out / "captioning")
+            return
+        if given.task == "segmentation":
+            from trainer_scripts import demo_segmentation
+
+            step("segmentation", demo_segmentation.run, data, out / "segmentation", given.epochs)
             return
         step("training", train_models, data, out, given.epochs)
         step("comparing on the test split", compare_models, data, out)

@@ -148,6 +148,21 @@ def ingredient_scores(names: Sequence[str]) -> tuple[Score, ...]:
     return tuple(replace(score, name=INGREDIENT_PREFIX + score.name, part=INGREDIENTS) for score in shown)
 
 
+def all_background(counts: np.ndarray) -> np.ndarray:
+    """Return the pixels hit, predicted and true per class of masks that are background everywhere."""
+    hits, predicted, true = np.split(counts.copy(), 3, axis=1)
+    hits[:], predicted[:] = 0, 0
+    hits[:, 0], predicted[:, 0] = true[:, 0], true.sum(axis=1)
+    return np.concatenate([hits, predicted, true], axis=1)
+
+
+def most_frequent(shown: np.ndarray) -> np.ndarray:
+    """Return 1 for as many of the most frequent ingredients as a picture shows on average, 0 for the others."""
+    frequent = np.zeros(shown.shape[1])
+    frequent[np.argsort(-shown.sum(axis=0), kind="stable")[: max(round(shown.sum(axis=1).mean()), 1)]] = 1
+    return frequent
+
+
 def class_table(names: Sequence[str], counts: np.ndarray) -> dict[str, dict[str, float | None]]:
     """Return IoU, Dice, accuracy and share of true pixels per class from summed counts; None where undefined."""
     true = np.split(np.asarray(counts, dtype=np.float64), 3)[2]

@@ -19,7 +19,15 @@ from trainer_scripts.segmentation_classes import food_groups, source_names
 from trainer_scripts.segmentation_evaluation import PLAIN, Answers, answer, evaluate, predicted_masks
 from trainer_scripts.segmentation_figures import class_bars, confusion_table, confusions, flavour_maps, panels
 from trainer_scripts.segmentation_samples import MaskSamples, own_size
-from trainer_scripts.segmentation_scores import class_table, ingredient_scores, mask_scores, pixel_counts
+from trainer_scripts.segmentation_scores import (
+    all_background,
+    class_table,
+    group_scores,
+    ingredient_scores,
+    mask_scores,
+    most_frequent,
+    pixel_counts,
+)
 from trainer_scripts.segmentation_tastes import plate, tastes_of
 from trainer_scripts.segmentation_views import Views, ask
 
@@ -190,18 +198,15 @@ def with_intervals(found: Answers, names: list[str], groups: list[str]) -> dict[
 
 
 def baselines(found: Answers, names: list[str]) -> dict[str, dict[str, float]]:
-    """Return the scores of answers that need no model: all background, and always the most frequent ingredients."""
+    """Return the scores of answers that need no model: all background, and the most frequent ingredients."""
     lines = {}
     if found.counts is not None:
-        hits, predicted, true = np.split(found.counts.copy(), 3, axis=1)
-        hits[:], predicted[:] = 0, 0
-        hits[:, 0], predicted[:, 0] = true[:, 0], true.sum(axis=1)
-        counts = np.concatenate([hits, predicted, true], axis=1)
+        counts = all_background(found.counts)
         lines["all background"] = evaluate(mask_scores(), counts, counts)
-    number = max(round(found.shown.sum(axis=1).mean()), 1)
-    frequent = np.zeros(found.shown.shape[1])
-    frequent[np.argsort(-found.shown.sum(axis=0))[:number]] = 1
-    constant = np.broadcast_to(frequent, found.shown.shape)
+    if found.group_counts is not None:
+        counts = all_background(found.group_counts)
+        lines["all background"] |= evaluate(group_scores(names), counts, counts)
+    constant = np.broadcast_to(most_frequent(found.shown), found.shown.shape)
     lines["most frequent ingredients"] = evaluate(ingredient_scores(names[1:]), found.shown, constant)
     return lines
 
