@@ -16,7 +16,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
 from modeling_flavour.segmentation_flavour import FlavourForSegmentation
 from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, write_dataset
-from trainer_scripts import predict, score, train
+from trainer_scripts import compare, predict, score, train
 from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.collators import varied
 from trainer_scripts.data import open_dataset
@@ -24,6 +24,7 @@ from trainer_scripts.pictures import augmentation
 from trainer_scripts.scoring import load_model, load_table
 from trainer_scripts.segmentation import pixel_weights
 from trainer_scripts.segmentation_classes import class_map, class_names, shown_classes
+from trainer_scripts.segmentation_comparison import pictures_seen
 from trainer_scripts.segmentation_evaluation import answer
 from trainer_scripts.segmentation_samples import Masks, nearest
 from trainer_scripts.segmentation_scoring import samples_for
@@ -204,6 +205,33 @@ def test_windows_and_another_classifier(runs, mask_data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         score.main([str(runs / "segmentation"), str(mask_data), "--classifier", str(runs / "segmentation")])
     assert "knows neither flavours nor ingredients" in capsys.readouterr().err
+
+
+def test_the_verdict_says_per_task_whether_sharing_helped(runs, mask_data, tmp_path, capsys):
+    models = [str(runs / name) for name in ("multitask", "segmentation", "ingredients")]
+    compare.main([*models, str(mask_data), "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    told = [text for text in content["verdicts"] if "sharing" in text]
+    for task, single, score_name in (
+        ("masks", "segmentation", "miou_food"),
+        ("ingredients", "ingredients", "ingredient_samples_f1"),
+    ):
+        (line,) = [text for text in told if f"against {single}, " in text and f" {score_name} [" in text]
+        assert line.startswith(f"- {task}: ")
+        gain = content["differences"][single][score_name]
+        helped, hurt = gain["low"] > 0 and gain["p"] < 0.05, gain["high"] < 0 and gain["p"] < 0.05
+        words = "sharing HELPED" if helped else "sharing HURT" if hurt else "whether sharing helped CANNOT BE TOLD"
+        assert words in line
+    assert any("did not learn from equally many pictures" in text for text in content["verdicts"])
+    assert any("mean cosine" in text for text in content["verdicts"])
+    assert {"all background", "most frequent ingredients"} <= set(content["entries"])
+
+
+def test_pictures_of_the_start_are_counted(runs):
+    own = {kind: pictures_seen(runs / kind) for kind in HEADS}
+    assert own["segmentation"] == own["ingredients"] == 6 * ROWS["train"]
+    assert own["multitask"] == 12 * ROWS["train"]
+    assert pictures_seen(runs / "nowhere") is None
 
 
 @pytest.fixture(scope="module")

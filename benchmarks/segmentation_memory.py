@@ -1,0 +1,123 @@
+"""Peak memory of importing, checking and reading 7,118 generated pictures with masks in the form of FoodSeg103.
+
+Photographs of FoodSeg103 are about 700 pixels on the longer side. Each step has a process and so a peak of its own.
+`make bench` takes a twentieth of the pictures; `--share 1` takes all.
+"""
+
+import argparse
+import io
+import multiprocessing
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+CLASSES = 104
+SPLITS = {"train": 4983, "test": 2135}
+LIMIT_GB = 6
+DRAWN = 24
+
+
+def generate(folder: Path, share: float, width: int = 700, height: int = 525) -> None:
+    """Write generated pictures and masks, blobs of classes on noise, in the layout of FoodSeg103.
+
+    A few are drawn; a comment in each JPEG makes its bytes, and so its hash, its own.
+    """
+    draw = np.random.default_rng(0)
+    drawn = [_draw(draw, width, height) for _ in range(DRAWN)]
+    for split, number in SPLITS.items():
+        pictures, masks = (folder / "Images" / kind / split for kind in ("img_dir", "ann_dir"))
+        for path in (pictures, masks):
+            path.mkdir(parents=True)
+        for index in tqdm(range(max(20, round(number * share))), desc=split, disable=None):
+            picture, mask = drawn[index % DRAWN]
+            comment = f"{split} {index}".encode()
+            comment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+            (pictures / f"{index:08d}.jpg").write_bytes(picture[:2] + comment + picture[2:])
+            (masks / f"{index:08d}.png").write_bytes(mask)
+    lines = [f"{number}\t{'background' if number == 0 else f'class {number}'}" for number in range(CLASSES)]
+    (folder / "category_id.txt").write_text("\n".join(lines) + "\n")
+
+
+def _draw(draw: np.random.Generator, width: int, height: int) -> tuple[bytes, bytes]:
+    mask = np.zeros((height, width), dtype=np.uint8)
+    for label in draw.integers(1, CLASSES, 5):
+        top, left = draw.integers(0, height - 150), draw.integers(0, width - 150)
+        mask[top : top + 150, left : left + 150] = label
+    shade = draw.integers(0, 200, (CLASSES, 3)).astype(np.uint8)
+    noise = draw.integers(0, 40, (height, width, 3), dtype=np.uint8)
+    files = []
+    for array, kind in ((shade[mask] + noise, "JPEG"), (mask, "PNG")):
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, format=kind)
+        files.append(buffer.getvalue())
+    return files[0], files[1]
+
+
+def run_import(source: Path, out: Path) -> None:
+    from dataset_builder.importers import import_table
+
+    import_table("foodseg103", str(source), out)
+
+
+def read_samples(source: Path, out: Path) -> None:
+    """Make the training and selection samples of the full-size recipe and read each once, as an epoch does."""
+    from torch.utils.data import DataLoader
+
+    from trainer_scripts.arguments import parse_recipe
+    from trainer_scripts.segmentation import collator, evaluation_samples, make_processor, training_samples
+    from trainer_scripts.training_data import load_training_data
+
+    recipe = parse_recipe(["segmentation_deeplabv3_resnet50", "--dataset", str(out), "--use_cpu", "true"])
+    data = load_training_data(recipe)
+    processor = make_processor(recipe)
+    samples = training_samples(recipe, data, processor)
+    selection = evaluation_samples(processor, data.selection)
+    batches = DataLoader(samples, batch_size=8, collate_fn=collator(processor, len(data.names), recipe))
+    pixels = sum(batch["labels"].numel() for batch in tqdm(batches, desc="training pictures", disable=None))
+    pixels += sum(selection[row]["labels"].numel() for row in range(len(selection)))
+    print(f"{pixels:,} pixels read")
+
+
+def peak_of(step: Callable[[Path, Path], None], source: Path, out: Path) -> tuple[float, float]:
+    """Run one step in a process of its own; return its peak memory in GB and its seconds."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    child = context.Process(target=_measured, args=(step, source, out, answers))
+    started = time.perf_counter()
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise SystemExit(f"{step.__name__} failed")
+    return answers.get(), time.perf_counter() - started
+
+
+def _measured(step: Callable[[Path, Path], None], source: Path, out: Path, answers) -> None:
+    step(source, out)
+    answers.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--share", type=float, default=0.05, help="share of the 7,118 pictures (%(default)s)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "source", Path(folder) / "data"
+        generate(source, given.share)
+        print(f"{'step':<14} {'peak GB':>8} {'seconds':>8}")
+        for step in (run_import, read_samples):
+            peak, seconds = peak_of(step, source, out)
+            told = "ok" if peak < LIMIT_GB else "OVER"
+            print(f"{step.__name__:<14} {peak:8.2f} {seconds:8.0f}   {told} (limit {LIMIT_GB} GB)", flush=True)
+            if step is run_import:
+                shutil.rmtree(source)
+
+
+if __name__ == "__main__":
+    main()
