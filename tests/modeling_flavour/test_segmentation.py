@@ -176,6 +176,28 @@ def test_losses_equal_plain_definitions():
     torch.testing.assert_close(segmentation_loss(logits[1:2], labels[1:2], "dice", 255), torch.stack(dice).mean())
 
 
+def test_losses_of_one_picture_equal_those_of_a_library():
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(1, 4, 6, 6, generator=generator)
+    labels = torch.randint(0, 3, (1, 6, 6), generator=generator)
+    labels[0, :2] = 255
+    dice = smp.losses.DiceLoss("multiclass", ignore_index=255)(logits, labels)
+    # The library counts absent classes as 0 in its mean.
+    torch.testing.assert_close(segmentation_loss(logits, labels, "dice", 255) * 3 / 4, dice)
+    lovasz = smp.losses.LovaszLoss("multiclass", per_image=True, ignore_index=255)(logits, labels)
+    torch.testing.assert_close(segmentation_loss(logits, labels, "lovasz", 255), lovasz)
+
+
+def test_labels_on_a_coarser_grid_are_learned_on_that_grid():
+    model, batch = tiny_segmenter().eval(), mask_batch(ingredients=False)
+    coarse = {**batch, "labels": batch["labels"][:, 2::4, 2::4]}
+    assert model(**coarse).logits.shape == (4, CLASSES, 8, 8)
+    assert model(**batch).logits.shape == (4, CLASSES, 32, 32)
+    with pytest.raises(ValueError, match="labels must have shape"):
+        model(**{**batch, "labels": batch["labels"][:, :30, :30]})
+
+
 def test_lovasz_of_a_hard_answer_is_one_minus_iou():
     answer = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])[None]
     truth = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 255]])[None]
