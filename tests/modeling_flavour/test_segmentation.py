@@ -192,8 +192,8 @@ def test_losses_of_one_picture_equal_those_of_a_library():
 def test_labels_on_a_coarser_grid_are_learned_on_that_grid():
     model, batch = tiny_segmenter().eval(), mask_batch(ingredients=False)
     coarse = {**batch, "labels": batch["labels"][:, 2::4, 2::4]}
-    assert model(**coarse).logits.shape == (4, CLASSES, 8, 8)
-    assert model(**batch).logits.shape == (4, CLASSES, 32, 32)
+    assert model(**coarse).logits.shape == (4, MASK_CLASSES, 8, 8)
+    assert model(**batch).logits.shape == (4, MASK_CLASSES, 32, 32)
     with pytest.raises(ValueError, match="labels must have shape"):
         model(**{**batch, "labels": batch["labels"][:, :30, :30]})
 
