@@ -210,7 +210,12 @@ class LSTMDecoder(LSTMLayer):
         if state is not None and state.hidden is not None and state.cell is not None:
             start = (state.hidden, state.cell)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        outputs, hidden, cell = torch.lstm(inputs, start, weights, True, 1, 0.0, True, False, True)
+        if inputs.shape[1] == 1:
+            # One word at a time: the fused kernel would spend its time on rearranging the weights.
+            hidden, cell = (each[None] for each in torch.lstm_cell(inputs[:, 0], [each[0] for each in start], *weights))
+            outputs = hidden.transpose(0, 1)
+        else:
+            outputs, hidden, cell = torch.lstm(inputs, start, weights, True, 1, 0.0, True, False, True)
         if state is not None:
             state.hidden, state.cell = hidden, cell
             state.length += inputs.shape[1]
