@@ -33,8 +33,9 @@ class FlavourCaptionerConfig(PreTrainedConfig):
         decoder_start_token_id: First token that is fed to the decoder; `None` means the begin token.
         tie_word_embeddings: Whether the output layer shares its weights with the word embeddings.
         label_smoothing: Share of probability spread evenly over the vocabulary in the loss.
-        num_place_labels: Classes of an optional head that says what lies at each place of the picture (transformer
-            only): it learns from masks beside the captions, so that places are told apart early. 0: no head.
+        num_place_labels: Classes of an optional head that says what lies at each place of the picture: it learns from
+            masks beside the captions, so that places are told apart early, and the decoder is told its answer. 0: no
+            head.
         place_loss_weight: Weight of its cross-entropy beside that of the captions.
         freeze_image: Keep the image backbone fixed and in eval mode.
         trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.
@@ -114,8 +115,8 @@ class FlavourCaptionerConfig(PreTrainedConfig):
             token = getattr(self, name)
             if token is not None and not 0 <= token < self.vocab_size:
                 raise ValueError(f"{name} is {token}, outside the vocabulary of {self.vocab_size} tokens.")
-        if self.num_place_labels < 0 or (self.num_place_labels and self.decoder_type != "transformer"):
-            raise ValueError(f"num_place_labels={self.num_place_labels} needs decoder_type='transformer'.")
+        if self.num_place_labels < 0:
+            raise ValueError(f"num_place_labels must not be negative, got {self.num_place_labels}.")
         if self.pad_token_id == self.eos_token_id:
             raise ValueError(
                 f"pad_token_id and eos_token_id are both {self.eos_token_id}: no caption would ever learn to end."

@@ -18,12 +18,10 @@ from transformers.utils.generic import can_return_tuple
 
 from .base_flavour import FlavourPreTrainedModel
 from .captioning_configuration_flavour import FlavourCaptionerConfig
+from .captioning_encoder_flavour import IGNORED_LABEL, VisualEncoder, place_loss
 from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
-from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder, grid_positions
-from .encoders_flavour import FlavourImageEncoder, grid_shape
+from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder
 from .loading_flavour import load_checked, load_part
-
-IGNORED_LABEL = -100
 
 
 def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:
@@ -57,59 +55,6 @@ def captioning_loss(
         label_smoothing=label_smoothing,
     )
     return loss if num_items_in_batch is None else loss / num_items_in_batch
-
-
-def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of what lies at each place, each place standing for four samples of the mask.
-
-    Args:
-        logits: `(batch, places, classes)`.
-        mask: `(batch, height, width)` class ids; -100 where nobody knows.
-    """
-    rows, columns = grid_shape(logits.shape[1], (mask.shape[-2], mask.shape[-1]))
-    fine = functional.interpolate(mask[:, None].float(), (2 * rows, 2 * columns), mode="nearest-exact").long()
-    cells = fine.reshape(-1, rows, 2, columns, 2).transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, places, 4)
-    spread = logits.float()[:, :, None].expand(-1, -1, 4, -1)
-    return functional.cross_entropy(spread.flatten(0, 2), cells.flatten(), ignore_index=IGNORED_LABEL)
-
-
-class VisualEncoder(FlavourImageEncoder):
-    """Pictures to what the decoder reads of them: one vector per place, or one for the whole picture.
-
-    The backbone is `.model`, as in every model of the family.
-    """
-
-    def __init__(self, config: FlavourCaptionerConfig):
-        super().__init__(config)
-        self.pooled = config.decoder_type == "merge"
-        self.projection = nn.Linear(self.pooled_size if self.pooled else self.token_size, config.hidden_size)
-        self.norm = nn.Identity() if self.pooled else nn.LayerNorm(config.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
-        self.post_init()
-
-    def forward(  # type: ignore[override]
-        self,
-        pixel_values: Tensor,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutput:
-        """Encode `(batch, 3, height, width)`; the last hidden state is `(batch, places, hidden_size)`."""
-        seen = super().forward(
-            pixel_values,
-            pool=self.pooled,
-            # Backbones of timm keep no attention weights.
-            output_attentions=None if self.is_timm else output_attentions or None,
-            output_hidden_states=output_hidden_states or None,
-        )
-        if self.pooled:
-            states = self.projection(self.dropout(seen.pooled)).relu()[:, None]
-        else:
-            states = self.norm(self.projection(seen.tokens))
-            height, width = seen.feature_map.shape[-2:]
-            states = self.dropout(states + grid_positions(height, width, states.shape[-1], states))
-        layers = None if seen.hidden_states is None else tuple(seen.hidden_states)
-        return BaseModelOutput(states, layers, seen.attentions)
 
 
 class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
@@ -188,6 +133,31 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
         return encoder_outputs, decoder_inputs_embeds
 
+    def loss_of(
+        self,
+        logits: Tensor,
+        labels: Tensor | None,
+        encoded: BaseModelOutput,
+        place_labels: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> Tensor | None:
+        """The captions' cross-entropy, and with masks that of the places beside it; `None` without captions.
+
+        Raises:
+            ValueError: There are masks, but no head that learns from them saw the picture.
+        """
+        if labels is None:
+            return None
+        loss = captioning_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
+        if place_labels is None:
+            return loss
+        place_logits = encoded.get("place_logits")
+        if place_logits is None:
+            raise ValueError("place_labels need pixel_values and a config with num_place_labels.")
+        # Of the words of an optimiser step, this batch has a share; so it has of the places.
+        share = 1.0 if num_items_in_batch is None else labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
+        return loss + self.config.place_loss_weight * share * place_loss(place_logits, place_labels)
+
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What the decoder reads for `labels`; see `shift_right`."""
         return shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
@@ -224,8 +194,6 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         super().__init__(config)
         self.decoder = TransformerDecoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.num_place_labels:
-            self.place_head = nn.Linear(config.hidden_size, config.num_place_labels)
         self.post_init()
 
     @can_return_tuple
@@ -277,14 +245,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
             words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
         )
         logits = self.lm_head(states)
-        loss = None
-        if labels is not None:
-            loss = captioning_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
-        if place_labels is not None and labels is not None and loss is not None:
-            # Of the words of an optimiser step, this batch has a share; so it has of the places.
-            share = 1.0 if num_items_in_batch is None else labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
-            aside = place_loss(self.place_head(encoded.last_hidden_state), place_labels)
-            loss = loss + self.config.place_loss_weight * share * aside
+        loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -341,6 +302,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
         past_key_values: LSTMState | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        place_labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -355,6 +317,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
             past_key_values: State of the LSTM after earlier words; `decoder_input_ids` are then only the new ones.
             decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
             labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
+            place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
             num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
             use_cache: Whether to return the state; `None` does outside training when there are no labels.
             output_hidden_states: Whether to return the word vectors, the LSTM's states and the merged states.
@@ -376,9 +339,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
             past_key_values = LSTMState()
         read, merged = self.decoder(words, encoded.last_hidden_state, past_key_values)
         logits = self.lm_head(merged)
-        loss = None
-        if labels is not None:
-            loss = captioning_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
+        loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,

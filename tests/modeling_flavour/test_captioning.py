@@ -119,7 +119,11 @@ def test_masks_teach_what_lies_at_each_place():
     logits[:, 2] = 50.0 * torch.nn.functional.one_hot(torch.tensor(5), 9)
     assert place_loss(logits, mask) < 1e-6
     assert place_loss(logits.flip(1), mask) > 5
-    model = randomise(tiny_captioner(FlavourForTransformerCaptioning, num_place_labels=9, vision_config=tiny_resnet()))
+
+
+@pytest.mark.parametrize("captioner", [FlavourForTransformerCaptioning, FlavourForMergeCaptioning])
+def test_the_decoder_is_told_what_the_masks_taught(captioner):
+    model = randomise(tiny_captioner(captioner, num_place_labels=9, vision_config=tiny_resnet()))
     batch = caption_batch()
     places = torch.randint(0, 9, (4, 32, 32), generator=torch.Generator().manual_seed(6))
     plain, both = model.eval()(**batch).loss, model(**batch, place_labels=places).loss
@@ -128,9 +132,14 @@ def test_masks_teach_what_lies_at_each_place():
     shared = model(**batch, place_labels=places, num_items_in_batch=2 * count).loss
     torch.testing.assert_close(shared, both / 2)
     both.backward()
-    assert model.place_head.weight.grad.abs().sum() > 0
-    with pytest.raises(Exception, match="num_place_labels=3 needs decoder_type='transformer'"):
-        FlavourCaptionerConfig(decoder_type="merge", num_place_labels=3)
+    encoder = model.image_encoder
+    assert encoder.place_head.weight.grad.abs().sum() > 0
+    assert encoder.place_words.weight.grad.abs().sum() > 0
+    seen = encoder(batch["pixel_values"])
+    torch.nn.init.zeros_(encoder.place_words.weight)
+    assert (encoder(batch["pixel_values"]).last_hidden_state - seen.last_hidden_state).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="place_labels need pixel_values"):
+        model(encoder_outputs=(seen.last_hidden_state,), labels=batch["labels"], place_labels=places)
 
 
 @pytest.mark.parametrize(
