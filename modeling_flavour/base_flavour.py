@@ -122,7 +122,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def load_image_encoder(self, checkpoint: str, **kwargs) -> None:
-        """Start the image backbone from that of another model of the family.
+        """Start the image backbone, and the head over places where both have one, from another model of the family.
 
         Args:
             checkpoint: Folder or Hub id of any model of the family with the same backbone.
@@ -131,4 +131,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: Names each weight that is missing, unexpected or of another shape.
         """
-        load_checked(self.image_encoder.model, family_image_encoder(checkpoint, **kwargs).state_dict(), checkpoint)
+        donor = family_image_encoder(checkpoint, **kwargs)
+        load_checked(self.image_encoder.model, donor.model.state_dict(), checkpoint)
+        if hasattr(donor, "place_head") and hasattr(self.image_encoder, "place_head"):
+            load_checked(self.image_encoder.place_head, donor.place_head.state_dict(), checkpoint)

@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from .decoding_flavour import grid_positions
-from .encoders_flavour import FlavourImageEncoder, grid_shape
-
-IGNORED_LABEL = -100
+from .encoders_flavour import FlavourImageEncoder
 
 
 @dataclass
@@ -22,20 +19,6 @@ class VisualEncoding(BaseModelOutput):
     """
 
     place_logits: Tensor | None = None
-
-
-def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of what lies at each place, each place standing for four samples of the mask.
-
-    Args:
-        logits: `(batch, places, classes)`.
-        mask: `(batch, height, width)` class ids; -100 where nobody knows.
-    """
-    rows, columns = grid_shape(logits.shape[1], (mask.shape[-2], mask.shape[-1]))
-    fine = functional.interpolate(mask[:, None].float(), (2 * rows, 2 * columns), mode="nearest-exact").long()
-    cells = fine.reshape(-1, rows, 2, columns, 2).transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, places, 4)
-    spread = logits.float()[:, :, None].expand(-1, -1, 4, -1)
-    return functional.cross_entropy(spread.flatten(0, 2), cells.flatten(), ignore_index=IGNORED_LABEL)
 
 
 class VisualEncoder(FlavourImageEncoder):
@@ -55,7 +38,6 @@ class VisualEncoder(FlavourImageEncoder):
         self.norm = nn.Identity() if self.pooled else nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.dropout)
         if config.num_place_labels:
-            self.place_head = nn.Linear(self.token_size, config.num_place_labels)
             self.place_words = nn.Linear(config.num_place_labels, size, bias=False)
         self.post_init()
 
@@ -75,10 +57,8 @@ class VisualEncoder(FlavourImageEncoder):
             output_hidden_states=output_hidden_states or None,
         )
         states = self.projection(self.dropout(seen.pooled))[:, None] if self.pooled else self.projection(seen.tokens)
-        place_logits = None
-        if self.config.num_place_labels:
-            place_logits = self.place_head(seen.tokens)
-            states = states + self.told(place_logits)
+        if seen.place_logits is not None:
+            states = states + self.told(seen.place_logits)
         states = self.norm(states)
         if self.pooled:
             states = states.relu()
@@ -86,7 +66,7 @@ class VisualEncoder(FlavourImageEncoder):
             height, width = seen.feature_map.shape[-2:]
             states = self.dropout(states + grid_positions(height, width, states.shape[-1], states))
         layers = None if seen.hidden_states is None else tuple(seen.hidden_states)
-        return VisualEncoding(states, layers, seen.attentions, place_logits)
+        return VisualEncoding(states, layers, seen.attentions, seen.place_logits)
 
     def told(self, place_logits: Tensor) -> Tensor:
         """Vectors of what lies at the places, `(batch, places, hidden_size)`, or of all of it, `(batch, 1, ...)`."""

@@ -18,10 +18,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .base_flavour import FlavourPreTrainedModel
 from .captioning_configuration_flavour import FlavourCaptionerConfig
-from .captioning_encoder_flavour import IGNORED_LABEL, VisualEncoder, place_loss
+from .captioning_encoder_flavour import VisualEncoder
 from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
 from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder
 from .loading_flavour import load_checked, load_part
+from .losses_flavour import IGNORED_LABEL, place_loss
 
 
 def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:

@@ -84,6 +84,10 @@ class FlavourConfig(PreTrainedConfig):
         lstm_layers: Bidirectional layers.
         text_dense_sizes: Dense layers after pooling the text.
         image_dense_sizes: Dense layers after pooling the picture.
+        image_pooling: From the places of a picture to one vector: the backbone's own pooling, or `places`, the shares
+            of the place labels, averaged over the places and at their highest.
+        num_place_labels: Classes of an optional head that says what lies at each place of the picture. 0: no head.
+        place_loss_weight: Weight of that head's cross-entropy beside the classes' loss, for batches with masks.
         fusion: How two parts meet. `early` concatenates features, `late` adds class scores, `gated` weighs features
             unit by unit (GMU), `cross_attention` lets word and picture tokens attend to each other.
         fusion_size: Width of the gated and cross-attention units.
@@ -127,6 +131,9 @@ class FlavourConfig(PreTrainedConfig):
     lstm_layers: int = 2
     text_dense_sizes: list[int] | tuple[int, ...] = (256,)
     image_dense_sizes: list[int] | tuple[int, ...] = (1024, 512)
+    image_pooling: Literal["backbone", "places"] = "backbone"
+    num_place_labels: int = 0
+    place_loss_weight: float | int = 1.0
     fusion: Literal["early", "late", "gated", "cross_attention"] = "early"
     fusion_size: int = 256
     fusion_heads: int = 4
@@ -178,6 +185,10 @@ class FlavourConfig(PreTrainedConfig):
         for name in ("dropout", "modality_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if self.num_place_labels < 0 or (self.image_pooling == "places" and not self.num_place_labels):
+            raise ValueError(
+                f"num_place_labels={self.num_place_labels} must not be negative, and image_pooling='places' needs some."
+            )
         if self.fusion == "cross_attention" and self.fusion_size % self.fusion_heads:
             raise ValueError(
                 f"fusion_size ({self.fusion_size}) must be a multiple of fusion_heads ({self.fusion_heads})."

@@ -44,6 +44,7 @@ class ImageEncoding(NamedTuple):
         feature_map: `(batch, token_size, height, width)`, the same values on their grid.
         hidden_states: Of each stage or layer of the backbone, when asked for.
         attentions: Of each layer of the backbone, when asked for.
+        place_logits: `(batch, places, num_place_labels)`, what lies at each place; `None` without a head for it.
     """
 
     pooled: Tensor | None
@@ -51,6 +52,7 @@ class ImageEncoding(NamedTuple):
     feature_map: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    place_logits: Tensor | None = None
 
 
 class LSTMLayer(nn.Module):
@@ -215,7 +217,10 @@ class FlavourTextEncoder(PreTrainedModel):
 class FlavourImageEncoder(PreTrainedModel):
     """Pictures to one vector per picture and one per place.
 
-    Works with any config that has `vision_config`: this family's, whatever the task.
+    Works with any config that has `vision_config`: this family's, whatever the task. With `num_place_labels` a linear
+    head scores what lies at each place, and with `image_pooling="places"` the picture's vector is made of its answers:
+    the shares of all labels, averaged over the places and at the place where each is surest (a concept bottleneck, Koh
+    et al. 2020). Small things stay visible in it, which an average over all features blurs.
     """
 
     config_class = PreTrainedConfig
@@ -228,6 +233,11 @@ class FlavourImageEncoder(PreTrainedModel):
         self.model = build_backbone(config.vision_config)
         self.pooled_size, self.token_size, self.prefix_tokens = describe_backbone(self.model)
         self.channels_last = getattr(getattr(self.model, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
+        self.pools_places = getattr(config, "image_pooling", "backbone") == "places"
+        if labels := getattr(config, "num_place_labels", 0):
+            self.place_head = nn.Linear(self.token_size, labels)
+        if self.pools_places:
+            self.pooled_size = 2 * config.num_place_labels
         self.post_init()
 
     def forward(self, pixel_values: Tensor, pool: bool = True, **kwargs) -> ImageEncoding:
@@ -240,17 +250,22 @@ class FlavourImageEncoder(PreTrainedModel):
         """
         kwargs = {name: value for name, value in kwargs.items() if value}
         if self.is_timm:
-            kwargs["do_pooling"] = pool
+            kwargs["do_pooling"] = pool and not self.pools_places
         outputs = self.model(pixel_values, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
         tokens, feature_map = self.places(states, pixel_values.shape[-2:])
+        place_logits = self.place_head(tokens) if hasattr(self, "place_head") else None
         pooled = None
-        if pool:
+        if pool and self.pools_places:
+            shares = place_logits.float().softmax(-1)
+            pooled = torch.cat([shares.mean(1), shares.amax(1)], dim=-1).to(tokens.dtype)
+        elif pool:
             pooled = outputs.get("pooler_output")
             if pooled is None:
                 pooled = states[:, 0] if self.prefix_tokens else tokens.mean(dim=1)
             pooled = pooled.flatten(1)
-        return ImageEncoding(pooled, tokens, feature_map, outputs.get("hidden_states"), outputs.get("attentions"))
+        layers, attentions = outputs.get("hidden_states"), outputs.get("attentions")
+        return ImageEncoding(pooled, tokens, feature_map, layers, attentions, place_logits)
 
     def places(self, states: Tensor, picture: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The backbone's last states as one vector per place, in a row and on the grid over the picture."""

@@ -24,12 +24,12 @@ def pooler_arguments(config: PreTrainedConfig) -> dict[str, bool]:
 
 
 def family_image_encoder(checkpoint: str, **kwargs) -> PreTrainedModel:
-    """The image backbone of a checkpoint of the family, whatever its task; `kwargs` go to `from_pretrained`."""
+    """The image encoder of a checkpoint of the family, whatever its task; `kwargs` go to `from_pretrained`."""
     donor = AutoModel.from_pretrained(checkpoint, **kwargs)
     encoder = getattr(donor, "image_encoder", None)
     if encoder is None:
         raise ValueError(f"The model at {checkpoint} has no image part to start from.")
-    return encoder.model
+    return encoder
 
 
 def load_checked(module: nn.Module, weights: dict[str, Tensor], source: str, allowed_missing: tuple[str, ...] = ()):
@@ -73,7 +73,7 @@ def load_part(source: str | dict | PreTrainedConfig, **kwargs) -> tuple[PreTrain
         return AutoConfig.for_model(**source), None
     config = AutoConfig.from_pretrained(source, **kwargs)
     if hasattr(config, "vision_config") and hasattr(config, "freeze_image"):
-        model = family_image_encoder(source, **kwargs)
+        model = family_image_encoder(source, **kwargs).model
     else:
         model = AutoModel.from_pretrained(source, **pooler_arguments(config), **kwargs)
     return model.config, model

@@ -1,8 +1,26 @@
-"""The classification loss, one value per sample and then their mean."""
+"""The losses that several models share: of class scores, and of what lies at each place of a picture."""
 
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig
+
+from .encoders_flavour import grid_shape
+
+IGNORED_LABEL = -100
+
+
+def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of what lies at each place, each place standing for four samples of the mask.
+
+    Args:
+        logits: `(batch, places, classes)`.
+        mask: `(batch, height, width)` class ids; -100 where nobody knows.
+    """
+    rows, columns = grid_shape(logits.shape[1], (mask.shape[-2], mask.shape[-1]))
+    fine = functional.interpolate(mask[:, None].float(), (2 * rows, 2 * columns), mode="nearest-exact").long()
+    cells = fine.reshape(-1, rows, 2, columns, 2).transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, places, 4)
+    spread = logits.float()[:, :, None].expand(-1, -1, 4, -1)
+    return functional.cross_entropy(spread.flatten(0, 2), cells.flatten(), ignore_index=IGNORED_LABEL)
 
 
 def classification_loss(

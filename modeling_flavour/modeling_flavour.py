@@ -19,7 +19,7 @@ from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEnco
 from .explanation_flavour import Explanation, explain
 from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion, GatedFusion, LateFusion
 from .loading_flavour import load_checked, load_part
-from .losses_flavour import classification_loss
+from .losses_flavour import classification_loss, place_loss
 from .pipelines_flavour import CLASSIFICATION_PIPELINE
 
 
@@ -181,6 +181,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         image_present: Tensor | None = None,
         labels: Tensor | None = None,
         sample_weights: Tensor | None = None,
+        place_labels: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -196,13 +197,14 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image_present: The same for pictures.
             labels: `(batch,)` class ids, or `(batch, num_labels)` shares or 0/1 labels.
             sample_weights: `(batch,)` factors on each sample's loss.
+            place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the head over the places.
             inputs_embeds: `(batch, length, size)` token vectors instead of `input_ids`.
             output_attentions: Whether to return attention weights.
             output_hidden_states: Whether to return the layers' states.
             return_dict: `False` gives a tuple.
 
         Raises:
-            ValueError: Neither text nor picture, or one the model has no part for.
+            ValueError: Neither text nor picture, or one the model has no part for; masks without a head for them.
         """
         source = input_ids if input_ids is not None else inputs_embeds
         self.check_inputs(source, pixel_values)
@@ -223,6 +225,10 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image = self.image_encoder(pixel_values, pool=self.reads_pooled, **wanted)
         text_features, image_features, logits = self.classify(text, image, text_present, image_present)
         loss = None if labels is None else classification_loss(logits, labels, self.config, sample_weights)
+        if place_labels is not None and loss is not None:
+            if image is None or image.place_logits is None:
+                raise ValueError("place_labels need pixel_values and a config with num_place_labels.")
+            loss = loss + self.config.place_loss_weight * place_loss(image.place_logits, place_labels)
         layers: Any = text if text is not None else image
         return FlavourClassifierOutput(
             loss, logits, text_features, image_features, layers.hidden_states, layers.attentions

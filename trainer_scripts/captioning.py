@@ -1,34 +1,31 @@
 """Models, samples, batches and training of the captioning task."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
-from datasets import Image
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
 from transformers import GenerationConfig
 
-from dataset_builder.columns import INGREDIENT_LABELS, MASK, UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.captioning_flavour import (
-    IGNORED_LABEL,
     FlavourCaptioner,
     FlavourForMergeCaptioning,
     FlavourForTransformerCaptioning,
 )
+from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import ModelArguments, Recipe
 from trainer_scripts.caption_text import mirrored, train_caption_tokenizer
 from trainer_scripts.classification import input_size
-from trainer_scripts.collators import sample_seed, varied
+from trainer_scripts.collators import place_labels, sample_seed, varied
 from trainer_scripts.data import Table
 from trainer_scripts.pictures import Pictures, Prepare, augmentation, evaluation_picture, normalise, training_picture
+from trainer_scripts.places import learns_places, place_names, read_masks
 
 ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
     "transformer": FlavourForTransformerCaptioning,
@@ -98,22 +95,6 @@ def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> Flavou
     kind = arguments.tokenizer or "wordpiece"
     tokenizer = train_caption_tokenizer(captions, kind, arguments.vocabulary_size, arguments.max_length)
     return FlavourProcessor.from_parts(tokenizer, image, arguments.image_size, arguments.max_length)
-
-
-def place_names(recipe: Recipe, train: Table) -> list[str]:
-    """Return the classes of the masks where the recipe learns from them too (`place_loss_weight`), else nothing.
-
-    Raises:
-        BadInputError: the data set has no masks.
-    """
-    if not recipe.model.config.get("place_loss_weight"):
-        return []
-    for name in (MASK, INGREDIENT_LABELS):
-        if name not in train.rows.column_names:
-            raise BadInputError(
-                f"place_loss_weight needs masks, but there is no column {name!r}; leave it out of config"
-            )
-    return list(train.rows.features[INGREDIENT_LABELS].feature.names)
 
 
 def new_model(recipe: Recipe, processor: FlavourProcessor, places: Sequence[str] = ()) -> FlavourCaptioner:
@@ -240,12 +221,6 @@ class CaptionSamples(Dataset):
         return sample if mask is None else {**sample, "mask": mask.as_subclass(torch.Tensor)}
 
 
-def read_masks(table: Table) -> list[torch.Tensor]:
-    """Return the masks of a table as uint8 tensors `(height, width)`."""
-    cells = table.rows.select_columns([MASK]).cast_column(MASK, Image(decode=False))[MASK]
-    return [torch.from_numpy(np.array(PIL.Image.open(io.BytesIO(cell["bytes"])))) for cell in cells]
-
-
 def tokenize(processor: FlavourProcessor, captions: Sequence[str]) -> list[list[int]]:
     """Return the tokens of each caption with its end token, without the begin token; too long ones lose their end."""
     encoded = processor.tokenizer(list(captions), truncation=True, max_length=processor.max_length)
@@ -269,8 +244,7 @@ class CaptionCollator:
         batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
         batch["labels"] = pad_labels([sample["labels"] for sample in samples])
         if "mask" in samples[0]:
-            masks = torch.stack([sample["mask"] for sample in samples]).long()
-            batch["place_labels"] = masks.masked_fill(masks == UNKNOWN, IGNORED_LABEL)
+            batch["place_labels"] = place_labels([sample["mask"] for sample in samples])
         return batch
 
 
@@ -299,7 +273,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         flip=arguments.flip,
         every_caption=arguments.captions_per_picture == "all",
         first_share=arguments.first_caption_share,
-        masks=bool(recipe.model.config.get("place_loss_weight")),
+        masks=learns_places(recipe),
         seed=recipe.training.seed,
     )
 

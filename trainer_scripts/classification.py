@@ -11,6 +11,7 @@ from trainer_scripts.class_balance import class_prior, class_weights
 from trainer_scripts.collators import ClassificationCollator, Samples
 from trainer_scripts.data import Table
 from trainer_scripts.pictures import augmentation, evaluation_picture, training_picture
+from trainer_scripts.places import PlaceSamples, learns_places, place_names
 from trainer_scripts.vocabulary import train_tokenizer
 
 PROBLEM_TYPES = {1: "single_label_classification", 2: "multi_label_classification"}
@@ -88,6 +89,8 @@ def _image_part(arguments: ModelArguments) -> Any:
 def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> dict[str, Any]:
     arguments, labels, classes = recipe.model, data.train.labels, len(data.names)
     fields = dict(arguments.config)
+    if arguments.modality == "text":
+        fields.pop("image_pooling", None)
     if "word_embedding_size" in fields and arguments.modality != "image":
         fields["word_vocab_size"] = len(processor.tokenizer)
     elif arguments.modality == "image":
@@ -98,6 +101,7 @@ def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> di
         **fields,
         "id2label": dict(enumerate(data.names)),
         "label2id": {name: index for index, name in enumerate(data.names)},
+        "num_place_labels": 0 if arguments.modality == "text" else len(place_names(recipe, data.train)),
         "problem_type": PROBLEM_TYPES[labels.ndim],
         "freeze_text": arguments.freeze_text,
         "freeze_image": arguments.freeze_image,
@@ -118,7 +122,8 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     size = input_size(processor)
     cropped = arguments.crop_scale < 1
     prepare = training_picture(size) if cropped else _evaluation_prepare(processor)
-    return Samples(
+    kind = PlaceSamples if learns_places(recipe) else Samples
+    return kind(
         data.train,
         processor,
         prepare,

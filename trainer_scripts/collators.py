@@ -11,6 +11,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from dataset_builder.columns import UNKNOWN
+from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data import Table
 from trainer_scripts.feature_files import RowFeatures
@@ -98,6 +100,12 @@ def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int
     return [ids[mask].tolist() for ids, mask in pairs]
 
 
+def place_labels(masks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return masks as the models take them: `(batch, height, width)`, -100 where nobody knows."""
+    stacked = torch.stack(list(masks)).long()
+    return stacked.masked_fill(stacked == UNKNOWN, IGNORED_LABEL)
+
+
 def sample_seed(seed: int, epoch: int, index: int) -> int:
     """Return the random seed of one row in one epoch."""
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
@@ -168,6 +176,8 @@ class ClassificationCollator:
             batch |= padded_states([sample["inputs_embeds"] for sample in samples])
         if "picture" in samples[0]:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
+        if "mask" in samples[0]:
+            batch["place_labels"] = place_labels([sample["mask"] for sample in samples])
         batch["labels"] = torch.stack([torch.as_tensor(sample["labels"]) for sample in samples])
         if "weights" in samples[0]:
             batch["sample_weights"] = torch.stack([torch.as_tensor(sample["weights"]) for sample in samples])

@@ -63,6 +63,8 @@ class FlavourTrainer(Trainer):
             self.model.to(memory_format=torch.channels_last)
         # The model smooths labels itself, for one label and for many.
         self.label_smoother = None
+        # Other targets, such as masks, only teach: evaluation has the labels alone.
+        self.label_names = ["labels"]
         self._learning_rates = learning_rates or {}
         self._sampling_weights = sampling_weights
         self._averaged = averaged
