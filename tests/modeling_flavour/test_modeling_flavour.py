@@ -1,9 +1,10 @@
 """The contract for the classifier in its main shapes."""
 
+import torch
 from torch.nn import functional
 
 from .contract import ModelContract
-from .tiny import tiny_batch, tiny_classifier, tiny_resnet
+from .tiny import MASK_CLASSES, tiny_batch, tiny_classifier, tiny_resnet
 
 
 def pad_text(batch, left=2, right=3):
@@ -66,6 +67,20 @@ class TestCrossAttentionFusion(ClassifierContract):
 
     def pad(self, batch):
         return pad_text(batch, left=0)
+
+
+class TestPlacesOfThePicture(ClassifierContract):
+    """The picture's vector says what lies at its places, which masks teach beside the labels."""
+
+    fields = {"image_pooling": "places", "num_place_labels": MASK_CLASSES}
+    wrong_fields = (*ClassifierContract.wrong_fields, ("image_pooling", "max"), ("num_place_labels", 0))
+
+    def batch(self, size=4, seed=0):
+        batch = tiny_batch(size, seed)
+        generator = torch.Generator().manual_seed(seed)
+        # One label per place: what several samples of a place say at once no head can learn by heart.
+        masks = torch.randint(0, MASK_CLASSES, (size, 4, 4), generator=generator)
+        return {**batch, "place_labels": masks.repeat_interleave(8, 1).repeat_interleave(8, 2)}
 
 
 class TestWordsAlone(ClassifierContract):
