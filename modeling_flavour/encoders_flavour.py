@@ -254,7 +254,7 @@ class FlavourImageEncoder(PreTrainedModel):
         outputs = self.model(pixel_values, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
         tokens, feature_map = self.places(states, pixel_values.shape[-2:])
-        place_logits = self.place_head(tokens) if hasattr(self, "place_head") else None
+        place_logits: Any = self.place_head(tokens) if hasattr(self, "place_head") else None
         pooled = None
         if pool and self.pools_places:
             shares = place_logits.float().softmax(-1)
