@@ -114,19 +114,18 @@ def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> di
 
 def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> Samples:
     """Return the training samples, pictures varied as the recipe says."""
-    arguments = recipe.data
+    arguments, places = recipe.data, learns_places(recipe)
     varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0 or arguments.rotation > 0
-    varied = varied or arguments.quarter_turns
+    varied = varied or arguments.quarter_turns or places
     if processor.image_processor is None or not varied:
         return evaluation_samples(processor, data.train)
     size = input_size(processor)
-    cropped = arguments.crop_scale < 1
-    prepare = training_picture(size) if cropped else _evaluation_prepare(processor)
-    kind = PlaceSamples if learns_places(recipe) else Samples
-    return kind(
+    # A mask covers its whole picture, so that one must not have lost its borders before.
+    whole = arguments.crop_scale < 1 or places
+    return (PlaceSamples if places else Samples)(
         data.train,
         processor,
-        prepare,
+        training_picture(size) if whole else _evaluation_prepare(processor),
         augmentation(
             size,
             arguments.crop_scale,
