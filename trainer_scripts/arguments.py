@@ -203,8 +203,13 @@ class Recipe:
         return Path(str(self.training.output_dir))
 
     def as_mapping(self) -> dict[str, Any]:
-        """Return every setting of ours, and of the Trainer's those that differ from its defaults."""
-        stock = {f.name: f.default for f in dataclasses.fields(transformers.TrainingArguments)}
+        """Return every setting of ours, and of the Trainer's those that differ from its defaults or from ours."""
+        defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
+        stock = {
+            f.name: f.default
+            for f in dataclasses.fields(transformers.TrainingArguments)
+            if _plain(f.default) == _plain(defaults[f.name])
+        }
         settings: dict[str, Any] = {}
         for part in (self.model, self.data, self.training):
             for item in dataclasses.fields(part):
