@@ -9,7 +9,6 @@ import statistics
 import time
 
 import torch
-from transformers.modeling_outputs import BaseModelOutput
 
 from modeling_flavour.captioning_flavour import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
 
@@ -19,7 +18,7 @@ SETTINGS = {"num_beams": BEAMS, "min_new_tokens": TOKENS, "max_new_tokens": TOKE
 
 def seconds(model, encoded, use_cache):
     start = time.perf_counter()
-    model.generate(encoder_outputs=BaseModelOutput(encoded), use_cache=use_cache, **SETTINGS)
+    model.generate(encoder_outputs=encoded.of(), use_cache=use_cache, **SETTINGS)
     return time.perf_counter() - start
 
 
@@ -39,7 +38,7 @@ def main():
             image={"model_type": "timm_wrapper", "architecture": "resnet10t"}, vocab_size=VOCABULARY, **sizes
         ).eval()
         with torch.no_grad():
-            encoded = model.get_encoder()(pictures).last_hidden_state
+            encoded = model.get_encoder()(pictures)
         times = {True: [], False: []}
         for use_cache in (True, False):
             seconds(model, encoded, use_cache)

@@ -34,8 +34,8 @@ class FlavourCaptionerConfig(PreTrainedConfig):
         tie_word_embeddings: Whether the output layer shares its weights with the word embeddings.
         label_smoothing: Share of probability spread evenly over the vocabulary in the loss.
         num_place_labels: Classes of an optional head that says what lies at each place of the picture: it learns from
-            masks beside the captions, so that places are told apart early, and the decoder is told its answer. 0: no
-            head.
+            masks beside the captions, so that places are told apart early, and what it finds makes its words likelier.
+            0: no head.
         place_loss_weight: Weight of its cross-entropy beside that of the captions.
         freeze_image: Keep the image backbone fixed and in eval mode.
         trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.

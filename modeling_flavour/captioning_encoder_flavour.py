@@ -1,7 +1,9 @@
-"""What a captioner sees: features of the picture's places, and, where masks taught it, what lies at each place."""
+"""What a captioner sees: features of the picture's places, and, where masks taught it, what lies at each of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
@@ -12,22 +14,31 @@ from .encoders_flavour import FlavourImageEncoder
 
 @dataclass
 class VisualEncoding(BaseModelOutput):
-    """Encoder output with the scores of what lies at each place.
+    """Encoder output with what lies at the places, for a captioner that learned it (`num_place_labels`).
 
     Attributes:
-        place_logits: `(batch, places, num_place_labels)`; `None` for a captioner that does not tell.
+        place_logits: `(batch, places, num_place_labels)`.
+        found: `(batch, 2, num_place_labels)`, how sure each label is where it is surest, and how much of the picture it
+            takes; both from 0 to 1.
     """
 
     place_logits: Tensor | None = None
+    found: Tensor | None = None
+
+    def of(self, pictures: Tensor | slice = slice(None)) -> "VisualEncoding":
+        """What belongs to the given pictures, `(n,)` numbers, each as often as it is named; by default a plain copy.
+
+        `generate` changes the encoding it is given, so that one which is used again is passed on as a copy.
+        """
+        kept = {name: value[pictures] for name, value in self.items() if isinstance(value, Tensor)}
+        return VisualEncoding(**kept)
 
 
 class VisualEncoder(FlavourImageEncoder):
     """Pictures to what the decoder reads of them: one vector per place, or one for the whole picture.
 
     The backbone is `.model`, as in every model of the family. With `num_place_labels` a linear head scores what lies at
-    each place, and the decoder is told its answer beside the features, as words are told by their vectors (You et al.
-    2016, "Image captioning with semantic attention"): a place gets the vectors of its labels weighted by their
-    probabilities, a whole picture those of each label where it is surest.
+    each place; the decoder is told how sure each label is, and how much of the picture it takes.
     """
 
     def __init__(self, config: PreTrainedConfig):
@@ -37,8 +48,6 @@ class VisualEncoder(FlavourImageEncoder):
         self.projection = nn.Linear(self.pooled_size if self.pooled else self.token_size, size)
         self.norm = nn.Identity() if self.pooled else nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.dropout)
-        if config.num_place_labels:
-            self.place_words = nn.Linear(config.num_place_labels, size, bias=False)
         self.post_init()
 
     def forward(  # type: ignore[override]
@@ -57,22 +66,42 @@ class VisualEncoder(FlavourImageEncoder):
             output_hidden_states=output_hidden_states or None,
         )
         states = self.projection(self.dropout(seen.pooled))[:, None] if self.pooled else self.projection(seen.tokens)
-        if seen.place_logits is not None:
-            states = states + self.told(seen.place_logits)
         states = self.norm(states)
         if self.pooled:
             states = states.relu()
         else:
             height, width = seen.feature_map.shape[-2:]
             states = self.dropout(states + grid_positions(height, width, states.shape[-1], states))
+        found = None
+        if seen.place_logits is not None:
+            shares = seen.place_logits.float().softmax(-1)
+            found = torch.stack([shares.amax(1), shares.mean(1)], dim=1).to(states.dtype)
         layers = None if seen.hidden_states is None else tuple(seen.hidden_states)
-        return VisualEncoding(states, layers, seen.attentions, seen.place_logits)
+        return VisualEncoding(states, layers, seen.attentions, seen.place_logits, found)
 
-    def told(self, place_logits: Tensor) -> Tensor:
-        """Vectors of what lies at the places, `(batch, places, hidden_size)`, or of all of it, `(batch, 1, ...)`."""
-        shares = place_logits.float().softmax(-1)
-        if self.pooled:
-            shares = shares.amax(1, keepdim=True)
-        # Freshly initialised vectors are short; brought to the length of the features, as word vectors are in Vaswani
-        # et al. 2017, section 3.4.
-        return self.place_words(shares.to(place_logits.dtype)) * self.config.hidden_size**0.5
+
+class SeenWords(nn.Module):
+    """Makes the words of what was found likelier, as far as the sentence has room for them.
+
+    The vocabulary gets the words of every label, weighted by how sure and how large it is and by two gates that the
+    decoder's state opens and closes: open where a thing is to be named, closed where grammar goes on. A pointer as in
+    See et al. 2017 ("Get to the point") over labels of places instead of source words, added to the logits.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.words = nn.Linear(config.num_place_labels, config.vocab_size, bias=False)
+        self.gates = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, states: Tensor, found: Tensor) -> Tensor:
+        """What to add to the logits `(batch, words, vocab_size)` of states `(batch, words, hidden_size)`."""
+        return self.gates(states) @ self.words(found)
+
+    @torch.no_grad()
+    def name(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Start from the tokens of each label's name; without, the words of a label are learned from captions alone."""
+        self.words.weight.zero_()
+        for label, named in enumerate(tokens):
+            self.words.weight[list(named), label] = 1.0
+        self.gates.weight.zero_()
+        self.gates.bias.fill_(1.0)

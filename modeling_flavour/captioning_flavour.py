@@ -18,7 +18,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .base_flavour import FlavourPreTrainedModel
 from .captioning_configuration_flavour import FlavourCaptionerConfig
-from .captioning_encoder_flavour import VisualEncoder
+from .captioning_encoder_flavour import SeenWords, VisualEncoder, VisualEncoding
 from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
 from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder
 from .loading_flavour import load_checked, load_part
@@ -125,7 +125,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
                 raise ValueError("Give pixel_values, or encoder_outputs of an earlier call.")
             encoder_outputs = self.image_encoder(pixel_values, **wanted)
         elif not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
+            encoder_outputs = VisualEncoding(*encoder_outputs)
         if decoder_inputs_embeds is None:
             if decoder_input_ids is None:
                 if labels is None:
@@ -133,6 +133,19 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
                 decoder_input_ids = shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
             decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
         return encoder_outputs, decoder_inputs_embeds
+
+    def score_words(self, states: Tensor, encoded: BaseModelOutput) -> Tensor:
+        """Logits `(batch, words, vocab_size)` of the decoder's states, with the words of what was found made likelier.
+
+        Raises:
+            ValueError: The encoding is not the visual encoder's own, and so does not say what was found.
+        """
+        logits = self.lm_head(states)
+        if self.seen_words is None:
+            return logits
+        if encoded.get("found") is None:
+            raise ValueError("This captioner needs all that its visual encoder gives: pass on its output as it is.")
+        return logits + self.seen_words(states, encoded["found"])
 
     def loss_of(
         self,
@@ -152,12 +165,11 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         loss = captioning_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
         if place_labels is None:
             return loss
-        place_logits = encoded.get("place_logits")
-        if place_logits is None:
-            raise ValueError("place_labels need pixel_values and a config with num_place_labels.")
+        if self.seen_words is None:
+            raise ValueError("place_labels need a config with num_place_labels.")
         # Of the words of an optimiser step, this batch has a share; so it has of the places.
         share = 1.0 if num_items_in_batch is None else labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
-        return loss + self.config.place_loss_weight * share * place_loss(place_logits, place_labels)
+        return loss + self.config.place_loss_weight * share * place_loss(encoded["place_logits"], place_labels)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What the decoder reads for `labels`; see `shift_right`."""
@@ -195,6 +207,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         super().__init__(config)
         self.decoder = TransformerDecoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.seen_words = SeenWords(config) if config.num_place_labels else None
         self.post_init()
 
     @can_return_tuple
@@ -245,7 +258,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         states, layers, word_weights, place_weights = self.decoder(
             words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
         )
-        logits = self.lm_head(states)
+        logits = self.score_words(states, encoded)
         loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
@@ -288,6 +301,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
         super().__init__(config)
         self.decoder = MergeDecoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.seen_words = SeenWords(config) if config.num_place_labels else None
         self.post_init()
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
@@ -339,7 +353,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
         if use_cache and past_key_values is None:
             past_key_values = LSTMState()
         read, merged = self.decoder(words, encoded.last_hidden_state, past_key_values)
-        logits = self.lm_head(merged)
+        logits = self.score_words(merged, encoded)
         loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,

@@ -87,7 +87,7 @@ def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Ten
     """
     encoded = model.get_encoder()(pixel_values.to(model.dtype))
     repeats = len(sequences) // len(pixel_values)
-    encoded = type(encoded)(encoded.last_hidden_state.repeat_interleave(repeats, dim=0))
+    encoded = encoded.of(torch.arange(len(pixel_values), device=sequences.device).repeat_interleave(repeats))
     logits = model(encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], use_cache=False).logits
     targets = sequences[:, 1:]
     said = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]

@@ -129,7 +129,10 @@ class DataArguments:
     )
     crop_scale_most: float = _option(1.0, "Largest share of the picture that a random crop keeps.")
     flip: bool = _option(False, "Mirror half of the training pictures.")
-    quarter_turns: bool = _option(False, "Turn training pictures by random quarters: for plates seen from above.")
+    quarter_turns: bool = _option(
+        False,
+        "Turn training pictures by random quarters: for plates from above; not where a caption names a side.",
+    )
     rotation: float = _option(0.0, "Largest random turn of a training picture, in degrees either way.")
     color_jitter: float = _option(0.0, "Strength of random brightness, contrast and saturation.")
     mixup_alpha: float = _option(0.0, "Beta parameter of mixup, for image-only models; 0: none.")
@@ -168,6 +171,9 @@ class TrainingArguments(transformers.TrainingArguments):
         0, "Multi-task: log every so many steps whether the two losses pull the encoder the same way; 0: never."
     )
     frozen_image_epochs: float = _option(0.0, "Keep the image encoder fixed for the first so many epochs.")
+    self_critical_draws: int = _option(
+        0, "Captioning: train for CIDEr on so many drawn captions per picture, from 2; 0: train on the given words."
+    )
     balanced_sampling: bool = _option(False, "Draw training rows so that classes come equally often.")
     prior_bias: bool = _option(True, "Start the output bias at the log-odds of the training split.")
     ema_decay: float | None = _option(None, "Average the weights over steps with this decay and evaluate the average.")

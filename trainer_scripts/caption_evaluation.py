@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers.modeling_outputs import BaseModelOutput
 
+from modeling_flavour.captioning_encoder_flavour import VisualEncoding
 from modeling_flavour.captioning_flavour import FlavourCaptioner
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.losses_flavour import IGNORED_LABEL
@@ -66,19 +66,22 @@ def pixel_batches(
 
 
 @torch.inference_mode()
-def expect(model: FlavourCaptioner, encoded: torch.Tensor, captions: Sequence[Sequence[Sequence[int]]]) -> Expectations:
+def expect(
+    model: FlavourCaptioner, encoded: VisualEncoding, captions: Sequence[Sequence[Sequence[int]]]
+) -> Expectations:
     """Return how well the given captions are foreseen, teacher-forced.
 
     Args:
         model: in evaluation mode.
-        encoded: last hidden state of the visual encoder, `(batch, places, size)`.
+        encoded: what the visual encoder gives for the pictures.
         captions: per picture the tokens of each of its captions.
     """
     owners = torch.tensor([row for row, of_one in enumerate(captions) for _ in of_one])
-    labels = pad_labels([tokens for of_one in captions for tokens in of_one]).to(encoded.device)
-    memory = BaseModelOutput(encoded[owners.to(encoded.device)])
+    labels = pad_labels([tokens for of_one in captions for tokens in of_one]).to(model.device)
     words = model.prepare_decoder_input_ids_from_labels(labels)
-    logits = model(encoder_outputs=memory, decoder_input_ids=words, use_cache=False).logits.float()
+    logits = model(
+        encoder_outputs=encoded.of(owners.to(model.device)), decoder_input_ids=words, use_cache=False
+    ).logits.float()
     real = labels != IGNORED_LABEL
     said = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     sums = (-(said * real).sum(1), ((logits.argmax(-1) == labels) & real).sum(1), real.sum(1))
@@ -111,8 +114,8 @@ def caption_table(
     captions: list[str] = []
     parts: list[Expectations] = []
     for rows, pixels in pixel_batches(samples, batch_size, model.device, blank, order, name):
-        encoded = model.get_encoder()(pixels.to(model.dtype)).last_hidden_state
-        sequences = model.generate(encoder_outputs=BaseModelOutput(encoded), **generation)
+        encoded = model.get_encoder()(pixels.to(model.dtype))
+        sequences = model.generate(encoder_outputs=encoded.of(), **generation)
         texts = samples.processor.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]
         parts.append(expect(model, encoded, [samples.tokens[row] for row in rows]))

@@ -7,7 +7,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from transformers.modeling_outputs import BaseModelOutput
 
 from modeling_flavour.captioning_flavour import FlavourCaptioner, FlavourForTransformerCaptioning
 from trainer_scripts.caption_evaluation import pixel_batches
@@ -46,7 +45,7 @@ def attention_per_word(model: FlavourForTransformerCaptioning, pixels: torch.Ten
     """
     seen = model.get_encoder().model(pixels).last_hidden_state
     encoded = model.get_encoder()(pixels)
-    sequence = model.generate(encoder_outputs=BaseModelOutput(encoded.last_hidden_state))
+    sequence = model.generate(encoder_outputs=encoded.of())
     output = model(encoder_outputs=encoded, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False)
     weights = output.cross_attentions[-1][0].float().mean(dim=0)  # (tokens, places)
     places = weights.shape[-1]

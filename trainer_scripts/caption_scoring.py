@@ -14,8 +14,9 @@ from trainer_scripts.caption_comparison import predictions_of
 from trainer_scripts.caption_evaluation import all_scores, caption_table
 from trainer_scripts.caption_figures import contact_sheet, word_maps
 from trainer_scripts.caption_health import baseline_captions, faults, refuse_unhealthy, target_is_hidden
+from trainer_scripts.caption_meteor import meteor, meteor_missing
 from trainer_scripts.caption_round_trip import round_trip
-from trainer_scripts.caption_scores import CAPTION_SCORES, CiderD, text_scores
+from trainer_scripts.caption_scores import CAPTION_SCORES, METEOR_SCORE, CiderD, text_scores
 from trainer_scripts.caption_truth import detail_scores, f1_interval, naming, naming_scores, visible_names
 from trainer_scripts.captioning import evaluation_samples, no_label_names, read_captions
 from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset
@@ -26,7 +27,7 @@ CAPTIONS_CSV = "captions.csv"
 CAPTIONS_JSON = "captions.json"
 CONTACT_SHEET = "contact_sheet.png"
 WORD_MAPS = "word_maps.png"
-SHOWN = ("cider", "bleu_1", "bleu_4", "rouge_l", "ingredient_f1", "group_f1", "only_visible", "identical")
+SHOWN = ("cider", "bleu_1", "bleu_4", "rouge_l", "meteor", "ingredient_f1", "group_f1", "only_visible", "identical")
 
 
 def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path, batch_size: int) -> str:
@@ -56,9 +57,12 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
     visible = visible_names(table)
     lines = {name: text_scores(each, references, cider) for name, each in answers.items()}
     lines["captions"] = all_scores(captions, expected, references, cider)
+    for name, score in meteor(answers, references).items():
+        lines[name] |= score
     for name, each in answers.items():
         lines[name] |= naming_scores(each, visible) if visible is not None else {}
     found = faults(captions, answers["blank pictures"], target_is_hidden(model.model, samples))
+    defined = (*CAPTION_SCORES, METEOR_SCORE, *(defined_naming_scores() if visible is not None else ()))
     content = {
         "model": model.source,
         "task": model.task.name,
@@ -72,7 +76,8 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
         "metrics": lines.pop("captions"),
         "baselines_and_ablations": lines,
         "truth": truth(model, samples, answers, batch_size) if visible is not None else None,
-        "definitions": definitions((*CAPTION_SCORES, *(defined_naming_scores() if visible is not None else ()))),
+        "definitions": definitions(defined),
+        "left_out": meteor_missing(),
         "generation": model.model.generation_config.to_diff_dict(),
         "health": found or "passed",
     }
@@ -159,6 +164,8 @@ def report(content: dict[str, Any]) -> str:
     rows += [
         f"{name:<{width}}  " + "  ".join(f"{scores[score]:>13.3f}" for score in shown) for name, scores in lines.items()
     ]
+    if content["left_out"]:
+        rows.append(content["left_out"])
     if content["truth"] is not None:
         for level in ("ingredient", "group"):
             mine, leads = content["truth"][f"{level}_f1"], content["truth"][f"{level}_f1_lead"]

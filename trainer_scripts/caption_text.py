@@ -33,6 +33,22 @@ _CHIRAL = re.compile(
     r"clockwise|\"|“|”|\b(reads|reading|says|saying|lettering|stage left|stage right)\b", re.IGNORECASE
 )
 
+# What a picture from above can lose when it is turned: any word of a side, a height or a direction.
+_DIRECTION = re.compile(
+    r"\b(left|right|top|bottom|above|below|upper|lower|under|beneath|over|front|behind|back|up|down|north|south|east|west"
+    r"|vertical|horizontal|upright|sideways|standing|hanging|o'clock)(most|wards?|ly)?\b",
+    re.IGNORECASE,
+)
+
+
+def names_no_side(caption: str) -> bool:
+    """Whether the caption stays true of a picture from above however that is turned.
+
+    >>> names_no_side("Three slices of cucumber all over the plate."), names_no_side("The feta is above the olives.")
+    (True, False)
+    """
+    return not (_DIRECTION.search(caption.replace("all over", "")) or _CHIRAL.search(caption))
+
 
 def mirrored(caption: str) -> str | None:
     """Return the caption that is true of the mirrored picture, or `None` where that cannot be told for sure.

@@ -3,11 +3,13 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from trainer_scripts.caption_evaluation import all_scores, caption_table
+from trainer_scripts.caption_rewards import SelfCritical
 from trainer_scripts.caption_scores import CiderD
 from trainer_scripts.caption_truth import naming_scores, visible_names
 from trainer_scripts.captioning import CaptionSamples
@@ -69,6 +71,27 @@ class CaptionTrainer(FlavourTrainer):
             # Gradients of the fixed part are absent at first, which DDP otherwise takes for a fault.
             self.args.ddp_find_unused_parameters = True
             self.add_callback(FrozenImageFirst(self.args.frozen_image_epochs))
+        self._self_critical = None
+        if self.args.self_critical_draws:
+            samples: Any = self.train_dataset
+            self._self_critical = SelfCritical(
+                samples.references(), samples.processor.tokenizer, self.args.self_critical_draws
+            )
+            # This loss is a mean over the batch, which the Trainer divides by accumulated batches.
+            self.model_accepts_loss_kwargs = False
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a batch: of the given words, or of drawn captions where training is self-critical."""
+        if self._self_critical is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        captioner = self.accelerator.unwrap_model(model)
+        return self._self_critical.loss(model, captioner, inputs["pixel_values"], inputs["rows"])
 
     def evaluation_loop(
         self,

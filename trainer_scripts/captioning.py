@@ -11,6 +11,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
 from transformers import GenerationConfig
 
+from dataset_builder.captions import plural
+from dataset_builder.columns import BACKGROUND_NAME
 from dataset_builder.errors import BadInputError
 from modeling_flavour.captioning_flavour import (
     FlavourCaptioner,
@@ -20,7 +22,7 @@ from modeling_flavour.captioning_flavour import (
 from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import ModelArguments, Recipe
-from trainer_scripts.caption_text import mirrored, train_caption_tokenizer
+from trainer_scripts.caption_text import mirrored, names_no_side, train_caption_tokenizer
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import place_labels, sample_seed, varied
 from trainer_scripts.data import Table
@@ -63,6 +65,10 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor
         BadInputError: parts that do not fit together.
     """
     arguments, training = recipe.model, recipe.training
+    if training.self_critical_draws == 1:
+        raise BadInputError("self_critical_draws compares the captions drawn for a picture; give 2 or more, or 0")
+    if recipe.data.quarter_turns and training.self_critical_draws:
+        raise BadInputError("self_critical_draws judges captions by all of a picture's; leave out quarter_turns")
     if training.balanced_sampling or training.class_weights or recipe.data.mixup_alpha > 0:
         raise BadInputError("captions have no classes: leave out balanced_sampling, class_weights and mixup_alpha")
     if arguments.model_name_or_path:
@@ -119,9 +125,19 @@ def new_model(recipe: Recipe, processor: FlavourProcessor, places: Sequence[str]
             "eos_token_id": tokenizer.eos_token_id,
         },
     )
+    if model.seen_words is not None:
+        model.seen_words.name([name_tokens(name, tokenizer) for name in places])
     if arguments.init_image_encoder:
         model.load_image_encoder(arguments.init_image_encoder)
     return model
+
+
+def name_tokens(name: str, tokenizer: Any) -> list[int]:
+    """Return the tokens that may name a class of the masks, one or many of it; none for the background."""
+    if name == BACKGROUND_NAME:
+        return []
+    ids = tokenizer([name, plural(name)], add_special_tokens=False)["input_ids"]
+    return sorted({token for each in ids for token in each} - {tokenizer.unk_token_id})
 
 
 def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, arguments: ModelArguments) -> None:
@@ -150,8 +166,8 @@ def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, argumen
 class CaptionSamples(Dataset):
     """Training samples: a varied picture and the tokens of one caption that is true of it.
 
-    A flipped picture gets its caption mirrored; one whose caption cannot be is never flipped. All random choices
-    follow from seed, epoch and row alone.
+    A flipped picture gets its caption mirrored; one whose caption cannot be is never flipped, and one whose caption
+    names a side is never turned. All random choices follow from seed, epoch and row alone.
 
     Args:
         table: rows with captions as labels.
@@ -159,9 +175,11 @@ class CaptionSamples(Dataset):
         prepare: picture to uint8 tensor.
         augment: variation of the picture that leaves left and right where they are, or None.
         flip: whether to mirror half of the pictures.
+        turn: whether to turn pictures by quarters; true only of pictures from above.
         every_caption: one sample per caption; otherwise one per picture, with another random caption in each epoch.
         first_share: how often that random caption is the first one; the other draws are even.
         masks: whether samples carry their mask, varied like the picture.
+        numbered: whether samples carry the number of their picture in `references`.
         seed: of the random choices.
     """
 
@@ -172,9 +190,11 @@ class CaptionSamples(Dataset):
         prepare: Prepare,
         augment: Transform | None = None,
         flip: bool = False,
+        turn: bool = False,
         every_caption: bool = False,
         first_share: float = 0.0,
         masks: bool = False,
+        numbered: bool = False,
         seed: int = 0,
     ):
         self.table = table
@@ -184,8 +204,10 @@ class CaptionSamples(Dataset):
         self.masks = read_masks(table) if masks else None
         self.tokens = [tokenize(processor, captions) for captions in table.labels]
         self._mirrored = [self._mirror(processor, captions) for captions in table.labels] if flip else None
+        self._turnable = [[names_no_side(caption) for caption in row] for row in table.labels] if turn else None
         self._augment = augment
         self._first_share = first_share
+        self._numbered = numbered
         self._seed = seed
         self._samples: list[tuple[int, int | None]] = [(row, None) for row in range(len(table))]
         if every_caption:
@@ -194,6 +216,14 @@ class CaptionSamples(Dataset):
     def use_pictures(self, features: Any) -> None:
         """Give features in place of pictures from now on."""
         self.pictures = features
+
+    def references(self) -> list[tuple[str, ...]]:
+        """Return the captions of each picture, and then, where pictures are flipped, of each flipped picture."""
+        found = [tuple(captions) for captions in self.table.labels]
+        if self._mirrored is not None:
+            sides = [tuple(filter(None, map(mirrored, captions))) for captions in found]
+            found += [of_one or captions for of_one, captions in zip(sides, found, strict=True)]
+        return found
 
     @staticmethod
     def _mirror(processor: FlavourProcessor, captions: Sequence[str]) -> list[list[int] | None]:
@@ -214,10 +244,18 @@ class CaptionSamples(Dataset):
         if self._augment is not None:
             picture, mask = varied((tv_tensors.Image(picture), mask), self._augment, seed)
         other = self._mirrored[row][number] if self._mirrored is not None else None
+        flipped = False
         if other is not None and draw.random() < 0.5:
+            flipped = True
             picture, tokens = picture.flip(-1), other
             mask = None if mask is None else mask.flip(-1)
+        if self._turnable is not None and self._turnable[row][number]:
+            quarters = int(draw.integers(4))
+            picture = picture.rot90(quarters, (-2, -1))
+            mask = None if mask is None else mask.rot90(quarters, (-2, -1))
         sample = {"picture": picture.as_subclass(torch.Tensor), "labels": tokens}
+        if self._numbered:
+            sample["row"] = row + (len(self.table) if flipped else 0)
         return sample if mask is None else {**sample, "mask": mask.as_subclass(torch.Tensor)}
 
 
@@ -245,6 +283,8 @@ class CaptionCollator:
         batch["labels"] = pad_labels([sample["labels"] for sample in samples])
         if "mask" in samples[0]:
             batch["place_labels"] = place_labels([sample["mask"] for sample in samples])
+        if "row" in samples[0]:
+            batch["rows"] = torch.tensor([sample["row"] for sample in samples])
         return batch
 
 
@@ -262,8 +302,6 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     cropped = arguments.crop_scale < 1
     augment = None
     if cropped or arguments.color_jitter > 0 or arguments.rotation > 0:
-        if arguments.quarter_turns:
-            raise BadInputError("captions say what is left, right and above: leave quarter_turns out")
         augment = augmentation(size, arguments.crop_scale, False, arguments.color_jitter, arguments.rotation)
     return CaptionSamples(
         data.train,
@@ -271,9 +309,11 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         training_picture(size) if cropped else evaluation_picture(processor.image_processor),
         augment,
         flip=arguments.flip,
+        turn=arguments.quarter_turns,
         every_caption=arguments.captions_per_picture == "all",
         first_share=arguments.first_caption_share,
-        masks=learns_places(recipe),
+        masks=learns_places(recipe) and not recipe.training.self_critical_draws,
+        numbered=recipe.training.self_critical_draws > 0,
         seed=recipe.training.seed,
     )
 

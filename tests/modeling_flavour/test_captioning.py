@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoModelForImageTextToText, BertConfig, pipeline
-from transformers.modeling_outputs import BaseModelOutput
 
 from modeling_flavour.captioning_configuration_flavour import FlavourCaptionerConfig
+from modeling_flavour.captioning_encoder_flavour import VisualEncoding
 from modeling_flavour.captioning_flavour import (
     FlavourForMergeCaptioning,
     FlavourForTransformerCaptioning,
@@ -122,7 +122,7 @@ def test_masks_teach_what_lies_at_each_place():
 
 
 @pytest.mark.parametrize("captioner", [FlavourForTransformerCaptioning, FlavourForMergeCaptioning])
-def test_the_decoder_is_told_what_the_masks_taught(captioner):
+def test_what_the_masks_taught_makes_its_words_likelier(captioner):
     model = randomise(tiny_captioner(captioner, num_place_labels=9, vision_config=tiny_resnet()))
     batch = caption_batch()
     places = torch.randint(0, 9, (4, 32, 32), generator=torch.Generator().manual_seed(6))
@@ -132,14 +132,25 @@ def test_the_decoder_is_told_what_the_masks_taught(captioner):
     shared = model(**batch, place_labels=places, num_items_in_batch=2 * count).loss
     torch.testing.assert_close(shared, both / 2)
     both.backward()
-    encoder = model.image_encoder
-    assert encoder.place_head.weight.grad.abs().sum() > 0
-    assert encoder.place_words.weight.grad.abs().sum() > 0
-    seen = encoder(batch["pixel_values"])
-    torch.nn.init.zeros_(encoder.place_words.weight)
-    assert (encoder(batch["pixel_values"]).last_hidden_state - seen.last_hidden_state).abs().max() > 1e-4
-    with pytest.raises(ValueError, match="place_labels need pixel_values"):
-        model(encoder_outputs=(seen.last_hidden_state,), labels=batch["labels"], place_labels=places)
+    assert model.image_encoder.place_head.weight.grad.abs().sum() > 0
+    assert model.seen_words.words.weight.grad.abs().sum() > 0
+    pictures = batch["pixel_values"]
+    torch.testing.assert_close(
+        model.generate(pictures, num_beams=3, max_new_tokens=6),
+        model.generate(pictures, num_beams=3, max_new_tokens=6, use_cache=False),
+    )
+    model.seen_words.name([[], [5, 7], *[[]] * 7])
+    seen = model.image_encoder(pictures)
+    sure = VisualEncoding(seen.last_hidden_state, found=torch.zeros(4, 2, 9))
+    words = batch["labels"].clamp(min=0)
+    before = model(encoder_outputs=sure, decoder_input_ids=words, use_cache=False).logits
+    sure.found[:, 0, 1] = 1.0
+    after = model(encoder_outputs=sure, decoder_input_ids=words, use_cache=False).logits
+    raised = torch.zeros_like(before)
+    raised[..., [5, 7]] = 1.0
+    torch.testing.assert_close(after - before, raised, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="pass on its output as it is"):
+        model(encoder_outputs=(seen.last_hidden_state,), labels=batch["labels"])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +209,7 @@ def test_one_encoding_serves_many_calls(captioner, pictures):
         once = captioner(encoder_outputs=encoded, decoder_input_ids=words).logits
         torch.testing.assert_close(once, captioner(pictures, decoder_input_ids=words).logits)
     assert torch.equal(
-        captioner.generate(encoder_outputs=BaseModelOutput(encoded.last_hidden_state), max_new_tokens=6),
+        captioner.generate(encoder_outputs=encoded.of(), max_new_tokens=6),
         captioner.generate(pictures, max_new_tokens=6),
     )
 

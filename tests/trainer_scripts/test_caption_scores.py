@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from trainer_scripts.caption_meteor import meteor, meteor_missing
 from trainer_scripts.caption_scores import CiderD, bleu, distinct, identical, ngrams, rouge_l, text_scores
 from trainer_scripts.caption_text import mirrored, train_caption_tokenizer, words
 from trainer_scripts.caption_truth import counts_in, f1_interval, naming, naming_scores, places_in, relations_in
@@ -181,3 +182,20 @@ def test_interval_of_f1_holds_its_value_and_a_lead_is_paired():
     lead = f1_interval(mine, groups, other)
     assert lead.value == pytest.approx(2 / 3)
     assert lead.above_zero
+
+
+@pytest.mark.slow
+def test_meteor_is_the_reference_program():
+    if meteor_missing():
+        pytest.skip(meteor_missing())
+    answers = {"same": ["a bed of rice with peas"], "other": ["two eggs"], "none": [""]}
+    found = meteor(answers, [("A bed of rice with\npeas.", "Rice and peas.")])
+    assert found["same"]["meteor"] > 0.9
+    assert found["other"]["meteor"] < 0.2
+    assert found["none"]["meteor"] == 0
+
+
+def test_meteor_is_left_out_with_a_word_where_it_cannot_be(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    assert "METEOR left out" in meteor_missing()
+    assert meteor({"captions": ["rice"]}, [["rice"]]) == {"captions": {}}

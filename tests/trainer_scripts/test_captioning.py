@@ -7,19 +7,29 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
 from dataset_builder.importers import import_table
 from modeling_flavour.captioning_flavour import FlavourForTransformerCaptioning
+from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
 from tests.modeling_flavour.tiny import tiny_resnet
 from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
 from trainer_scripts import predict, score, train
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.caption_health import faults, target_is_hidden
-from trainer_scripts.caption_text import SPECIAL_TOKENS, train_caption_tokenizer
+from trainer_scripts.caption_rewards import SelfCritical
+from trainer_scripts.caption_text import SPECIAL_TOKENS, names_no_side, train_caption_tokenizer
 from trainer_scripts.caption_trainer import FrozenImageFirst
-from trainer_scripts.captioning import CaptionCollator, CaptionSamples, build, evaluation_samples, read_captions
+from trainer_scripts.captioning import (
+    CaptionCollator,
+    CaptionSamples,
+    build,
+    collator,
+    evaluation_samples,
+    read_captions,
+)
 from trainer_scripts.pictures import augmentation, evaluation_picture
 from trainer_scripts.training_data import load_training_data
 from trainer_scripts.vocabulary import wordpiece_vocabulary
@@ -171,6 +181,79 @@ def test_flip_mirrors_picture_and_caption_together(table):
     assert 10 < changed < 30
 
 
+def test_pictures_are_turned_only_where_the_caption_names_no_side(table):
+    processor = tiny_processor_of(table)
+    prepare = evaluation_picture(processor.image_processor)
+    plain = CaptionSamples(table, processor, prepare, seed=3)
+    turned = CaptionSamples(table, processor, prepare, turn=True, seed=3)
+    quarters = set()
+    for epoch in range(4):
+        plain.epoch = turned.epoch = epoch
+        for row in range(10):
+            one, other = plain[row], turned[row]
+            assert one["labels"] == other["labels"]
+            ways = [k for k in range(4) if torch.equal(one["picture"].rot90(k, (-2, -1)), other["picture"])]
+            assert ways
+            if "left" in processor.tokenizer.decode(one["labels"]):
+                assert 0 in ways
+            else:
+                quarters.update(ways)
+    assert quarters == {0, 1, 2, 3}
+    for caption in ("The feta is above the rice.", "Peas on the left.", "Olives at the top.", "A cat over a dog."):
+        assert not names_no_side(caption)
+    for caption in ("Mostly rice in a bowl.", "The rice is all over the plate.", "The peas are in the centre."):
+        assert names_no_side(caption)
+
+
+def test_drawn_captions_are_rewarded_against_their_siblings(table):
+    processor = tiny_processor_of(table)
+    references = [("A rose thing on the left.",), ("An umber thing on the right.",)]
+    critic = SelfCritical(references, processor.tokenizer, draws=2)
+    texts = ["a rose thing on the left .", "a umber thing .", "an umber thing on the right .", "a rose"]
+    ids = processor.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+    advantages = critic.advantages(ids, [0, 0, 1, 1])
+    assert advantages[0] > 0
+    assert advantages[2] > 0
+    torch.testing.assert_close(advantages[0::2], -advantages[1::2])
+
+
+def test_self_critical_steps_raise_the_reward_of_what_is_drawn(trained, table):
+    torch.manual_seed(0)
+    model = FlavourForTransformerCaptioning.from_pretrained(trained).train()
+    processor = FlavourProcessor.from_pretrained(trained)
+    samples = CaptionSamples(table, processor, evaluation_picture(processor.image_processor), numbered=True)
+    batch = collator(processor)([samples[row] for row in range(10)])
+    assert batch["rows"].tolist() == list(range(10))
+    critic = SelfCritical(samples.references(), processor.tokenizer, draws=5)
+    rewards, score = [], critic.cider.scores
+
+    def scores(texts, rows):
+        rewards.append(score(texts, rows))
+        return rewards[-1]
+
+    critic.cider.scores = scores
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    for _ in range(30):
+        optimizer.zero_grad()
+        critic.loss(model, model, batch["pixel_values"], batch["rows"]).backward()
+        optimizer.step()
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
+
+
+def test_self_critical_recipe_goes_on_from_a_captioner(trained, caption_data, tmp_path):
+    critical = ["captioner_resnet18_transformer_self_critical_tiny", "--model_name_or_path", str(trained), "--dataset",
+                str(caption_data), "--output_dir", str(tmp_path / "run"), "--use_cpu", "true", "--disable_tqdm",
+                "true", "--max_steps", "2", "--generation", '{"num_beams": 2}']  # fmt: skip
+    train.main(critical)
+    weights = [load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "run")]
+    changed = {name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])}
+    assert any(name.startswith("decoder.") for name in changed)
+    assert not any(name.startswith("image_encoder.model.") for name in changed)
+    for more in (["--self_critical_draws", "1"], ["--quarter_turns", "true"]):
+        with pytest.raises(SystemExit):
+            train.main([*critical, *more, "--overwrite", "true"])
+
+
 def test_masks_are_varied_like_their_pictures(table):
     processor = tiny_processor_of(table)
     augment = augmentation(32, 0.3, False, 0.0)
@@ -192,7 +275,7 @@ def test_masks_are_varied_like_their_pictures(table):
 
 
 def tiny_processor_of(table):
-    from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for
+    from modeling_flavour.processing_flavour import image_processor_for
 
     captions = [caption for row in table.labels for caption in row] + ["on the right ."] * 5
     tokenizer = train_caption_tokenizer(captions, "words", 200, 20)
