@@ -108,10 +108,15 @@ class DataArguments:
     target_column: str | None = _option(None, "Column of soft targets that sum to 1, such as taste.")
     target_share: float = _option(0.5, "Weight of the soft target; the rest is on the label.")
     weight_column: str | None = _option(None, "Column of sample weights.")
+    confidence_column: str | None = _option(
+        None, "Column of soft labels, such as taste: each row weighs as much as its label is sure there."
+    )
     shared_rows: Literal["refuse", "drop"] = _option(
         "refuse", "Training rows whose picture, text or group is on another side: refuse, or drop and count them."
     )
     max_train_samples: int | None = _option(None, "Train on the first so many rows only.")
+    streaming: bool = _option(False, "Read training rows while training, from a folder or a Hub; needs max_steps.")
+    stream_block: int = _option(256, "Streamed rows that are shuffled together.")
     captions_per_picture: Literal["random", "all"] = _option(
         "random", "Captioning: one random caption per picture and epoch, or every caption as a row of its own."
     )

@@ -68,7 +68,7 @@ class AveragedWeights(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start from the weights, or from the average of the checkpoint that is resumed."""
-        saved = _checkpoint(args, state) / AVERAGED_WEIGHTS
+        saved = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
         current = _floating(kwargs["model"])
         if state.global_step > 0 and saved.is_file():
             loaded = load_file(saved)
@@ -84,7 +84,7 @@ class AveragedWeights(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the average into the checkpoint."""
-        folder = _checkpoint(args, state)
+        folder = checkpoint_folder(args, state)
         if args.should_save and folder.is_dir():
             save_file({name: value.contiguous() for name, value in self._average.items()}, folder / AVERAGED_WEIGHTS)
 
@@ -112,7 +112,8 @@ class AveragedWeights(TrainerCallback):
             _assign(model, weights)
 
 
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Return the folder of the checkpoint at the current step."""
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 

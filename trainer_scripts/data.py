@@ -27,10 +27,11 @@ class Columns:
     group: str | None
     target: str | None = None
     weight: str | None = None
+    confidence: str | None = None
 
     def needed(self) -> list[str]:
         """Return the names of all columns in use."""
-        names = (self.label, self.text, self.image, self.group, self.target, self.weight)
+        names = (self.label, self.text, self.image, self.group, self.target, self.weight, self.confidence)
         return list(dict.fromkeys(name for name in names if name))
 
 
@@ -66,10 +67,11 @@ class Table:
     def keys(self) -> Iterator[Keys]:
         """Yield per row what must not be on two sides."""
         texts = self.texts if self.texts is not None else [None] * len(self)
-        for row_id, group, text, picture in zip(self.ids, self.groups, texts, self._cells(), strict=True):
+        for row_id, group, text, picture in zip(self.ids, self.groups, texts, self.cells(), strict=True):
             yield row_keys(row_id, group, text, picture)
 
-    def _cells(self) -> Iterator[dict[str, Any] | None]:
+    def cells(self) -> Iterator[dict[str, Any] | None]:
+        """Yield the undecoded picture of each row, None where the model sees none."""
         if self.image_column is None:
             yield from [None] * len(self)
             return
@@ -93,8 +95,8 @@ class Table:
         )
 
 
-def open_dataset(name: str, revision: str | None = None) -> DatasetDict:
-    """Return the splits of a folder or a Hub data set.
+def open_dataset(name: str, revision: str | None = None, streaming: bool = False) -> DatasetDict:
+    """Return the splits of a folder or a Hub data set, which stream if asked to.
 
     Raises:
         BadInputError: nothing is there, or it cannot be read as a data set.
@@ -102,7 +104,7 @@ def open_dataset(name: str, revision: str | None = None) -> DatasetDict:
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
     try:
-        return load_dataset(name, revision=revision)
+        return load_dataset(name, revision=revision, streaming=streaming)
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
         raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
@@ -201,6 +203,24 @@ def _targets(rows: Any, column: str, classes: int, ids: Sequence[str], where: st
     return targets
 
 
+def _weights(
+    rows: Any, columns: Columns, labels: np.ndarray, classes: int, ids: Sequence[str], where: str
+) -> np.ndarray | None:
+    """Return what each row counts: its given weight, and how sure its label is, with mean 1 over the rows."""
+    weights = None
+    if columns.weight:
+        weights = np.asarray(rows[columns.weight][:], dtype=np.float32)
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise BadInputError(f"{where}: {columns.weight} must hold finite numbers >= 0, some of them above 0")
+    if columns.confidence:
+        if labels.ndim != 1 or labels.dtype == object:
+            raise BadInputError(f"confidence_column needs one label per row, which {columns.label!r} does not hold")
+        sure = _targets(rows, columns.confidence, classes, ids, where)[np.arange(len(labels)), labels]
+        weights = sure if weights is None else weights * sure
+        weights = weights / max(float(weights.mean()), 1e-9)
+    return weights
+
+
 def make_table(
     rows: Dataset,
     columns: Columns,
@@ -219,17 +239,15 @@ def make_table(
         rows = rows.cast_column(columns.image, Image(decode=False))
     plain = rows.remove_columns([columns.image]) if columns.image else rows
     ids = [str(value) for value in plain[ID]] if ID in rows.column_names else [str(i) for i in range(len(rows))]
-    weights = np.asarray(plain[columns.weight][:], dtype=np.float32) if columns.weight else None
-    if weights is not None and not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise BadInputError(f"{where}: {columns.weight} must hold finite numbers >= 0, some of them above 0")
+    labels = read_labels(plain, columns.label, names, ids, where)
     return Table(
         split=split,
         ids=ids,
         groups=[str(value) for value in plain[columns.group]] if columns.group else list(ids),
         texts=_texts(plain, columns.text, ids, where) if columns.text else None,
-        labels=read_labels(plain, columns.label, names, ids, where),
+        labels=labels,
         targets=_targets(plain, columns.target, len(names), ids, where) if columns.target else None,
-        weights=weights,
+        weights=_weights(plain, columns, labels, len(names), ids, where),
         rows=rows,
         image_column=columns.image,
     )
@@ -244,6 +262,7 @@ def columns_of(arguments: DataArguments, label_column: str, modality: str) -> Co
         group=arguments.group_column,
         target=arguments.target_column,
         weight=arguments.weight_column,
+        confidence=arguments.confidence_column,
     )
 
 

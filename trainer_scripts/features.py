@@ -48,16 +48,24 @@ def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
     Raises:
         BadInputError: `--frozen_features store` was asked for, and a frozen backbone must be computed anew.
     """
-    config, parts, reasons = model.config, [], {}
+    config = model.config
+    parts: list[str] = []
+    reasons: dict[str, str] = {}
     if recipe.data.frozen_features == "recompute":
         return Frozen((), {})
-    if getattr(config, "freeze_image", False) and getattr(model, "image_encoder", None) is not None:
-        reason = _image_reason(recipe, model, samples)
-        parts += [IMAGE] if reason is None else []
-        reasons |= {} if reason is None else {IMAGE: reason}
     encoder = getattr(model, "text_encoder", None)
-    if getattr(config, "freeze_text", False) and encoder is not None and not isinstance(encoder.model, nn.Embedding):
-        parts.append(TEXT)
+    frozen = {
+        IMAGE: getattr(config, "freeze_image", False) and getattr(model, "image_encoder", None) is not None,
+        TEXT: getattr(config, "freeze_text", False) and not isinstance(getattr(encoder, "model", None), nn.Embedding),
+    }
+    for part in [part for part, is_frozen in frozen.items() if is_frozen and (part == IMAGE or encoder is not None)]:
+        reason = "streamed rows pass once" if recipe.data.streaming else None
+        if part == IMAGE and reason is None:
+            reason = _image_reason(recipe, model, samples)
+        if reason is None:
+            parts.append(part)
+        else:
+            reasons[part] = reason
     if recipe.data.frozen_features == "store" and (reasons or not parts):
         why = "; ".join(reasons.values()) or "the recipe freezes no backbone: freeze_image, freeze_text"
         raise BadInputError(f"frozen_features: store cannot be done: {why}")
@@ -71,9 +79,11 @@ def _image_reason(recipe: Recipe, model: Any, samples: Any) -> str | None:
         return "trainable_image_layers lets the last layers of the image backbone train"
     if hasattr(model.config, "aspp_rates"):
         return "a segmenter reads maps of several layers, which take more disk than computing them anew takes time"
+    if getattr(model.config, "num_place_labels", 0):
+        return "what lies at each place is read from the backbone's whole map, varied with the mask"
     if data.mixup_alpha > 0:
         return "mixup_alpha mixes pixels before the backbone sees them"
-    varied = data.crop_scale < 1 or data.flip or data.color_jitter > 0 or data.rotation > 0
+    varied = data.crop_scale < 1 or data.flip or data.color_jitter > 0 or data.rotation > 0 or data.quarter_turns
     if varied and not hasattr(samples, "picture"):
         return "captions change with their varied pictures; leave out crop_scale, flip, rotation and color_jitter"
     if varied and data.feature_views < 1:
@@ -213,8 +223,7 @@ def image_features(recipe: Recipe, model: Any, samples: Any, collator: Any, view
 def pictures_digest(samples: Any) -> str:
     """Return the hash of all encoded pictures of a table, in order."""
     table = samples.table
-    cells = table.rows.select_columns([table.image_column])
-    return digest_of(decode_bytes(cell[table.image_column], row) for cell, row in zip(cells, table.ids, strict=True))
+    return digest_of(decode_bytes(cell, row) for cell, row in zip(table.cells(), table.ids, strict=True))
 
 
 class TextExtractor:

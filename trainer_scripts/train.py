@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers.integrations import get_available_reporting_integrations
 
 from dataset_builder.errors import BadInputError, exit_on_bad_input
 from trainer_scripts.arguments import DEFAULT_DATASET, Recipe, TrainingArguments, parse_recipe
@@ -27,6 +28,7 @@ from trainer_scripts.split_guard import (
     record_vocabulary,
     save_vocabulary_record,
 )
+from trainer_scripts.streaming import StreamPosition, StreamSamples
 from trainer_scripts.training_data import TrainingData, load_training_data
 
 PROGRAM = "train.py"
@@ -82,6 +84,11 @@ def ensure_dataset(recipe: Recipe) -> None:
 def describe(data: TrainingData) -> str:
     """Return one line about the rows."""
     left_out = f", {data.left_out} left out because they are on two sides" if data.left_out else ""
+    if data.stream is not None:
+        return (
+            f"{data.task.name}: training rows stream, the first {len(data.train)} give vocabulary and class shares, "
+            f"{len(data.selection)} rows choose the checkpoint, {len(data.names)} labels"
+        )
     return (
         f"{data.task.name}: {len(data.train)} training rows, {len(data.selection)} rows choose the checkpoint, "
         f"{len(data.names)} labels{left_out}"
@@ -104,8 +111,10 @@ def train_once(recipe: Recipe, data: TrainingData, checkpoint: Path | None) -> N
             say(recipe, f"the frozen {part} backbone is computed in every epoch: {reason}")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         results = describe_results(recipe, data, trainer, time.time() - started)
+    # Where the weights are shared out (FSDP, DeepSpeed) every process takes part in gathering them.
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if recipe.training.should_save:
-        model.save_pretrained(recipe.output_dir)
+        model.save_pretrained(recipe.output_dir, state_dict=weights)
         processor.save_pretrained(recipe.output_dir)
         if vocabulary is not None:
             save_vocabulary_record(vocabulary, recipe.output_dir)
@@ -139,9 +148,11 @@ def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any)
     """Return the Trainer of a run."""
     if recipe.data.mixup_alpha > 0 and recipe.model.modality != "image":
         raise BadInputError("mixup_alpha mixes pictures, and words cannot be mixed; use it with --modality image")
+    check_trackers(recipe.training.report_to)
     arguments, task = trainer_arguments(recipe, data), data.task
-    samples = task.training_samples(recipe, data, processor)
-    callbacks: list[transformers.TrainerCallback] = [EpochOfSamples(samples)]
+    samples, callbacks = training_samples(recipe, data, processor)
+    if data.stream is not None:
+        arguments.ignore_data_skip = True  # the stream goes on by itself, without reading all again
     if arguments.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
     rates = {"text_encoder.": arguments.text_learning_rate, "image_encoder.": arguments.image_learning_rate}
@@ -164,6 +175,35 @@ def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any)
     return trainer
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise BadInputError for a tracker that is not installed; none is needed."""
+    installed = get_available_reporting_integrations()
+    missing = [name for name in names if name not in installed]
+    if missing:
+        raise BadInputError(
+            f"report_to names {missing[0]!r}, which is not installed (there are: {', '.join(installed) or 'none'}); "
+            "install it, or leave report_to out"
+        )
+
+
+def training_samples(recipe: Recipe, data: TrainingData, processor: Any) -> tuple[Any, list[TrainerCallback]]:
+    """Return the training samples, and the callback that keeps track of where they are."""
+    if data.stream is None:
+        samples = data.task.training_samples(recipe, data, processor)
+        return samples, [EpochOfSamples(samples)]
+    stream = StreamSamples(recipe, data, processor, recipe.training.process_index, recipe.training.world_size)
+    return stream, [StreamPosition(stream)]
+
+
+def rows_seen(data: TrainingData, trainer: Any) -> int:
+    """Return the number of training rows; of a stream, how many were read."""
+    if data.stream is None:
+        return len(data.train)
+    arguments = trainer.args
+    at_once = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return trainer.state.global_step * at_once
+
+
 def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: float) -> dict[str, Any]:
     """Return what `metrics.json` holds: the chosen checkpoint's scores on the selection split, and its making."""
     evaluated = trainer.evaluate()
@@ -180,7 +220,7 @@ def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: 
         "selection": {score.name: evaluated[f"eval_{score.name}"] for score in scores},
         "definitions": definitions(scores),
         "label_names": data.names,
-        "rows": {"train": len(data.train), "selection": len(data.selection), "left_out": data.left_out},
+        "rows": {"train": rows_seen(data, trainer), "selection": len(data.selection), "left_out": data.left_out},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "megabytes": megabytes(model),

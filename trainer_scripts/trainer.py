@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import Trainer
 
+from dataset_builder.errors import BadInputError
 from trainer_scripts.callbacks import AveragedWeights
 
 
@@ -61,6 +62,8 @@ class FlavourTrainer(Trainer):
         if self.model is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             # Convolutions are faster so, on CPUs and GPUs; the collators lay pictures out alike. Sharding flattens.
             self.model.to(memory_format=torch.channels_last)
+        if averaged is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise BadInputError("ema_decay averages whole weights, which FSDP and DeepSpeed share out; leave it out")
         # The model smooths labels itself, for one label and for many.
         self.label_smoother = None
         # Other targets, such as masks, only teach: evaluation has the labels alone.
@@ -103,6 +106,12 @@ class FlavourTrainer(Trainer):
             if name.removeprefix("module.").startswith(prefix):
                 return rate
         return self.args.learning_rate
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of training; a stream is shared out to processes already, and read without a lead."""
+        if not isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        return DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if self._sampling_weights is None:

@@ -22,7 +22,8 @@ TEXT += '"intermediate_size": 16}'
 HEADS = {"text_dense_sizes": [16], "image_dense_sizes": [16], "head_dense_sizes": [8], "dropout": 0.1}
 FROZEN = ("--freeze_image", "true", "--freeze_text", "true", "--image_size", "32", "--use_cpu", "true")
 FROZEN += ("--num_train_epochs", "2", "--per_device_train_batch_size", "15", "--crop_scale", "1", "--flip", "false")
-FROZEN += ("--color_jitter", "0", "--precision", "fp32", "--text_config", TEXT, "--vision_config", VISION)
+FROZEN += ("--color_jitter", "0", "--quarter_turns", "false", "--precision", "fp32")
+FROZEN += ("--text_config", TEXT, "--vision_config", VISION)
 VARIED = ("--crop_scale", "0.5", "--flip", "true")
 
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,23 @@ def assert_equal_weights(first: Path, second: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert torch.equal(value, theirs[name]), name
+
+
+@contextmanager
+def interrupted_after(patch, steps: int):
+    """Ctrl-C in the step after so many; the command must end as an interrupted one."""
+    step, taken = train.transformers.Trainer.training_step, []
+
+    def interrupted(self, *args, **kwargs):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return step(self, *args, **kwargs)
+
+    patch.setattr(train.transformers.Trainer, "training_step", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        yield
+    assert ended.value.code == 130
 
 
 @pytest.fixture(scope="module")
@@ -121,20 +140,8 @@ def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monke
     arguments = (*every_step, "--eval_steps", "1", "--save_total_limit", "9", *extra)
     whole = run(tmp_path / "whole", small_dataset, *arguments)
     broken = tmp_path / "broken"
-    step = train.transformers.Trainer.training_step
-    taken = []
-
-    def interrupted(self, *args, **kwargs):
-        if len(taken) == 2:
-            raise KeyboardInterrupt
-        taken.append(1)
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.transformers.Trainer, "training_step", interrupted)
-        with pytest.raises(SystemExit) as ended:
-            run(broken, small_dataset, *arguments)
-    assert ended.value.code == 130
+    with monkeypatch.context() as patch, interrupted_after(patch, 2):
+        run(broken, small_dataset, *arguments)
     assert newest_checkpoint(broken).name == "checkpoint-2"
     assert not (broken / "metrics.json").exists()
     run(broken, small_dataset, *arguments)
@@ -245,6 +252,7 @@ def test_a_model_over_budget_is_refused_before_training(small_dataset, tmp_path,
         (("--selection_split", "test"), "must not choose the checkpoint"),
         (("--text_config", '{"model_type": "bart"}'), "cannot be built"),
         (("--dataset", "nowhere"), "there is no data set at 'nowhere'"),
+        (("--report_to", "wandb"), "report_to names 'wandb', which is not installed"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(small_dataset, tmp_path, capsys, arguments, message):
@@ -252,6 +260,36 @@ def test_what_cannot_be_trained_is_refused_in_one_line(small_dataset, tmp_path, 
         run(tmp_path / "refused", small_dataset, *arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_rate_falls_on_a_plateau_of_the_selection_score(small_dataset, tmp_path):
+    plateau = ("--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"patience": 0, "factor": 0.5}')
+    still = ("--learning_rate", "1e-6", "--num_train_epochs", "3", "--modality", "text")
+    folder = run(tmp_path / "plateau", small_dataset, *plateau, *still)
+    rates = [entry["learning_rate"] for entry in read_metrics(folder)["history"] if "learning_rate" in entry]
+    assert rates[-1] == pytest.approx(rates[0] / 2)
+
+
+def test_unsure_labels_and_soft_targets_teach_less(small_dataset, tmp_path):
+    trainer = make_trainer(small_dataset, tmp_path, "--confidence_column", "taste", "--target_column", "taste")
+    weights = trainer.train_dataset.table.weights
+    assert weights.mean() == pytest.approx(1)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
+    assert torch.allclose(batch["sample_weights"], torch.as_tensor(weights[:3]))
+    # Half of the target is on the label, half is the taste: .6 on the label, .1 elsewhere.
+    assert torch.allclose(batch["labels"].sort(dim=1).values, torch.tensor([0.05, 0.05, 0.05, 0.05, 0.8]))
+
+
+def test_configurations_of_accelerate_reach_the_trainer(tmp_path):
+    shared = parse_recipe(
+        ["default", "--output_dir", str(tmp_path), "--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
+    )
+    assert shared.training.fsdp
+    assert shared.training.fsdp_config["version"] == 2
+    settings = tmp_path / "deepspeed.json"
+    settings.write_text(json.dumps({"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}))
+    if find_spec("deepspeed") is not None:
+        assert parse_recipe(["default", "--deepspeed", str(settings)]).training.deepspeed == str(settings)
 
 
 def test_output_bias_starts_at_the_class_prior(small_dataset, tmp_path):

@@ -1,0 +1,88 @@
+"""Training rows that stream: checked as they pass, shared out, resumed where they stopped."""
+
+import json
+from itertools import islice
+
+import pytest
+
+from dataset_builder.errors import BadInputError
+from tests.trainer_scripts.conftest import make_row, write_dataset
+from tests.trainer_scripts.test_train import SMALL, assert_equal_weights, interrupted_after, run
+from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.predictions import read_metrics
+from trainer_scripts.streaming import StreamSamples
+from trainer_scripts.training_data import load_training_data
+
+STREAM = ("--streaming", "true", "--stream_block", "16", "--max_steps", "6", "--modality", "text")
+STREAM += ("--tokenizer", "wordpiece")  # so that no two titles have the same tokens
+
+
+def stream_of(dataset, folder, rank=0, processes=1, *more):
+    recipe = parse_recipe(
+        ["flavour_fusion_tiny", "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *STREAM, *more]
+    )
+    data = load_training_data(recipe)
+    _, processor = data.task.build(recipe, data)
+    return StreamSamples(recipe, data, processor, rank, processes)
+
+
+def tokens(samples):
+    return [tuple(sample["input_ids"]) for sample in samples]
+
+
+def test_a_round_gives_every_row_once_and_the_next_one_in_another_order(small_dataset, tmp_path):
+    rows = tokens(islice(iter(stream_of(small_dataset, tmp_path)), 120))
+    assert len(set(rows[:60])) == 60
+    assert set(rows[:60]) == set(rows[60:])
+    assert rows[:60] != rows[60:]
+
+
+def test_processes_share_the_rows_out(small_dataset, tmp_path):
+    halves = [tokens(islice(iter(stream_of(small_dataset, tmp_path, rank, 2)), 30)) for rank in range(2)]
+    assert len(set(halves[0]) | set(halves[1])) == 60
+    assert not set(halves[0]) & set(halves[1])
+
+
+@pytest.mark.parametrize("stop", [0, 7, 16, 59, 60, 75])
+def test_a_position_is_gone_on_from_exactly(small_dataset, tmp_path, stop):
+    whole = tokens(islice(iter(stream_of(small_dataset, tmp_path)), 100))
+    first = stream_of(small_dataset, tmp_path)
+    assert tokens(islice(iter(first), stop)) == whole[:stop]
+    position = json.loads(json.dumps(first.state_dict()))
+    second = stream_of(small_dataset, tmp_path)
+    second.load_state_dict(position)
+    assert tokens(islice(iter(second), 100 - stop)) == whole[stop:]
+
+
+def test_an_interrupted_streaming_run_ends_with_the_same_weights(small_dataset, tmp_path, monkeypatch):
+    steps = ("--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "2", "--eval_steps", "2")
+    whole = run(tmp_path / "whole", small_dataset, *STREAM, *steps)
+    assert read_metrics(whole)["rows"]["train"] == 6 * 15
+    with monkeypatch.context() as patch, interrupted_after(patch, 3):
+        run(tmp_path / "broken", small_dataset, *STREAM, *steps)
+    run(tmp_path / "broken", small_dataset, *STREAM, *steps)
+    assert_equal_weights(whole, tmp_path / "broken")
+
+
+def test_rows_of_another_side_and_unknown_labels_stop_the_stream(small_rows, tmp_path):
+    rows = {split: list(members) for split, members in small_rows.items()}
+    rows["train"] = [*rows["train"], {**make_row("train", 99), "dish_id": rows["test"][0]["dish_id"]}]
+    folder = write_dataset(tmp_path / "leaky", rows)
+    with pytest.raises(BadInputError, match="the same group"):
+        stream_of(folder, tmp_path)
+    kept = stream_of(folder, tmp_path, 0, 1, "--shared_rows", "drop")
+    assert len(set(tokens(islice(iter(kept), 60)))) == 60
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--max_steps", "-1"), "give --max_steps"),
+        (("--balanced_sampling", "true"), "draws from all rows at once"),
+        (("--selection_split", "dev"), "needs a selection split"),
+        (("--text_column", "name"), "has no column 'name'"),
+    ],
+)
+def test_what_a_stream_cannot_do_is_refused(small_dataset, tmp_path, more, message):
+    with pytest.raises(BadInputError, match=message):
+        stream_of(small_dataset, tmp_path, 0, 1, *more)
