@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ahocorasick import Automaton
+
 MATCH_MODES = ("word", "substring")
 
 # Letters, digits and combining marks, with a trailing "'s" ("baker's chocolate") as part of the word.
@@ -21,9 +23,6 @@ _IRREGULAR = {
     "fungi": "fungus", "octopi": "octopus", "cacti": "cactus", "radii": "radius", "teeth": "tooth", "feet": "foot",
 }  # fmt: skip
 _SIBILANT = ("ch", "sh", "x", "ss", "z")
-
-# Substring mode looks phrases up by this many first letters.
-_START = 4
 
 _NEGATORS = frozenset({"no", "non", "not", "without", "zero", "sans", "minus"})
 _FILLERS = frozenset({"added", "any", "extra", "more", "the", "a", "of", "from", "additional", "refined"})
@@ -63,8 +62,10 @@ def word_key(word: str) -> str:
     >>> [word_key(word) for word in ("Berries", "berry", "tomatoes", "purée", "leaves", "olives")]
     ['berry', 'berry', 'tomato', 'puree', 'leaf', 'olive']
     """
-    folded = unicodedata.normalize("NFKD", _POSSESSIVE.sub("", word).casefold().translate(_LETTERS))
-    folded = "".join(letter for letter in folded if not unicodedata.combining(letter))
+    folded = _POSSESSIVE.sub("", word).casefold()
+    if not folded.isascii():
+        folded = unicodedata.normalize("NFKD", folded.translate(_LETTERS))
+        folded = "".join(letter for letter in folded if not unicodedata.combining(letter))
     return _singular(_IRREGULAR.get(folded, folded))
 
 
@@ -139,10 +140,7 @@ class PhraseMatcher:
     def affirmed(self, text: str) -> frozenset[int]:
         """Return the phrases that the text names at least once without denying them."""
         if self.match == "substring":
-            lowered = text.lower()
-            return frozenset(
-                place for phrase in self._substrings.inside(lowered) for place in self._substrings.places[phrase]
-            )
+            return self._substrings.inside(text.lower())
         return frozenset(match.phrase for match in self._find_words(text) if not match.negated)
 
     def _insert(self, index: int, phrase: str) -> None:
@@ -231,34 +229,28 @@ def _is_followed_by_free(keys: Sequence[str], after: int) -> bool:
 
 
 class _SubstringFinder:
-    """Plain containment of many phrases without trying each of them.
-
-    A phrase can only be in a text that has its first four letters somewhere; shorter phrases are few.
-    """
+    """Plain containment of many phrases, in one pass over the text (Aho and Corasick, 1975)."""
 
     def __init__(self, phrases: Sequence[str]):
         places: dict[str, list[int]] = {}
         for index, phrase in enumerate(phrases):
             if phrase:
                 places.setdefault(phrase, []).append(index)
-        self.places = places
-        self._short = [phrase for phrase in places if len(phrase) < _START]
-        self._by_start: dict[str, list[str]] = {}
-        for phrase in places:
-            if len(phrase) >= _START:
-                self._by_start.setdefault(phrase[:_START], []).append(phrase)
+        self._automaton = Automaton()
+        for phrase, indices in places.items():
+            self._automaton.add_word(phrase, (len(phrase), indices))
+        self._automaton.make_automaton()
+        # An automaton without words refuses to search.
+        self._scan = self._automaton.iter if places else lambda text: ()
 
-    def inside(self, text: str) -> list[str]:
-        """Return the phrases contained in a text."""
-        found = [phrase for phrase in self._short if phrase in text]
-        for start in self._by_start.keys() & {text[place : place + _START] for place in range(len(text) - _START + 1)}:
-            found += [phrase for phrase in self._by_start[start] if phrase in text]
-        return found
+    def inside(self, text: str) -> frozenset[int]:
+        """Return the phrases contained in a text, by index."""
+        return frozenset([index for _, (_, indices) in self._scan(text) for index in indices])
 
     def find(self, text: str) -> list[Match]:
         """Return a match for each phrase contained in a text, at its first place."""
-        matches = []
-        for phrase in self.inside(text):
-            start = text.find(phrase)
-            matches += [Match(index, start, start + len(phrase), False) for index in self.places[phrase]]
-        return sorted(matches, key=lambda match: match[1:3])
+        first: dict[int, Match] = {}
+        for last, (length, indices) in self._scan(text):
+            for index in indices:
+                first.setdefault(index, Match(index, last + 1 - length, last + 1, False))
+        return sorted(first.values(), key=lambda match: match[1:3])

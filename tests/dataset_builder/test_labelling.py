@@ -89,6 +89,12 @@ def test_the_old_rule_took_unsalted_butter_for_salt(small):
     assert Labeller(small, match="substring").label("", ["unsalted butter"]).votes["ingredients"]["salty"] == ["salt"]
 
 
+@pytest.mark.parametrize("match", ["word", "substring"])
+def test_no_phrase_is_found_across_two_ingredients(small, match):
+    label = Labeller(small, match).label("", ["lemon", "juice", "hon", "ey"])
+    assert label.votes["ingredients"] == {name: [] for name in FLAVOURS}
+
+
 def test_ties_fall_to_the_flavour_that_the_file_names_first(small):
     assert Labeller(small).label("", ["sugar", "vinegar"]).flavour == "sour"
     assert Labeller(small).label("", ["sugar", "feta"]).flavour == "salty"

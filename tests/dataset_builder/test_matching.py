@@ -121,7 +121,10 @@ def test_substring_mode_is_plain_containment():
         contained = {index for index, phrase in enumerate(phrases) if phrase and phrase in text.lower()}
         matches = matcher.find(text)
         assert {match.phrase for match in matches} == contained
-        assert all(text.lower()[match.start : match.end] == phrases[match.phrase] for match in matches)
+        for match in matches:
+            assert text.lower()[match.start : match.end] == phrases[match.phrase]
+            assert match.start == text.lower().find(phrases[match.phrase])
+        assert matcher.affirmed(text) == contained
 
 
 def test_empty_lists_texts_and_phrases():
