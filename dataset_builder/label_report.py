@@ -145,6 +145,8 @@ def run_label(arguments: Namespace) -> str:
         raise BadInputError(f"--columns {' '.join(arguments.columns)}: write each as PART=NAME, such as title=Gericht")
     if min(arguments.min_ingredient_votes, arguments.min_title_votes, arguments.processes or 1) < 1:
         raise BadInputError("--min-ingredient-votes, --min-title-votes and --processes must be 1 or more")
+    if Path(arguments.out).resolve() == Path(arguments.recipes).resolve():
+        raise BadInputError(f"--out {arguments.out} is the recipe table itself; give another name")
     labeller = Labeller(
         Lexicon.load(arguments.lexicon),
         arguments.match,

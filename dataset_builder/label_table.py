@@ -30,6 +30,7 @@ from dataset_builder.columns import (
     label_features,
     recipe_features,
 )
+from dataset_builder.errors import BadInputError
 from dataset_builder.label_model import LabelModel
 from dataset_builder.labelling import Label, Labeller
 from dataset_builder.recipes import RawRecipe, RecipeTable, Skipped, parse_ingredients
@@ -133,9 +134,12 @@ def label_table(
         processes: 1 labels in this process; None for one per core, or this process alone for a small table.
 
     Raises:
+        BadInputError: `out` is a folder or a device.
         OSError: `out` cannot be written.
     """
     out = Path(out)
+    if out.exists() and not out.is_file():
+        raise BadInputError(f"{out} is no file that could be replaced; give --out the name of a Parquet file")
     features = Features({DISH_ID: Value("string"), **recipe_features(), **label_features()})
     work = partial(_label_chunk, schema=features.arrow_schema, label_model=label_model)
     summary = LabelSummary()

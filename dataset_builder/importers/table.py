@@ -1,12 +1,13 @@
 """Write the rows of any importer as Parquet, a batch of pictures at a time, in bounded memory."""
 
+import fcntl
 import io
 import os
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -97,8 +98,9 @@ def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: boo
     if out.exists() and any(out.iterdir()):
         raise BadInputError(f"{out} exists and is not empty; name a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    # One name for all attempts, so that what a killed one left is thrown away by the next.
+    scratch = out.parent / f".{out.name}.unfinished"
+    with _sole_writer(scratch, out):
         left_out = {reason: list(names) for reason, names in table.left_out.items()}
         rows = {split: _write_split(table, split, scratch / "data", embed, left_out) for split in table.splits}
         left_out = {reason: names for reason, names in left_out.items() if names}
@@ -107,13 +109,27 @@ def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: boo
             raise BadInputError(f"records were left out although --strict was given: {summary}")
         if not any(rows.values()):
             raise BadInputError(f"no usable row was found; {summary}")
-        scratch.chmod(0o755)
         if out.exists():
             out.rmdir()
+        (scratch / "lock").unlink()
         scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return summary
+
+
+@contextmanager
+def _sole_writer(scratch: Path, out: Path) -> Iterator[None]:
+    """Make the folder `scratch`, empty and held by this process; remove it in the end, unless it was renamed."""
+    scratch.mkdir(exist_ok=True)
+    with (scratch / "lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(f"another import into {out} is running; wait for it or give another --out") from error
+        shutil.rmtree(scratch / "data", ignore_errors=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, left_out: dict[str, list[str]]) -> int:

@@ -12,6 +12,7 @@ from dataset_builder.importers.table import ImportedTable, Row, held_out
 
 HEADER = ("image_path", "text", "food")
 MAX_TITLE_WORDS = 40
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 VALIDATION_SHARE = 0.05
 
 
@@ -21,17 +22,28 @@ def clean_title(text: str) -> str:
 
 
 def _read_part(folder: Path, part: str) -> list[dict[str, str]]:
-    found = sorted(folder.glob(f"*{part}*.csv"))
+    """Return the records of a table; the tables that go round come with and without a header, in a folder or not."""
+    found = sorted(path for place in (folder, folder / "texts") for path in place.glob(f"*{part}*.csv"))
     if len(found) != 1:
         raise BadInputError(
             f"{folder} holds {len(found)} tables named *{part}*.csv; exactly one with {','.join(HEADER)} is expected"
         )
     with found[0].open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in HEADER if name not in (reader.fieldnames or [])]
-        if missing:
-            raise BadInputError(f"{found[0]} lacks the columns {', '.join(missing)}; expected {','.join(HEADER)}")
-        return list(reader)
+        records = list(csv.reader(file))
+    if not records:
+        raise BadInputError(f"{found[0]} is empty; {','.join(HEADER)} is expected")
+    names = tuple(records[0])
+    if set(HEADER) <= set(names):
+        records = records[1:]
+    elif Path(names[0]).suffix.lower() in _SUFFIXES and len(names) == len(HEADER):
+        names = HEADER
+    else:
+        missing = ", ".join(name for name in HEADER if name not in names)
+        raise BadInputError(f"{found[0]} lacks the columns {missing}; expected {','.join(HEADER)}")
+    short = next((number for number, record in enumerate(records) if record and len(record) != len(names)), None)
+    if short is not None:
+        raise BadInputError(f"{found[0]}: `{','.join(records[short])[:60]}` has not {len(names)} fields; correct it")
+    return [dict(zip(names, record, strict=True)) for record in records if record]
 
 
 def _picture(folder: Path, part: str, record: dict[str, str]) -> Path:

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -104,6 +105,24 @@ def test_bad_input_gives_one_line_and_status_2(table, tmp_path, capsys, argument
 def test_a_folder_that_cannot_be_written_gives_status_2(table, tmp_path, capsys):
     assert run(table, "--out", tmp_path / "missing" / "labels.parquet") == 2
     assert "missing" in capsys.readouterr().err
+
+
+def test_a_table_a_folder_or_a_device_is_not_overwritten(table, tmp_path, capsys):
+    assert run(table, "--out", table) == 2
+    assert "is the recipe table itself" in capsys.readouterr().err
+    assert table.read_text() == TABLE
+    assert run(table, "--out", tmp_path) == 2
+    assert "is no file that could be replaced" in capsys.readouterr().err
+
+
+def test_a_full_disk_gives_status_2_and_leaves_nothing(table, tmp_path, capsys, monkeypatch):
+    def fill(self, batch):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", fill)
+    assert run(table, "--out", tmp_path / "labels.parquet") == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
+    assert list(tmp_path.iterdir()) == [table]
 
 
 def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):

@@ -1,6 +1,8 @@
 """Importers: every record of the odd files is read, and whatever cannot be used is counted and named."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -254,22 +256,57 @@ def test_categories_must_be_numbered_without_a_gap(tmp_path):
         read_categories(tmp_path / "category_id.txt")
 
 
-def test_upmc_food101_cleans_titles_and_splits_by_class(tmp_path):
-    folder = tmp_path / "upmc"
-    folder.mkdir()
+def upmc_food101(folder, header, texts="."):
+    (folder / texts).mkdir(parents=True)
     for part, count in (("train", 8), ("test", 2)):
-        lines = ["image_path,text,food"]
+        lines = [header] * bool(header)
         for food in ("apple_pie", "sushi"):
             for number in range(count):
                 name = f"{food}_{part}_{number}.jpg"
                 save_picture(folder / "images" / part / food / name)
                 lines.append(f'{name},"{food} | 10 Best, Ever!",{food}')
-        (folder / f"{part}_titles.csv").write_text("\n".join(lines) + "\n")
-    import_table("upmc-food101", str(folder), tmp_path / "out")
+        (folder / texts / f"{part}_titles.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(("header", "texts"), [("image_path,text,food", "."), ("", "texts")])
+def test_upmc_food101_cleans_titles_and_splits_by_class(tmp_path, header, texts):
+    import_table("upmc-food101", str(upmc_food101(tmp_path / "upmc", header, texts)), tmp_path / "out")
     data = load(tmp_path / "out", tmp_path / "cache")
     assert {split: len(data[split]) for split in data} == {"train": 14, "validation": 2, "test": 4}
     assert sorted(data["validation"]["label"][:]) == [0, 1]
     assert data["test"][0]["title"] == "apple pie Best Ever"
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("image,text,food", "lacks the columns image_path; expected image_path,text,food"),
+        ("image_path,text,food\na.jpg,x", "`a.jpg,x` has not 3 fields"),
+    ],
+)
+def test_upmc_food101_names_what_is_wrong_with_a_table(tmp_path, header, message):
+    with pytest.raises(BadInputError, match=message):
+        import_table("upmc-food101", str(upmc_food101(tmp_path / "upmc", header)), tmp_path / "out")
+
+
+def test_what_a_killed_import_left_is_thrown_away_and_a_running_one_is_not(comp5329, tmp_path):
+    (tmp_path / ".out.unfinished" / "data").mkdir(parents=True)
+    (tmp_path / ".out.unfinished" / "data" / "train-00000.part").write_text("half")
+    import_table("comp5329", str(comp5329), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comp5329", "out"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data"]
+    assert load(tmp_path / "out", tmp_path / "cache")["test"].num_rows == 4
+    (tmp_path / ".two.unfinished").mkdir()
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / ".two.unfinished" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(BadInputError, match=r"another import into .*two is running"):
+            import_table("comp5329", str(comp5329), tmp_path / "two")
+        other.communicate(b"\n")
 
 
 def test_titles_are_cut_at_forty_words():
