@@ -58,8 +58,9 @@ class ImageEncoding(NamedTuple):
 class LSTMLayer(nn.Module):
     """One LSTM direction with the parameters and the arithmetic of `torch.nn.LSTM`.
 
-    torch.compile refuses `nn.LSTM` itself, hence parameters of its own: the fused kernel in eager mode, plain steps
-    over time while a graph is being captured (the length is then fixed in the graph).
+    torch.compile refuses `nn.LSTM` itself, hence parameters of its own: the fused kernel in eager mode and for ONNX,
+    which has an LSTM operator of any length, and plain steps over time while another graph is being captured (the
+    length is then fixed in the graph).
     """
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -80,7 +81,7 @@ class LSTMLayer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs `(batch, length, hidden_size)` of inputs `(batch, length, input_size)`, from zero states."""
         hidden = inputs.new_zeros(inputs.shape[0], self.hidden_size)
-        if not torch.compiler.is_compiling():
+        if torch.onnx.is_in_onnx_export() or not torch.compiler.is_compiling():
             weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
             state = (hidden[None], hidden[None])
             # `train=True` (no dropout in it) lets cuDNN give gradients in eval mode too, which explanations need.

@@ -15,6 +15,7 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import DataArguments
 from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset, split_rows
 from trainer_scripts.intervals import GroupedScores
+from trainer_scripts.onnx_graphs import GRAPH, OnnxModel, require_onnx
 from trainer_scripts.predictions import METRICS, Predictions, write_json
 from trainer_scripts.runs import RECIPE
 from trainer_scripts.scores import Decision, Score, definitions, multilabel_scores
@@ -57,7 +58,7 @@ class SavedModel:
 
 
 def load_model(source: str, revision: str = "main") -> SavedModel:
-    """Load a checkpoint of this package from a folder or a Hub.
+    """Load a checkpoint of this package from a folder or a Hub, or an exported graph from a folder.
 
     Raises:
         BadInputError: nothing is there, or it is no model of this package.
@@ -67,13 +68,22 @@ def load_model(source: str, revision: str = "main") -> SavedModel:
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         task = task_of(config)
-        model = task.model_class.from_pretrained(source, revision=revision).eval()
+        model = _load_weights(source, revision, config, task)
         processor = FlavourProcessor.from_pretrained(source, revision=revision)
     except (OSError, TypeError, ValueError) as error:
         raise BadInputError(f"cannot load a model from {source!r}: {error}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     name = Path(source).resolve().name if Path(source).exists() else source
-    return SavedModel(name, source, model.to(device), processor, task, data_arguments(source))
+    return SavedModel(name, source, model, processor, task, data_arguments(source))
+
+
+def _load_weights(source: str, revision: str, config: Any, task: Task) -> Any:
+    """Return the model on the device at hand, or the graph that export.py made of one."""
+    graph = Path(source) / GRAPH
+    if graph.is_file() and task.graph is not None:
+        require_onnx()
+        return OnnxModel(graph, config, task.graph)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return task.model_class.from_pretrained(source, revision=revision).eval().to(device)
 
 
 def data_arguments(source: str) -> DataArguments:
@@ -179,7 +189,7 @@ def weights_on_disk(source: str) -> float | None:
 def refresh_card(model: SavedModel, comparison: Path | None = None) -> None:
     """Fill the card of a model in a folder of ours anew, so that it shows the latest results."""
     folder = Path(model.source)
-    if (folder / RECIPE).is_file():
+    if (folder / RECIPE).is_file() and (folder / METRICS).is_file():
         write_model_card(folder, comparison=comparison)
 
 

@@ -28,6 +28,7 @@ from trainer_scripts.caption_scoring import score_captions
 from trainer_scripts.caption_trainer import CaptionTrainer
 from trainer_scripts.comparing import Comparing
 from trainer_scripts.data import CLASSIFICATION, MULTILABEL, detect_task, label_ids, label_names
+from trainer_scripts.onnx_graphs import ClassifierGraph, SegmenterGraph
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
 from trainer_scripts.segmentation_predict import predict_masks
 from trainer_scripts.segmentation_scores import (
@@ -68,6 +69,7 @@ class Task:
             answers are no class probabilities.
         predict: (saved model, rows, file, batch size) -> text for the terminal, for such a task.
         has_labels: whether there is a label set.
+        graph: wrapper that its models are exported in, see `onnx_graphs`; None where they are no single graph.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Task:
     score: Callable[..., str] | None = None
     predict: Callable[..., str] | None = None
     has_labels: bool = True
+    graph: type[Any] | None = None
 
     def score_named(self, name: str, label_names: Sequence[str]) -> Score:
         """Return one score by name.
@@ -120,6 +123,7 @@ _CLASSIFIER: dict[str, Any] = {
     "evaluation_samples": classification.evaluation_samples,
     "collator": classification.collator,
     "comparing": classification_comparison.COMPARING,
+    "graph": ClassifierGraph,
 }
 
 _SEGMENTER: dict[str, Any] = {
@@ -135,6 +139,7 @@ _SEGMENTER: dict[str, Any] = {
     "read_labels": segmentation_classes.read_ingredients,
     "score": score_segmenter,
     "predict": predict_masks,
+    "graph": SegmenterGraph,
 }
 
 TASKS: dict[str, Task] = {
