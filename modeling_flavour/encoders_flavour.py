@@ -58,9 +58,9 @@ class ImageEncoding(NamedTuple):
 class LSTMLayer(nn.Module):
     """One LSTM direction with the parameters and the arithmetic of `torch.nn.LSTM`.
 
-    torch.compile refuses `nn.LSTM` itself, hence parameters of its own: the fused kernel in eager mode and for ONNX,
-    which has an LSTM operator of any length, and plain steps over time while another graph is being captured (the
-    length is then fixed in the graph).
+    torch.compile refuses `nn.LSTM` itself, hence parameters of its own: the fused kernel in eager mode, ONNX's own
+    operator in an ONNX graph, and plain steps over time while another graph is being captured (the length is then fixed
+    in the graph).
     """
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -80,8 +80,10 @@ class LSTMLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs `(batch, length, hidden_size)` of inputs `(batch, length, input_size)`, from zero states."""
+        if torch.onnx.is_in_onnx_export():
+            return self.onnx_forward(inputs)
         hidden = inputs.new_zeros(inputs.shape[0], self.hidden_size)
-        if torch.onnx.is_in_onnx_export() or not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
             state = (hidden[None], hidden[None])
             # `train=True` (no dropout in it) lets cuDNN give gradients in eval mode too, which explanations need.
@@ -94,6 +96,23 @@ class LSTMLayer(nn.Module):
             hidden = exit_.sigmoid() * cell.tanh()
             outputs.append(hidden)
         return torch.stack(outputs, dim=1)
+
+    def onnx_forward(self, inputs: Tensor) -> Tensor:
+        """The same as one operator of ONNX, which orders the gates input, output, forget, cell and counts time first."""
+        starts = [gate * self.hidden_size for gate in (0, 3, 1, 2)]
+        weight_ih, weight_hh, *biases = (
+            torch.cat([block[start : start + self.hidden_size] for start in starts])[None]
+            for block in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        )
+        batch, length = inputs.shape[:2]
+        outputs = torch.onnx.ops.symbolic(
+            "LSTM",
+            (inputs.transpose(0, 1), weight_ih, weight_hh, torch.cat(biases, dim=1)),
+            {"hidden_size": self.hidden_size},
+            dtype=inputs.dtype,
+            shape=(length, 1, batch, self.hidden_size),
+        )
+        return outputs[:, 0].transpose(0, 1)
 
 
 class BidirectionalLSTM(nn.Module):

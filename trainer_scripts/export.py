@@ -41,9 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Write an ONNX graph that is checked against the model.")
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="format (%(default)s)")
-    parser.add_argument(
-        "--quantize", choices=("int8",), help="8-bit weights, and arithmetic where that is good"
-    )
+    parser.add_argument("--quantize", choices=("int8",), help="8-bit weights, and arithmetic where that is good")
     parser.add_argument("--dtype", choices=("fp16", "bf16"), help="store float weights so; the graph computes in fp32")
     parser.add_argument("--max-mb", "--max_mb", type=float, help="fail when the graph is larger (MB of 10^6 bytes)")
     parser.add_argument(

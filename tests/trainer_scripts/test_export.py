@@ -1,6 +1,7 @@
 """Exported graphs: equal to torch on real samples, small, described well enough for programs without transformers."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +144,8 @@ def test_the_description_alone_is_enough_to_use_the_graph(exported, model):
     assert said["outputs"]["labels"] == saved.names
 
 
-def test_a_missed_budget_fails_and_writes_nothing(model, tmp_path, capsys):
+def test_a_missed_budget_fails_and_writes_nothing(model, plain, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export, "trace", lambda graph, example, path: shutil.copy(plain, path))
     out = tmp_path / "graph"
     message = failed(capsys, str(model), "--max-mb", "0.01", "--out", str(out))
     assert "over --max-mb 0.01" in message
@@ -151,7 +153,8 @@ def test_a_missed_budget_fails_and_writes_nothing(model, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_lost_score_fails(model, tmp_path, capsys, monkeypatch):
+def test_a_lost_score_fails(model, plain, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export, "trace", lambda graph, example, path: shutil.copy(plain, path))
     monkeypatch.setattr(export, "PLANS", PLANS[-1:])
     out = str(tmp_path / "graph")
     message = failed(capsys, str(model), "--quantize", "int8", "--max-loss", "-1000", "--out", out)
@@ -209,7 +212,7 @@ def test_sensitive_convolutions_are_the_first_depthwise_and_squeezed_ones(tmp_pa
     config = {"model_type": "timm_wrapper", "architecture": "test_efficientnet"}
     model = FlavourForClassification.from_parts(image=config, image_dense_sizes=[]).eval()
     path = tmp_path / "model.onnx"
-    trace(ClassifierGraph(model), {"pixel_values": torch.randn(2, 3, 32, 32)}, path)
+    trace(ClassifierGraph(model), {"pixel_values": torch.randn(2, 3, 128, 128)}, path)
     graph = onnx.load(path)
     kernels = {item.name: item for item in graph.graph.initializer}
     nodes = {node.name: node for node in graph.graph.node if node.op_type == "Conv"}
