@@ -1,4 +1,4 @@
-"""Inference of the classifier side by side: `python benchmarks/inference.py [--architecture efficientnet_b4 --size 380]`.
+"""Inference of the classifier side by side: `python benchmarks/inference.py [--architecture NAME --size PIXELS]`.
 
 Eager fp32, bf16 with channels_last, ONNX Runtime and static int8, at batch 1 and 32, on plated pictures with their
 titles. The weights of the picture and text model (300-d words, one BiLSTM of 300) are fresh; their speed is that of

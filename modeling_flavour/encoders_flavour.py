@@ -98,7 +98,7 @@ class LSTMLayer(nn.Module):
         return torch.stack(outputs, dim=1)
 
     def onnx_forward(self, inputs: Tensor) -> Tensor:
-        """The same as one operator of ONNX, which orders the gates input, output, forget, cell and counts time first."""
+        """The same as one ONNX operator, which orders gates as input, output, forget, cell and counts time first."""
         starts = [gate * self.hidden_size for gate in (0, 3, 1, 2)]
         weight_ih, weight_hh, *biases = (
             torch.cat([block[start : start + self.hidden_size] for start in starts])[None]
