@@ -23,6 +23,8 @@ OPSET = 20
 # the order of additions in two libraries.
 FLOAT_TOLERANCE = 1e-3
 PIXEL_TOLERANCE = 1e-3
+# A class score so far above 0 that its softmax is 1.
+CERTAIN = 100.0
 
 Axes = dict[str, dict[int, str]]
 
@@ -105,7 +107,8 @@ class SegmenterGraph(nn.Module):
         """What scoring reads of the torch model: certain scores for the classes that the graph chose."""
         logits = None
         if "mask" in found:
-            logits = functional.one_hot(found["mask"].long(), config.num_labels).permute(0, 3, 1, 2).float()
+            chosen = functional.one_hot(found["mask"].long(), config.num_labels).permute(0, 3, 1, 2).float()
+            logits = CERTAIN * chosen
         return ModelOutput(
             logits=logits, ingredient_logits=found.get("ingredient_logits"), loss=torch.tensor(float("nan"))
         )
