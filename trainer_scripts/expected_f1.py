@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 ROWS_AT_ONCE = 4096
+# Names of the decisions on command lines and in metrics.json.
+THRESHOLD, EXPECTED_F1 = "threshold", "expected_f1"
 
 
 @dataclass(frozen=True)

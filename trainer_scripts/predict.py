@@ -8,7 +8,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dataset_builder.errors import BadInputError, exit_on_bad_input
 from dataset_builder.importers.comp5329 import CATEGORY_IDS, TEST_HEADER, TRAIN_HEADER, read_records
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data import MULTILABEL
+from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD, ExpectedF1Decision
 from trainer_scripts.scores import Decision
 from trainer_scripts.scoring import SavedModel, load_model
 
@@ -48,6 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threshold", type=float, default=0.5, help="for several labels per row (%(default)s)")
     parser.add_argument("--thresholds", type=Path, help="thresholds.json of score.py --tune_thresholds")
     parser.add_argument(
+        "--decision",
+        choices=(THRESHOLD, EXPECTED_F1),
+        default=THRESHOLD,
+        help="for several labels per row: threshold, or the set with the highest expected F1 (%(default)s)",
+    )
+    parser.add_argument(
         "--missing_pictures",
         choices=("refuse", "text"),
         default="refuse",
@@ -67,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(model.task.predict(model, items, given.out, given.batch_size))
             return
         probabilities, broken = predict_items(model, items, given.batch_size, given.missing_pictures == "text")
-        labels = label_cells(model, probabilities, read_thresholds(model, given.thresholds) or given.threshold)
+        labels = label_cells(model, probabilities, make_decision(model, given))
         write_labels(given.out, items, labels)
         if broken:
             named = ", ".join(broken[:NAMED])
@@ -159,12 +166,19 @@ def read_thresholds(model: SavedModel, path: Path | None) -> tuple[float, ...] |
         raise BadInputError(f"{path} holds no threshold for every label of {model.name}: {error}") from error
 
 
-def label_cells(model: SavedModel, probabilities: np.ndarray, threshold: float | tuple[float, ...]) -> list[str]:
+def make_decision(model: SavedModel, given: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns probabilities into sets of labels."""
+    if given.decision == EXPECTED_F1:
+        return ExpectedF1Decision()
+    return Decision(read_thresholds(model, given.thresholds) or given.threshold)
+
+
+def label_cells(model: SavedModel, probabilities: np.ndarray, decide: Callable[[np.ndarray], np.ndarray]) -> list[str]:
     """Return the `Labels` cell of each row: COCO category numbers where the labels are such, else names."""
     names = model.names
     if model.task.name != MULTILABEL:
         return [names[index] for index in probabilities.argmax(axis=1)]
-    chosen = Decision(threshold)(probabilities)
+    chosen = decide(probabilities)
     if set(names) <= set(CATEGORY_IDS):
         numbers = np.array([CATEGORY_IDS[name] for name in names])
         return [" ".join(str(number) for number in sorted(numbers[row])) for row in chosen]

@@ -8,6 +8,7 @@ from typing import Any
 from dataset_builder.columns import MASK
 from dataset_builder.errors import BadInputError, exit_on_bad_input
 from trainer_scripts.data import MULTILABEL
+from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
 from trainer_scripts.predictions import THRESHOLDS, write_json
 from trainer_scripts.scores import tuned_thresholds
 from trainer_scripts.scoring import (
@@ -39,6 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="for several labels per row: the best threshold per label on the selection split; lifts macro-F1",
     )
+    parser.add_argument(
+        "--decision",
+        choices=(THRESHOLD, EXPECTED_F1),
+        default=THRESHOLD,
+        help="for several labels per row: threshold, or the set with the highest expected F1; lifts samples-F1",
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="rows per batch (%(default)s)")
     masks = parser.add_argument_group("models that give masks")
     masks.add_argument("--scales", type=float, nargs="+", help="average the answers at these factors on the size")
@@ -64,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             refresh_card(model)
             print(f"written to {out}")
             return
+        check_decision(given, model)
         tuned = tune(model, given.dataset, given.dataset_revision, out) if given.tune_thresholds else None
         predictions = score_model(model, table, given.batch_size)
-        content = save_scores(model, predictions, given.dataset, given.split, out, tuned)
+        content = save_scores(model, predictions, given.dataset, given.split, out, tuned, given.decision)
         refresh_card(model)
         print(f"{given.model} on {given.dataset}, {given.split}: {content['rows']} rows in {content['groups']} groups")
         print(table_of_scores(content))
@@ -89,6 +97,14 @@ def mask_options(given: argparse.Namespace, model: SavedModel) -> dict[str, Any]
         said = flavours_said(given.classifier, given.dataset, given.split, given.dataset_revision)
         options["classifier"] = (given.classifier, said)
     return options
+
+
+def check_decision(given: argparse.Namespace, model: SavedModel) -> None:
+    """Raise BadInputError for a decision that the model has no use for, or two of them."""
+    if given.decision == EXPECTED_F1 and model.task.name != MULTILABEL:
+        raise BadInputError(f"--decision expected_f1 is for several labels per row; {model.name} gives one")
+    if given.decision == EXPECTED_F1 and given.tune_thresholds:
+        raise BadInputError("--decision expected_f1 needs no thresholds; leave out --tune_thresholds")
 
 
 def default_folder(model: SavedModel, split: str) -> Path:

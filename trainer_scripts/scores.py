@@ -239,8 +239,12 @@ def _binary_cross_entropy(truth: np.ndarray, probabilities: np.ndarray) -> np.nd
     return np.stack([loss, np.ones(len(truth))], axis=1)
 
 
-def multilabel_scores(label_names: Sequence[str], decision: Decision | None = None) -> tuple[Score, ...]:
-    """Return the scores of multi-label classification; labels are 0/1 `(rows, labels)`, probabilities alike."""
+def multilabel_scores(label_names: Sequence[str], decision: Any = None) -> tuple[Score, ...]:
+    """Return the scores of multi-label classification; labels are 0/1 `(rows, labels)`, probabilities alike.
+
+    `decision` turns probabilities into sets and describes how: a `Decision`, 0.5 by default, or an
+    `expected_f1.ExpectedF1Decision`.
+    """
     decide = decision or Decision()
     rule = f"prediction: {decide.describe()}"
 

@@ -14,6 +14,7 @@ from model_cards.cards import write_model_card
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import DataArguments
 from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset, split_rows
+from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD, ExpectedF1Decision
 from trainer_scripts.intervals import GroupedScores
 from trainer_scripts.onnx_graphs import GRAPH, OnnxModel, require_onnx
 from trainer_scripts.predictions import METRICS, Predictions, write_json
@@ -123,10 +124,11 @@ def save_scores(
     split: str,
     folder: Path,
     thresholds: Sequence[float] | None = None,
+    decision: str = THRESHOLD,
 ) -> dict[str, Any]:
     """Write `predictions.parquet` and `metrics.json` of a scored model, and return the latter.
 
-    `thresholds`, one per label, stand in for the one of the task.
+    `thresholds`, one per label, stand in for the one of the task, and `decision="expected_f1"` for any threshold.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
@@ -143,6 +145,8 @@ def save_scores(
     }
     if thresholds is not None:
         content["thresholds"] = list(thresholds)
+    if decision != THRESHOLD:
+        content["decision"] = decision
     grouped = GroupedScores(predictions.groups, predictions.parts)
     scores = [score for score in scores_of(content) if grouped.has(score)]
     content["metrics"] = {score.name: grouped.value(score) for score in scores}
@@ -155,8 +159,10 @@ def save_scores(
 
 
 def scores_of(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
-    """Return the scores that belong to a `metrics.json`: those of its task, with its labels and its thresholds."""
+    """Return the scores that belong to a `metrics.json`: those of its task, its labels and its decision."""
     task, names = task_named(metrics["task"]), metrics.get("label_names") or []
+    if metrics.get("decision") == EXPECTED_F1:
+        return multilabel_scores(names, ExpectedF1Decision())
     if metrics.get("thresholds"):
         return multilabel_scores(names, Decision(tuple(metrics["thresholds"])))
     more = task.comparing.more_scores

