@@ -29,13 +29,20 @@ from trainer_scripts.tasks import TASKS
 
 @pytest.fixture(scope="module")
 def model(small_dataset, tmp_path_factory) -> Path:
-    """Title and picture to flavour: BERT with a BiLSTM, and a convolutional network."""
-    return run(tmp_path_factory.mktemp("export") / "fusion", small_dataset, "--num_train_epochs", "1")
+    """Title and picture to flavour, by BERT, BiLSTM and convolutions; its answers vary from row to row."""
+    folder = run(tmp_path_factory.mktemp("export") / "fusion", small_dataset, "--num_train_epochs", "1")
+    trained = FlavourForClassification.from_pretrained(folder)
+    torch.manual_seed(0)
+    for name, parameter in trained.named_parameters():
+        if parameter.ndim > 1 and name.startswith(("text_dense", "image_dense", "head", "classifier")):
+            torch.nn.init.normal_(parameter, std=0.5)
+    trained.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def exported(model) -> Path:
-    export.main([str(model), "--format", "onnx", "--quantize", "int8", "--max-loss", "5", "--max-mb", "5"])
+    export.main([str(model), "--format", "onnx", "--quantize", "int8", "--max-loss", "100", "--max-mb", "5"])
     return model / "onnx-int8"
 
 
@@ -64,8 +71,9 @@ def test_report_has_parity_on_real_samples_size_accuracy_and_latency(exported, m
     assert report["parity_of_fp32_with_torch"]["logits"]["rows"] == 30
     assert report["parity_of_fp32_with_torch"]["logits"]["largest_difference"] < 1e-4
     lines = {line["name"]: line for line in report["measurements"]}
-    assert lines["onnx fp32"]["scores"] == lines["torch fp32"]["scores"]
     assert list(lines["torch fp32"]["scores"]) == ["validation", "test"]
+    for split, scores in lines["torch fp32"]["scores"].items():
+        assert lines["onnx fp32"]["scores"][split] == pytest.approx(scores, rel=1e-5)
     chosen = lines[report["form"]]
     assert chosen["megabytes"] == pytest.approx((exported / "model.onnx").stat().st_size / 1e6)
     for size in ("1", "32"):
@@ -100,6 +108,7 @@ def test_the_graph_reads_batches_and_texts_of_any_length(plain, model):
             expected = saved.model(**batch).logits.numpy()
         found = session.run(["logits"], {name: value.numpy() for name, value in batch.items()})[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert rows == 1 or np.ptp(expected, axis=0).max() > 0.01  # a model that says the same of all proves nothing
 
 
 def test_an_exported_folder_scores_and_predicts_as_a_model(exported, model, small_dataset, tmp_path):
