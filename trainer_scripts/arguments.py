@@ -124,6 +124,7 @@ class DataArguments:
         0.0,
         "Captioning: share of random draws that take a picture's first caption, on flavour-sd the one that names all.",
     )
+    word_dropout: float = _option(0.0, "Share of the words of training texts that are made unknown at random.")
     crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
     crop_size: int | None = _option(
         None,

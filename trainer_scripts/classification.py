@@ -118,7 +118,10 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0 or arguments.rotation > 0
     varied = varied or arguments.quarter_turns or places
     if processor.image_processor is None or not varied:
-        return evaluation_samples(processor, data.train)
+        prepare = _evaluation_prepare(processor)
+        return Samples(
+            data.train, processor, prepare, seed=recipe.training.seed, word_dropout=arguments.word_dropout
+        )
     size = input_size(processor)
     # A mask covers its whole picture, so that one must not have lost its borders before.
     whole = arguments.crop_scale < 1 or places
@@ -135,6 +138,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
             quarter_turns=arguments.quarter_turns,
         ),
         recipe.training.seed,
+        arguments.word_dropout,
     )
 
 

@@ -33,6 +33,7 @@ class Samples(Dataset):
         prepare: Prepare | None,
         augment: v2.Transform | None = None,
         seed: int = 0,
+        word_dropout: float = 0.0,
     ):
         self.table = table
         self.epoch = 0
@@ -40,6 +41,8 @@ class Samples(Dataset):
         self.text_features: RowFeatures | None = None
         self._augment = augment
         self._seed = seed
+        self._word_dropout = word_dropout
+        self._unknown = getattr(processor.tokenizer, "unk_token_id", None)
         self.tokens: list[list[int]] | None = None
         if table.texts is not None and processor.tokenizer is not None:
             self.tokens = tokenize(processor, table.texts)
@@ -50,10 +53,11 @@ class Samples(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {"labels": self.table.labels[index]}
+        draw = sample_seed(self._seed, self.epoch, index)
         if self.text_features is not None:
             sample["inputs_embeds"] = self.text_features.of(index)
         elif self.tokens is not None:
-            sample["input_ids"] = self.tokens[index]
+            sample["input_ids"] = self._words(index, draw)
         if self.image_features is not None:
             sample["picture"] = self.image_features.of(index, self.epoch)
         elif self.pictures is not None:
@@ -62,7 +66,16 @@ class Samples(Dataset):
             sample["targets"] = self.table.targets[index]
         if self.table.weights is not None:
             sample["weights"] = self.table.weights[index]
-        return {**sample, "draw": sample_seed(self._seed, self.epoch, index)}
+        return {**sample, "draw": draw}
+
+    def _words(self, index: int, draw: int) -> list[int]:
+        """Return the tokens of a row, some words unknown where words drop out (Iyyer et al. 2015)."""
+        assert self.tokens is not None
+        tokens = self.tokens[index]
+        if not self._word_dropout:
+            return tokens
+        kept = np.random.default_rng(draw).random(len(tokens)) >= self._word_dropout
+        return [token if keep else self._unknown for token, keep in zip(tokens, kept, strict=True)]
 
     @property
     def varies(self) -> bool:

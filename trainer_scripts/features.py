@@ -146,6 +146,8 @@ def text_stand_in(inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutput:
 
 def reads_pooled(model: Any) -> bool:
     """Whether the model reads one vector per picture rather than one per place."""
+    if hasattr(model.image_encoder, "place_head"):
+        return False
     own = getattr(model, "reads_pooled", None)
     return bool(model.image_encoder.pooled) if own is None else bool(own)
 

@@ -51,9 +51,15 @@ class PlaceSamples(Samples):
     """Samples that carry their mask too, varied like the picture."""
 
     def __init__(
-        self, table: Table, processor: FlavourProcessor, prepare: Prepare | None, augment: Transform, seed: int = 0
+        self,
+        table: Table,
+        processor: FlavourProcessor,
+        prepare: Prepare | None,
+        augment: Transform,
+        seed: int = 0,
+        word_dropout: float = 0.0,
     ):
-        super().__init__(table, processor, prepare, None, seed)
+        super().__init__(table, processor, prepare, None, seed, word_dropout)
         self._masks = read_masks(table)
         self._both = augment
 
