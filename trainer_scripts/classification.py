@@ -119,9 +119,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     varied = varied or arguments.quarter_turns or places
     if processor.image_processor is None or not varied:
         prepare = _evaluation_prepare(processor)
-        return Samples(
-            data.train, processor, prepare, seed=recipe.training.seed, word_dropout=arguments.word_dropout
-        )
+        return Samples(data.train, processor, prepare, seed=recipe.training.seed, word_dropout=arguments.word_dropout)
     size = input_size(processor)
     # A mask covers its whole picture, so that one must not have lost its borders before.
     whole = arguments.crop_scale < 1 or places
