@@ -31,7 +31,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         ingredient_head: Whether the model also names the ingredients of the whole picture.
         dropout: Probability in the head and before the ingredient scores.
         loss: What the masks are learned with: `cross_entropy`, `focal`, `dice` or `lovasz`.
-        class_weights: Factor per class on `cross_entropy` and `focal`.
+        class_weights: Factor per class on `cross_entropy` and `focal` and, scaled to mean 1, on the ingredient loss.
         ingredient_loss_weight: Weight of the ingredient loss, with `loss_weighting="fixed"`.
         loss_weighting: `fixed`, or `uncertainty`: both weights are learned (Kendall et al. 2018).
         ingredient_prior: Share of pictures with each ingredient class; the output bias starts there.

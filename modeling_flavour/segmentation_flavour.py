@@ -251,8 +251,12 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
                     f"ingredient_labels must have shape {tuple(ingredient_logits.shape)}, "
                     f"got {tuple(ingredient_labels.shape)}: the background is no ingredient."
                 )
+            weights = None
+            if config.class_weights is not None:
+                weights = ingredient_logits.new_tensor(config.class_weights[1:], dtype=torch.float32)
+                weights = weights / weights.mean()
             losses["ingredients"] = functional.binary_cross_entropy_with_logits(
-                ingredient_logits.float(), ingredient_labels.float()
+                ingredient_logits.float(), ingredient_labels.float(), weights
             )
         return losses
 

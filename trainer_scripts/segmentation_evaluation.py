@@ -91,7 +91,7 @@ def predicted_masks(probabilities: torch.Tensor, sizes: list[tuple[int, int]]) -
         yield full.argmax(0)
 
 
-class Counter:
+class PixelCounter:
     """Counts pixels picture by picture: true and predicted class, and the share that each predicted class covers.
 
     Args:
@@ -145,9 +145,9 @@ def answer(
     """
     was_training, config = model.training, model.config
     model.eval()
-    fine = Counter(config.num_labels, unknown=config.ignore_index)
+    fine = PixelCounter(config.num_labels, unknown=config.ignore_index)
     groups = food_groups([config.id2label[number] for number in sorted(config.id2label)])
-    coarse = None if groups is None else Counter(len(groups[0]), groups[1], config.ignore_index)
+    coarse = None if groups is None else PixelCounter(len(groups[0]), groups[1], config.ignore_index)
     probabilities, losses = [], []
     # Pictures of different sizes make no batch.
     step = batch_size if testing.window is None else 1

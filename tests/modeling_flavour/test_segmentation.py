@@ -189,6 +189,18 @@ def test_losses_of_one_picture_equal_those_of_a_library():
     torch.testing.assert_close(segmentation_loss(logits, labels, "lovasz", 255), lovasz)
 
 
+def test_class_weights_balance_both_tasks():
+    batch, weights = mask_batch(), [0.2, 1.0, 2.0, 4.0, 1.0]
+    plain = tiny_segmenter(ingredient_head=True).eval()
+    weighted = tiny_segmenter(ingredient_head=True, class_weights=weights).eval()
+    weighted.load_state_dict(plain.state_dict())
+    logits = plain(batch["pixel_values"]).ingredient_logits
+    terms = functional.binary_cross_entropy_with_logits(logits, batch["ingredient_labels"], reduction="none").mean(0)
+    expected = (terms * torch.tensor(weights[1:]) / 2).mean()
+    torch.testing.assert_close(weighted(**batch).losses["ingredients"], expected)
+    torch.testing.assert_close(plain(**batch).losses["ingredients"], terms.mean())
+
+
 def test_labels_on_a_coarser_grid_are_learned_on_that_grid():
     model, batch = tiny_segmenter().eval(), mask_batch(ingredients=False)
     coarse = {**batch, "labels": batch["labels"][:, 2::4, 2::4]}
