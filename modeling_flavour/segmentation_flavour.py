@@ -177,6 +177,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        logit_stride: int = 1,
     ) -> FlavourSegmenterOutput:
         """Score the classes of every pixel, and the ingredients of the picture where the model has that head.
 
@@ -188,6 +189,8 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             output_attentions: Whether to return the backbone's attention weights, where it has any.
             output_hidden_states: Whether to return the states of the backbone's stages.
             return_dict: `False` gives a tuple.
+            logit_stride: Pixels of the picture per place of the logits, which saves time and memory where they are
+                enlarged later.
 
         Raises:
             ValueError: No picture, or labels for a head that the model does not have.
@@ -206,7 +209,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             output_attentions=None if self.image_encoder.is_timm else attentions or None,
             output_hidden_states=asked or by_stage or None,
         )
-        logits, coarse = self.segment(seen, logit_size(pixel_values, labels))
+        logits, coarse = self.segment(seen, logit_size(pixel_values, labels, logit_stride))
         ingredient_logits = None
         if self.ingredient_classifier is not None:
             ingredient_logits = self.ingredient_classifier(self.dropout(seen.pooled))
@@ -220,7 +223,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             attentions=seen.attentions,
         )
 
-    def segment(self, seen: ImageEncoding, size: torch.Size) -> tuple[Tensor | None, Tensor | None]:
+    def segment(self, seen: ImageEncoding, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         """Class scores per pixel, and the auxiliary head's on its own grid; `None` where there is no such head."""
         if self.head is None:
             return None, None
@@ -275,13 +278,15 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         return torch.stack(terms).sum()
 
 
-def logit_size(pixel_values: Tensor, labels: Tensor | None) -> torch.Size:
-    """Height and width of the logits: those of the picture, or of labels on a grid coarser by a whole number."""
-    size = pixel_values.shape[-2:]
-    if labels is None or labels.ndim != 3:
-        return size
-    coarser = size[0] // max(labels.shape[-2], 1)
-    return labels.shape[-2:] if size == (labels.shape[-2] * coarser, labels.shape[-1] * coarser) else size
+def logit_size(pixel_values: Tensor, labels: Tensor | None, stride: int) -> tuple[int, int]:
+    """Height and width of the logits: those of the picture over the stride, or of labels on a coarser grid."""
+    height, width = pixel_values.shape[-2:]
+    if labels is not None and labels.ndim == 3:
+        rows, columns = labels.shape[-2:]
+        coarser = height // max(rows, 1)
+        if (height, width) == (rows * coarser, columns * coarser):
+            return rows, columns
+    return -(-height // stride), -(-width // stride)
 
 
 def backbone_stages(encoder: FlavourImageEncoder) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from trainer_scripts.segmentation_scores import (
     mask_scores,
     pixel_counts,
 )
-from trainer_scripts.segmentation_views import Views, ask
+from trainer_scripts.segmentation_views import LOGIT_STRIDE, Views, ask
 
 PLAIN = Views()
 # A class that covers less of a predicted mask is not called an ingredient.
@@ -81,14 +81,13 @@ def evaluate(scores: tuple[Score, ...], labels: np.ndarray, probabilities: np.nd
     return {score.name: score(labels, probabilities) for score in scores}
 
 
-def predicted_masks(probabilities: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
-    """Yield the class of every pixel at full size, from `(batch, classes, height, width)`.
+def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
+    """Yield the class of every pixel at full size, from logits or log-probabilities `(batch, classes, rows, columns)`.
 
-    Probabilities are enlarged and then compared, so that edges are as fine as they allow.
+    Scores are enlarged and then compared, so that edges are as fine as the scores allow.
     """
-    for scores, size in zip(probabilities, sizes, strict=True):
-        full = scores if tuple(scores.shape[-2:]) == tuple(size) else resize(scores[None].float(), size)[0]
-        yield full.argmax(0)
+    for each, size in zip(scores, sizes, strict=True):
+        yield resize(each[None].float(), size)[0].argmax(0)
 
 
 class PixelCounter:
@@ -115,12 +114,13 @@ class PixelCounter:
 
         Args:
             truths: class ids `(height, width)` of each picture.
-            scores: probabilities `(batch, classes, height, width)` at any size.
+            scores: log-probabilities `(batch, classes, rows, columns)` on any grid.
         """
         classes = len(self.confusion)
         if self._groups is not None:
             merged = scores.new_zeros(len(scores), classes, *scores.shape[2:])
-            scores = merged.index_add_(1, torch.tensor(self._groups, device=scores.device), scores)
+            merged.index_add_(1, torch.tensor(self._groups, device=scores.device), scores.exp())
+            scores = merged.clamp(min=torch.finfo(merged.dtype).tiny).log()
         sizes = [(truth.shape[0], truth.shape[1]) for truth in truths]
         for truth, mask in zip(truths, predicted_masks(scores, sizes), strict=True):
             matrix = confusion_matrix(self._read[truth.numpy()], mask.cpu().numpy(), classes, self._unknown)
@@ -130,7 +130,7 @@ class PixelCounter:
 
 
 def answer(
-    model: Any, samples: MaskSamples, batch_size: int, name: str = "", testing: Views = PLAIN, loss_stride: int = 0
+    model: Any, samples: MaskSamples, batch_size: int, name: str = "", testing: Views = PLAIN, loss: bool = False
 ) -> Answers:
     """Return the model's answers on all rows of evaluation samples.
 
@@ -140,8 +140,7 @@ def answer(
         batch_size: pictures per batch.
         name: shown beside the progress bar; empty for no bar.
         testing: views of each picture that are averaged.
-        loss_stride: compute the loss too, on every so many-th pixel of a mask; 0 leaves it out, as other views than the
-            plain one do. The grid that a model learned on is the one on which its loss is known.
+        loss: whether to compute the loss too, on the grid of the answers; other views than the plain one have none.
     """
     was_training, config = model.training, model.config
     model.eval()
@@ -153,8 +152,8 @@ def answer(
     step = batch_size if testing.window is None else 1
     for start in tqdm(range(0, len(samples), step), desc=name, leave=False, disable=not name):
         rows = range(start, min(start + step, len(samples)))
-        scores, named, loss = _answer_batch(model, [samples[row] for row in rows], samples, testing, loss_stride)
-        losses.append(loss * len(rows))
+        scores, named, lost = _answer_batch(model, [samples[row] for row in rows], samples, testing, loss)
+        losses.append(lost * len(rows))
         if scores is not None:
             truths = [samples.masks[row] for row in rows]
             for counter in (fine, coarse):
@@ -179,23 +178,25 @@ def answer(
 
 @torch.inference_mode()
 def _answer_batch(
-    model: Any, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss_stride: int
+    model: Any, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
-    """Return probabilities per pixel, probabilities of ingredients, and the loss (NaN where it is not asked for)."""
+    """Return what `ask` does, and the loss (NaN where it is not asked for)."""
     normal, device, config = samples.processor.image_processor, model.device, model.config
     pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
     pixels = pixels.to(device, model.dtype)
-    if not testing.plain or not loss_stride:
+    if not testing.plain or not loss:
         return *ask(model, pixels, testing), float("nan")
     labels = {}
     if config.head != "none":
-        middle = slice(loss_stride // 2, None, loss_stride)
-        labels["labels"] = torch.stack([sample["labels"][middle, middle] for sample in batch]).to(device)
+        masks = torch.stack([sample["labels"] for sample in batch])
+        divides = all(side % LOGIT_STRIDE == 0 for side in masks.shape[-2:])
+        middle = slice(LOGIT_STRIDE // 2, None, LOGIT_STRIDE) if divides else slice(None)
+        labels["labels"] = masks[:, middle, middle].to(device)
     if config.ingredient_head:
         labels["ingredient_labels"] = torch.stack([sample["ingredient_labels"] for sample in batch]).to(device)
     output = model(pixels, **labels)
     named = None if output.ingredient_logits is None else output.ingredient_logits.float().sigmoid()
-    scores = None if output.logits is None else resize(output.logits.float(), pixels.shape[-2:]).softmax(1)
+    scores = None if output.logits is None else output.logits.float().log_softmax(1)
     return scores, named, float(output.loss)
 
 

@@ -78,8 +78,7 @@ class SegmentationTrainer(FlavourTrainer):
         """Score the model on all rows; every process of a distributed run does so for itself, with the same result."""
         samples: Any = dataloader.dataset
         model = self.accelerator.unwrap_model(self.model)
-        stride = getattr(self.data_collator, "stride", 1)
-        found = answer(model, samples, self.args.per_device_eval_batch_size, loss_stride=stride)
+        found = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
         names = [model.config.id2label[number] for number in sorted(model.config.id2label)]
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.scores(names).items()}
         metrics[f"{metric_key_prefix}_loss"] = found.loss

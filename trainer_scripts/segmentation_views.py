@@ -1,5 +1,6 @@
 """How a segmenter is asked about a picture: once, at several scales, mirrored too, or by windows slid over it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_heads_flavour import resize
 
 WINDOW_OVERLAP = 1 / 3
+# DeepLab decides on places of 4 to 16 pixels; finer grids only repeat what enlarging does.
+LOGIT_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,10 @@ class Views:
 
 @torch.inference_mode()
 def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return class probabilities `(batch, classes, height, width)` and those of ingredients `(batch, classes - 1)`.
+    """Return log-probabilities of classes on a grid over the picture, and probabilities of ingredients.
 
-    Either is None where the model has no such head.
+    `(batch, classes, rows, columns)`, one place per `LOGIT_STRIDE` pixels, and `(batch, classes - 1)`; either is None
+    where the model has no such head. Classes win the same pixels as with enlarged logits.
 
     Args:
         model: a segmenter in evaluation mode.
@@ -73,6 +77,7 @@ def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor 
         testing: views to average over.
     """
     size = pixels.shape[-2:]
+    grid = [-(-side // LOGIT_STRIDE) for side in size]
     masks: list[torch.Tensor] = []
     named: list[torch.Tensor] = []
     for scale in testing.scales:
@@ -81,15 +86,18 @@ def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor 
             view = seen.flip(-1) if mirrored else seen
             scores, ingredients = _whole(model, view) if testing.window is None else _slid(model, view, testing)
             if scores is not None:
-                scores = resize(scores.float(), size).softmax(1)
-                masks.append(scores.flip(-1) if mirrored else scores)
+                scores = scores.flip(-1) if mirrored else scores
+                masks.append(resize(scores.float(), grid).log_softmax(1))
             if ingredients is not None:
                 named.append(ingredients.float().sigmoid())
-    return (torch.stack(masks).mean(0) if masks else None), (torch.stack(named).mean(0) if named else None)
+    averaged = None
+    if masks:
+        averaged = masks[0] if len(masks) == 1 else torch.stack(masks).logsumexp(0) - math.log(len(masks))
+    return averaged, (torch.stack(named).mean(0) if named else None)
 
 
 def _whole(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    output = model(pixels)
+    output = model(pixels, logit_stride=LOGIT_STRIDE)
     return output.logits, output.ingredient_logits
 
 

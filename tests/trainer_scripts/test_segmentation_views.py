@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.segmentation_views import Views, ask, starts
+from trainer_scripts.segmentation_views import LOGIT_STRIDE, Views, ask, starts
 
 
 class Brightness(torch.nn.Module):
@@ -17,7 +17,7 @@ class Brightness(torch.nn.Module):
         self.config = SimpleNamespace(head="deeplabv3", ingredient_head=ingredients)
         self.sizes = []
 
-    def forward(self, pixels):
+    def forward(self, pixels, logit_stride=1):
         self.sizes.append(tuple(pixels.shape[-2:]))
         logits = torch.stack([torch.zeros_like(pixels[:, 0]), pixels[:, 0]], dim=1)
         named = pixels[:, 0].mean(dim=(1, 2))[:, None] if self.config.ingredient_head else None
@@ -38,7 +38,7 @@ def test_views_of_a_model_without_context_change_nothing(picture, testing):
     masks, named = ask(model, picture, testing)
     plain, _ = ask(Brightness(), picture, Views())
     torch.testing.assert_close(masks, plain)
-    assert masks.shape == (1, 2, 20, 28)
+    assert masks.shape == (1, 2, 20 // LOGIT_STRIDE, 28 // LOGIT_STRIDE)
     assert 0 < float(named) < 1
     if testing.window:
         assert set(model.sizes) == {(testing.window, testing.window)}
@@ -48,18 +48,18 @@ def test_scales_show_the_picture_larger_and_smaller(picture):
     model = Brightness()
     masks, _ = ask(model, picture, Views(scales=(0.5, 1.0, 1.5)))
     assert model.sizes == [(10, 14), (20, 28), (30, 42)]
-    torch.testing.assert_close(masks.sum(1), torch.ones(1, 20, 28))
+    torch.testing.assert_close(masks.exp().sum(1), torch.ones(1, 5, 7))
 
 
 def test_a_mirrored_view_is_mirrored_back(picture):
     class LeftHalf(Brightness):
-        def forward(self, pixels):
+        def forward(self, pixels, logit_stride=1):
             output = super().forward(pixels)
             output.logits[..., : pixels.shape[-1] // 2] = torch.tensor([0.0, 9.0]).view(1, 2, 1, 1)
             return output
 
     masks, _ = ask(LeftHalf(), torch.full_like(picture, -9.0), Views(flip=True))
-    assert masks[0, 1].round(decimals=1).unique().tolist() == [0.5]
+    assert masks[0, 1].exp().round(decimals=1).unique().tolist() == [0.5]
 
 
 def test_windows_reach_every_edge():
