@@ -37,7 +37,7 @@ check: install  ## lint, format and type checks
 	$(BIN)/mypy
 
 bench: install  ## measure side by side and print ratios
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/all.py
 
 clean:  ## remove what the commands above made, the environment included
 	rm -rf $(VENV) outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
