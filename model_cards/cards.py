@@ -176,7 +176,7 @@ def model_card(
         "parts": runs.parts_of(config, metrics),
         "training": runs.training_of(metrics),
         "results": results,
-        "tables": compared.get("tables", []),
+        "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
         "verdicts": compared.get("verdicts", []),
         "recipe": runs.recipe_of(folder),
         "license": licence,

@@ -15,6 +15,8 @@ CONFIG = "config.json"
 METRICS = "metrics.json"
 RECIPE = "recipe.yaml"
 COMPARISON = "comparison.json"
+SPREAD = "seeds.json"
+SEED = "seed-"
 MANIFEST = "manifest.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CLASSIFICATION, MULTILABEL, CAPTIONING, SEGMENTATION = "classification", "multilabel", "captioning", "segmentation"
@@ -137,8 +139,13 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
     selection = read_json(folder / METRICS).get("selection_split")
     for path in sorted(folder.glob("**/" + METRICS), key=lambda path: (len(path.parts), path)):
         content = read_json(path)
+        if any(part.startswith(SEED) for part in path.relative_to(folder).parts):
+            continue  # another run of the same recipe; `seeds_of` tells of it
         for key, split in (("selection", content.get("selection_split")), ("metrics", content.get("split"))):
-            scores = _scores(content.get(key) or {}, content.get("definitions") or {})
+            if key == "selection" and path.parent != folder:
+                continue
+            intervals = content.get("intervals") or {} if key == "metrics" else {}
+            scores = _scores(content.get(key) or {}, content.get("definitions") or {}, intervals)
             if scores and split:
                 rows = content.get("rows") if key == "metrics" else (content.get("rows") or {}).get("selection")
                 results.append({"split": split, "note": _note(split, selection, rows), "scores": scores})
@@ -154,7 +161,9 @@ def _note(split: str, selection: str | None, rows: int | None) -> str:
     return f"{which} that took no part in training or in the choice of the checkpoint."
 
 
-def _scores(values: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _scores(
+    values: Mapping[str, Any], definitions: Mapping[str, Any], intervals: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     found = []
     for name, given in values.items():
         entry = given if isinstance(given, Mapping) else {"value": given}
@@ -162,6 +171,7 @@ def _scores(values: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[d
         definition = defined.get("definition", "") if isinstance(defined, Mapping) else defined
         if isinstance(entry.get("value"), int | float):
             interval = entry.get("interval") or ([entry["low"], entry["high"]] if "low" in entry else None)
+            interval = interval or (intervals or {}).get(name)
             found.append({"name": name, "value": float(entry["value"]), "interval": interval, "definition": definition})
     return found
 
@@ -217,12 +227,7 @@ def comparison_of(path: Path, name: str) -> dict[str, Any]:
     found = {"header": ["", "input", *names], "rows": rows, "title": "Beside other models"}
     note = f"{where}; brackets hold 95 % bootstrap intervals over groups. This model is the line `{name}`."
     tables = [{**found, "note": note}]
-    ablation = content.get("ablations", {}).get(name, {})
-    if ablation.get("scores"):
-        changes = [[change, _cell(value)] for change, value in ablation["scores"].items()]
-        note = "The same rows with one input taken away or exchanged between dishes."
-        header = ["input", str(content.get("main_score", "score"))]
-        tables.append({"title": "Whether each input is used", "note": note, "header": header, "rows": changes})
+    tables += _details(content, name)
     scores = _scores(entries[name]["scores"], content.get("definitions") or {})
     selection_split = content.get("selection_split")
     result = {
@@ -230,12 +235,71 @@ def comparison_of(path: Path, name: str) -> dict[str, Any]:
         "scores": scores,
         "note": _note(content["split"], selection_split, content.get("rows")),
     }
-    own = re.compile(rf"(?:- )?({re.escape(name)}(?:: | is ).*)")
+    # Sentences about this model: what it gains, what it uses, and which baseline is ahead of it.
+    named = re.escape(name)
+    own = re.compile(rf"(?:- )?((?:{named}(?:: | is )|!!! A BASELINE SCORES HIGHER THAN {named}: ).*)")
     verdicts = [match[1] for match in map(own.fullmatch, content.get("verdicts", [])) if match]
     return {"result": result, "tables": tables, "verdicts": verdicts}
 
 
+def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the tables of a comparison that are about one model alone."""
+    score, tables = str(content.get("main_score", "score")), []
+    ablation = content.get("ablations", {}).get(name, {})
+    if ablation.get("scores"):
+        changes = [[change, _cell(value)] for change, value in ablation["scores"].items()]
+        note = "The same rows with one input taken away or exchanged between dishes."
+        tables.append(
+            {"title": "Whether each input is used", "note": note, "header": ["input", score], "rows": changes}
+        )
+    if ablation.get("follows"):
+        rows = [[f"the label of its {what}", _cell(value)] for what, value in ablation["follows"].items()]
+        note = "The row's own text beside the picture of a dish with another label."
+        tables.append({"title": "What it follows when its inputs disagree", "note": note,
+                       "header": ["held against", score], "rows": rows})  # fmt: skip
+    for key, title, note in (
+        ("calibration", "Calibration", "The temperature was fitted on the split that chose the checkpoint."),
+        ("cost", "Cost", "From table row to answer, on the machine of the comparison."),
+    ):
+        found = content.get(key, {}).get(name)
+        if found:
+            rows = [[what, _cell(value)] for what, value in found.items()]
+            tables.append({"title": title, "note": note, "header": ["", "value"], "rows": rows})
+    for what, spread in content.get("seeds", {}).get(name, {}).items():
+        rows = [[key, _cell(value)] for key, value in spread.items()]
+        note = f"The recipe trained anew with other seeds, {what} on {content['split']}."
+        tables.append({"title": f"Spread of {what} over seeds", "note": note, "header": ["", what], "rows": rows})
+    return tables
+
+
+def seeds_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the spread over seeds that a run with several of them left, on the split that chose its checkpoints."""
+    content = read_json(folder / SPREAD)
+    if not content:
+        return []
+    rows = [
+        [name, *(_cell(one[key]) for key in ("mean", "std", "min", "max"))]
+        for name, one in content["selection"].items()
+    ]
+    note = (
+        f"The recipe trained with the seeds {', '.join(map(str, content['seeds']))}; this model is the first of them."
+    )
+    header = ["score", "mean", "standard deviation", "least", "largest"]
+    return [
+        {
+            "title": "Spread over seeds on the split that chose the checkpoints",
+            "note": note,
+            "header": header,
+            "rows": rows,
+        }
+    ]
+
+
 def _cell(value: Any) -> str:
+    if isinstance(value, Mapping) and "low" not in value:
+        value = value.get("value")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     if isinstance(value, Mapping):
         return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     return f"{value:.3f}" if isinstance(value, int | float) else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.errors import BadInputError, exit_on_bad_input
+from model_cards.runs import COMPARISON
 from trainer_scripts import comparison_report
 from trainer_scripts.comparison import (
     Comparison,
@@ -32,7 +33,6 @@ from trainer_scripts.scores import definitions
 from trainer_scripts.scoring import refresh_card
 
 PROGRAM = "compare.py"
-COMPARISON = "comparison.json"
 BATCH_SIZE = 64
 
 

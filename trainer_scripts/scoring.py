@@ -1,5 +1,6 @@
 """A saved model on a split of a data set: predictions, scores, and the hash of everything that defines them."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
+from model_cards.runs import COMPARISON
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import DataArguments
 from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset, split_rows
@@ -193,10 +195,15 @@ def weights_on_disk(source: str) -> float | None:
 
 
 def refresh_card(model: SavedModel, comparison: Path | None = None) -> None:
-    """Fill the card of a model in a folder of ours anew, so that it shows the latest results."""
+    """Fill the card of a model in a folder of ours anew, so that it shows the latest results.
+
+    A comparison is kept beside the model, so that later cards still show it.
+    """
     folder = Path(model.source)
     if (folder / RECIPE).is_file() and (folder / METRICS).is_file():
-        write_model_card(folder, comparison=comparison)
+        if comparison is not None:
+            shutil.copyfile(comparison, folder / COMPARISON)
+        write_model_card(folder)
 
 
 def table_of_scores(content: dict[str, Any]) -> str:

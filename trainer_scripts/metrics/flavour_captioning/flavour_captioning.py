@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from trainer_scripts.caption_scores import CAPTION_SCORES, text_scores
+from trainer_scripts.scores import CAPTIONS, definitions
 
 _DESCRIPTION = "BLEU-1..4, ROUGE-L, CIDEr-D and variety of generated captions against all captions of each picture."
 _KWARGS = """
@@ -11,7 +12,7 @@ Args:
     predictions: one caption per picture.
     references: list of captions per picture.
 Returns:
-""" + "\n".join(f"    {score.name}: {score.definition}." for score in CAPTION_SCORES)
+""" + "\n".join(f"    {score.name}: {score.definition}." for score in CAPTION_SCORES if score.part == CAPTIONS)
 
 
 class FlavourCaptioning(evaluate.Metric):
@@ -23,5 +24,7 @@ class FlavourCaptioning(evaluate.Metric):
         )
         return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_KWARGS, features=features)
 
-    def _compute(self, predictions: list, references: list) -> dict:
-        return text_scores(predictions, references)
+    def _compute(self, predictions: list, references: list, with_definitions: bool = False) -> dict:
+        result = text_scores(predictions, references)
+        scores = [score for score in CAPTION_SCORES if score.name in result]
+        return {**result, "definitions": definitions(scores)} if with_definitions else result
