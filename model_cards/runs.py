@@ -244,8 +244,9 @@ def comparison_of(path: Path, name: str) -> dict[str, Any]:
 
 def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """Return the tables of a comparison that are about one model alone."""
-    score, tables = str(content.get("main_score", "score")), []
+    tables = []
     ablation = content.get("ablations", {}).get(name, {})
+    score = str(ablation.get("score") or content.get("main_score", "score"))
     if ablation.get("scores"):
         changes = [[change, _cell(value)] for change, value in ablation["scores"].items()]
         note = "The same rows with one input taken away or exchanged between dishes."
@@ -259,7 +260,7 @@ def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
                        "header": ["held against", score], "rows": rows})  # fmt: skip
     for key, title, note in (
         ("calibration", "Calibration", "The temperature was fitted on the split that chose the checkpoint."),
-        ("cost", "Cost", "From table row to answer, on the machine of the comparison."),
+        ("cost", "Cost", "From table row to scored answer, on the machine of the comparison."),
     ):
         found = content.get(key, {}).get(name)
         if found:

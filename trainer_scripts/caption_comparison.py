@@ -37,7 +37,7 @@ def answer(model: Any, table: Table, batch_size: int, name: str = "") -> Predict
 
 def baseline_lines(comparison: Any) -> list[Line]:
     """Return the captions of the baselines; similar pictures are found by the features of the first captioner."""
-    model = comparison.saved[comparison.widest.name]
+    model = comparison.saved[comparison.widest_saved.name]
     samples, train = (evaluation_samples(model.processor, table) for table in (comparison.test, comparison.train))
     found = baseline_captions(model.model, samples, train, batch_size=64)
     return [

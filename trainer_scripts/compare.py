@@ -18,16 +18,14 @@ from trainer_scripts.comparison import (
     adjusted,
     all_scores,
     as_plain,
-    calibration,
-    cost,
     gather,
     is_prediction_folder,
     paired_tests,
-    spread,
     verdicts,
 )
+from trainer_scripts.comparison_models import calibration, cost, spread
 from trainer_scripts.comparison_plots import draw
-from trainer_scripts.comparison_rows import write_rows
+from trainer_scripts.comparison_rows import can_show_examples, examples, write_rows
 from trainer_scripts.predictions import write_json
 from trainer_scripts.scores import definitions
 from trainer_scripts.scoring import refresh_card
@@ -117,6 +115,7 @@ def describe(comparison: Comparison, batch_size: int) -> dict[str, Any]:
         "calibration": calibration(comparison),
         "seeds": spread(comparison, batch_size),
         "cost": cost(comparison),
+        "examples": examples(comparison) if can_show_examples(comparison) else [],
         "without_model": [line.name for line in comparison.models if line.name not in comparison.saved],
         "definitions": definitions(comparison.scores),
     }

@@ -3,7 +3,6 @@
 What differs between tasks comes from `Task.comparing`; nothing here knows what a row or an answer is.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,20 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.comparing import MODEL, Line
 from trainer_scripts.data import Table
-from trainer_scripts.intervals import GroupedScores, Interval, fit_temperature, holm, scale_temperature
+from trainer_scripts.intervals import GroupedScores, Interval, holm
 from trainer_scripts.predictions import PREDICTIONS, Predictions, check_comparable, read_metrics
-from trainer_scripts.runs import megabytes
-from trainer_scripts.scores import CLASSES, Score
-from trainer_scripts.scoring import SavedModel, load_model, load_table, save_scores, scores_of_file, weights_on_disk
+from trainer_scripts.scores import CLASSES, TOKENS, Score
+from trainer_scripts.scoring import (
+    SavedModel,
+    load_model,
+    load_selection,
+    load_table,
+    load_train,
+    save_scores,
+    scores_of_file,
+)
 from trainer_scripts.tasks import Task, task_named
+from trainer_scripts.verdicts import compared, shown, usage
 
-TIMED_ROWS = 64
-REPEATS = 3
 TEXT, IMAGE, FUSION = "text", "image", "fusion"
 PER_CLASS = "f1_"
 
@@ -56,7 +60,7 @@ class Comparison:
     @property
     def widest(self) -> Line:
         """The model that answers most: its task and its inputs are those of the comparison."""
-        return max(self.models, key=lambda line: (len(line.predictions.parts), line.modality == FUSION))
+        return _widest(self.models)
 
     @cached_property
     def task(self) -> Task:
@@ -108,21 +112,28 @@ class Comparison:
         return next((model for model in self.saved.values() if model.modality == modality), None)
 
     @property
+    def widest_saved(self) -> Line:
+        """The line of the saved model that answers most, whose tables the baselines read."""
+        return _widest([line for line in self.models if line.name in self.saved])
+
+    @property
     def test(self) -> Table:
         """The test rows."""
-        return self.tables[self.widest.name]
+        return self.tables[self.widest_saved.name]
 
     @cached_property
     def train(self) -> Table:
         """The training rows."""
-        model = self.saved[self.widest.name]
-        return load_table(model, str(self.dataset), model.arguments.train_split)
+        return load_train(self.saved[self.widest_saved.name], str(self.dataset))
 
     @cached_property
     def selection(self) -> Table:
         """The rows that chose the checkpoint."""
-        model = self.saved[self.widest.name]
-        return load_table(model, str(self.dataset), model.arguments.selection_split)
+        return load_selection(self.saved[self.widest_saved.name], str(self.dataset))
+
+
+def _widest(lines: Sequence[Line]) -> Line:
+    return max(lines, key=lambda line: (len(line.predictions.parts), line.modality == FUSION))
 
 
 def gather(sources: Sequence[str], dataset: str | None, split: str, out: Path, batch_size: int) -> Comparison:
@@ -138,7 +149,7 @@ def gather(sources: Sequence[str], dataset: str | None, split: str, out: Path, b
         else:
             _add_model(comparison, load_model(source), split, out, batch_size)
     check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
-    if comparison.saved and comparison.widest.name in comparison.saved and comparison.task.comparing.baselines:
+    if comparison.saved and comparison.task.comparing.baselines is not None:
         for name, model in comparison.saved.items():
             if CLASSES in comparison.line(name).predictions.parts:
                 comparison.selection_predictions[name] = _on_selection(model, str(dataset), batch_size)
@@ -153,8 +164,7 @@ def is_prediction_folder(source: str) -> bool:
 
 def _add_file(comparison: Comparison, folder: Path) -> None:
     predictions, metrics = Predictions.load(folder), read_metrics(folder)
-    if metrics.get("split") == metrics.get("selection_split"):
-        raise BadInputError(f"{folder} holds scores of the split that chose the checkpoint; score another split")
+    _check_split(str(metrics.get("split")), metrics.get("selection_split"), metrics.get("train_split"))
     name = _free_name(comparison, Path(str(metrics.get("model") or folder)).name)
     _check_scores(name, predictions, metrics)
     comparison.split = str(metrics["split"])
@@ -163,14 +173,20 @@ def _add_file(comparison: Comparison, folder: Path) -> None:
 
 
 def _add_model(comparison: Comparison, model: SavedModel, split: str, out: Path, batch_size: int) -> None:
-    if split == model.arguments.selection_split:
-        raise BadInputError(f"{split!r} chose the checkpoints; compare on a split that nothing was chosen on")
+    _check_split(split, model.arguments.selection_split, model.arguments.train_split)
     name = _free_name(comparison, model.name)
     table = load_table(model, str(comparison.dataset), split)
     predictions = model.task.comparing.answer(model, table, batch_size, name)
     metrics = save_scores(model, predictions, str(comparison.dataset), split, out / name)
     comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics
     comparison.models.append(Line(name, MODEL, model.modality, Predictions.load(out / name)))
+
+
+def _check_split(split: str, selection: str | None, train: str | None) -> None:
+    if split == selection:
+        raise BadInputError(f"{split!r} chose the checkpoints; compare on a split that nothing was chosen on")
+    if split == train:
+        raise BadInputError(f"{split!r} was trained on; compare on a split that no model has seen")
 
 
 def _free_name(comparison: Comparison, name: str) -> str:
@@ -180,7 +196,7 @@ def _free_name(comparison: Comparison, name: str) -> str:
 
 
 def _on_selection(model: SavedModel, dataset: str, batch_size: int) -> Predictions:
-    table = load_table(model, dataset, model.arguments.selection_split)
+    table = load_selection(model, dataset)
     return model.task.comparing.answer(model, table, batch_size, f"{model.name}, {table.split}")
 
 
@@ -218,7 +234,12 @@ def paired_tests(comparison: Comparison) -> dict[str, dict[str, Interval]]:
 
 
 def _gain(tested: Line, other: Line, score: Score) -> Interval | None:
-    return tested.minus(other, score) if tested.has(score) and other.has(score) else None
+    if not (tested.has(score) and other.has(score)):
+        return None
+    # Nats per token cannot be compared when one model has more tokens to foresee than the other.
+    if score.part == TOKENS and (tested.grouped.pair(score)[1][:, 2] != other.grouped.pair(score)[1][:, 2]).any():
+        return None
+    return tested.minus(other, score)
 
 
 def adjusted(differences: dict[str, dict[str, Interval]], score: str) -> dict[str, float]:
@@ -228,17 +249,19 @@ def adjusted(differences: dict[str, dict[str, Interval]], score: str) -> dict[st
 
 
 def ablate(comparison: Comparison, batch_size: int) -> dict[str, Any]:
-    """Return per saved model the main score under each change of its input, the loss, and what it follows."""
+    """Return per saved model its main score under each change of its input, the loss, and what it follows."""
     return {
         name: _ablate_one(comparison, comparison.line(name), model, batch_size)
         for name, model in comparison.saved.items()
-        if model.task.comparing.changes is not None and comparison.line(name).has(comparison.main_score)
+        if model.task.comparing.changes is not None
     }
 
 
 def _ablate_one(comparison: Comparison, line: Line, model: SavedModel, batch_size: int) -> dict[str, Any]:
-    hooks, score, table = model.task.comparing, comparison.main_score, comparison.tables[line.name]
-    report: dict[str, Any] = {"scores": {}, "losses": {}, "verdicts": {}}
+    hooks, table = model.task.comparing, comparison.tables[line.name]
+    # A model without masks is judged by its ingredients.
+    score = next(score for score in comparison.decisive if line.has(score))
+    report: dict[str, Any] = {"score": score.name, "scores": {}, "losses": {}, "verdicts": {}}
     assert hooks.changes is not None
     for change, predictions in hooks.changes(model, table, batch_size):
         changed = Line(change, MODEL, line.modality, predictions)
@@ -255,109 +278,6 @@ def _ablate_one(comparison: Comparison, line: Line, model: SavedModel, batch_siz
     return report
 
 
-def usage(modality: str, loss: Interval | None, score: Score) -> str:
-    """Return whether a modality is used: shuffling it over dishes must cost the model something for sure."""
-    cost = loss if loss is None or score.greater_is_better else Interval(-loss.value, -loss.high, -loss.low, loss.p)
-    if cost is None or not (cost.above_zero and cost.tested):
-        shown = f" (loss {cost.value:+.3f} [{cost.low:+.3f}, {cost.high:+.3f}]{_p(cost)})" if cost is not None else ""
-        return (
-            f"!!! THE {modality.upper()} IS NOT USED: shuffling it over dishes costs no {score.name} that the interval "
-            f"shows{shown}"
-        )
-    return (
-        f"{modality} is used: shuffling it over dishes costs {cost.value:.3f} {score.name} "
-        f"[{cost.low:.3f}, {cost.high:.3f}]{_p(cost)}"
-    )
-
-
-def _p(interval: Interval) -> str:
-    return "" if interval.p is None else f", p = {interval.p:.4f}"
-
-
-def calibration(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Return per saved classifier the temperature of the selection split, and test calibration before and after it."""
-    return {name: _calibrate(comparison, name) for name in comparison.selection_predictions}
-
-
-def _calibrate(comparison: Comparison, name: str) -> dict[str, Any]:
-    selection, predictions = comparison.selection_predictions[name], comparison.line(name).predictions
-    many = predictions.labels.ndim == 2
-    nll = comparison.score_named("nll")
-    temperature = fit_temperature(nll, selection.labels, selection.probabilities, many)
-    scaled = calibrated(predictions, temperature)
-    found: dict[str, Any] = {"temperature": temperature}
-    for score in (comparison.score_named("ece"), nll):
-        found[f"{score.name} before"] = comparison.line(name).score(score)
-        found[f"{score.name} after"] = Line(name, MODEL, "", scaled).score(score)
-    return found
-
-
-def calibrated(predictions: Predictions, temperature: float) -> Predictions:
-    """Return the predictions of a classifier with its logits divided by a temperature."""
-    labels, probabilities = predictions.parts[CLASSES]
-    scaled = scale_temperature(probabilities, temperature, labels.ndim == 2)
-    return Predictions.of_classes(predictions.ids, predictions.groups, labels, scaled)
-
-
-def spread(comparison: Comparison, batch_size: int) -> dict[str, dict[str, Any]]:
-    """Return per model that was trained with several seeds the main scores of each on the test rows, and their spread.
-
-    The line of the model in all other tables is its first seed, whichever is best.
-    """
-    found = {}
-    for name, model in comparison.saved.items():
-        folders = [path for path in seed_folders(model.source) if (path / "model.safetensors").is_file()]
-        if not folders:
-            continue
-        values = {s.name: [comparison.line(name).grouped.value(s)] for s in comparison.decisive}
-        for folder in folders:
-            other = load_model(str(folder))
-            predictions = other.task.comparing.answer(other, comparison.tables[name], batch_size, folder.name)
-            for score in comparison.decisive:
-                values[score.name].append(Line(folder.name, MODEL, "", predictions).grouped.value(score))
-        found[name] = {
-            score: {
-                "seeds": len(of_score),
-                "mean": float(np.mean(of_score)),
-                "std": float(np.std(of_score, ddof=1)),
-                "min": min(of_score),
-                "max": max(of_score),
-            }
-            for score, of_score in values.items()
-        }
-    return found
-
-
-def seed_folders(source: str) -> list[Path]:
-    """Return the folders of a run's further seeds."""
-    return sorted(Path(source).glob("seed-*"), key=lambda path: int(path.name.split("-")[1]))
-
-
-def cost(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """Return per saved model parameters, MB on disk, and milliseconds per row from the table to the answer.
-
-    Times are medians of a few passes over at most `TIMED_ROWS` rows after a warm-up, one by one and in batches of 32.
-    """
-    return {name: _cost(comparison.tables[name], model) for name, model in comparison.saved.items()}
-
-
-@torch.inference_mode()
-def _cost(table: Table, model: SavedModel) -> dict[str, float]:
-    table = table.select(np.arange(min(TIMED_ROWS, len(table))))
-    found: dict[str, float] = {
-        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
-        "MB on disk": weights_on_disk(model.source) or megabytes(model.model),
-    }
-    for size in sorted({1, min(32, len(table))}):
-        times = []
-        for _ in range(REPEATS + 1):
-            started = time.perf_counter()
-            model.task.comparing.answer(model, table, size)
-            times.append(time.perf_counter() - started)
-        found[f"ms per row, batch {size}"] = 1000 * float(np.median(times[1:])) / len(table)
-    return found
-
-
 def verdicts(comparison: Comparison, differences: dict[str, Any], ablations: dict[str, Any]) -> list[str]:
     """Return in words what the intervals say, and no more."""
     tested, found = comparison.tested.name, []
@@ -365,7 +285,7 @@ def verdicts(comparison: Comparison, differences: dict[str, Any], ablations: dic
         for score in comparison.decisive:
             gain = gains.get(score.name)
             if gain is not None:
-                found.append(f"- {tested} {compared(gain, score)} {other}: {_shown(gain, score)}")
+                found.append(f"- {tested} {compared(gain, score)} {other}: {shown(gain, score)}")
     ahead = [line for line in comparison.baselines if _ahead(line, comparison.tested, comparison.main_score)]
     for line in ahead:
         found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {line.name}, by {comparison.main_score.name}")
@@ -381,19 +301,6 @@ def _ahead(line: Line, tested: Line, score: Score) -> bool:
         return False
     difference = line.grouped.value(score) - tested.grouped.value(score)
     return difference > 0 if score.greater_is_better else difference < 0
-
-
-def compared(gain: Interval, score: Score) -> str:
-    """Return what interval and test say of a difference: both must be sure, so that few rows claim nothing."""
-    better = gain.low > 0 if score.greater_is_better else gain.high < 0
-    worse = gain.high < 0 if score.greater_is_better else gain.low > 0
-    if not gain.tested:
-        better = worse = False
-    return "is better than" if better else "is WORSE than" if worse else "is NOT SHOWN to differ from"
-
-
-def _shown(gain: Interval, score: Score) -> str:
-    return f"{gain.value:+.3f} {score.name} [{gain.low:+.3f}, {gain.high:+.3f}]{_p(gain)}"
 
 
 def as_plain(value: Any) -> Any:

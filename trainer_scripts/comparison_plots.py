@@ -5,14 +5,15 @@ from typing import Any
 
 from trainer_scripts import plots
 from trainer_scripts.classification_comparison import confidences
-from trainer_scripts.comparison import Comparison, calibrated
+from trainer_scripts.comparison import Comparison
+from trainer_scripts.comparison_models import calibrated
 from trainer_scripts.predictions import METRICS, read_metrics
 from trainer_scripts.scores import CLASSES
 
 
 def draw(comparison: Comparison, content: dict[str, Any], out: Path) -> None:
     """Write the plots."""
-    plots.scores(out / "scores.png", content["entries"], content["main_score"])
+    plots.scores(out / "scores.png", content["entries"], content["decisive"])
     curves = {}
     for line in comparison.models:
         if CLASSES not in line.predictions.parts:

@@ -88,19 +88,27 @@ def difference_table(content: Mapping[str, Any]) -> str:
 
 def ablation_table(content: Mapping[str, Any]) -> str:
     """Return the score of each model under each change of its input, and the loss."""
-    score, entries = content["main_score"], content["entries"]
     rows = []
     for model, report in content["ablations"].items():
-        rows.append([model, "as it is", _cell(entries[model]["scores"][score]), ""])
+        score = report["score"]
+        rows.append([model, "as it is", score, _cell(content["entries"][model]["scores"][score]), ""])
         for change, value in report["scores"].items():
-            rows.append([model, change, _cell(value), _difference(report["losses"][change])])
-    return markdown_table(["model", "input", score, "loss"], rows) if rows else ""
+            rows.append([model, change, score, _cell(value), _difference(report["losses"][change])])
+    return markdown_table(["model", "input", "score", "value", "loss"], rows) if rows else ""
 
 
 def swap_table(content: Mapping[str, Any]) -> str:
     """Return which input a model follows when text and picture are of dishes with other labels."""
     rows = {model: report["follows"] for model, report in content["ablations"].items() if report.get("follows")}
     return table_of(rows, f"{content['main_score']} by the label of its") if rows else ""
+
+
+def example_table(examples: Sequence[Mapping[str, str]]) -> str:
+    """Return rows side by side; text that would break a Markdown table is made harmless."""
+    if not examples:
+        return ""
+    rows = [[" ".join(value.split()).replace("|", "\\|") for value in example.values()] for example in examples]
+    return markdown_table(list(examples[0]), rows)
 
 
 def number_table(numbers: Mapping[str, Mapping[str, Any]]) -> str:
@@ -142,9 +150,10 @@ def report(content: Mapping[str, Any]) -> str:
         ),
         (
             "Cost",
-            "From table row to answer: pictures decoded, text cut into tokens, on the machine of this comparison.",
+            "From table row to scored answer, pictures decoded and text cut into tokens, on this machine.",
             number_table(content["cost"]),
         ),
+        ("Where the first two models differ most", "All rows are in `by_row.csv`.", example_table(content["examples"])),
         ("Definitions", "", "\n".join(f"- **{k}**: {v['definition']}" for k, v in content["definitions"].items())),
     ]
     head = [

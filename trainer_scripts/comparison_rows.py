@@ -11,6 +11,7 @@ from trainer_scripts.comparison import Comparison
 from trainer_scripts.scores import CAPTIONS, CLASSES, Score
 
 ROWS = "by_row.csv"
+EXAMPLES = 3
 
 
 def write_rows(comparison: Comparison, out: Path) -> None:
@@ -32,6 +33,33 @@ def write_rows(comparison: Comparison, out: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+
+
+def examples(comparison: Comparison) -> list[dict[str, str]]:
+    """Return the rows on which the first two models differ most, as many for the one as for the other."""
+    score = comparison.main_score
+    first, second = [line for line in comparison.models if line.has(score)][:2]
+    part, names = score.part, comparison.label_names
+    gain = score_of_rows(first, score) - score_of_rows(second, score)
+    order = np.argsort(-gain, kind="stable")
+    chosen = [*(row for row in order[:EXAMPLES] if gain[row] > 0), *(row for row in order[-EXAMPLES:] if gain[row] < 0)]
+    truth = _texts(first.predictions.parts[part][0], part, names)
+    said = {line.name: _answers(line, part, names) for line in (first, second)}
+    return [
+        {
+            "id": first.predictions.ids[row],
+            "truth": truth[row],
+            **{name: answers[row] for name, answers in said.items()},
+            f"{score.name}, {first.name} minus {second.name}": f"{gain[row]:+.3f}",
+        }
+        for row in chosen
+    ]
+
+
+def can_show_examples(comparison: Comparison) -> bool:
+    """Whether there are two models whose answers can be read."""
+    score = comparison.main_score
+    return score.part in (CLASSES, CAPTIONS) and sum(line.has(score) for line in comparison.models) > 1
 
 
 def score_of_rows(line: Line, score: Score) -> np.ndarray:

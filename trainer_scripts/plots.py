@@ -55,21 +55,24 @@ def reliability(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]]) ->
     _save(figure, path)
 
 
-def scores(path: Path, entries: dict[str, Any], score: str) -> None:
-    """Draw one score of all lines with its intervals; models dark, baselines light."""
-    shown = [
-        (name, entry["kind"], entry["scores"][score]) for name, entry in entries.items() if score in entry["scores"]
-    ]
-    figure, axes = pyplot.subplots(figsize=(7, 0.8 + 0.32 * len(shown)), layout="constrained")
-    for row, (_, kind, found) in enumerate(shown):
-        value = getattr(found, "value", found)
-        whiskers = [[value - found.low], [found.high - value]] if hasattr(found, "low") else None
-        colour = "C0" if kind == "model" else "C7"
-        axes.errorbar([value], [row], xerr=np.abs(whiskers) if whiskers else None, fmt="o", color=colour, capsize=3)
-    axes.set_yticks(range(len(shown)), [name for name, _, _ in shown])
-    axes.invert_yaxis()
-    axes.set(xlabel=f"{score}, 95 % interval over groups")
-    axes.grid(axis="x", alpha=0.3)
+def scores(path: Path, entries: dict[str, Any], names: Sequence[str]) -> None:
+    """Draw the named scores of all lines with their intervals, one panel each; models dark, baselines light."""
+    height = 0.9 + 0.32 * len(entries)
+    figure, panels = pyplot.subplots(1, len(names), figsize=(2.5 + 4 * len(names), height), layout="constrained",
+                                     squeeze=False, sharey=True)  # fmt: skip
+    for axes, score in zip(panels[0], names, strict=True):
+        for row, entry in enumerate(entries.values()):
+            found = entry["scores"].get(score)
+            if found is None:
+                continue
+            value = getattr(found, "value", found)
+            whiskers = np.abs([[value - found.low], [found.high - value]]) if hasattr(found, "low") else None
+            colour = "C0" if entry["kind"] == "model" else "C7"
+            axes.errorbar([value], [row], xerr=whiskers, fmt="o", color=colour, capsize=3)
+        axes.set(xlabel=f"{score}, 95 % interval over groups")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0][0].set_yticks(range(len(entries)), list(entries))
+    panels[0][0].invert_yaxis()
     _save(figure, path)
 
 

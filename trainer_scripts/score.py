@@ -14,6 +14,7 @@ from trainer_scripts.scores import tuned_thresholds
 from trainer_scripts.scoring import (
     SavedModel,
     load_model,
+    load_selection,
     load_table,
     refresh_card,
     save_scores,
@@ -121,7 +122,7 @@ def tune(model: SavedModel, dataset: str, revision: str | None, out: Path) -> tu
     """
     if model.task.name != MULTILABEL:
         raise BadInputError(f"--tune_thresholds is for several labels per row; {model.name} gives one")
-    selection = load_table(model, dataset, model.arguments.selection_split, revision)
+    selection = load_selection(model, dataset, revision)
     thresholds = tuned_thresholds(selection.labels, score_model(model, selection).probabilities)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / THRESHOLDS, dict(zip(model.names, thresholds, strict=True)))

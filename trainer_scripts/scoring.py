@@ -14,8 +14,8 @@ from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
 from model_cards.runs import COMPARISON
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.arguments import DataArguments
-from trainer_scripts.data import Table, columns_of, make_table, map_columns, open_dataset, split_rows
+from trainer_scripts.arguments import DataArguments, TrainingArguments
+from trainer_scripts.data import Table, carve_selection, columns_of, make_table, map_columns, open_dataset, split_rows
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD, ExpectedF1Decision
 from trainer_scripts.intervals import GroupedScores
 from trainer_scripts.onnx_graphs import GRAPH, OnnxModel, require_onnx
@@ -114,6 +114,30 @@ def load_table(model: SavedModel, dataset: str, split: str, revision: str | None
     return make_table(rows, columns, model.names, split, where, model.task.read_labels)
 
 
+def load_train(model: SavedModel, dataset: str, revision: str | None = None) -> Table:
+    """Return the rows that a model was trained on."""
+    train = load_table(model, dataset, model.arguments.train_split, revision)
+    return train if _has_selection(model, dataset, revision) else _carved(model, train)[0]
+
+
+def load_selection(model: SavedModel, dataset: str, revision: str | None = None) -> Table:
+    """Return the rows that chose a model's checkpoint: a split of the data, or what its run carved out."""
+    if _has_selection(model, dataset, revision):
+        return load_table(model, dataset, model.arguments.selection_split, revision)
+    return _carved(model, load_table(model, dataset, model.arguments.train_split, revision))[1]
+
+
+def _has_selection(model: SavedModel, dataset: str, revision: str | None) -> bool:
+    return model.arguments.selection_split in open_dataset(dataset, revision)
+
+
+def _carved(model: SavedModel, train: Table) -> tuple[Table, Table]:
+    path = Path(model.source) / RECIPE
+    saved = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    seed = saved.get("seed", TrainingArguments.__dataclass_fields__["seed"].default)
+    return carve_selection(train, model.arguments.selection_share, seed)
+
+
 def score_model(model: SavedModel, table: Table, batch_size: int = BATCH_SIZE) -> Predictions:
     """Return the predictions of a model on a table."""
     return model.task.comparing.answer(model, table, batch_size, model.name)
@@ -140,6 +164,7 @@ def save_scores(
         "dataset": dataset,
         "split": split,
         "selection_split": model.arguments.selection_split,
+        "train_split": model.arguments.train_split,
         "rows": len(predictions.ids),
         "groups": len(set(predictions.groups)),
         "rows_sha256": predictions.rows_sha256(),

@@ -40,13 +40,13 @@ def answer(model: Any, table: Table, batch_size: int, name: str = "") -> Predict
 
 def baseline_lines(comparison: Any) -> list[Line]:
     """Return all background, and the ingredients that training pictures show most often."""
-    truth, test = comparison.widest.predictions, comparison.test
+    truth, test = comparison.widest_saved.predictions, comparison.test
     found = []
     if MASKS in truth.parts:
         masks = {part: all_background(truth.parts[part][0]) for part in (MASKS, GROUP_MASKS) if part in truth.parts}
         pairs = {part: (counts, counts) for part, counts in masks.items()}
         found.append(Line("all background", BASELINE, "none", Predictions(test.ids, test.groups, pairs)))
-    config = comparison.saved[comparison.widest.name].model.config
+    config = comparison.saved[comparison.widest_saved.name].model.config
     labels, mapped = comparison.train.labels, config.class_map
     shown = shown_classes(labels, range(labels.shape[1]) if mapped is None else mapped, config.num_labels)
     constant = np.broadcast_to(most_frequent(shown), truth.parts[INGREDIENTS][0].shape)

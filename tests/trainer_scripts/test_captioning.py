@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
 from tests.modeling_flavour.tiny import tiny_resnet
 from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
-from trainer_scripts import predict, score, train
+from trainer_scripts import compare, predict, score, train
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.caption_health import faults, target_is_hidden
 from trainer_scripts.caption_rewards import SelfCritical
@@ -113,6 +114,30 @@ def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, t
     assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
     assert (tmp_path / "word_maps.png").stat().st_size > 1000
     assert "captioner" in capsys.readouterr().out
+
+
+def test_two_captioners_stand_side_by_side_by_picture(trained, caption_data, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(trained, twin)
+    compare.main([str(trained), str(twin), str(caption_data), "--out", str(tmp_path / "out")])
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    lines = content["entries"]
+    assert {"captioner", "twin", "most frequent caption", "nearest picture by features"} <= set(lines)
+    assert {"cider", "bleu_4", "rouge_l", "ingredient_f1", "perplexity", "identical"} <= set(lines["twin"]["scores"])
+    assert "perplexity" not in lines["most frequent caption"]["scores"]
+    difference = content["differences"]["twin"]["cider"]
+    assert (difference["value"], difference["p"]) == (0, 1)
+    assert (
+        content["ablations"]["captioner"]["scores"]["image blank"]["value"]
+        < lines["captioner"]["scores"]["cider"]["value"]
+    )
+    assert any(line.startswith("- captioner: image is used") for line in content["verdicts"])
+    rows = list(csv.DictReader((tmp_path / "out" / "by_row.csv").open()))
+    assert np.mean([float(row["captioner: cider"]) for row in rows]) == pytest.approx(
+        lines["captioner"]["scores"]["cider"]["value"], abs=1e-4
+    )
+    assert [row["captioner"] for row in rows] == [row["twin"] for row in rows]
+    assert "## Beside other models" in (trained / "README.md").read_text()
 
 
 def test_predictions_are_csv_and_coco_results(trained, tmp_path):

@@ -1,20 +1,36 @@
 """Scoring, comparing and predicting with small trained models, and what each of them refuses."""
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.test_train import run
 from trainer_scripts import compare, predict, score
 from trainer_scripts.ablations import followed, partners
 from trainer_scripts.baselines import masked_titles, product_of_singles, rule_alone
-from trainer_scripts.comparison import usage
 from trainer_scripts.intervals import Interval
 from trainer_scripts.predictions import Predictions, check_comparable, read_metrics
-from trainer_scripts.scores import Decision, classification_scores, definitions, multilabel_scores
+from trainer_scripts.scores import (
+    CAPTIONS,
+    INGREDIENTS,
+    MASKS,
+    TOKENS,
+    Decision,
+    classification_scores,
+    definitions,
+    multilabel_scores,
+)
+from trainer_scripts.scores import (
+    NAMES as NAMES_PART,
+)
+from trainer_scripts.verdicts import compared, usage
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
 
@@ -64,13 +80,163 @@ def test_comparison_has_models_baselines_intervals_ablations_and_plots(compariso
     assert set(content["differences"]) == set(lines) - {"fusion"}
     assert {"text shuffled", "image blank", "text left out"} <= set(content["ablations"]["fusion"]["scores"])
     assert content["calibration"]["image"]["temperature"] > 0
+    assert content["calibration"]["image"]["nll after"]["value"] > 0
+    follows = content["ablations"]["fusion"]["follows"]
+    assert set(follows) == {"text", "image"}
+    assert sum(each["value"] for each in follows.values()) <= 1
+    assert set(content["adjusted_p"]) == set(content["differences"])
+    assert all(content["adjusted_p"][name] >= gain["accuracy"]["p"] for name, gain in content["differences"].items())
+    assert content["cost"]["image"]["MB on disk"] > 0
     assert content["cost"]["fusion"]["parameters"] > content["cost"]["image"]["parameters"]
     assert len(content["definitions"]["accuracy"]["sha256"]) == 64
     plots = {path.name for path in comparison.glob("*.png")}
-    assert {"confusion_fusion.png", "reliability.png", "training_curves.png"} <= plots
+    assert {"confusion_fusion.png", "reliability.png", "scores.png", "training_curves.png"} <= plots
     markdown = (comparison / "comparison.md").read_text()
     assert "| fusion " in markdown
     assert "colour histogram" in markdown
+
+
+def test_every_answer_stands_in_one_table_by_row(comparison):
+    rows = list(csv.DictReader((comparison / "by_row.csv").open()))
+    content = json.loads((comparison / "comparison.json").read_text())
+    assert len(rows) == content["rows"]
+    for name, entry in content["entries"].items():
+        right = [row[name] == row["truth"] for row in rows]
+        assert [float(row[f"{name}: accuracy"]) for row in rows] == right
+        assert np.mean(right) == pytest.approx(entry["scores"]["accuracy"]["value"])
+
+
+@pytest.fixture(scope="module")
+def scored(models, small_dataset) -> dict[str, Path]:
+    """Folders of score.py, as somebody else may send them."""
+    found = {}
+    for name in ("fusion", "text"):
+        score.main([str(models[name]), str(small_dataset)])
+        found[name] = models[name] / "scores" / "test"
+    return found
+
+
+def test_prediction_files_alone_give_the_same_comparison(comparison, scored, tmp_path):
+    compare.main([*map(str, scored.values()), "--out", str(tmp_path)])
+    whole = json.loads((comparison / "comparison.json").read_text())
+    files = json.loads((tmp_path / "comparison.json").read_text())
+    assert set(files["entries"]) == {"fusion", "text"}
+    for name in files["entries"]:
+        assert files["entries"][name]["scores"] == whole["entries"][name]["scores"]
+    assert files["differences"]["text"] == whole["differences"]["text"]
+    assert "Only the predictions of fusion, text were given" in (tmp_path / "comparison.md").read_text()
+
+
+def test_the_card_keeps_the_comparison_when_the_model_is_scored_again(comparison, scored, models):
+    card = (models["fusion"] / "README.md").read_text()
+    for heading in ("Beside other models", "Whether each input is used", "Calibration", "Cost"):
+        assert f"## {heading}" in card, heading
+    assert "What it follows when its inputs disagree" in card
+    data = ModelCard(card).data
+    content = json.loads((comparison / "comparison.json").read_text())
+    found = {one.metric_type: one.metric_value for one in data.eval_results if one.dataset_split == "test"}
+    assert found["accuracy"] == pytest.approx(content["entries"]["fusion"]["scores"]["accuracy"]["value"], abs=1e-6)
+    lines = [line for line in content["verdicts"] if line.startswith("- fusion: ")]
+    assert all(line.removeprefix("- ") in card for line in lines)
+
+
+def copy_of(folder: Path, out: Path, **changed) -> str:
+    shutil.copytree(folder, out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    (out / "metrics.json").write_text(json.dumps({**metrics, **changed}))
+    return str(out)
+
+
+def test_files_that_contradict_themselves_or_this_version_are_refused(scored, tmp_path, capsys):
+    metrics = read_metrics(scored["fusion"])
+    flattered = {"metrics": {**metrics["metrics"], "accuracy": 0.99}}
+    redefined = {"definitions": {**metrics["definitions"], "ece": {"definition": "other", "sha256": "0"}}}
+    cases = {
+        "its predictions give": copy_of(scored["fusion"], tmp_path / "flattered", **flattered),
+        "defines ece as 'other'": copy_of(scored["fusion"], tmp_path / "redefined", **redefined),
+        "'validation' chose the checkpoints": copy_of(scored["fusion"], tmp_path / "chosen", split="validation"),
+    }
+    for message, folder in cases.items():
+        with pytest.raises(SystemExit) as ended:
+            compare.main([folder, str(scored["text"]), "--out", str(tmp_path / "out")])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_baseline_that_is_ahead_and_a_modality_without_use_are_shouted(comparison):
+    content = json.loads((comparison / "comparison.json").read_text())
+    own = content["entries"]["fusion"]["scores"]["accuracy"]["value"]
+    ahead = [
+        name
+        for name, entry in content["entries"].items()
+        if entry["kind"] == "baseline" and entry["scores"]["accuracy"]["value"] > own
+    ]
+    shouted = [line for line in content["verdicts"] if "A BASELINE SCORES HIGHER THAN fusion" in line]
+    assert [any(name in line for line in shouted) for name in ahead] == [True] * len(ahead)
+    assert len(shouted) == len(ahead)
+    few_rows = Interval(0.1, 0.01, 0.2, p=0.2)
+    assert compared(few_rows, classification_scores(NAMES)[0]) == "is NOT SHOWN to differ from"
+    assert compared(Interval(0.1, 0.01, 0.2, p=0.01), classification_scores(NAMES)[0]) == "is better than"
+    assert compared(Interval(0.1, 0.01, 0.2, p=0.01), classification_scores(NAMES)[2]) == "is WORSE than"
+
+
+def test_several_seeds_show_their_spread_and_not_the_best_of_them(models, small_dataset, tmp_path):
+    folder = tmp_path / "image"
+    shutil.copytree(models["image"], folder)
+    # A second seed that knows nothing: the spread must show it, and the line must stay that of the first.
+    shutil.copytree(models["image"], folder / "seed-1", ignore=shutil.ignore_patterns("seed-*", "scores"))
+    weights = load_file(folder / "seed-1" / "model.safetensors")
+    save_file(
+        {name: value * 0 for name, value in weights.items()},
+        folder / "seed-1" / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    compare.main([str(folder), str(small_dataset), "--out", str(tmp_path / "out")])
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    spread = content["seeds"]["image"]["accuracy"]
+    assert spread["seeds"] == 2
+    assert spread["max"] == content["entries"]["image"]["scores"]["accuracy"]["value"] > spread["min"]
+    assert spread["std"] == pytest.approx((spread["max"] - spread["min"]) / 2**0.5)
+    card = (folder / "README.md").read_text()
+    assert "Spread of accuracy over seeds" in card
+    assert card.count("## Scores on validation") == 1
+
+
+def test_predictions_of_every_task_survive_their_file(tmp_path):
+    counts = np.arange(12).reshape(2, 6)
+    sums = np.array([[1.5, 2, 3], [0.5, 1, 4]])
+    truth = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    parts = {
+        MASKS: (counts, counts),
+        INGREDIENTS: (truth, np.float32([[0.9, 0.2], [0.1, 0.5]])),
+        CAPTIONS: ([["a b", "c"], ["d"]], ["a b", ""]),
+        NAMES_PART: ([["egg"], []], ["a b", ""]),
+        TOKENS: (sums, sums),
+    }
+    saved = Predictions(["1", "2"], ["x", "x"], parts)
+    saved.save(tmp_path)
+    loaded = Predictions.load(tmp_path)
+    assert loaded.rows_sha256() == saved.rows_sha256()
+    for part, pair in parts.items():
+        for mine, theirs in zip(pair, loaded.parts[part], strict=True):
+            assert np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine == theirs
+    other = Predictions(["1", "2"], ["x", "x"], {**parts, MASKS: (counts + 1, counts + 1)})
+    assert other.rows_sha256() != saved.rows_sha256()
+    # Other hits are another answer on the same truth.
+    answered = counts.copy()
+    answered[:, 0] = 0
+    assert Predictions(["1", "2"], ["x", "x"], {**parts, MASKS: (answered, answered)}).rows_sha256() == (
+        saved.rows_sha256()
+    )
+
+
+def test_thresholds_tuned_for_two_models_are_one_rule(tmp_path):
+    truth = np.array([[1, 0], [0, 1], [1, 1]])
+    first, second = (multilabel_scores("ab", Decision((low, 0.4))) for low in (0.2, 0.3))
+    assert first[0].sha256 == second[0].sha256
+    assert first[0].sha256 != multilabel_scores("ab")[0].sha256
+    probabilities = np.array([[0.25, 0.1], [0.1, 0.9], [0.9, 0.9]])
+    assert first[0](truth, probabilities) != second[0](truth, probabilities)
 
 
 def test_the_picture_model_is_shown_to_use_its_picture(comparison):
@@ -86,11 +252,14 @@ def test_a_modality_that_costs_nothing_when_shuffled_is_called_unused():
     assert usage("text", Interval(-0.2, -0.3, -0.1), nll).startswith("text is used")
 
 
-def test_comparing_on_the_split_that_chose_the_checkpoint_is_refused(models, small_dataset, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("split", "message"), [("validation", "'validation' chose the checkpoints"), ("train", "'train' was trained on")]
+)
+def test_comparing_on_a_split_that_is_not_fresh_is_refused(models, small_dataset, tmp_path, capsys, split, message):
     with pytest.raises(SystemExit) as ended:
-        compare.main([str(models["image"]), str(small_dataset), "--split", "validation", "--out", str(tmp_path)])
+        compare.main([str(models["image"]), str(small_dataset), "--split", split, "--out", str(tmp_path)])
     assert ended.value.code == 2
-    assert "'validation' chose the checkpoints" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def result(labels, seed: int = 0, threshold: float = 0.5, names: str = "ab"):
