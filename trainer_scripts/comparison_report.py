@@ -8,6 +8,8 @@ from trainer_scripts.intervals import Interval
 PER_CLASS = "f1_"
 # Differences are shown for the first few scores; comparison.json has them all.
 SHOWN_DIFFERENCES = 4
+# More classes than this stand below each other.
+WIDEST_TABLE = 8
 
 Cell = Callable[[Any], str]
 
@@ -72,7 +74,12 @@ def class_table(entries: Mapping[str, Any]) -> str:
         }
         for line, entry in entries.items()
     }
-    return table_of(rows, "F1", _point) if any(rows.values()) else ""
+    if not any(rows.values()):
+        return ""
+    classes = list(dict.fromkeys(name for row in rows.values() for name in row))
+    if len(classes) <= WIDEST_TABLE:
+        return table_of(rows, "F1", _point)
+    return table_of({name: {line: row.get(name) for line, row in rows.items()} for name in classes}, "F1", _point)
 
 
 def difference_table(content: Mapping[str, Any]) -> str:
@@ -116,6 +123,13 @@ def number_table(numbers: Mapping[str, Mapping[str, Any]]) -> str:
     return table_of(numbers, "") if numbers else ""
 
 
+def definition_list(definitions: Mapping[str, Any]) -> str:
+    """Return the definitions; of the scores of single classes the first stands for all."""
+    single = [name for name in definitions if name.startswith(PER_CLASS)]
+    shown = [name for name in definitions if name not in single[1:]]
+    return "\n".join(f"- **{name}**: {definitions[name]['definition']}" for name in shown)
+
+
 def notes(content: Mapping[str, Any]) -> str:
     """Return what was left out, and why."""
     missing = content["without_model"]
@@ -154,7 +168,7 @@ def report(content: Mapping[str, Any]) -> str:
             number_table(content["cost"]),
         ),
         ("Where the first two models differ most", "All rows are in `by_row.csv`.", example_table(content["examples"])),
-        ("Definitions", "", "\n".join(f"- **{k}**: {v['definition']}" for k, v in content["definitions"].items())),
+        ("Definitions", "", definition_list(content["definitions"])),
     ]
     head = [
         f"# Comparison on {content['dataset']}, split {content['split']}",
