@@ -33,6 +33,10 @@ def _difference(value: Interval | None) -> str:
     return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]{p}"
 
 
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an aligned Markdown table, readable as it is on a terminal."""
     widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
@@ -84,13 +88,18 @@ def class_table(entries: Mapping[str, Any]) -> str:
 
 def difference_table(content: Mapping[str, Any]) -> str:
     """Return what the tested model gains on every other line."""
-    score, adjusted = content["main_score"], content["adjusted_p"]
-    rows = {}
-    for other, gains in content["differences"].items():
-        ordered = {name: gains[name] for name in (*content["decisive"], *gains) if name in gains}
-        shown = {name: _difference(gain) for name, gain in list(ordered.items())[:SHOWN_DIFFERENCES]}
-        rows[other] = {**shown, f"Holm p, {score}": f"{adjusted[other]:.4f}" if other in adjusted else ""}
-    return table_of(rows, f"{content['tested']} minus", lambda text: text or "")
+    score, adjusted, differences = content["main_score"], content["adjusted_p"], content["differences"]
+    known = dict.fromkeys((*content["decisive"], *(name for gains in differences.values() for name in gains)))
+    names = list(known)[:SHOWN_DIFFERENCES]
+    rows = [
+        [
+            other,
+            *(_difference(gains.get(name)) for name in names),
+            f"{adjusted[other]:.4f}" if other in adjusted else "",
+        ]
+        for other, gains in differences.items()
+    ]
+    return markdown_table([f"{content['tested']} minus", *names, f"Holm p, {score}"], rows) if rows else ""
 
 
 def ablation_table(content: Mapping[str, Any]) -> str:
@@ -152,7 +161,7 @@ def report(content: Mapping[str, Any]) -> str:
         (
             f"What {content['tested']} gains",
             "Holm p is adjusted for the number of lines that it is held against.",
-            difference_table(content) if content["differences"] else "",
+            difference_table(content),
         ),
         ("Ablations", "Inputs shuffled over dishes, blanked, left out or robbed of words.", ablation_table(content)),
         ("Swapped pictures", swap, swap_table(content)),

@@ -230,12 +230,12 @@ def test_predictions_of_every_task_survive_their_file(tmp_path):
     )
 
 
-def test_thresholds_tuned_for_two_models_are_one_rule(tmp_path):
+def test_thresholds_tuned_for_two_models_are_one_rule():
     truth = np.array([[1, 0], [0, 1], [1, 1]])
     first, second = (multilabel_scores("ab", Decision((low, 0.4))) for low in (0.2, 0.3))
     assert first[0].sha256 == second[0].sha256
     assert first[0].sha256 != multilabel_scores("ab")[0].sha256
-    probabilities = np.array([[0.25, 0.1], [0.1, 0.9], [0.9, 0.9]])
+    probabilities = np.array([[0.25, 0.3], [0.1, 0.9], [0.9, 0.9]])
     assert first[0](truth, probabilities) != second[0](truth, probabilities)
 
 
