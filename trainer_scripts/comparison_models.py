@@ -90,10 +90,10 @@ def cost(comparison: Comparison) -> dict[str, dict[str, float]]:
 @torch.inference_mode()
 def _cost(table: Table, model: SavedModel) -> dict[str, float]:
     table = table.select(np.arange(min(TIMED_ROWS, len(table))))
-    found: dict[str, float] = {
-        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
-        "MB on disk": weights_on_disk(model.source) or megabytes(model.model),
-    }
+    found: dict[str, float] = {}
+    if isinstance(model.model, torch.nn.Module):
+        found["parameters"] = sum(parameter.numel() for parameter in model.model.parameters())
+    found["MB on disk"] = weights_on_disk(model.source) or megabytes(model.model)
     for size in sorted({1, min(32, len(table))}):
         times = []
         for _ in range(REPEATS + 1):

@@ -9,6 +9,7 @@ import numpy as np
 from trainer_scripts.comparing import Line
 from trainer_scripts.comparison import Comparison
 from trainer_scripts.scores import CAPTIONS, CLASSES, Score
+from trainer_scripts.scoring import decision_of
 
 ROWS = "by_row.csv"
 EXAMPLES = 3
@@ -26,7 +27,7 @@ def write_rows(comparison: Comparison, out: Path) -> None:
     }
     for line in lines:
         if part in (CLASSES, CAPTIONS):
-            columns[line.name] = _answers(line, part, comparison.label_names)
+            columns[line.name] = _answers(comparison, line, part)
         values = score_of_rows(line, score)
         columns[f"{line.name}: {score.name}"] = [f"{value:.4f}" for value in values]
     with (out / ROWS).open("w", encoding="utf-8", newline="") as file:
@@ -44,7 +45,7 @@ def examples(comparison: Comparison) -> list[dict[str, str]]:
     order = np.argsort(-gain, kind="stable")
     chosen = [*(row for row in order[:EXAMPLES] if gain[row] > 0), *(row for row in order[-EXAMPLES:] if gain[row] < 0)]
     truth = _texts(first.predictions.parts[part][0], part, names)
-    said = {line.name: _answers(line, part, names) for line in (first, second)}
+    said = {line.name: _answers(comparison, line, part) for line in (first, second)}
     return [
         {
             "id": first.predictions.ids[row],
@@ -69,11 +70,12 @@ def score_of_rows(line: Line, score: Score) -> np.ndarray:
     return np.asarray(score.formula(np.asarray(score.rows(*line.grouped.pair(score)), dtype=np.float64)))
 
 
-def _answers(line: Line, part: str, names: list[str]) -> list[str]:
+def _answers(comparison: Comparison, line: Line, part: str) -> list[str]:
     truth, answer = line.predictions.parts[part]
     if part == CAPTIONS:
         return answer
-    return _texts(answer.argmax(axis=1) if truth.ndim == 1 else answer >= 0.5, part, names)
+    decide = decision_of(comparison.metrics.get(line.name, {}))
+    return _texts(answer.argmax(axis=1) if truth.ndim == 1 else decide(answer), part, comparison.label_names)
 
 
 def _texts(values: Any, part: str, names: list[str]) -> list[str]:

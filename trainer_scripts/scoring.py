@@ -15,7 +15,16 @@ from model_cards.cards import write_model_card
 from model_cards.runs import COMPARISON
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import DataArguments, TrainingArguments
-from trainer_scripts.data import Table, carve_selection, columns_of, make_table, map_columns, open_dataset, split_rows
+from trainer_scripts.data import (
+    MULTILABEL,
+    Table,
+    carve_selection,
+    columns_of,
+    make_table,
+    map_columns,
+    open_dataset,
+    split_rows,
+)
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD, ExpectedF1Decision
 from trainer_scripts.intervals import GroupedScores
 from trainer_scripts.onnx_graphs import GRAPH, OnnxModel, require_onnx
@@ -185,13 +194,18 @@ def save_scores(
     return content
 
 
+def decision_of(metrics: Mapping[str, Any]) -> Any:
+    """Return how the probabilities of a `metrics.json` become sets of labels."""
+    if metrics.get("thresholds"):
+        return Decision(tuple(metrics["thresholds"]))
+    return ExpectedF1Decision() if metrics.get("decision") == EXPECTED_F1 else Decision()
+
+
 def scores_of(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
     """Return the scores that belong to a `metrics.json`: those of its task, its labels and its decision."""
     task, names = task_named(metrics["task"]), metrics.get("label_names") or []
-    if metrics.get("decision") == EXPECTED_F1:
-        return multilabel_scores(names, ExpectedF1Decision())
-    if metrics.get("thresholds"):
-        return multilabel_scores(names, Decision(tuple(metrics["thresholds"])))
+    if task.name == MULTILABEL:
+        return multilabel_scores(names, decision_of(metrics))
     more = task.comparing.more_scores
     return (*task.scores(names), *(more(names) if more is not None else ()))
 
@@ -214,8 +228,11 @@ def scores_of_file(metrics: Mapping[str, Any], name: str) -> tuple[Score, ...]:
 
 
 def weights_on_disk(source: str) -> float | None:
-    """Return the MB (10^6 bytes) of the weight files in a model's folder; None for one on a Hub."""
-    files = list(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    """Return the MB (10^6 bytes) of a graph or of the weight files in a model's folder; None for one on a Hub."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return None
+    files = list(folder.glob(f"{GRAPH}*")) or list(folder.glob("*.safetensors"))
     return sum(path.stat().st_size for path in files) / 1e6 if files else None
 
 
