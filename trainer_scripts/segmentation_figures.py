@@ -164,7 +164,7 @@ def flavour_maps(
         path: PNG file.
     """
     figure, grid = plt.subplots(len(pictures), 3, figsize=(7.5, 2.3 * len(pictures)), squeeze=False)
-    shades = [tuple(value / 255 for value in FLAVOUR_COLOURS[flavour]) for flavour in FLAVOURS]
+    shades = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in map(FLAVOUR_COLOURS.__getitem__, FLAVOURS)]
     for axes, picture, mask, plate in zip(grid, pictures, masks, plates, strict=True):
         axes[0].imshow(picture.convert("RGB"))
         axes[1].imshow(taste_overlay(picture, mask, class_table))
@@ -178,7 +178,8 @@ def flavour_maps(
         differs = said is not None and not plate["agrees"]
         sign = "" if said is None else f"  {'≠' if differs else '='}  classifier: {said}"
         axes[2].set_title(f"{plate['flavour']}{sign}", fontsize=8, color="red" if differs else "black")
-    figure.legend([Patch(color=shade) for shade in shades], FLAVOURS, ncols=5, fontsize=8, loc="lower center")
+    patches = [Patch(color=shade) for shade in shades]
+    figure.legend(patches, list(FLAVOURS), ncols=5, fontsize=8, loc="lower center")
     figure.tight_layout(rect=(0, 0.5 / (2.3 * len(pictures)), 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -63,16 +63,19 @@ def predict_masks(model: Any, items: Sequence[Any], out: Path, batch_size: int) 
 
 def describe(model: Any, mask: torch.Tensor | None, probabilities: np.ndarray | None) -> dict[str, Any]:
     """Return labels, areas, taste vector and flavour of one picture, from its mask and its ingredient probabilities."""
-    names, content = model.names, {}
+    names = model.names
+    content: dict[str, Any] = {}
     covered = None if mask is None else areas(mask, len(names))
-    shown = covered[1:] >= SMALLEST_AREA if probabilities is None else Decision()(probabilities[None])[0]
-    order = np.argsort(-(covered[1:] if covered is not None else probabilities), kind="stable")
-    content["labels"] = [names[number + 1] for number in order if shown[number]]
     if probabilities is not None:
+        shown, order = Decision()(probabilities[None])[0], probabilities
         content["probabilities"] = {names[n + 1]: round(float(p), 4) for n, p in enumerate(probabilities) if shown[n]}
     if covered is not None:
+        order = covered[1:]
+        if probabilities is None:
+            shown = order >= SMALLEST_AREA
         content["areas"] = {names[n]: round(float(share), 4) for n, share in enumerate(covered) if n and share > 0}
         content |= plate(covered, None if probabilities is None else shown, tastes_of(model.model.config))
+    content["labels"] = [names[n + 1] for n in np.argsort(-order, kind="stable") if shown[n]]
     return content
 
 

@@ -159,6 +159,7 @@ def shown_mask(model: Any, samples: MaskSamples, row: int, testing: Views) -> np
     normal, truth = samples.processor.image_processor, samples.masks[row]
     pixels = normalise([samples.pictures[row]], normal.image_mean, normal.image_std)
     scores, _ = ask(model.model, pixels.to(model.model.device, model.model.dtype), testing)
+    assert scores is not None
     return next(predicted_masks(scores, [(truth.shape[0], truth.shape[1])])).cpu().numpy()
 
 

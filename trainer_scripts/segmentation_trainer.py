@@ -32,7 +32,7 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
         found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(shared, found, strict=True)]
         sides.append(torch.cat([part.flatten().float() for part in parts]))
-    cosine = torch.nn.functional.cosine_similarity(*sides, dim=0)
+    cosine = torch.nn.functional.cosine_similarity(sides[0], sides[1], dim=0)
     return {
         "gradient_cosine": float(cosine),
         "gradient_norm_segmentation": float(sides[0].norm()),

@@ -77,11 +77,11 @@ def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor 
         testing: views to average over.
     """
     size = pixels.shape[-2:]
-    grid = [-(-side // LOGIT_STRIDE) for side in size]
+    grid = tuple(-(-side // LOGIT_STRIDE) for side in size)
     masks: list[torch.Tensor] = []
     named: list[torch.Tensor] = []
     for scale in testing.scales:
-        seen = pixels if scale == 1 else resize(pixels, [max(1, round(side * scale)) for side in size])
+        seen = pixels if scale == 1 else resize(pixels, tuple(max(1, round(side * scale)) for side in size))
         for mirrored in (False, True) if testing.flip else (False,):
             view = seen.flip(-1) if mirrored else seen
             scores, ingredients = _whole(model, view) if testing.window is None else _slid(model, view, testing)
@@ -104,7 +104,7 @@ def _whole(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch
 def _slid(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the logits averaged where windows overlap; ingredients are of the whole picture, shrunk to one window."""
     side = testing.window or 0
-    _, ingredients = _whole(model, resize(pixels, [side, side])) if model.config.ingredient_head else (None, None)
+    _, ingredients = _whole(model, resize(pixels, (side, side))) if model.config.ingredient_head else (None, None)
     if model.config.head == "none":
         return None, ingredients
     height, width = pixels.shape[-2:]
