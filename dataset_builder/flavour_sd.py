@@ -29,7 +29,7 @@ from dataset_builder.lexicon import Lexicon
 from dataset_builder.recipes import Dish, Skipped, read_recipes
 from dataset_builder.shards import Shard, divide
 from dataset_builder.splits import assign_splits
-from dataset_builder.text_to_image import lora_revision, pipeline_revision
+from dataset_builder.text_to_image import clip_revision, lora_revision, pipeline_revision
 from dataset_builder.variants import widen
 
 SCHEMA_VERSION = "1.0"
@@ -194,6 +194,7 @@ class Plan:
             "recipes_sha256": content.hexdigest(),
             "revision": pipeline_revision(name, revision),
             "lora": lora_revision(generation["lora"]) if generation["lora"] else None,
+            "clip": clip_revision(generation["clip"]) if generation["clip"] else None,
         }
 
     @cached_property
@@ -263,7 +264,8 @@ def encode_row(row_id: str, item: LabelledDish, picture: Picture) -> dict[str, A
     if picture.image is None:
         raise ValueError(f"the picture of {row_id} was given up, so it has no row")
     image = io.BytesIO()
-    picture.image.convert("RGB").save(image, **JPEG)
+    rgb = picture.image if picture.image.mode == "RGB" else picture.image.convert("RGB")
+    rgb.save(image, **JPEG)
     return {
         columns.ID: row_id,
         columns.DISH_ID: dish.dish_id,

@@ -107,7 +107,7 @@ class Picture:
         """Ids of the ingredients in the mask, sorted."""
         if self.mask is None:
             return []
-        counts = Image.fromarray(self.mask).histogram()
+        counts = Image.frombuffer("L", self.mask.shape[::-1], np.ascontiguousarray(self.mask)).histogram()
         return [value for value, count in enumerate(counts) if count and value not in (BACKGROUND, UNKNOWN)]
 
 

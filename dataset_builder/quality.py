@@ -15,6 +15,7 @@ FLAT_DEVIATION = 3.0  # standard deviation of the grey values, out of 255; a whi
 DUPLICATE_BITS = 2  # of the 64 bits of the perceptual hash
 DUPLICATE_COLOUR = 4.0  # mean difference of the thumbnails, out of 255
 _GREY = np.arange(256.0)
+_GREY_SQUARED = _GREY**2
 CLIP_MINIMUM = 0.2  # cosine of CLIP's picture and text features; matching photographs lie around 0.25 to 0.35
 
 
@@ -34,7 +35,7 @@ def picture_fault(
     shares = np.array(image.convert("L").histogram()) / (image.width * image.height)
     if not shares[BLACK_LEVEL + 1 :].any():
         return "black"
-    if shares @ _GREY**2 - (shares @ _GREY) ** 2 < FLAT_DEVIATION**2:
+    if shares @ _GREY_SQUARED - (shares @ _GREY) ** 2 < FLAT_DEVIATION**2:
         return "flat"
     if mask is not None and not liquid and not (mask != BACKGROUND).any():
         return "empty plate"

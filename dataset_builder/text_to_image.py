@@ -9,7 +9,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 
 from dataset_builder.errors import BadInputError
 
@@ -172,6 +172,20 @@ def _load_lora(pipeline: Any, lora: str) -> None:
 def lora_revision(lora: str) -> str:
     """Return what pins LoRA weights: `name@commit` for a Hub id, `name@hash` of the files otherwise."""
     return f"{lora}@{folder_revision(_locate_lora(lora))}"
+
+
+def clip_revision(clip: str) -> str:
+    """Return what pins a CLIP model: `name@commit` for a Hub id, `name@hash` of the files for a folder."""
+    path = Path(clip).expanduser()
+    if path.exists():
+        return f"{clip}@{folder_revision(path)}"
+    try:
+        return f"{clip}@{folder_revision(Path(hf_hub_download(clip, 'config.json')).parent)}"
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"CLIP model {clip!r} is neither a folder here nor does the Hub give it "
+            f"({str(error).splitlines()[0]}); check --clip"
+        ) from error
 
 
 class CallArguments:

@@ -3,8 +3,9 @@
 import csv
 
 import pytest
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from tests.tiny_pipelines import save, tiny_pixart, tiny_stable_diffusion
+from tests.tiny_pipelines import clip_tokenizer, save, tiny_pixart, tiny_stable_diffusion, tiny_stable_diffusion_xl
 
 # Title and ingredients; what they taste of is plain, so that every row is labelled.
 RECIPES = [
@@ -50,3 +51,27 @@ def tiny_sd(tmp_path_factory):
 def tiny_dit(tmp_path_factory):
     """Folder of a tiny PixArt."""
     return save(tiny_pixart(), tmp_path_factory.mktemp("pixart"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory):
+    """Folder of a tiny Stable Diffusion XL, whose scheduler is that of its turbo kind."""
+    return save(tiny_stable_diffusion_xl(), tmp_path_factory.mktemp("sdxl"))
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """Folder of a tiny CLIP model with its processor."""
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = clip_tokenizer()
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(
+        text_config={**small, **ends, "vocab_size": len(tokenizer)},
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(folder)
+    return str(folder)

@@ -12,13 +12,15 @@ from dataset_builder.catalogue import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
 from dataset_builder.plating import PlatingPipeline
-from tests.tiny_pipelines import tiny_pixart, tiny_stable_diffusion, tiny_stable_diffusion_3
+from tests.tiny_pipelines import tiny_pixart, tiny_stable_diffusion, tiny_stable_diffusion_3, tiny_stable_diffusion_xl
 
 PROMPTS = ["Greek salad: cucumber, tomato", "plain rice", "nothing known"]
 OPTIONS = {"PixArtAlphaPipeline": {"clean_caption": False, "use_resolution_binning": False}}
 
 
-@pytest.fixture(scope="module", params=[tiny_stable_diffusion, tiny_pixart, tiny_stable_diffusion_3])
+@pytest.fixture(
+    scope="module", params=[tiny_stable_diffusion, tiny_stable_diffusion_xl, tiny_pixart, tiny_stable_diffusion_3]
+)
 def pipeline(request):
     made = request.param()
     made.set_progress_bar_config(disable=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from dataset_builder import generation, prompts, text_to_image
 from dataset_builder.errors import BadInputError
+from dataset_builder.flavour_sd import BuildSettings, Plan
 from dataset_builder.generation import GenerationSettings, Illustrator, PictureTask, attempt_seed, picture_seed
 from dataset_builder.text_to_image import folder_revision, load_pipeline, lora_revision, pipeline_revision
 from tests.tiny_pipelines import tiny_stable_diffusion
@@ -70,7 +72,7 @@ def test_seeds_follow_the_contract():
     assert len({attempt_seed(expected, attempt) for attempt in range(1, 6)}) == 5
 
 
-@pytest.mark.parametrize("name", ["tiny_sd", "tiny_dit"])
+@pytest.mark.parametrize("name", ["tiny_sd", "tiny_sdxl", "tiny_dit"])
 def test_a_picture_does_not_depend_on_batch_or_order(name, request):
     folder = request.getfixturevalue(name)
     four = list(illustrator(folder, steps=2, size=64, batch_size=4).draw(tasks(4)))
@@ -79,6 +81,27 @@ def test_a_picture_does_not_depend_on_batch_or_order(name, request):
         (alone,) = drawer.draw([task])
         assert np.abs(pixels(alone) - pixels(together)).max() <= 1
     assert np.abs(pixels(four[0]) - pixels(four[1])).mean() > 5
+
+
+def test_a_turbo_kind_draws_in_one_step_without_guidance(tiny_sdxl):
+    turbo = illustrator(tiny_sdxl, steps=1, guidance=0.0, size=64, masks="attention")
+    (picture,) = turbo.draw(tasks(1))
+    assert picture.image.size == (64, 64)
+    assert picture.mask.shape == (64, 64)
+    assert (picture.generation["steps"], picture.generation["guidance"]) == (1, 0.0)
+    assert picture.generation["scheduler"] == "EulerDiscreteScheduler"
+
+
+def test_off_prompt_pictures_are_drawn_again_and_the_clip_model_is_pinned(monkeypatch, clip_folder, recipe_file):
+    monkeypatch.setattr("dataset_builder.quality.OffPrompt.scores", lambda self, images, prompts: [next(scores)])
+    scores = iter((0.1, 0.3))
+    drawer = illustrator("plating", size=64, clip=clip_folder)
+    (picture,) = drawer.draw(tasks(1))
+    seed = picture_seed(0, "dish-0")
+    assert picture.generation["rejected"] == [f"off prompt (CLIP score 0.100, at least 0.2 asked) (seed {seed})"]
+    assert picture.generation["attempts"] == 2
+    plan = Plan(BuildSettings(recipe_file, generation=GenerationSettings(size=64, clip=clip_folder)))
+    assert plan.fingerprint["clip"] == f"{clip_folder}@{folder_revision(Path(clip_folder))}"
 
 
 def test_plates_are_equal_to_the_byte_whatever_the_batch():

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.plating import PlatingPipeline
 from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
-from tests.tiny_pipelines import clip_tokenizer
 
 
 def plates(*prompts: str) -> list[Image.Image]:
@@ -64,23 +62,6 @@ def test_two_plates_of_one_recipe_are_no_duplicates():
     duplicates = NearDuplicates()
     pictures = plates(*["Tomato soup: tomato, basil"] * 4)
     assert [duplicates.fault(image, "soup", str(n)) for n, image in enumerate(pictures)] == [None] * 4
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = clip_tokenizer()
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = CLIPConfig(
-        text_config={**small, **ends, "vocab_size": len(tokenizer)},
-        vision_config={**small, "image_size": 32, "patch_size": 16},
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(folder)
-    return str(folder)
 
 
 def test_off_prompt_pictures_are_those_below_the_minimum(clip_folder):
