@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from datasets import ClassLabel, Image, IterableDatasetDict, load_dataset
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
-from dataset_builder.finished_build import FinishedBuild
+from dataset_builder.finished_build import MANIFEST, FinishedBuild
 from dataset_builder.labelling import Labeller, LabelScores, score_labels
 from dataset_builder.near_duplicates import Looks, alike_across, looks_of
 from model_cards.cards import TEMPLATES, fill
@@ -85,7 +88,19 @@ def audit(dataset: str) -> Audit:
     Raises:
         BadInputError: there are no rows, or none of the columns is there.
     """
-    return audit_rows(read_rows(load_dataset(dataset, streaming=True), dataset), dataset)
+    return audit_rows(read_rows(load_dataset(dataset, streaming=True), dataset), dataset, _manifest_of(dataset))
+
+
+def _manifest_of(dataset: str) -> Mapping[str, Any]:
+    """Return the manifest of a data set that our build made; empty for every other one."""
+    path = Path(dataset, MANIFEST)
+    try:
+        path = path if Path(dataset).is_dir() else Path(hf_hub_download(dataset, MANIFEST, repo_type="dataset"))
+        return json.loads(path.read_text())
+    except (EntryNotFoundError, FileNotFoundError):
+        return {}
+    except ValueError as error:
+        raise BadInputError(f"{path} is not JSON ({error}); build again") from error
 
 
 def audit_of_build(build: FinishedBuild, name: str) -> Audit:
@@ -96,7 +111,8 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
         if facts.get("data_sha256") == build.fingerprint:
             return Audit({**facts, "dataset": name})
     files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
-    facts = audit_rows(read_rows(load_dataset("parquet", data_files=files, streaming=True), name), name).facts
+    rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
+    facts = audit_rows(rows, name, build.manifest).facts
     found = Audit({**facts, "data_sha256": build.fingerprint})
     found.write(build.folder)
     return found
@@ -143,8 +159,8 @@ def _add_looks(rows: Rows, pictures: Sequence[dict | None]) -> None:
             rows.looks.append(None if isinstance(found, str) else found)
 
 
-def audit_rows(rows: Rows, name: str) -> Audit:
-    """Audit rows that were read."""
+def audit_rows(rows: Rows, name: str, manifest: Mapping[str, Any] = MappingProxyType({})) -> Audit:
+    """Audit rows that were read; the manifest of their build names the rows whose pictures were all rejected."""
     return Audit(
         {
             "dataset": name,
@@ -158,7 +174,7 @@ def audit_rows(rows: Rows, name: str) -> Audit:
                 "pictures": _crossing_pictures(rows),
             },
             "reference": _reference(rows),
-            "pictures": _pictures(rows),
+            "pictures": _pictures(rows, manifest.get("given_up", {})),
         }
     )
 
@@ -273,8 +289,11 @@ def _is_variant(rows: Rows, position: int) -> bool:
     return re.fullmatch(r"\d{2}-\d{2}", end) is not None and not end.startswith("00-")
 
 
-def _pictures(rows: Rows) -> dict[str, Any] | None:
-    """Return which rows have no good picture, and which got theirs only after others were rejected."""
+def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] | None:
+    """Return which rows have no good picture, and which got theirs only after others were rejected.
+
+    `given_up` are the rows that are not there because every attempt at their picture was rejected, with the reasons.
+    """
     reasons: Counter[str] = Counter()
     retried = []
     for n, made in enumerate(rows.columns[GENERATION] if GENERATION in rows else []):
@@ -282,6 +301,8 @@ def _pictures(rows: Rows) -> dict[str, Any] | None:
         reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in rejected)
         if rejected:
             retried.append(rows.name(n))
+    for refused in given_up.values():
+        reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in refused)
     if GENERATION not in rows and IMAGE not in rows:
         return None
     blank = [rows.name(n) for n, look in enumerate(rows.looks) if look is None]
@@ -290,8 +311,9 @@ def _pictures(rows: Rows) -> dict[str, Any] | None:
         "without": len(missing),
         "unreadable": len(rows.unreadable),
         "retried": len(retried),
+        "given_up": len(given_up),
         "reasons": dict(reasons.most_common()),
-        "examples": [*rows.unreadable, *missing, *retried][:EXAMPLES],
+        "examples": [*rows.unreadable, *missing, *given_up, *retried][:EXAMPLES],
     }
 
 
@@ -340,7 +362,8 @@ def _other_lines(facts: Mapping[str, Any]) -> list[str]:
         why = "".join(f", {number} {reason}" for reason, number in pictures["reasons"].items())
         lines.append(
             f"Rows without a picture: {pictures['without']}; unreadable: {pictures['unreadable']}; drawn again after a "
-            f"rejected picture: {pictures['retried']}{' (reasons' + why.replace(',', ':', 1) + ')' if why else ''}."
+            f"rejected picture: {pictures['retried']}; left out because every picture was rejected: "
+            f"{pictures.get('given_up', 0)}{' (reasons' + why.replace(',', ':', 1) + ')' if why else ''}."
         )
     if facts["absent_columns"]:
         lines.append(f"Not audited for want of the columns: {', '.join(facts['absent_columns'])}.")

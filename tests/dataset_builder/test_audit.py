@@ -119,16 +119,19 @@ def test_rows_with_rejected_missing_or_broken_pictures(tmp_path, no_reference):
     rows["train"][0]["generation"]["rejected"] = rejected
     rows["train"][1]["image"] = None
     rows["test"][0]["image"] = {"bytes": b"no picture", "path": None}
-    found = audit(str(write_build(tmp_path / "build", rows)))
+    given_up = {"dish-050-00-00": ["flat (seed 1)", "flat (seed 2)"]}
+    found = audit(str(write_build(tmp_path / "build", rows, {"given_up": given_up})))
     assert found.facts["pictures"] == {
         "without": 1,
         "unreadable": 1,
         "retried": 1,
-        "reasons": {"near-duplicate": 2, "black": 1},
-        "examples": ["dish-010-00-00", "dish-001-00-00", "dish-000-00-00"],
+        "given_up": 1,
+        "reasons": {"near-duplicate": 2, "flat": 2, "black": 1},
+        "examples": ["dish-010-00-00", "dish-001-00-00", "dish-050-00-00", "dish-000-00-00"],
     }
     said = "Rows without a picture: 1; unreadable: 1; drawn again after a rejected picture: 1"
-    assert f"{said} (reasons: 2 near-duplicate, 1 black)." in found.lines
+    left = "left out because every picture was rejected: 1 (reasons: 2 near-duplicate, 2 flat, 1 black)."
+    assert f"{said}; {left}" in found.lines
 
 
 def test_parts_without_their_columns_are_named(tmp_path, no_reference):
