@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -84,8 +85,9 @@ class SeenWords(nn.Module):
     """Makes the words of what was found likelier, as far as the sentence has room for them.
 
     The vocabulary gets the words of every label, weighted by how sure and how large it is and by two gates that the
-    decoder's state opens and closes: open where a thing is to be named, closed where grammar goes on. A pointer as in
-    See et al. 2017 ("Get to the point") over labels of places instead of source words, added to the logits.
+    decoder's state opens and closes: open where a thing is to be named, closed where grammar goes on. Words that were
+    said get nothing more. A pointer with coverage as in See et al. 2017 ("Get to the point"), over labels of places
+    instead of source words and added to the logits.
     """
 
     def __init__(self, config: PreTrainedConfig):
@@ -93,9 +95,22 @@ class SeenWords(nn.Module):
         self.words = nn.Linear(config.num_place_labels, config.vocab_size, bias=False)
         self.gates = nn.Linear(config.hidden_size, 2)
 
-    def forward(self, states: Tensor, found: Tensor) -> Tensor:
-        """What to add to the logits `(batch, words, vocab_size)` of states `(batch, words, hidden_size)`."""
-        return self.gates(states) @ self.words(found)
+    def forward(self, states: Tensor, found: Tensor, said_ids: Tensor | None) -> Tensor:
+        """What to add to the logits `(batch, words, vocab_size)` of states `(batch, words, hidden_size)`.
+
+        Args:
+            states: The decoder's, of the last so many words.
+            found: `VisualEncoding.found`.
+            said_ids: `(batch, all words so far)`; `None` where the decoder was given vectors instead.
+        """
+        added = self.gates(states) @ self.words(found)
+        if said_ids is None:
+            return added
+        length = states.shape[1]
+        if length == 1:
+            return added.scatter(-1, said_ids[:, None], 0.0)
+        said = functional.one_hot(said_ids, added.shape[-1]).cumsum(1)[:, -length:]
+        return added.masked_fill(said > 0, 0.0)
 
     @torch.no_grad()
     def name(self, tokens: Sequence[Sequence[int]]) -> None:

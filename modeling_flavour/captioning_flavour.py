@@ -114,8 +114,8 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         encoder_outputs: BaseModelOutput | tuple | None,
         labels: Tensor | None,
         **wanted: bool | None,
-    ) -> tuple[BaseModelOutput, Tensor]:
-        """Encode the picture where that is not done yet, and embed the words the decoder reads.
+    ) -> tuple[BaseModelOutput, Tensor, Tensor | None]:
+        """Encode the picture where that is not done yet, and embed the words the decoder reads; their ids come last.
 
         Raises:
             ValueError: There is neither a picture nor its encoding, or no word to go on from.
@@ -132,9 +132,14 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
                     raise ValueError("Give labels to learn from, or decoder_input_ids to go on from.")
                 decoder_input_ids = shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
             decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
-        return encoder_outputs, decoder_inputs_embeds
+        return encoder_outputs, decoder_inputs_embeds, decoder_input_ids
 
-    def score_words(self, states: Tensor, encoded: BaseModelOutput) -> Tensor:
+    def prepare_inputs_for_generation(self, input_ids, *args, **kwargs):
+        """The inputs of a step; with a cache the decoder reads one word, but all that were said still count."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        return inputs if self.seen_words is None else {**inputs, "said_ids": input_ids}
+
+    def score_words(self, states: Tensor, encoded: BaseModelOutput, said_ids: Tensor | None) -> Tensor:
         """Logits `(batch, words, vocab_size)` of the decoder's states, with the words of what was found made likelier.
 
         Raises:
@@ -145,7 +150,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             return logits
         if encoded.get("found") is None:
             raise ValueError("This captioner needs all that its visual encoder gives: pass on its output as it is.")
-        return logits + self.seen_words(states, encoded["found"])
+        return logits + self.seen_words(states, encoded["found"], said_ids)
 
     def loss_of(
         self,
@@ -221,6 +226,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         place_labels: Tensor | None = None,
+        said_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
@@ -238,6 +244,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
             decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
             labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
             place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
+            said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
             num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
             use_cache: Whether to return keys and values; `None` does outside training when there are no labels.
             output_attentions: Whether to return attention weights over words and over places.
@@ -248,7 +255,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        encoded, words = self.read_inputs(
+        encoded, words, ids = self.read_inputs(
             pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, **wanted
         )
         if use_cache is None:
@@ -258,7 +265,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         states, layers, word_weights, place_weights = self.decoder(
             words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
         )
-        logits = self.score_words(states, encoded)
+        logits = self.score_words(states, encoded, ids if said_ids is None else said_ids)
         loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
@@ -318,6 +325,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         place_labels: Tensor | None = None,
+        said_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -333,6 +341,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
             decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
             labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
             place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
+            said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
             num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
             use_cache: Whether to return the state; `None` does outside training when there are no labels.
             output_hidden_states: Whether to return the word vectors, the LSTM's states and the merged states.
@@ -340,7 +349,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        encoded, words = self.read_inputs(
+        encoded, words, ids = self.read_inputs(
             pixel_values,
             decoder_input_ids,
             decoder_inputs_embeds,
@@ -353,7 +362,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
         if use_cache and past_key_values is None:
             past_key_values = LSTMState()
         read, merged = self.decoder(words, encoded.last_hidden_state, past_key_values)
-        logits = self.score_words(merged, encoded)
+        logits = self.score_words(merged, encoded, ids if said_ids is None else said_ids)
         loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,

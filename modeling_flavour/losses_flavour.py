@@ -19,8 +19,10 @@ def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
     rows, columns = grid_shape(logits.shape[1], (mask.shape[-2], mask.shape[-1]))
     fine = functional.interpolate(mask[:, None].float(), (2 * rows, 2 * columns), mode="nearest-exact").long()
     cells = fine.reshape(-1, rows, 2, columns, 2).transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, places, 4)
-    spread = logits.float()[:, :, None].expand(-1, -1, 4, -1)
-    return functional.cross_entropy(spread.flatten(0, 2), cells.flatten(), ignore_index=IGNORED_LABEL)
+    # One softmax serves the four samples of a place.
+    known = cells != IGNORED_LABEL
+    said = logits.float().log_softmax(-1).gather(-1, cells.masked_fill(~known, 0))
+    return -(said * known).sum() / known.sum()
 
 
 def classification_loss(

@@ -128,7 +128,7 @@ class DataArguments:
     crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
     crop_size: int | None = _option(
         None,
-        "Segmentation: side of training crops in pixels, below image_size to save time; none: image_size.",
+        "Side of training crops in pixels, below image_size to save time (segmentation, captioning); none: image_size.",
     )
     mask_stride: int = _option(
         1, "Segmentation: learn from every so many-th pixel of a mask, to save time; scores always use every pixel."
