@@ -299,9 +299,7 @@ def pad_labels(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
 def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> CaptionSamples:
     """Return the varied samples of the training split."""
     arguments, size = recipe.data, recipe.data.crop_size or input_size(processor)
-    cropped = arguments.crop_scale < 1
-    if arguments.crop_size and not cropped:
-        raise BadInputError("crop_size is the side of random crops: give crop_scale below 1, or leave it out")
+    cropped = arguments.crop_scale < 1 or arguments.crop_size is not None
     augment = None
     if cropped or arguments.color_jitter > 0 or arguments.rotation > 0:
         augment = augmentation(size, arguments.crop_scale, False, arguments.color_jitter, arguments.rotation)

@@ -40,8 +40,8 @@ TINY = [
     "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}',
     "--config", '{"decoder_type": "KIND", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, '
                 '"intermediate_size": 32, "dropout": 0.0}',
-    "--image_size", "32", "--per_device_train_batch_size", "10", "--use_cpu", "true", "--disable_tqdm", "true",
-    "--vocabulary_size", "200", "--generation", '{"num_beams": 2}',
+    "--image_size", "32", "--crop_size", "32", "--per_device_train_batch_size", "10", "--use_cpu", "true",
+    "--disable_tqdm", "true", "--vocabulary_size", "200", "--generation", '{"num_beams": 2}',
 ]  # fmt: skip
 
 
@@ -267,8 +267,8 @@ def test_self_critical_steps_raise_the_reward_of_what_is_drawn(trained, table):
 
 def test_self_critical_recipe_goes_on_from_a_captioner(trained, caption_data, tmp_path):
     critical = ["captioner_resnet18_transformer_self_critical_tiny", "--model_name_or_path", str(trained), "--dataset",
-                str(caption_data), "--output_dir", str(tmp_path / "run"), "--use_cpu", "true", "--disable_tqdm",
-                "true", "--max_steps", "2", "--generation", '{"num_beams": 2}']  # fmt: skip
+                str(caption_data), "--output_dir", str(tmp_path / "run"), "--crop_size", "32", "--use_cpu", "true",
+                "--disable_tqdm", "true", "--max_steps", "2", "--generation", '{"num_beams": 2}']  # fmt: skip
     train.main(critical)
     weights = [load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "run")]
     changed = {name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])}
