@@ -6,11 +6,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import logging
 
 from .configuration_flavour import FlavourConfig
 from .encoders_flavour import LSTMLayer
 from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion
 from .loading_flavour import family_image_encoder, load_checked
+
+logger = logging.get_logger(__name__)
 
 
 class FlavourPreTrainedModel(PreTrainedModel):
@@ -98,12 +101,20 @@ class FlavourPreTrainedModel(PreTrainedModel):
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
         parts = [getattr(self, name, None) for name in ("text_encoder", "image_encoder")]
-        models = [part.model for part in parts if part is not None and isinstance(part.model, PreTrainedModel)]
-        able = [model for model in models if model.supports_gradient_checkpointing]
-        if not able:
+        from_timm = [part.model for part in parts if part is not None and hasattr(part.model, "timm_model")]
+        unable = []
+        for backbone in from_timm:
+            try:
+                backbone._set_gradient_checkpointing(enable)
+            except AssertionError:  # how timm says that an architecture knows no checkpointing
+                unable.append(backbone.config.architecture)
+        layers = any(hasattr(module, "gradient_checkpointing") for module in self.modules())
+        if layers:
+            super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        if not layers and len(unable) == len(from_timm):
             raise ValueError(f"No part of this {type(self).__name__} supports activation checkpointing.")
-        for model in able:
-            model._set_gradient_checkpointing(enable, *args, **kwargs)
+        if unable:
+            logger.warning(f"{', '.join(unable)} of timm keeps its activations: it knows no checkpointing.")
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save weights, config and the code that loads them; see [`PreTrainedModel.save_pretrained`].

@@ -11,7 +11,6 @@ from transformers import (
     DynamicCache,
     EncoderDecoderCache,
     GenerationMixin,
-    PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
@@ -102,9 +101,6 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
     def get_encoder(self, modality: str | None = None) -> VisualEncoder:
         """The visual encoder; `generate` runs it once per picture."""
         return self.image_encoder
-
-    def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
-        PreTrainedModel._set_gradient_checkpointing(self, enable, *args, **kwargs)
 
     def read_inputs(
         self,
@@ -292,7 +288,7 @@ class MergeDecoder(nn.Module):
 
     def forward(self, embedded: Tensor, picture: Tensor, state: LSTMState | None = None) -> tuple[Tensor, Tensor]:
         """States of `(batch, words, size)` before and after the picture `(batch, 1, size)` is added."""
-        read = self.lstm.continued(self.dropout(embedded), state)
+        read = self.lstm(self.dropout(embedded), state)
         return read, self.dense(picture + read).relu()
 
 

