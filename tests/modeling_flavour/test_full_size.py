@@ -1,22 +1,75 @@
-"""The classification recipes at full size: parameter counts by formula, and one training step, built for real."""
+"""Every recipe of a neural architecture, built from its file: parameters by formula, then one training step.
+
+Small recipes run always; those of full size are `slow`: they are built for real, with fresh weights, on the CPU. The
+formulas are written from the architectures' descriptions, the backbones' own counts come from timm and from BERT's
+layout.
+"""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import timm
 import torch
-from transformers import BertConfig, TimmWrapperConfig
+from transformers import BertConfig
 
-from modeling_flavour import FlavourConfig, FlavourForClassification
+from modeling_flavour import FlavourForClassification, FlavourForSegmentation, FlavourProcessor
+from trainer_scripts.arguments import Recipe, parse_recipe
+from trainer_scripts.captioning import ARCHITECTURES
+from trainer_scripts.classification import input_size
 
-from .tiny import tiny_bert, tiny_resnet
+WORDS, LABELS, MASK_CLASSES, PLACE_CLASSES = 2_000, 5, 104, 254
 
+# What the systems that the recipes stand for say of themselves.
+FULL_SIZE: dict[str, dict[str, Any]] = {
+    "flavour_fusion": {
+        "side": 299, "fusion": "early", "lstm_hidden_size": 64, "lstm_layers": 2, "text_dense_sizes": [256],
+        "image_dense_sizes": [1024, 512], "head_dense_sizes": [128, 64], "dropout": 0.5, "freeze_text": True,
+    },
+    "flavour_fusion_late": {"side": 299, "fusion": "late"},
+    "flavour_fusion_gated": {"side": 299, "fusion": "gated"},
+    "flavour_fusion_cross_attention": {"side": 299, "fusion": "cross_attention"},
+    "multilabel_efficientnet_b4_bilstm": {
+        "word_embedding_size": 300, "text_pooling": "lstm", "lstm_hidden_size": 300, "lstm_layers": 1, "dropout": 0.5,
+    },
+    "captioner_resnet18_transformer": {"decoder_type": "transformer"},
+    "captioner_xception_merge_lstm": {"decoder_type": "merge", "side": 299, "hidden_size": 256, "dropout": 0.5},
+    "segmentation_deeplabv3_resnet50": {"head": "deeplabv3", "aspp_channels": 256, "output_stride": 8},
+    "segmentation_deeplabv3plus_resnet50": {"head": "deeplabv3plus", "aspp_channels": 256},
+    "multitask_deeplabv3_resnet50": {"head": "deeplabv3", "ingredient_head": True, "output_stride": 8},
+    "ingredients_resnet50": {"head": "none", "ingredient_head": True},
+}  # fmt: skip
+TINY = (
+    "flavour_fusion_tiny",
+    "flavour_fusion_late_tiny",
+    "flavour_fusion_gated_tiny",
+    "flavour_fusion_cross_attention_tiny",
+    "flavour_title_tiny",
+    "flavour_picture_tiny",
+    "multilabel_tiny",
+    "captioner_resnet18_transformer_tiny",
+    "captioner_xception_merge_lstm_tiny",
+    "segmentation_deeplabv3_tiny",
+    "multitask_deeplabv3_tiny",
+    "ingredients_tiny",
+)
+BACKBONES = {
+    "inception_resnet_v2": 54_306_464,
+    "efficientnet_b4": 17_548_616,
+    "resnet18": 11_176_512,
+    "legacy_xception": 20_806_952,
+    "resnet50": 23_508_032,
+}
 BERT_BASE = 108_891_648  # embeddings 23,837,184 and 12 layers of 7,087,872, without the pooler
-INCEPTION_RESNET_V2 = 54_306_464  # timm's, without its classifier
-EFFICIENTNET_B4 = 17_548_616
 
 
 def dense(*sizes: int) -> int:
     return sum(size_in * size_out + size_out for size_in, size_out in pairwise(sizes))
+
+
+def convolution(size_in: int, size_out: int, side: int = 1) -> int:
+    """Without a bias, and the two vectors of its batch normalisation."""
+    return size_in * size_out * side * side + 2 * size_out
 
 
 def bilstm(size: int, hidden: int, layers: int) -> int:
@@ -25,92 +78,202 @@ def bilstm(size: int, hidden: int, layers: int) -> int:
     return sum(2 * 4 * hidden * (one + hidden + 2) for one in inputs)
 
 
-def flavour_fusion(text, vision, **sizes) -> FlavourConfig:
-    """System 0: frozen text model, two BiLSTM layers of 64, early fusion with a pooled picture."""
-    return FlavourConfig(
-        text_config=text,
-        vision_config=vision,
-        text_pooling="lstm",
-        lstm_hidden_size=64,
-        lstm_layers=2,
-        text_dense_sizes=[256],
-        image_dense_sizes=[1024, 512],
-        head_dense_sizes=[128, 64],
-        fusion="early",
-        dropout=0.5,
-        freeze_text=True,
-        freeze_image=True,
-        trainable_image_layers=4,
+def bert(config) -> int:
+    width, inner = config.hidden_size, config.intermediate_size
+    embeddings = (config.vocab_size + config.max_position_embeddings + config.type_vocab_size) * width + 2 * width
+    layer = 4 * dense(width, width) + dense(width, inner, width) + 2 * 2 * width
+    return embeddings + config.num_hidden_layers * layer
+
+
+def picture_part(recipe: Recipe) -> dict[str, Any]:
+    """The backbone's config; of pretrained weights its architecture alone."""
+    named = recipe.model.image_encoder
+    if named is None:
+        return dict(recipe.model.vision_config)
+    return {"model_type": "timm_wrapper", "architecture": named.removeprefix("timm/").partition(".")[0]}
+
+
+def reference_backbone(vision) -> tuple[int, int, list[int]]:
+    """Parameters, width of the features and channels of the stages, from timm itself."""
+    with torch.device("meta"):
+        model = timm.create_model(vision.architecture, num_classes=0, **(vision.model_args or {}))
+    parameters = sum(value.numel() for value in model.parameters())
+    if not (vision.model_args or {}).get("channels") and vision.architecture in BACKBONES:
+        assert parameters == BACKBONES[vision.architecture]
+    return parameters, model.num_features, [stage["num_chs"] for stage in model.feature_info]
+
+
+def build_classifier(recipe: Recipe) -> FlavourForClassification:
+    arguments, fields = recipe.model, dict(recipe.model.config)
+    text: Any = None
+    if arguments.modality != "image":
+        if "word_embedding_size" in fields:
+            fields["word_vocab_size"] = WORDS
+        elif arguments.text_encoder:
+            assert arguments.text_encoder == "google-bert/bert-base-uncased"
+            text = BertConfig()
+        else:
+            text = {**arguments.text_config, "vocab_size": WORDS}
+    if arguments.modality != "text" and (fields.get("place_loss_weight") or "image_pooling" in fields):
+        fields["num_place_labels"] = PLACE_CLASSES
+    if arguments.modality == "text":
+        fields.pop("image_pooling", None)
+    frozen = ("freeze_text", "freeze_image", "trainable_image_layers")
+    return FlavourForClassification.from_parts(
+        text=text,
+        image=picture_part(recipe) if arguments.modality != "text" else None,
+        num_labels=LABELS,
+        **{name: getattr(arguments, name) for name in frozen},
+        **fields,
     )
 
 
-def multi_label(vision, words: int) -> FlavourConfig:
-    """System 1: word vectors with one BiLSTM of 300, backbone with dropout and a linear layer, scores combined."""
-    return FlavourConfig(
-        word_vocab_size=words,
-        word_embedding_size=300,
-        vision_config=vision,
-        text_pooling="lstm",
-        lstm_hidden_size=300,
-        lstm_layers=1,
-        text_dense_sizes=[],
-        image_dense_sizes=[],
-        head_dense_sizes=[],
-        fusion="late",
-        dropout=0.5,
-        num_labels=18,
-        problem_type="multi_label_classification",
+def classifier_size(config) -> int:
+    total = text_width = image_width = 0
+    if config.has_text:
+        text_width = config.word_embedding_size
+        if config.text_config is not None:
+            text_width = config.text_config.hidden_size
+            total += bert(config.text_config)
+            if config.text_config.num_hidden_layers == 12:
+                assert bert(config.text_config) == BERT_BASE
+        else:
+            total += config.word_vocab_size * text_width
+        if config.text_pooling == "lstm":
+            total += bilstm(text_width, config.lstm_hidden_size, config.lstm_layers)
+            text_width = 2 * config.lstm_hidden_size
+        total += dense(text_width, *config.text_dense_sizes)
+        text_width = [text_width, *config.text_dense_sizes][-1]
+    if config.has_image:
+        backbone, image_width, _ = reference_backbone(config.vision_config)
+        if config.num_place_labels:
+            backbone += dense(image_width, config.num_place_labels)
+        if config.image_pooling == "places":
+            image_width = 2 * config.num_place_labels
+        total += backbone + dense(image_width, *config.image_dense_sizes)
+        image_width = [image_width, *config.image_dense_sizes][-1]
+    heads, size = config.head_dense_sizes, config.fusion_size
+    if not (config.has_text and config.has_image):
+        return total + dense(text_width + image_width, *heads, LABELS)
+    if config.fusion == "late":
+        parts = [dense(one, *heads) + [one, *heads][-1] * LABELS for one in (text_width, image_width)]
+        return total + sum(parts) + LABELS
+    if config.fusion == "early":
+        return total + text_width + image_width + dense(text_width + image_width, *heads, LABELS)
+    projections = dense(text_width, size) + dense(image_width, size)
+    if config.fusion == "gated":
+        stand_ins = text_width + image_width
+        return total + stand_ins + projections + dense(text_width + image_width, size) + dense(size, *heads, LABELS)
+    attention = 3 * 2 * size + 4 * dense(size, size) + dense(size, 2 * size, size)
+    return total + 2 * size + projections + 2 * attention + dense(2 * size, *heads, LABELS)
+
+
+def build_captioner(recipe: Recipe):
+    fields = dict(recipe.model.config)
+    places = PLACE_CLASSES if fields.get("place_loss_weight") else 0
+    return ARCHITECTURES[fields["decoder_type"]].from_parts(
+        image=picture_part(recipe), vocab_size=WORDS, num_place_labels=places, **fields
     )
 
 
-def train_one_step(model, side: int, words: int, labels) -> None:
+def captioner_size(config) -> int:
+    backbone, features, _ = reference_backbone(config.vision_config)
+    width, places = config.hidden_size, config.num_place_labels
+    words = config.vocab_size * width
+    if places:
+        backbone += dense(features, places) + places * config.vocab_size + dense(width, 2)
+    if config.decoder_type == "merge":
+        lstm = 4 * width * (2 * width + 2)
+        return backbone + dense(features, width) + words + lstm + dense(width, width) + dense(width, config.vocab_size)
+    layer = 2 * 4 * dense(width, width) + dense(width, config.intermediate_size, width) + 3 * 2 * width
+    decoder = words + config.max_position_embeddings * width + config.num_hidden_layers * layer + 2 * width
+    scores = 0 if config.tie_word_embeddings else words
+    return backbone + dense(features, width) + 2 * width + decoder + scores
+
+
+def build_segmenter(recipe: Recipe) -> FlavourForSegmentation:
+    return FlavourForSegmentation.from_parts(image=picture_part(recipe), num_labels=MASK_CLASSES, **recipe.model.config)
+
+
+def segmenter_size(config) -> int:
+    backbone, features, stages = reference_backbone(config.vision_config)
+    total, width = backbone, config.aspp_channels
+    if config.ingredient_head:
+        total += dense(features, MASK_CLASSES - 1)
+    if config.auxiliary_head:
+        quarter = stages[-2] // 4
+        total += convolution(stages[-2], quarter, 3) + dense(quarter, MASK_CLASSES)
+    if config.head == "none":
+        return total
+    rates = len(config.aspp_rates)
+    total += 2 * convolution(features, width) + rates * convolution(features, width, 3)
+    total += convolution((rates + 2) * width, width)
+    joined = width
+    if config.head == "deeplabv3plus":
+        low_level = stages[1]  # of stride 4, after the stem
+        total += convolution(low_level, config.low_level_channels) + convolution(width, width, 3)
+        joined += config.low_level_channels
+    return total + convolution(joined, width, 3) + dense(width, MASK_CLASSES)
+
+
+def batch_for(model, side: int) -> dict[str, torch.Tensor]:
+    config, size = model.config, 2
+    batch: dict[str, torch.Tensor] = {}
+    if config.has_image:
+        batch["pixel_values"] = torch.randn(size, 3, side, side)
+    if config.has_text:
+        batch["input_ids"] = torch.randint(1, WORDS, (size, 40))
+    if isinstance(model, FlavourForSegmentation):
+        if config.head != "none":
+            batch["labels"] = torch.randint(0, MASK_CLASSES, (size, side, side))
+        if config.ingredient_head:
+            batch["ingredient_labels"] = torch.randint(0, 2, (size, MASK_CLASSES - 1)).float()
+    elif isinstance(model, FlavourForClassification):
+        batch["labels"] = torch.randint(0, LABELS, (size,))
+    else:
+        batch["labels"] = torch.randint(4, WORDS, (size, 12))
+    if getattr(config, "num_place_labels", 0) and config.place_loss_weight:
+        batch["place_labels"] = torch.randint(0, PLACE_CLASSES, (size, side, side))
+    return batch
+
+
+def check(name: str) -> None:
+    """Build a recipe's model, count its parameters, and train it one step."""
+    recipe = parse_recipe([name])
+    fields = recipe.model.config
+    if "decoder_type" in fields:
+        model, count = build_captioner(recipe), captioner_size
+    elif "head" in fields or "ingredient_head" in fields:
+        model, count = build_segmenter(recipe), segmenter_size
+    else:
+        model, count = build_classifier(recipe), classifier_size
+    config, side = model.config, 0
+    assert model.num_parameters() == count(config)
+    if config.has_image:
+        side = input_size(FlavourProcessor.from_parts(image=config.vision_config, size=recipe.model.image_size))
+    for field, value in FULL_SIZE.get(name, {}).items():
+        if field == "side":
+            assert side == value
+        elif field == "output_stride":
+            assert config.vision_config.model_args["output_stride"] == value
+        else:
+            assert getattr(config, field) == value, field
+    if recipe.model.max_mb is not None:
+        assert model.num_parameters() * 4 < recipe.model.max_mb * 1e6
     model.train()
-    batch = {"input_ids": torch.randint(1, words, (2, 40)), "pixel_values": torch.randn(2, 3, side, side)}
-    loss = model(**batch, labels=labels).loss
+    loss = model(**batch_for(model, side)).loss
     loss.backward()
     assert loss.isfinite()
-    for name, value in model.named_parameters():
-        assert (value.grad is not None) == value.requires_grad, name
+    for parameter, value in model.named_parameters():
+        assert (value.grad is not None) == value.requires_grad, parameter
 
 
-def flavour_fusion_size(text: int, hidden: int, vision: int, features: int) -> int:
-    stand_ins = 256 + 512
-    head = dense(256 + 512, 128, 64, 5)
-    return text + bilstm(hidden, 64, 2) + dense(128, 256) + vision + dense(features, 1024, 512) + stand_ins + head
-
-
-def multi_label_size(words: int, vision: int, features: int) -> int:
-    return words * 300 + bilstm(300, 300, 1) + vision + (600 + features) * 18 + 18
-
-
-def test_flavour_fusion_in_small():
-    model = FlavourForClassification(flavour_fusion(tiny_bert(), tiny_resnet()))
-    text, vision = model.text_encoder.model.num_parameters(), model.image_encoder.model.num_parameters()
-    expected = flavour_fusion_size(text, 16, vision, model.image_encoder.pooled_size)
-    assert model.num_parameters() == expected
-    train_one_step(model, 32, 50, torch.tensor([0, 4]))
-
-
-def test_multi_label_in_small():
-    model = FlavourForClassification(multi_label(tiny_resnet(), 50))
-    vision = model.image_encoder.model.num_parameters()
-    assert model.num_parameters() == multi_label_size(50, vision, model.image_encoder.pooled_size)
-    train_one_step(model, 32, 50, torch.randint(0, 2, (2, 18)).float())
+@pytest.mark.parametrize("name", TINY)
+def test_small_recipe_has_the_size_of_its_formula_and_trains(name):
+    check(name)
 
 
 @pytest.mark.slow
-def test_flavour_fusion_at_full_size():
-    model = FlavourForClassification(
-        flavour_fusion(BertConfig(), TimmWrapperConfig(architecture="inception_resnet_v2"))
-    )
-    assert model.num_parameters() == flavour_fusion_size(BERT_BASE, 768, INCEPTION_RESNET_V2, 1536)
-    train_one_step(model, 299, 30_000, torch.tensor([0, 4]))
-
-
-@pytest.mark.slow
-def test_multi_label_at_full_size():
-    model = FlavourForClassification(multi_label(TimmWrapperConfig(architecture="efficientnet_b4"), 9_000))
-    assert model.num_parameters() == multi_label_size(9_000, EFFICIENTNET_B4, 1792)
-    # The limit that this recipe's task sets; weights in half precision are half as large.
-    assert model.num_parameters() * 4 < 100e6
-    train_one_step(model, 380, 9_000, torch.randint(0, 2, (2, 18)).float())
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_full_size_recipe_has_the_size_of_its_formula_and_trains(name):
+    check(name)
