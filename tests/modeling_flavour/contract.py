@@ -194,10 +194,10 @@ class ModelContract:
 
     def test_accumulated_steps_equal_one_large_step(self, tmp_path):
         batch = self.batch(16)
-        trained = []
+        trained, losses = [], []
         for size, accumulation in ((16, 1), (4, 4)):
             model = randomise(self.build())
-            self.trainer(
+            result = self.trainer(
                 model,
                 tmp_path,
                 batch,
@@ -205,7 +205,9 @@ class ModelContract:
                 per_device_train_batch_size=size,
                 gradient_accumulation_steps=accumulation,
             ).train()
+            losses.append(result.training_loss)
             trained.append({name: value for name, value in model.named_parameters() if value.requires_grad})
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
         start = dict(randomise(self.build()).named_parameters())
         assert any((value - start[name]).abs().max() > 1e-4 for name, value in trained[0].items())
         for name, value in trained[0].items():

@@ -141,6 +141,30 @@ def test_heat_map_lies_where_the_evidence_is(processor):
     assert heatmap[:12, :12].mean() > 10 * heatmap[20:, 20:].mean() + 0.1
 
 
+def test_heat_map_equals_that_of_an_independent_library(processor, picture):
+    hires_cam = pytest.importorskip("pytorch_grad_cam").HiResCAM
+    model = randomise(tiny_classifier(text_config=None, vision_config=tiny_resnet())).eval()
+    processor = FlavourProcessor.from_parts(image=tiny_resnet(), size=128)
+
+    class LogProbabilities(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values):
+            return self.model(pixel_values=pixel_values).logits.log_softmax(-1)
+
+    pixel_values = processor(images=picture)["pixel_values"]
+    for label, number in model.config.label2id.items():
+        ours = model.explain(processor, picture, label=label).heatmap
+        with hires_cam(LogProbabilities(), [model.image_encoder.model.timm_model.layer4]) as cam:
+            theirs = cam(pixel_values, targets=[lambda scores, n=number: scores[n]])[0]
+        assert ours.shape == theirs.shape == (128, 128)
+        if theirs.max() > 0:
+            theirs = theirs / theirs.max()
+            assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99, label
+
+
 def test_explanation_of_one_part_and_its_figure(model, processor, picture, tmp_path):
     text_only = model.explain(processor, text="greek salad")
     assert text_only.heatmap is None

@@ -88,10 +88,7 @@ def published(tmp_path_factory):
     with LocalHub(folder / "hub", tokens={"hf_writer": "org"}) as hub, pytest.MonkeyPatch.context() as patch:
         connect(hub, patch, folder / "cache")
         for name, member in FAMILY.items():
-            model, batch = (
-                member.build(**({"freeze_image": True} if name == "segmenter" else {})).eval(),
-                member.batch(3),
-            )
+            model, batch = member.build(**FROZEN.get(name, {})).eval(), member.batch(3)
             model.push_to_hub(f"org/{name}")
             member.processor().push_to_hub(f"org/{name}")
             torch.save(batch, folder / f"{name}-batch.pt")
