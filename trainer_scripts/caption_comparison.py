@@ -58,6 +58,16 @@ def changed(model: Any, table: Table, batch_size: int, seed: int = 0) -> Iterato
     yield "image blank", predictions_of(table, *said)
 
 
+def monotony(comparison: Any) -> list[str]:
+    """Return a sentence for each captioner that says the same of every picture."""
+    found = []
+    for line in comparison.models:
+        captions = line.predictions.parts[CAPTIONS][1]
+        if len(captions) > 1 and len(set(captions)) == 1:
+            found.append(f"{line.name}: !!! SAYS THE SAME OF EVERY PICTURE: {captions[0][:60]!r}")
+    return found
+
+
 def _ingredient_rows(visible: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
     return _named_rows(visible, captions, 0)
 
@@ -112,5 +122,6 @@ COMPARING = Comparing(
     decisive=("cider", "ingredient_f1"),
     baselines=baseline_lines,
     changes=changed,
+    verdicts=monotony,
     more_scores=naming_scores,
 )

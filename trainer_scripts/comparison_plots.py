@@ -20,12 +20,12 @@ def draw(comparison: Comparison, content: dict[str, Any], out: Path) -> None:
             continue
         labels, probabilities = line.predictions.parts[CLASSES]
         if labels.ndim == 1:
-            path = out / f"confusion_{Path(line.name).name}.png"
+            path = out / f"confusion_{line.name.replace('/', '-')}.png"
             plots.confusion_matrix(path, line.name, labels, probabilities, comparison.label_names)
-        curves[line.name] = confidences(line.predictions)
+        curves[line.name] = [confidences(line.predictions)]
         if line.name in content["calibration"]:
-            temperature = content["calibration"][line.name]["temperature"]
-            curves[f"{line.name}, T = {temperature:.2f}"] = confidences(calibrated(line.predictions, temperature))
+            scaled = calibrated(line.predictions, content["calibration"][line.name]["temperature"])
+            curves[line.name].append(confidences(scaled))
     if curves:
         plots.reliability(out / "reliability.png", curves)
     histories = {

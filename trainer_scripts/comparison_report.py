@@ -10,6 +10,7 @@ PER_CLASS = "f1_"
 SHOWN_DIFFERENCES = 4
 # More classes than this stand below each other.
 WIDEST_TABLE = 8
+LONGEST_TEXT = 100
 
 Cell = Callable[[Any], str]
 
@@ -120,11 +121,17 @@ def swap_table(content: Mapping[str, Any]) -> str:
 
 
 def example_table(examples: Sequence[Mapping[str, str]]) -> str:
-    """Return rows side by side; text that would break a Markdown table is made harmless."""
+    """Return rows side by side; text that would break a Markdown table is made harmless, and long text is cut."""
     if not examples:
         return ""
-    rows = [[" ".join(value.split()).replace("|", "\\|") for value in example.values()] for example in examples]
+    rows = [[_brief(value) for value in example.values()] for example in examples]
     return markdown_table(list(examples[0]), rows)
+
+
+def _brief(text: str) -> str:
+    one_line = " ".join(text.split())
+    cut = one_line if len(one_line) <= LONGEST_TEXT else one_line[: LONGEST_TEXT - 3] + "..."
+    return cut.replace("|", "\\|")
 
 
 def number_table(numbers: Mapping[str, Mapping[str, Any]]) -> str:

@@ -34,23 +34,24 @@ def confusion_matrix(
     _save(figure, path)
 
 
-def reliability(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Draw the share of correct answers against confidence; `curves` is name -> (confidence, correct)."""
+def reliability(path: Path, curves: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+    """Draw the share of correct answers against confidence; a point is as large as the share of answers in its bin.
+
+    Args:
+        path: the picture.
+        curves: model -> (confidence, correct) as they are and, if any, after temperature scaling.
+    """
     figure, axes = pyplot.subplots(figsize=(4.8, 4.4), layout="constrained")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    for name, (confidence, correct) in curves.items():
-        bins = np.digitize(confidence, edges, right=True)
-        present = [index for index in range(CALIBRATION_BINS) if (bins == index).any()]
-        axes.plot(
-            [confidence[bins == index].mean() for index in present],
-            [correct[bins == index].mean() for index in present],
-            marker="o",
-            markersize=3,
-            linestyle="--" if ", T = " in name else "-",
-            label=name,
-        )
-    axes.set(title="Reliability", xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1))
+    for index, (name, kinds) in enumerate(curves.items()):
+        for style, what, (confidence, correct) in zip(("-", "--"), ("", ", calibrated"), kinds, strict=False):
+            bins = np.digitize(confidence, edges, right=True)
+            members = [bins == number for number in range(CALIBRATION_BINS) if (bins == number).any()]
+            x, y = ([values[rows].mean() for rows in members] for values in (confidence, correct))
+            axes.plot(x, y, style, color=f"C{index}", linewidth=1, label=name + what)
+            axes.scatter(x, y, [4 + 120 * rows.mean() for rows in members], color=f"C{index}", alpha=0.5)
+    axes.set(title="Reliability", xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(fontsize=8)
     _save(figure, path)
 
@@ -82,10 +83,10 @@ def training_curves(path: Path, histories: dict[str, list[dict[str, Any]]], metr
     for index, (name, history) in enumerate(histories.items()):
         colour = f"C{index}"
         for key, style in (("loss", "-"), ("eval_loss", "--")):
-            points = [(line["epoch"], line[key]) for line in history if key in line]
+            points = _points(history, key)
             if points:
                 left.plot(*zip(*points, strict=True), style, color=colour, label=f"{name}, {key}")
-        points = [(line["epoch"], line[f"eval_{metric}"]) for line in history if f"eval_{metric}" in line]
+        points = _points(history, f"eval_{metric}")
         if points:
             right.plot(*zip(*points, strict=True), color=colour, label=name)
     left.set(title="Loss", xlabel="epoch")
@@ -94,6 +95,15 @@ def training_curves(path: Path, histories: dict[str, list[dict[str, Any]]], metr
         if axes.has_data():
             axes.legend(fontsize=7)
     _save(figure, path)
+
+
+def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return (epoch, value), the first of each epoch: the last line of a history repeats the chosen checkpoint's."""
+    found: dict[float, float] = {}
+    for line in history:
+        if key in line:
+            found.setdefault(line["epoch"], line[key])
+    return list(found.items())
 
 
 def _save(figure: Any, path: Path) -> None:
