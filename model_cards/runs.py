@@ -249,7 +249,8 @@ def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     score = str(ablation.get("score") or content.get("main_score", "score"))
     if ablation.get("scores"):
         changes = [[change, _cell(value)] for change, value in ablation["scores"].items()]
-        note = "The same rows with one input taken away or exchanged between dishes."
+        rows = ablation.get("rows") or content.get("rows")
+        note = f"{rows} rows of the split with one input taken away or exchanged between dishes."
         tables.append(
             {"title": "Whether each input is used", "note": note, "header": ["input", score], "rows": changes}
         )

@@ -25,6 +25,19 @@ def partners(groups: Sequence[str], seed: int) -> np.ndarray:
     return result
 
 
+def drawn_rows(groups: Sequence[str], limit: int, seed: int = 0) -> np.ndarray:
+    """Return rows of whole groups drawn at random, at most `limit` (one group at least); all where they fit."""
+    if len(groups) <= limit:
+        return np.arange(len(groups))
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    names = list(members)
+    order = [members[names[index]] for index in np.random.default_rng(seed).permutation(len(names))]
+    fitting = max(1, int(np.searchsorted(np.cumsum([len(rows) for rows in order]), limit, side="right")))
+    return np.sort(np.concatenate(order[:fitting]))
+
+
 @dataclass
 class Ablated(Dataset):
     """Samples with one input taken from other rows, or blanked.
@@ -57,20 +70,3 @@ class Ablated(Dataset):
         if self.blank_image is not None:
             sample["picture"] = self.blank_image
         return sample
-
-
-def followed(predicted: np.ndarray, labels: np.ndarray, swapped: np.ndarray) -> dict[str, float]:
-    """Return what a model follows when picture and text are of two dishes with different labels.
-
-    Args:
-        predicted: predicted ids with the pictures of other rows.
-        labels: ids of the rows' own texts.
-        swapped: ids of the rows the pictures came from.
-    """
-    conflict = labels != swapped
-    if not conflict.any():
-        return {}
-    return {
-        TEXT: float((predicted == labels)[conflict].mean()),
-        IMAGE: float((predicted == swapped)[conflict].mean()),
-    }

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
+from tqdm import tqdm
 
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.labelling import Labeller
@@ -130,7 +131,7 @@ def _regression(
 ) -> np.ndarray:
     best: tuple[float, np.ndarray] | None = None
     many = train.labels.ndim == 2
-    for strength in REGULARISATION:
+    for strength in tqdm(REGULARISATION, desc="logistic regression", leave=False, disable=None):
         classifier = LogisticRegression(C=strength, max_iter=1000)
         fitted = (OneVsRestClassifier(classifier) if many else classifier).fit(train_x, train.labels)
         value = score(selection.labels, _spread(fitted, selection_x, many, classes))

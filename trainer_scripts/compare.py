@@ -32,6 +32,7 @@ from trainer_scripts.scoring import refresh_card
 
 PROGRAM = "compare.py"
 BATCH_SIZE = 64
+ABLATION_ROWS = 2000
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", help="split to compare on (%(default)s)")
     parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="rows per batch (%(default)s)")
     parser.add_argument(
+        "--ablation_rows", type=int, default=ABLATION_ROWS, help="most rows that ablations are run on (%(default)s)"
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("outputs/comparison"), help="folder of the result (%(default)s)"
     )
     return parser
@@ -58,14 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models, dataset = given.models, given.dataset
         if is_prediction_folder(dataset):
             models, dataset = [*models, dataset], None
-        content = compare(models, dataset, given.split, given.out, given.batch_size)
+        content = compare(models, dataset, given.split, given.out, given.batch_size, given.ablation_rows)
         print((given.out / "comparison.md").read_text(encoding="utf-8"))
         print("Verdicts\n\n" + "\n".join(content["verdicts"]))
         print(f"written to {given.out}")
 
 
 def compare(
-    models: Sequence[str], dataset: str | None, split: str, out: Path, batch_size: int = BATCH_SIZE
+    models: Sequence[str],
+    dataset: str | None,
+    split: str,
+    out: Path,
+    batch_size: int = BATCH_SIZE,
+    ablation_rows: int = ABLATION_ROWS,
 ) -> dict[str, Any]:
     """Write comparison.json, comparison.md, answers by row and plots, and return the content of the first.
 
@@ -76,7 +85,7 @@ def compare(
         raise BadInputError("name the data set last; only folders of score.py can be compared without one")
     out.mkdir(parents=True, exist_ok=True)
     comparison = gather(models, dataset, split, out, batch_size)
-    content = describe(comparison, batch_size)
+    content = describe(comparison, batch_size, ablation_rows)
     draw(comparison, content, out)
     write_rows(comparison, out)
     (out / "comparison.md").write_text(comparison_report.report(content), encoding="utf-8")
@@ -87,10 +96,10 @@ def compare(
     return plain
 
 
-def describe(comparison: Comparison, batch_size: int) -> dict[str, Any]:
+def describe(comparison: Comparison, batch_size: int, ablation_rows: int) -> dict[str, Any]:
     """Return everything that the comparison found."""
     differences = paired_tests(comparison)
-    ablations = ablate(comparison, batch_size)
+    ablations = ablate(comparison, batch_size, ablation_rows)
     first, tested = comparison.metrics[comparison.widest.name], comparison.tested
     scores = all_scores(comparison)
     return {

@@ -31,7 +31,7 @@ class Line:
     kind: str
     modality: str
     predictions: Predictions
-    _differences: dict[tuple[str, str], Interval | None] = field(default_factory=dict, repr=False)
+    _differences: dict[tuple[str, str], Interval | None] = field(default_factory=dict, repr=False, init=False)
 
     @cached_property
     def grouped(self) -> GroupedScores:

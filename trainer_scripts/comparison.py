@@ -4,7 +4,7 @@ What differs between tasks comes from `Task.comparing`; nothing here knows what 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.ablations import drawn_rows
 from trainer_scripts.comparing import MODEL, Line
 from trainer_scripts.data import Table
 from trainer_scripts.intervals import GroupedScores, Interval, holm
@@ -248,20 +249,28 @@ def adjusted(differences: dict[str, dict[str, Interval]], score: str) -> dict[st
     return holm({name: p for name, p in tested.items() if p is not None})
 
 
-def ablate(comparison: Comparison, batch_size: int) -> dict[str, Any]:
-    """Return per saved model its main score under each change of its input, the loss, and what it follows."""
+def ablate(comparison: Comparison, batch_size: int, most_rows: int) -> dict[str, Any]:
+    """Return per saved model its main score under each change of its input, the loss, and what it follows.
+
+    A model answers anew for each change, so of more than `most_rows` rows a drawn part of the groups is taken.
+    """
     return {
-        name: _ablate_one(comparison, comparison.line(name), model, batch_size)
+        name: _ablate_one(comparison, comparison.line(name), model, batch_size, most_rows)
         for name, model in comparison.saved.items()
         if model.task.comparing.changes is not None
     }
 
 
-def _ablate_one(comparison: Comparison, line: Line, model: SavedModel, batch_size: int) -> dict[str, Any]:
-    hooks, table = model.task.comparing, comparison.tables[line.name]
+def _ablate_one(
+    comparison: Comparison, whole: Line, model: SavedModel, batch_size: int, most_rows: int
+) -> dict[str, Any]:
+    hooks, table = model.task.comparing, comparison.tables[whole.name]
+    rows = drawn_rows(table.groups, most_rows)
+    table, line = table.select(rows), replace(whole, predictions=whole.predictions.select(rows))
     # A model without masks is judged by its ingredients.
     score = next(score for score in comparison.decisive if line.has(score))
-    report: dict[str, Any] = {"score": score.name, "scores": {}, "losses": {}, "verdicts": {}}
+    report: dict[str, Any] = {"score": score.name, "rows": len(rows), "as it is": line.score(score)}
+    report |= {"scores": {}, "losses": {}, "verdicts": {}}
     assert hooks.changes is not None
     for change, predictions in hooks.changes(model, table, batch_size):
         changed = Line(change, MODEL, line.modality, predictions)

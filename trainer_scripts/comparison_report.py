@@ -108,7 +108,7 @@ def ablation_table(content: Mapping[str, Any]) -> str:
     rows = []
     for model, report in content["ablations"].items():
         score = report["score"]
-        rows.append([model, "as it is", score, _cell(content["entries"][model]["scores"][score]), ""])
+        rows.append([model, f"as it is, {report['rows']} rows", score, _cell(report["as it is"]), ""])
         for change, value in report["scores"].items():
             rows.append([model, change, score, _cell(value), _difference(report["losses"][change])])
     return markdown_table(["model", "input", "score", "value", "loss"], rows) if rows else ""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ class Predictions:
     def of_classes(cls, ids: list[str], groups: list[str], labels: Any, probabilities: Any) -> "Predictions":
         """Return the predictions of a classifier."""
         return cls(ids, groups, {CLASSES: (np.asarray(labels), np.asarray(probabilities, dtype=np.float32))})
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "Predictions":
+        """Return the predictions of these rows."""
+
+        def chosen(values: Any) -> Any:
+            return values[np.asarray(rows, dtype=int)] if isinstance(values, np.ndarray) else [values[i] for i in rows]
+
+        parts = {part: (chosen(truth), chosen(answer)) for part, (truth, answer) in self.parts.items()}
+        return Predictions(chosen(self.ids), chosen(self.groups), parts)
 
     @property
     def labels(self) -> np.ndarray:

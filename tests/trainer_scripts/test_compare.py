@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.test_train import run
 from trainer_scripts import compare, predict, score
-from trainer_scripts.ablations import followed, partners
+from trainer_scripts.ablations import drawn_rows, partners
 from trainer_scripts.baselines import masked_titles, product_of_singles, rule_alone
+from trainer_scripts.classification_comparison import conflicting
 from trainer_scripts.intervals import Interval
 from trainer_scripts.predictions import Predictions, check_comparable, read_metrics
 from trainer_scripts.scores import (
@@ -299,9 +300,38 @@ def test_partners_are_of_other_groups_and_each_is_used_once():
     assert all(groups[row] != groups[partner] for row, partner in enumerate(order))
 
 
-def test_what_is_followed_when_inputs_disagree():
-    labels, swapped = np.array([0, 0, 1, 1]), np.array([1, 0, 0, 2])
-    assert followed(np.array([0, 0, 0, 2]), labels, swapped) == pytest.approx({"text": 1 / 3, "image": 2 / 3})
+def test_ablations_may_run_on_whole_groups_of_a_part_of_the_rows():
+    groups = [f"dish {index // 3}" for index in range(30)]
+    rows = drawn_rows(groups, 10)
+    assert len(rows) == 9
+    assert all(rows.tolist().count(row) == 1 and groups.count(groups[row]) == 3 for row in rows)
+    assert {groups[row] for row in range(30) if row not in rows}.isdisjoint(groups[row] for row in rows)
+    assert drawn_rows(groups, 30).tolist() == list(range(30))
+    predictions = Predictions.of_classes([str(i) for i in range(30)], groups, np.arange(30) % 2, np.eye(30, 2))
+    chosen = predictions.select(rows)
+    assert chosen.ids == [str(row) for row in rows]
+    assert chosen.labels.tolist() == [row % 2 for row in rows]
+
+
+class Rows:
+    def __init__(self, groups, labels):
+        self.ids, self.groups, self.labels = groups, groups, labels
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def test_swapped_pictures_are_held_against_both_labels():
+    groups = [f"dish {index}" for index in range(12)]
+    labels = np.arange(12) % 3
+    order = partners(groups, seed=0)
+    table = Rows(groups, labels)
+    # A model that follows the picture alone, asked with the pictures of its partners.
+    by_text, by_image = conflicting(table, Predictions.of_classes(groups, groups, labels, np.eye(3)[labels[order]]))
+    accuracy = classification_scores("abc")[0]
+    assert len(by_text.ids) == (labels != labels[order]).sum() > 0
+    assert accuracy(by_text.labels, by_text.probabilities) == 0
+    assert accuracy(by_image.labels, by_image.probabilities) == 1
 
 
 def test_the_rule_reads_the_title_alone_and_may_be_silent():
