@@ -68,6 +68,9 @@ class ModelArguments:
     max_length: int = _option(40, "Longest text in tokens.")
     letters_only: bool = _option(False, "Drop everything but letters from texts.")
     image_size: int | None = _option(None, "Picture size in pixels; none: that of the image encoder.")
+    image_fit: Literal["crop", "squash"] = _option(
+        "crop", "Crop the middle as the image encoder does, or squash the whole picture to its square; no edge is lost."
+    )
     init_image_encoder: str | None = _option(None, "Checkpoint whose image encoder this model starts from.")
     init_segmenter: str | None = _option(
         None, "Segmentation: single-task checkpoint whose encoder and head a multi-task model starts from."

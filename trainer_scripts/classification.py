@@ -63,7 +63,17 @@ def make_processor(arguments: ModelArguments, texts: Sequence[str] | None) -> Fl
             raise BadInputError("a picture model needs image_encoder (pretrained) or vision_config; name one")
     processor = FlavourProcessor.from_parts(text, image, arguments.image_size, arguments.max_length)
     processor.letters_only = arguments.letters_only
+    if image is not None and arguments.image_fit == "squash":
+        squash(processor)
     return processor
+
+
+def squash(processor: FlavourProcessor) -> None:
+    """Let a processor shrink the whole picture to its square in place of cropping the middle."""
+    side = input_size(processor)
+    processor.image_processor.size = {"height": side, "width": side}
+    processor.image_processor.do_center_crop = False
+    processor.image_processor.crop_size = None
 
 
 def input_size(processor: FlavourProcessor) -> int:

@@ -5,6 +5,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,19 @@ class SegmenterGraph(nn.Module):
         )
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings of exporter and quantizer, about their own insides, from the user inside this block."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
     """Write the fp32 ONNX graph of a wrapped model; batch norms are folded and lengths stay free.
 
@@ -129,9 +143,7 @@ def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
     if 2 in graph.inputs.get("pixel_values", {}):
         # Height and width stay free only where no map of the example has one row or column, or as many of both.
         inputs["pixel_values"] = inputs["pixel_values"].repeat(1, 1, 2, 3)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 # A copy, as the exporter writes on what it exports; contiguous, as graphs know no other layout.
@@ -197,12 +209,15 @@ class OnnxModel:
         """Answer as the torch model does; the graph needs all of its inputs.
 
         Raises:
-            ValueError: an input is missing, or one was given that the graph does not know.
+            BadInputError: an input is missing, or one was given that the graph does not know.
         """
         inputs = {name: value for name, value in {**inputs, "pixel_values": pixel_values}.items() if value is not None}
         inputs = {name: value for name, value in inputs.items() if not name.endswith("labels")}
         if set(inputs) != set(self.inputs):
-            raise ValueError(f"an exported graph takes exactly {', '.join(self.inputs)}, got {', '.join(inputs)}")
+            raise BadInputError(
+                f"an exported graph takes exactly {', '.join(self.inputs)}, got {', '.join(inputs)}; "
+                "the model that it was made of answers without one of them too"
+            )
         return self._answer(self.config, self.run(inputs))
 
     def eval(self) -> "OnnxModel":

@@ -1,6 +1,5 @@
 """Static int8: activations calibrated on real samples, weights per channel, and how much of the graph takes part."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from trainer_scripts.onnx_graphs import quiet
 from trainer_scripts.onnx_weights import store_weights
 
 QUANTIZED_OPERATORS = ("Conv", "Gemm", "MatMul")
@@ -79,20 +79,20 @@ def quantize(source: Path, target: Path, plan: Plan, batches: Sequence[Mapping[s
 def _quantize_operators(model: Any, target: Path, plan: Plan, batches: Sequence[Mapping[str, Tensor]]) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))
-    quantize_static(
-        model,
-        target,
-        CalibrationBatches(batches),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(plan.operators),
-        nodes_to_exclude=sensitive_convolutions(model) if plan.spare_sensitive else [],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-        extra_options={"MatMulConstBOnly": True, "CalibMovingAverage": True},
-    )
+    with quiet():
+        quantize_static(
+            model,
+            target,
+            CalibrationBatches(batches),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(plan.operators),
+            nodes_to_exclude=sensitive_convolutions(model) if plan.spare_sensitive else [],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"MatMulConstBOnly": True, "CalibMovingAverage": True},
+        )
 
 
 def sensitive_convolutions(model: Any) -> list[str]:

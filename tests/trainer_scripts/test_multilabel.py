@@ -5,12 +5,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dataset_builder.importers.comp5329 import TEST_HEADER, read_records
+from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.trainer_scripts.test_train import run
 from trainer_scripts import compare, predict, score, train
 from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.classification import input_size, make_processor
 from trainer_scripts.predictions import read_metrics
 from trainer_scripts.split_guard import load_vocabulary_record, text_digest
 
@@ -98,6 +102,36 @@ def test_full_size_recipes_name_backbones_and_budget():
     assert small.model.freeze_text
     assert small.model.freeze_image
     assert small.model.tokenizer is None
+
+
+def test_a_squashed_picture_keeps_its_edges(tmp_path):
+    red_edges = np.zeros((20, 60, 3), dtype=np.uint8)
+    red_edges[:, :10], red_edges[:, -10:] = (255, 0, 0), (255, 0, 0)
+    seen = {}
+    for fit in ("crop", "squash"):
+        recipe = parse_recipe(["multilabel_tiny", "--modality", "image", "--image_fit", fit, "--image_size", "32"])
+        processor = make_processor(recipe.model, None)
+        processor.save_pretrained(tmp_path / fit)
+        loaded = FlavourProcessor.from_pretrained(tmp_path / fit)
+        assert input_size(loaded) == 32
+        pixels = loaded(images=Image.fromarray(red_edges))["pixel_values"]
+        assert pixels.shape == (1, 3, 32, 32)
+        seen[fit] = float(pixels[0, 0, :, 0].mean() - pixels[0, 0, :, 16].mean())
+    assert abs(seen["crop"]) < 0.1
+    assert seen["squash"] > 1
+
+
+def test_the_set_of_highest_expected_f1_is_scored_and_predicted(model, imported, shared_data, tmp_path, capsys):
+    for decision in ("threshold", "expected_f1"):
+        score.main([str(model), str(imported), "--out", str(tmp_path / decision), "--decision", decision])
+    by_threshold, by_set = (read_metrics(tmp_path / name) for name in ("threshold", "expected_f1"))
+    assert by_set["decision"] == "expected_f1"
+    first, second = (found["definitions"]["samples_f1"]["sha256"] for found in (by_threshold, by_set))
+    assert first != second
+    assert by_set["metrics"]["map"] == by_threshold["metrics"]["map"]
+    with pytest.raises(SystemExit):
+        score.main([str(model), str(imported), "--decision", "expected_f1", "--tune_thresholds"])
+    assert "leave out --tune_thresholds" in capsys.readouterr().err
 
 
 def test_scores_go_into_the_models_card_by_themselves(small_dataset, tmp_path):
