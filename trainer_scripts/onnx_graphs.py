@@ -159,7 +159,17 @@ def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise BadInputError(f"torch cannot trace this model: {str(error).splitlines()[0]}") from error
+    forget_origin(program.model)
     program.save(path)
+
+
+def forget_origin(model: Any) -> None:
+    """Drop from which line of which file each operator came: paths of this machine, and a tenth of a small graph."""
+    graph = model.graph
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for noted in (model, graph, *graph, *values):
+        noted.metadata_props.clear()
+        noted.doc_string = None
 
 
 def stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
