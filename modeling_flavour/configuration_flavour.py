@@ -94,6 +94,8 @@ class FlavourConfig(PreTrainedConfig):
         fusion_heads: Attention heads of `cross_attention`.
         head_dense_sizes: Dense layers between the fused features (for `late`: each part's features) and the classes.
         dropout: Probability used between all dense layers and LSTM layers.
+        feature_norm: Whether the vector of each part is layer-normalised, and dropped out, before anything else reads it:
+            backbones give features of very different size, and the larger ones would drown the others.
         modality_dropout: Probability that a complete training sample loses one of its two parts.
         freeze_text: Keep the pretrained text encoder (or the word embeddings) fixed and in eval mode.
         freeze_image: Keep the image backbone fixed and in eval mode.
@@ -139,6 +141,7 @@ class FlavourConfig(PreTrainedConfig):
     fusion_heads: int = 4
     head_dense_sizes: list[int] | tuple[int, ...] = (128, 64)
     dropout: float | int = 0.5
+    feature_norm: bool = False
     modality_dropout: float | int = 0.0
     freeze_text: bool = False
     freeze_image: bool = False

@@ -68,11 +68,13 @@ class FlavourForClassification(FlavourPreTrainedModel):
         self.fusion: Any = None
         if config.has_text:
             self.text_encoder = FlavourTextEncoder(config)
+            self.text_norm = nn.LayerNorm(self.text_encoder.output_size) if config.feature_norm else nn.Identity()
             self.text_dense = DenseStack(self.text_encoder.output_size, config.text_dense_sizes, config.dropout)
             text_size = self.text_dense.output_size
         if config.has_image:
             self.image_encoder = FlavourImageEncoder(config)
             size = self.image_encoder.token_size if tokens else self.image_encoder.pooled_size
+            self.image_norm = nn.LayerNorm(size) if config.feature_norm else nn.Identity()
             self.image_dense = DenseStack(size, config.image_dense_sizes, config.dropout)
             image_size = self.image_dense.output_size
         self.dropout = nn.Dropout(config.dropout)
@@ -246,9 +248,10 @@ class FlavourForClassification(FlavourPreTrainedModel):
         image_features: Tensor | None = None
         by_token = not self.reads_pooled
         if text is not None:
-            text_features = self.text_dense(self.dropout(text.tokens if by_token else text.pooled))
+            text_features = self.text_dense(self.dropout(self.text_norm(text.tokens if by_token else text.pooled)))
         if image is not None:
-            image_features = self.image_dense(image.tokens if by_token else image.pooled)
+            seen = self.image_norm(image.tokens if by_token else image.pooled)
+            image_features = self.image_dense(self.dropout(seen) if self.config.feature_norm else seen)
         known: Any = text_features if text_features is not None else image_features
         if self.fusion is None:
             return text_features, image_features, self.score(known)

@@ -75,6 +75,17 @@ def test_config_names_what_is_wrong():
     assert FlavourConfig(num_labels=2).to_dict()["id2label"] == {0: "LABEL_0", 1: "LABEL_1"}
 
 
+def test_normed_features_do_not_depend_on_the_size_of_a_backbones_numbers():
+    batch = tiny_batch(3)
+    for normed in (True, False):
+        model = randomise(tiny_classifier(feature_norm=normed)).eval()
+        text = model.text_encoder(batch["input_ids"], batch["attention_mask"])
+        image = model.image_encoder(batch["pixel_values"])
+        large = image._replace(pooled=1000 * image.pooled)
+        before, after = (model.classify(text, seen)[2] for seen in (image._replace(pooled=10 * image.pooled), large))
+        assert torch.allclose(before, after, atol=1e-3) == normed
+
+
 def test_frozen_backbone_keeps_its_statistics_in_training():
     model = randomise(tiny_classifier(vision_config=tiny_resnet(), freeze_image=True, freeze_text=True)).train()
     before = {name: value.clone() for name, value in model.image_encoder.state_dict().items()}

@@ -58,7 +58,7 @@ class TestLateFusion(ClassifierContract):
 
 
 class TestGatedFusion(ClassifierContract):
-    fields = {"fusion": "gated", "text_pooling": "cls"}
+    fields = {"fusion": "gated", "text_pooling": "cls", "feature_norm": True}
 
 
 class TestCrossAttentionFusion(ClassifierContract):
