@@ -94,7 +94,7 @@ class FlavourConfig(PreTrainedConfig):
         fusion_heads: Attention heads of `cross_attention`.
         head_dense_sizes: Dense layers between the fused features (for `late`: each part's features) and the classes.
         dropout: Probability used between all dense layers and LSTM layers.
-        feature_norm: Whether the vector of each part is layer-normalised, and dropped out, before anything else reads it:
+        feature_norm: Whether the vector of each part is layer-normalised and dropped out before anything reads it:
             backbones give features of very different size, and the larger ones would drown the others.
         modality_dropout: Probability that a complete training sample loses one of its two parts.
         freeze_text: Keep the pretrained text encoder (or the word embeddings) fixed and in eval mode.
