@@ -110,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_out(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
-            job = Job(model, model.task.graph(model.model), read_tables(model, given), Path(work), given)
+            wrapper: Any = model.task.graph
+            job = Job(model, wrapper(model.model), read_tables(model, given), Path(work), given)
             plain, report = export_plain(job)
             reference = Measurement(
                 TORCH, megabytes(model.model), scores_of(model, model.model, job.tables, given.batch_size)
@@ -224,8 +225,8 @@ def finish_table(job: Job, tried: list[Measurement], chosen: Measurement, path: 
     calls = {TORCH: lambda batch: job.graph(**batch), chosen.name: exported.run}
     if chosen.name != PLAIN:
         calls[PLAIN] = job.load(job.folder / "fp32" / GRAPH).run
-    for name, found in latencies(calls, job.batches(CALIBRATION_BATCH, CALIBRATION_BATCH)[0]).items():
-        next(line for line in tried if line.name == name).latencies = found
+    for name, taken in latencies(calls, job.batches(CALIBRATION_BATCH, CALIBRATION_BATCH)[0]).items():
+        next(line for line in tried if line.name == name).latencies = taken
     content = {
         "model": job.model.source,
         "task": job.model.task.name,

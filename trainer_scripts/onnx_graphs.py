@@ -145,7 +145,7 @@ def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
         inputs["pixel_values"] = inputs["pixel_values"].repeat(1, 1, 2, 3)
     with quiet(), torch.no_grad():
         try:
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 # A copy, as the exporter writes on what it exports; contiguous, as graphs know no other layout.
                 copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format),
                 kwargs=inputs,
@@ -174,8 +174,9 @@ def forget_origin(model: Any) -> None:
 
 def stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
     """The ONNX form of a stable sort: TopK keeps equal values in their order, as its definition says."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     number = op.Reshape(op.Gather(op.Shape(self), dim, axis=0), op.Constant(value_ints=[1]))
     return op.TopK(self, number, axis=dim, largest=int(descending), sorted=1)
 
@@ -215,14 +216,16 @@ class OnnxModel:
         found = self.session.run(self.outputs, feeds)
         return {name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)}
 
-    def __call__(self, pixel_values: Tensor | None = None, **inputs: Tensor | None) -> ModelOutput:
-        """Answer as the torch model does; the graph needs all of its inputs.
+    def __call__(self, pixel_values: Tensor | None = None, **others: Any) -> ModelOutput:
+        """Answer as the torch model does; the graph needs all of its inputs, and has no use for labels and settings.
 
         Raises:
             BadInputError: an input is missing, or one was given that the graph does not know.
         """
-        inputs = {name: value for name, value in {**inputs, "pixel_values": pixel_values}.items() if value is not None}
-        inputs = {name: value for name, value in inputs.items() if not name.endswith("labels")}
+        given = {**others, "pixel_values": pixel_values}
+        inputs = {
+            name: value for name, value in given.items() if isinstance(value, Tensor) and not name.endswith("labels")
+        }
         if set(inputs) != set(self.inputs):
             raise BadInputError(
                 f"an exported graph takes exactly {', '.join(self.inputs)}, got {', '.join(inputs)}; "
