@@ -15,10 +15,10 @@ COMPARED = ("multi-task", "single-task", "classifier")
 # Run -> its recipe, the run that it starts from, the argument that names it, epochs where the recipe's are not meant.
 RUNS: dict[str, tuple[str, str | None, str, float | None]] = {
     FINE: ("segmentation_deeplabv3_tiny_ingredients", None, "", None),
-    START: ("segmentation_deeplabv3_tiny", FINE, "--init_image_encoder", 7),
+    START: ("segmentation_deeplabv3_tiny", FINE, "--init_image_encoder", None),
     "single-task": ("segmentation_deeplabv3_tiny_continued", START, "--model_name_or_path", None),
     "multi-task": ("multitask_deeplabv3_tiny", START, "--init_segmenter", None),
-    "classifier": ("ingredients_tiny", START, "--init_image_encoder", 5),
+    "classifier": ("ingredients_tiny", START, "--init_image_encoder", 4),
 }
 SHOWN = ("miou_food", "group_miou_food", "ingredient_samples_f1", "ingredient_micro_f1")
 
