@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.task == "captioning":
             from trainer_scripts import demo_captioning
 
-            step("captioning", demo_captioning.run, data, out / "captioning")
+            step("captioning", demo_captioning.run, data, out / "captioning", given.epochs)
             return
         if given.task == "segmentation":
             from trainer_scripts import demo_segmentation
