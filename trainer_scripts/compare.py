@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
     parser.add_argument("--split", default="test", help="split to compare on (%(default)s)")
+    parser.add_argument("--dataset_revision", default=None, help="revision of a Hub data set")
     parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="rows per batch (%(default)s)")
     parser.add_argument(
         "--ablation_rows", type=int, default=ABLATION_ROWS, help="most rows that ablations are run on (%(default)s)"
@@ -62,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models, dataset = given.models, given.dataset
         if is_prediction_folder(dataset):
             models, dataset = [*models, dataset], None
-        content = compare(models, dataset, given.split, given.out, given.batch_size, given.ablation_rows)
+        content = compare(
+            models, dataset, given.split, given.out, given.batch_size, given.ablation_rows, given.dataset_revision
+        )
         print((given.out / "comparison.md").read_text(encoding="utf-8"))
         print("Verdicts\n\n" + "\n".join(content["verdicts"]))
         print(f"written to {given.out}")
@@ -75,6 +78,7 @@ def compare(
     out: Path,
     batch_size: int = BATCH_SIZE,
     ablation_rows: int = ABLATION_ROWS,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Write comparison.json, comparison.md, answers by row and plots, and return the content of the first.
 
@@ -84,7 +88,7 @@ def compare(
     if dataset is None and not all(is_prediction_folder(model) for model in models):
         raise BadInputError("name the data set last; only folders of score.py can be compared without one")
     out.mkdir(parents=True, exist_ok=True)
-    comparison = gather(models, dataset, split, out, batch_size)
+    comparison = gather(models, dataset, split, out, batch_size, revision)
     content = describe(comparison, batch_size, ablation_rows)
     draw(comparison, content, out)
     write_rows(comparison, out)
@@ -104,6 +108,7 @@ def describe(comparison: Comparison, batch_size: int, ablation_rows: int) -> dic
     scores = all_scores(comparison)
     return {
         "dataset": comparison.dataset or first.get("dataset"),
+        "dataset_revision": comparison.revision,
         "split": comparison.split,
         "selection_split": first.get("selection_split"),
         "rows": first["rows"],

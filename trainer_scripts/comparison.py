@@ -45,6 +45,7 @@ class Comparison:
         tables: name -> test rows with the columns that the model reads.
         dataset: folder or Hub id; None when only prediction files were given.
         split: the test split.
+        revision: revision of a Hub data set.
         baselines: lines of the baselines.
         selection_predictions: name -> predictions on the split that chose the checkpoint.
     """
@@ -55,6 +56,7 @@ class Comparison:
     tables: dict[str, Table]
     dataset: str | None
     split: str
+    revision: str | None = None
     baselines: list[Line] = field(default_factory=list)
     selection_predictions: dict[str, Predictions] = field(default_factory=dict)
 
@@ -125,25 +127,27 @@ class Comparison:
     @cached_property
     def train(self) -> Table:
         """The training rows."""
-        return load_train(self.saved[self.widest_saved.name], str(self.dataset))
+        return load_train(self.saved[self.widest_saved.name], str(self.dataset), self.revision)
 
     @cached_property
     def selection(self) -> Table:
         """The rows that chose the checkpoint."""
-        return load_selection(self.saved[self.widest_saved.name], str(self.dataset))
+        return load_selection(self.saved[self.widest_saved.name], str(self.dataset), self.revision)
 
 
 def _widest(lines: Sequence[Line]) -> Line:
     return max(lines, key=lambda line: (len(line.predictions.parts), line.modality == FUSION))
 
 
-def gather(sources: Sequence[str], dataset: str | None, split: str, out: Path, batch_size: int) -> Comparison:
+def gather(
+    sources: Sequence[str], dataset: str | None, split: str, out: Path, batch_size: int, revision: str | None = None
+) -> Comparison:
     """Score every model on the test split, or read its prediction file, and check that the results can be compared.
 
     Raises:
         BadInputError: results on different rows or by different definitions, or a split that chose a checkpoint.
     """
-    comparison = Comparison({}, [], {}, {}, dataset, split)
+    comparison = Comparison({}, [], {}, {}, dataset, split, revision)
     for source in sources:
         if is_prediction_folder(source):
             _add_file(comparison, Path(source))
@@ -153,7 +157,7 @@ def gather(sources: Sequence[str], dataset: str | None, split: str, out: Path, b
     if comparison.saved and comparison.task.comparing.baselines is not None:
         for name, model in comparison.saved.items():
             if CLASSES in comparison.line(name).predictions.parts:
-                comparison.selection_predictions[name] = _on_selection(model, str(dataset), batch_size)
+                comparison.selection_predictions[name] = _on_selection(model, comparison, batch_size)
         comparison.baselines = comparison.task.comparing.baselines(comparison)
     return comparison
 
@@ -176,7 +180,7 @@ def _add_file(comparison: Comparison, folder: Path) -> None:
 def _add_model(comparison: Comparison, model: SavedModel, split: str, out: Path, batch_size: int) -> None:
     _check_split(split, model.arguments.selection_split, model.arguments.train_split)
     name = _free_name(comparison, model.name)
-    table = load_table(model, str(comparison.dataset), split)
+    table = load_table(model, str(comparison.dataset), split, comparison.revision)
     predictions = model.task.comparing.answer(model, table, batch_size, name)
     metrics = save_scores(model, predictions, str(comparison.dataset), split, out / name)
     comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics
@@ -196,8 +200,8 @@ def _free_name(comparison: Comparison, name: str) -> str:
     return name
 
 
-def _on_selection(model: SavedModel, dataset: str, batch_size: int) -> Predictions:
-    table = load_selection(model, dataset)
+def _on_selection(model: SavedModel, comparison: Comparison, batch_size: int) -> Predictions:
+    table = load_selection(model, str(comparison.dataset), comparison.revision)
     return model.task.comparing.answer(model, table, batch_size, f"{model.name}, {table.split}")
 
 
