@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from measuring import Row, arguments_of, in_turns, per_second, ratios, report
-from photographs import write_rows
+from photographs import SMALL_MODEL, write_rows
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -24,8 +24,9 @@ def main() -> None:
     given = arguments_of(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         dataset = write_rows(Path(folder), PICTURES)
-        settings = ["--dataset", str(dataset), "--image_size", "224", "--output_dir", str(Path(folder) / "run")]
-        settings += ["--crop_scale", "1", "--flip", "false", "--color_jitter", "0", "--use_cpu", "true"]
+        settings = ["--dataset", str(dataset), *SMALL_MODEL, "--image_size", "224", "--crop_scale", "1"]
+        settings += ["--flip", "false", "--color_jitter", "0", "--quarter_turns", "false"]
+        settings += ["--output_dir", str(Path(folder) / "run")]
         recipe = parse_recipe(["flavour_fusion_tiny", *settings])
         data = train.load_training_data(recipe)
         _, processor = data.task.build(recipe, data)

@@ -10,6 +10,12 @@ from dataset_builder.catalogue import catalogue_dishes
 
 SIZE = (320, 240)
 LABELS = ("sweet", "salty", "sour", "bitter", "umami")
+# Settings of `train.py` for a small model of title and picture that needs nothing but these rows.
+SMALL_MODEL = ["--image_size", "64", "--per_device_train_batch_size", "64", "--use_cpu", "true", "--config"]
+SMALL_MODEL += [
+    '{"text_pooling": "lstm", "lstm_hidden_size": 64, "lstm_layers": 1, "text_dense_sizes": [128], '
+    '"image_dense_sizes": [128], "fusion": "early", "head_dense_sizes": [64], "dropout": 0.3}'
+]
 FEATURES = {"id": Value("string"), "dish_id": Value("string"), "title": Value("string"), "image": Image()}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from measuring import CLOCKS, Row, arguments_of, milliseconds, ratios, report
-from photographs import write_rows
+from photographs import SMALL_MODEL, write_rows
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
 
@@ -20,7 +20,7 @@ from trainer_scripts.arguments import parse_recipe
 
 FIRST = 4
 RECIPES = {
-    "title + picture, ResNet-10 at 64 px, batch 64": "flavour_fusion_tiny",
+    "title + picture at 64 px, batch 64": "flavour_fusion_tiny",
     "title, batch 64": "flavour_title_tiny",
 }
 
@@ -71,7 +71,7 @@ def loop_step(recipe, data, now) -> float:
 
 
 def measure(name: str, what: str, dataset: Path, given) -> Row:
-    settings = ["--dataset", str(dataset), "--use_cpu", "true", "--max_steps", str(FIRST + given.steps), "--seed", "0"]
+    settings = ["--dataset", str(dataset), *SMALL_MODEL, "--max_steps", str(FIRST + given.steps), "--seed", "0"]
     settings += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
     now, found = CLOCKS[given.clock], {"trainer": [], "loop": []}
     with tempfile.TemporaryDirectory() as folder:
