@@ -4,11 +4,10 @@ Fresh weights of the full-size decoders, 8 pictures, 4 beams, exactly 20 new tok
 turns. The pictures are encoded before the clock starts: that happens once either way.
 """
 
-import argparse
-import statistics
-import time
+from functools import partial
 
 import torch
+from measuring import Row, arguments_of, in_turns, milliseconds, ratios, report
 
 from modeling_flavour.captioning_flavour import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
 
@@ -16,19 +15,12 @@ PICTURES, BEAMS, TOKENS, VOCABULARY = 8, 4, 20, 8000
 SETTINGS = {"num_beams": BEAMS, "min_new_tokens": TOKENS, "max_new_tokens": TOKENS}
 
 
-def seconds(model, encoded, use_cache):
-    start = time.perf_counter()
-    model.generate(encoder_outputs=encoded.of(), use_cache=use_cache, **SETTINGS)
-    return time.perf_counter() - start
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    given = arguments_of(__doc__)
     torch.manual_seed(0)
     pictures = torch.randn(PICTURES, 3, 224, 224)
     print(f"{torch.get_num_threads()} threads, {PICTURES} pictures, {BEAMS} beams, {TOKENS} tokens")
+    rows = []
     for captioner, sizes in (
         (FlavourForTransformerCaptioning, {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8}),
         (FlavourForTransformerCaptioning, {"hidden_size": 256, "num_hidden_layers": 3}),
@@ -39,17 +31,22 @@ def main():
         ).eval()
         with torch.no_grad():
             encoded = model.get_encoder()(pictures)
-        times = {True: [], False: []}
-        for use_cache in (True, False):
-            seconds(model, encoded, use_cache)
-        for _ in range(rounds):
-            for use_cache, found in times.items():
-                found.append(seconds(model, encoded, use_cache))
-        cached, plain = (statistics.median(times[use_cache]) for use_cache in (True, False))
-        print(
-            f"{captioner.__name__} {sizes or ''}: cached {cached:.2f} s, uncached {plain:.2f} s, "
-            f"{plain / cached:.1f} times faster"
+
+        def generate(use_cache, model=model, encoded=encoded):
+            model.generate(encoder_outputs=encoded.of(), use_cache=use_cache, **SETTINGS)
+
+        ways = {"cached": partial(generate, True), "uncached": partial(generate, False)}
+        found = in_turns(ways, given.rounds, given.clock)
+        width = f", {sizes['num_hidden_layers']} layers of {sizes['hidden_size']}" if sizes else ""
+        rows.append(
+            Row(
+                f"cached beam decoding, {captioner.__name__}{width}: {milliseconds(found['cached'])}",
+                f"uncached: {milliseconds(found['uncached'])}",
+                ratios(found["uncached"], found["cached"]),
+                3,
+            )
         )
+    report(rows, given)
 
 
 if __name__ == "__main__":

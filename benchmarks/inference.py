@@ -2,16 +2,15 @@
 
 Eager fp32, bf16 with channels_last, ONNX Runtime and static int8, at batch 1 and 32, on plated pictures with their
 titles. The weights of the picture and text model (300-d words, one BiLSTM of 300) are fresh; their speed is that of
-trained ones. The four take turns; the table has the median with quartiles and, per round, the ratio to eager fp32.
+trained ones. The four take turns; the table has the ratio to eager fp32, round by round.
 """
 
-import argparse
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import Row, arguments_of, in_turns, milliseconds, ratios, report
 
 from dataset_builder import prompts
 from dataset_builder.catalogue import catalogue_dishes
@@ -76,47 +75,36 @@ def make_calls(model, rows, folder):
     }
 
 
-@torch.inference_mode()
-def seconds_of(calls, batch, rounds):
-    """Seconds per call of each way, taken in turns."""
-    found = {name: [] for name in calls}
-    for call in calls.values():
-        call(batch)
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call(batch)
-            found[name].append(time.perf_counter() - start)
-    return found
-
-
-def line(name, seconds, plain):
-    """One line of the table."""
-    low, median, high = statistics.quantiles(seconds, n=4)
-    ratios = statistics.quantiles([ours / theirs for ours, theirs in zip(plain, seconds, strict=True)], n=4)
-    return (
-        f"  {name:<22}{median * 1000:9.1f} [{low * 1000:.1f}, {high * 1000:.1f}] ms   "
-        f"{ratios[1]:5.2f} [{ratios[0]:.2f}, {ratios[2]:.2f}] times eager fp32"
-    )
+def rows_of(what, found, plain):
+    """Each way beside eager fp32."""
+    return [
+        Row(
+            f"{name}, {what}: {milliseconds(seconds)}",
+            f"{plain}: {milliseconds(found[plain])}",
+            ratios(found[plain], seconds),
+        )
+        for name, seconds in found.items()
+        if name != plain
+    ]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architecture", default="mobilenetv2_100", help="timm backbone (%(default)s)")
-    parser.add_argument("--size", type=int, default=224, help="side of the picture in pixels (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="at least 2 (%(default)s)")
-    given = parser.parse_args()
-    dishes = catalogue_dishes()
+    architecture = {"default": "mobilenetv2_100", "help": "timm backbone (%(default)s)"}
+    size = {"type": int, "default": 224, "help": "side of the picture in pixels (%(default)s)"}
+    given = arguments_of(__doc__, 9, architecture=architecture, size=size)
+    dishes, table = catalogue_dishes(), []
     model, processor = make_model(given.architecture, given.size, dishes)
     rows = real_rows(processor, dishes[:ROWS], given.size)
     with tempfile.TemporaryDirectory() as folder:
         calls = make_calls(model, rows, Path(folder))
         print(f"classifier on {given.architecture} at {given.size} px, {torch.get_num_threads()} threads")
-        for size in BATCHES:
-            found = seconds_of(calls, {name: value[:size] for name, value in rows.items()}, given.rounds)
-            print(f"batch {size}: median [quartiles] of {given.rounds} rounds")
-            for name, seconds in found.items():
-                print(line(name, seconds, found["eager fp32"]))
+        for number in BATCHES:
+            batch = {name: value[:number] for name, value in rows.items()}
+            ways = {name: partial(call, batch) for name, call in calls.items()}
+            with torch.inference_mode():
+                found = in_turns(ways, given.rounds, given.clock)
+            table += rows_of(f"batch {number}", found, "eager fp32")
+    report(table, given)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ makes every line unlike all others, which no cache can help. Rates are per secon
     python benchmarks/labelling.py --scale 1000000       # time and memory of flavour-sd label on a table of that size
 """
 
-import argparse
 import csv
 import os
 import random
@@ -20,6 +19,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from measuring import Row, arguments_of, report
 
 from dataset_builder.catalogue import catalogue_dishes
 from dataset_builder.labelling import MAIN_INGREDIENTS, Labeller
@@ -93,8 +94,8 @@ class NestedLoop:
         )
 
 
-def measure_ratio(match: str, number: int, distinct: bool, rounds: int) -> float:
-    """Measure one way of matching, print a line, return the median ratio; every round begins with empty caches."""
+def measure_ratio(match: str, number: int, distinct: bool, rounds: int) -> Row:
+    """Measure one way of matching; every round begins with empty caches."""
     lexicon = Lexicon.load()
     recipes = make_recipes(number, distinct)
     few = recipes[: max(1, number // (100 if match == "word" else 20))]
@@ -110,14 +111,13 @@ def measure_ratio(match: str, number: int, distinct: bool, rounds: int) -> float
         fast.append(len(recipes) / (time.process_time() - start))
         if labels[: len(few)] != expected:
             raise SystemExit("the nested loop gives other labels; the ratio means nothing")
-    ratios = [quick / plain for quick, plain in zip(fast, slow, strict=True)]
     lines = "all lines distinct" if distinct else "lines as in tables"
-    print(
-        f"{match:<9}  {lines:<18}  nested loop {statistics.median(slow):9,.0f}/s   "
-        f"labeller {statistics.median(fast):9,.0f}/s   ratio {statistics.median(ratios):7.1f} "
-        f"({min(ratios):.1f} to {max(ratios):.1f}, {rounds} rounds of {len(few):,} and {len(recipes):,} recipes)"
+    return Row(
+        f"labels by {match}, {lines}: {statistics.median(fast):,.0f} recipes/s",
+        f"nested loop over phrases: {statistics.median(slow):,.0f} recipes/s",
+        [quick / plain for quick, plain in zip(fast, slow, strict=True)],
+        REQUIRED,
     )
-    return statistics.median(ratios)
 
 
 def process_tree_memory(root: int) -> int:
@@ -176,21 +176,14 @@ def measure_scale(number: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", type=int, default=20_000, help="how many recipes the labeller is timed on")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=int, metavar="N", help="label a CSV table of N recipes and watch memory")
-    arguments = parser.parse_args()
-    if arguments.scale:
-        measure_scale(arguments.scale)
+    recipes = {"type": int, "default": 20_000, "help": "how many recipes the labeller is timed on"}
+    scale = {"type": int, "metavar": "N", "help": "label a CSV table of N recipes and watch memory"}
+    given = arguments_of(__doc__, 3, recipes=recipes, scale=scale)
+    if given.scale:
+        measure_scale(given.scale)
         return
-    ratios = [
-        measure_ratio(match, arguments.recipes, distinct, arguments.rounds)
-        for match in ("word", "substring")
-        for distinct in (False, True)
-    ]
-    verdict = "as required" if min(ratios) >= REQUIRED else "too slow"
-    print(f"equal labels everywhere; least ratio {min(ratios):.1f}, required {REQUIRED}: {verdict}")
+    ways = [(match, distinct) for match in ("word", "substring") for distinct in (False, True)]
+    report([measure_ratio(match, given.recipes, distinct, given.rounds) for match, distinct in ways], given)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Photographs of FoodSeg103 are about 700 pixels on the longer side. Each step has
 `make bench` takes a twentieth of the pictures; `--share 1` takes all.
 """
 
-import argparse
 import io
 import multiprocessing
 import resource
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measuring import Row, arguments_of, report
 from PIL import Image
 from tqdm import tqdm
 
@@ -104,19 +104,25 @@ def _measured(step: Callable[[Path, Path], None], source: Path, out: Path, answe
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--share", type=float, default=0.05, help="share of the 7,118 pictures (%(default)s)")
-    given = parser.parse_args()
+    share = {"type": float, "default": 0.05, "help": "share of the 7,118 pictures (%(default)s)"}
+    given = arguments_of(__doc__, 1, share=share)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "source", Path(folder) / "data"
         generate(source, given.share)
-        print(f"{'step':<14} {'peak GB':>8} {'seconds':>8}")
-        for step in (run_import, read_samples):
+        for step, what in ((run_import, "import"), (read_samples, "reading")):
             peak, seconds = peak_of(step, source, out)
-            told = "ok" if peak < LIMIT_GB else "OVER"
-            print(f"{step.__name__:<14} {peak:8.2f} {seconds:8.0f}   {told} (limit {LIMIT_GB} GB)", flush=True)
+            rows.append(
+                Row(
+                    f"{what} of {given.share:.0%} of FoodSeg103: {peak:.2f} GB at most, {seconds:.0f} s",
+                    f"limit of {LIMIT_GB} GB",
+                    [LIMIT_GB / peak],
+                    1,
+                )
+            )
             if step is run_import:
                 shutil.rmtree(source)
+    report(rows, given)
 
 
 if __name__ == "__main__":

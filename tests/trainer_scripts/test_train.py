@@ -313,6 +313,12 @@ def test_the_same_seed_gives_the_same_weights(trained, small_dataset, tmp_path):
     assert_equal_weights(trained, run(tmp_path / "again", small_dataset))
 
 
+def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=400, env=environment)
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_dataset, tmp_path):
     steady = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
@@ -321,12 +327,55 @@ def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_da
     common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--text_config", steady, "--config", head]
     common += ["--optim", "sgd", "--learning_rate", "0.1", "--num_train_epochs", "2", "--modality", "text"]
     train.main([*common, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "20"])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*command, train.__file__, *common, "--output_dir", str(tmp_path / "two")]
-    command += ["--per_device_train_batch_size", "10"]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = run_on_two(
+        train.__file__, *common, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "10"
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     for name, value in weights(tmp_path / "one").items():
         assert torch.allclose(value, weights(tmp_path / "two")[name], atol=1e-5), name
+
+
+INTERRUPTED = """
+import sys
+from transformers import Trainer
+from trainer_scripts import train
+
+step, taken = Trainer.training_step, []
+
+def interrupted(self, *args, **kwargs):
+    if len(taken) == 1:
+        raise KeyboardInterrupt
+    taken.append(1)
+    return step(self, *args, **kwargs)
+
+Trainer.training_step = interrupted
+train.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_dataset, tmp_path):
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
+    common += ["--num_train_epochs", "1", "--save_strategy", "steps", "--eval_strategy", "steps"]
+    common += ["--save_steps", "1", "--eval_steps", "1"]
+    whole, broken = ([*common, "--output_dir", str(tmp_path / name)] for name in ("whole", "broken"))
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    assert run_on_two(train.__file__, *whole).returncode == 0
+    assert run_on_two(script, *broken).returncode != 0
+    assert newest_checkpoint(tmp_path / "broken").name == "checkpoint-1"
+    ended = run_on_two(train.__file__, *broken)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert_equal_weights(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.slow
+def test_weights_shared_out_by_fsdp_are_saved_whole(small_dataset, tmp_path):
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
+    common += ["--num_train_epochs", "1", "--max_grad_norm", "0", "--output_dir", str(tmp_path / "shared")]
+    common += ["--save_strategy", "no", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    common += ["--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
+    ended = run_on_two(train.__file__, *common)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    model = FlavourForClassification.from_pretrained(tmp_path / "shared")
+    assert sum(value.numel() for value in model.parameters()) == read_metrics(tmp_path / "shared")["parameters"]
