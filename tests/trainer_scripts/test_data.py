@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features, Value
+from PIL import Image
 
 from dataset_builder.errors import BadInputError
-from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
+from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for, open_picture
 from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import classification
 from trainer_scripts.arguments import parse_recipe
@@ -171,3 +172,28 @@ def test_tokenizer_knows_only_what_it_was_trained_on():
     words = train_tokenizer(["a red cake", "a red pie"], "words", 100, 8)
     assert words.convert_tokens_to_ids("red") != words.unk_token_id
     assert words.convert_tokens_to_ids("cake") == words.unk_token_id
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"model_type": "timm_wrapper", "architecture": "resnet18"},
+        {"model_type": "timm_wrapper", "architecture": "inception_resnet_v2"},
+        {"model_type": "mobilenet_v2"},
+    ],
+)
+def test_pictures_are_resized_without_the_processors_checks_and_equal_to_it(backbone):
+    image_processor = image_processor_for(backbone, 40)
+    prepare = evaluation_picture(image_processor)
+    assert prepare._direct is not None
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (75, 50, 3), dtype=np.uint8))
+    assert torch.equal(prepare(picture), prepare._by_processor(picture))
+
+
+def test_a_processor_that_does_something_else_is_taken_as_it_is():
+    image_processor = image_processor_for({"model_type": "timm_wrapper", "architecture": "resnet18"}, 40)
+    image_processor.do_pad, image_processor.pad_size = True, {"height": 64, "width": 64}
+    prepare = evaluation_picture(image_processor)
+    picture = Image.fromarray(np.zeros((75, 50, 3), dtype=np.uint8))
+    expected = image_processor([picture], do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(prepare(picture), expected.to(torch.uint8))
