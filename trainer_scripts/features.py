@@ -62,6 +62,8 @@ def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
         reason = "streamed rows pass once" if recipe.data.streaming else None
         if part == IMAGE and reason is None:
             reason = _image_reason(recipe, model, samples)
+        if part == TEXT and recipe.data.word_dropout > 0:
+            reason = "word_dropout makes other words unknown in each epoch"
         if reason is None:
             parts.append(part)
         else:

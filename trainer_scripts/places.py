@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 from datasets import Image
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import Transform
+from torchvision.transforms.v2 import InterpolationMode, Transform, functional
 
 from dataset_builder.columns import INGREDIENT_LABELS, MASK
 from dataset_builder.errors import BadInputError
@@ -65,6 +65,9 @@ class PlaceSamples(Samples):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = super().__getitem__(index)
-        both = (tv_tensors.Image(sample["picture"]), tv_tensors.Mask(self._masks[index]))
+        mask, size = self._masks[index], sample["picture"].shape[-2:]
+        if mask.shape != size:  # a large picture is kept smaller
+            mask = functional.resize(mask[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
+        both = (tv_tensors.Image(sample["picture"]), tv_tensors.Mask(mask))
         picture, mask = varied(both, self._both, sample["draw"])
         return {**sample, "picture": picture.as_subclass(torch.Tensor), "mask": mask.as_subclass(torch.Tensor)}

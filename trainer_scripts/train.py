@@ -14,6 +14,7 @@ from typing import Any
 import transformers
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_utils import IntervalStrategy
 
 from dataset_builder.errors import BadInputError, exit_on_bad_input
 from trainer_scripts.arguments import DEFAULT_DATASET, Recipe, TrainingArguments, parse_recipe
@@ -153,7 +154,7 @@ def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any)
     samples, callbacks = training_samples(recipe, data, processor)
     if data.stream is not None:
         arguments.ignore_data_skip = True  # the stream goes on by itself, without reading all again
-    if arguments.early_stopping_patience is not None:
+    if arguments.early_stopping_patience is not None and arguments.eval_strategy != IntervalStrategy.NO:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
     rates = {"text_encoder.": arguments.text_learning_rate, "image_encoder.": arguments.image_learning_rate}
     trainer: transformers.Trainer = task.trainer_class(

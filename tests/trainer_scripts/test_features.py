@@ -22,7 +22,7 @@ TEXT += '"intermediate_size": 16}'
 HEADS = {"text_dense_sizes": [16], "image_dense_sizes": [16], "head_dense_sizes": [8], "dropout": 0.1}
 FROZEN = ("--freeze_image", "true", "--freeze_text", "true", "--image_size", "32", "--use_cpu", "true")
 FROZEN += ("--num_train_epochs", "2", "--per_device_train_batch_size", "15", "--crop_scale", "1", "--flip", "false")
-FROZEN += ("--color_jitter", "0", "--quarter_turns", "false", "--precision", "fp32")
+FROZEN += ("--color_jitter", "0", "--quarter_turns", "false", "--word_dropout", "0", "--precision", "fp32")
 FROZEN += ("--text_config", TEXT, "--vision_config", VISION)
 VARIED = ("--crop_scale", "0.5", "--flip", "true")
 
@@ -122,6 +122,7 @@ def test_an_interrupted_computation_goes_on_where_it_stopped(tmp_path):
     [
         (VARIED, "--feature_views K keeps K random views"),
         (("--trainable_image_layers", "1"), "trainable_image_layers lets the last layers"),
+        (("--word_dropout", "0.3"), "word_dropout makes other words unknown"),
         (("--freeze_image", "false", "--freeze_text", "false"), "freezes no backbone"),
     ],
 )

@@ -14,7 +14,7 @@ from trainer_scripts.streaming import StreamSamples
 from trainer_scripts.training_data import load_training_data
 
 STREAM = ("--streaming", "true", "--stream_block", "16", "--max_steps", "6", "--modality", "text")
-STREAM += ("--tokenizer", "wordpiece")  # so that no two titles have the same tokens
+STREAM += ("--word_dropout", "0", "--tokenizer", "wordpiece")  # so that no two titles have the same tokens
 
 
 def stream_of(dataset, folder, rank=0, processes=1, *more):
