@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TimmWrapperConfig
+
+from modeling_flavour import base_flavour
 
 from .family import FAMILY
 
@@ -61,9 +64,18 @@ def test_checkpointed_layers_give_the_same_gradients(name):
     assert not timm_model.grad_checkpointing
 
 
-def test_what_cannot_be_checkpointed_is_said(caplog):
-    with pytest.raises(ValueError, match="No part of this FlavourForClassification supports"):
-        FAMILY["text"].build().activation_checkpointing_enable()
+def test_what_cannot_be_checkpointed_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(base_flavour.logger, "warning", said.append)
+    xception = {"vision_config": TimmWrapperConfig(architecture="legacy_xception")}
+    with torch.device("meta"):
+        fusion, merge = FAMILY["fusion-early"].make(**xception), FAMILY["captioner-merge"].make(**xception)
+    fusion.activation_checkpointing_enable()
+    assert fusion.text_encoder.model.encoder.layer[0].gradient_checkpointing
+    assert said == ["legacy_xception of timm keeps its activations: it knows no checkpointing."]
+    for model in (merge, FAMILY["text"].build()):
+        with pytest.raises(ValueError, match=f"No part of this {type(model).__name__} supports"):
+            model.activation_checkpointing_enable()
 
 
 def all_on_disk_but_the_backbone(model):
