@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -186,6 +187,7 @@ _worker_labeller: Labeller | None = None
 
 def _start_worker(settings: dict) -> None:
     global _worker_labeller
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process answers Ctrl-C for all
     _worker_labeller = Labeller(**settings)
 
 

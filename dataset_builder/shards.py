@@ -146,8 +146,7 @@ class BuildFolder:
             self._unfinished.mkdir(exist_ok=True)
             write_json(self._settings_path, settings)
             self.data.mkdir(exist_ok=True)
-            for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
-                leftover.unlink(missing_ok=True)
+            self.clear_leftovers()
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than those recorded here, with the differences named."""
@@ -171,6 +170,11 @@ class BuildFolder:
     def for_worker(self) -> "BuildFolder":
         """Return this folder without the lock, for another process."""
         return BuildFolder(self.root)
+
+    def clear_leftovers(self) -> None:
+        """Remove what processes that are gone did not finish writing."""
+        for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
+            leftover.unlink(missing_ok=True)
 
     def has(self, shard: Shard) -> bool:
         """Tell whether a shard is finished."""

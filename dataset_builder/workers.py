@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ def draw_in_processes(plan: Plan, folder: BuildFolder, processes: int) -> None:
         for worker in workers:
             worker.terminate()
             worker.join()
+        folder.clear_leftovers()
 
 
 def _listen(workers: list[Any], reports: Any, progress: Callable[[int], Any]) -> None:
@@ -101,6 +103,8 @@ def _work(
     parent: int,
     number: int,
 ) -> None:
+    # Ctrl-C reaches every process of the terminal; the main one answers it for all and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
 
     def progress(pictures: int) -> None:

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from datasets import load_dataset
 
 from dataset_builder import cli, shards
 from dataset_builder.building import build
+from dataset_builder.errors import BadInputError
 from dataset_builder.flavour_sd import BuildSettings
 from dataset_builder.generation import GenerationSettings
 
@@ -281,3 +283,12 @@ def test_a_worker_that_dies_is_reported(recipe_file, tmp_path, monkeypatch, caps
     monkeypatch.setattr("dataset_builder.flavour_sd.Plan.draw_shard", lambda *_: os._exit(7))
     assert run(recipe_file, "--size", 64, "--out", tmp_path / "out", "--processes", 2) == 2
     assert "a worker process ended with status 7" in capsys.readouterr().err
+
+
+def test_workers_leave_ctrl_c_to_the_main_process(recipe_file, tmp_path, monkeypatch, capsys):
+    def tell(*_):
+        raise BadInputError(f"Ctrl-C is {signal.getsignal(signal.SIGINT).name}")
+
+    monkeypatch.setattr("dataset_builder.flavour_sd.Plan.draw_shard", tell)
+    assert run(recipe_file, "--size", 64, "--out", tmp_path / "out", "--processes", 2) == 2
+    assert "Ctrl-C is SIG_IGN" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,14 +11,18 @@ import torch
 from datasets import Image, load_dataset
 from PIL import Image as PILImage
 
+from dataset_builder import prompts
 from dataset_builder.building import build
-from dataset_builder.catalogue import visible_ingredients
+from dataset_builder.catalogue import find_ingredients, visible_ingredients
 from dataset_builder.columns import FLAVOURS, SPLITS, table_features
+from dataset_builder.drawing_liquids import hidden_liquids
+from dataset_builder.drawing_vessels import vessel_for
 from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import read_build
 from dataset_builder.flavour_sd import BuildSettings, FlavourSD, Plan, mask_png
 from dataset_builder.generation import GenerationSettings, picture_seed
 from dataset_builder.plating import PlatingPipeline
+from dataset_builder.plating_layout import shows
 from tests.dataset_builder.conftest import RECIPES
 
 SMALL = GenerationSettings(size=64, batch_size=4)
@@ -170,15 +175,33 @@ def test_several_pictures_of_a_recipe_stay_in_one_group(recipe_file):
         assert all(len(group) * 3 <= 4 or len(group) == 1 for group in groups)
 
 
-def test_the_catalogue_is_planned_in_full():
-    plan = Plan(BuildSettings())
+@pytest.fixture(scope="module")
+def full_plan():
+    return Plan(BuildSettings())
+
+
+def test_the_catalogue_is_planned_in_full(full_plan):
+    plan = full_plan
     rows = sum(map(len, plan.recipes.values()))
     assert rows + sum(entry.count for entry in plan.skipped.values()) == 3600
     assert len(plan.recipes["test"]) >= 500
+    flavours = Counter(item.label.flavour for items in plan.recipes.values() for item in items)
+    assert min(flavours[name] for name in FLAVOURS) >= 0.08 * rows
     dishes = {split: {item.dish.dish_id for item in items} for split, items in plan.recipes.items()}
     assert not dishes["train"] & dishes["test"]
     assert not dishes["train"] & dishes["validation"]
     assert not dishes["test"] & dishes["validation"]
+
+
+def test_no_dish_of_the_catalogue_is_an_empty_plate(full_plan):
+    recipes = [item.dish for items in full_plan.recipes.values() for item in items]
+    nothing = []
+    for dish in recipes:
+        prompt = prompts.render("ingredients", dish.title, dish.ingredients)
+        named, vessel = find_ingredients(prompt), vessel_for(prompt)
+        if not any(item.visible and shows(vessel, item) for item in named) and not hidden_liquids(vessel, named):
+            nothing.append(dish.title)
+    assert nothing == []
 
 
 def builder(recipe_file, cache, **settings):
