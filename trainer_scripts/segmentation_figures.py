@@ -41,7 +41,7 @@ def panels(
     names: Sequence[str],
     path: Path,
 ) -> None:
-    """Draw a row of picture, truth, prediction and overlay per picture, with the names of the classes in it.
+    """Draw a row of picture, truth, prediction and overlay per picture, with the names of the largest classes in it.
 
     Args:
         pictures: as they are.
@@ -58,7 +58,9 @@ def panels(
         drawn = [_mask_picture(ids, palette).resize(plate.size, Image.Resampling.NEAREST) for ids in (truth, mask)]
         for column, panel in enumerate((plate, *drawn, Image.blend(plate, drawn[1], 0.5))):
             sheet.paste(panel, (column * PANEL_SIDE, row * PANEL_SIDE))
-        present = [int(number) for number in np.union1d(truth, mask) if number not in (BACKGROUND, UNKNOWN)]
+        areas = np.bincount(np.concatenate([truth.ravel(), mask.ravel()]), minlength=UNKNOWN + 1)
+        areas[[BACKGROUND, UNKNOWN]] = 0
+        present = [int(number) for number in np.argsort(-areas, kind="stable") if areas[number]]
         for line, number in enumerate(present[:LEGEND_LINES]):
             top, left = row * PANEL_SIDE + 6 + 16 * line, 4 * PANEL_SIDE + 6
             draw.rectangle((left, top, left + 10, top + 10), fill=tuple(palette[number].tolist()))
