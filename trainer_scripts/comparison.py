@@ -116,23 +116,33 @@ class Comparison:
 
     @property
     def widest_saved(self) -> Line:
-        """The line of the saved model that answers most, whose tables the baselines read."""
+        """The line of the saved model that answers most, in whose data set the baselines read."""
         return _widest([line for line in self.models if line.name in self.saved])
 
     @property
+    def modality(self) -> str:
+        """The inputs that the saved models read together; baselines may use all of them."""
+        kinds = {model.modality for model in self.saved.values()}
+        return kinds.pop() if len(kinds) == 1 else FUSION
+
+    def _rows(self, load: Any, *split: str) -> Table:
+        model = self.saved[self.widest_saved.name]
+        return load(model, str(self.dataset), *split, revision=self.revision, modality=self.modality)
+
+    @cached_property
     def test(self) -> Table:
         """The test rows."""
-        return self.tables[self.widest_saved.name]
+        return self._rows(load_table, self.split)
 
     @cached_property
     def train(self) -> Table:
         """The training rows."""
-        return load_train(self.saved[self.widest_saved.name], str(self.dataset), self.revision)
+        return self._rows(load_train)
 
     @cached_property
     def selection(self) -> Table:
         """The rows that chose the checkpoint."""
-        return load_selection(self.saved[self.widest_saved.name], str(self.dataset), self.revision)
+        return self._rows(load_selection)
 
 
 def _widest(lines: Sequence[Line]) -> Line:

@@ -108,8 +108,12 @@ def data_arguments(source: str) -> DataArguments:
     return DataArguments(**{name: value for name, value in saved.items() if name in known})
 
 
-def load_table(model: SavedModel, dataset: str, split: str, revision: str | None = None) -> Table:
+def load_table(
+    model: SavedModel, dataset: str, split: str, revision: str | None = None, modality: str | None = None
+) -> Table:
     """Return a split with the columns that the model needs; its labels must be those the model knows.
+
+    With `modality` it is read as a model of these inputs would read it.
 
     Raises:
         BadInputError: a missing split or column, or a label that the model does not know.
@@ -118,22 +122,22 @@ def load_table(model: SavedModel, dataset: str, split: str, revision: str | None
     where = f"{dataset}, split {split}"
     rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
     label_column = arguments.label_column or model.task.label_column
-    columns = columns_of(arguments, label_column, model.modality)
+    columns = columns_of(arguments, label_column, modality or model.modality)
     columns = type(columns)(columns.label, columns.text, columns.image, columns.group)
     return make_table(rows, columns, model.names, split, where, model.task.read_labels)
 
 
-def load_train(model: SavedModel, dataset: str, revision: str | None = None) -> Table:
+def load_train(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:
     """Return the rows that a model was trained on."""
-    train = load_table(model, dataset, model.arguments.train_split, revision)
+    train = load_table(model, dataset, model.arguments.train_split, revision, modality)
     return train if _has_selection(model, dataset, revision) else _carved(model, train)[0]
 
 
-def load_selection(model: SavedModel, dataset: str, revision: str | None = None) -> Table:
+def load_selection(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:
     """Return the rows that chose a model's checkpoint: a split of the data, or what its run carved out."""
     if _has_selection(model, dataset, revision):
-        return load_table(model, dataset, model.arguments.selection_split, revision)
-    return _carved(model, load_table(model, dataset, model.arguments.train_split, revision))[1]
+        return load_table(model, dataset, model.arguments.selection_split, revision, modality)
+    return _carved(model, load_table(model, dataset, model.arguments.train_split, revision, modality))[1]
 
 
 def _has_selection(model: SavedModel, dataset: str, revision: str | None) -> bool:

@@ -181,6 +181,15 @@ def test_a_baseline_that_is_ahead_and_a_modality_without_use_are_shouted(compari
     assert compared(Interval(0.1, 0.01, 0.2, p=0.01), classification_scores(NAMES)[2]) == "is WORSE than"
 
 
+def test_single_models_alone_are_held_against_baselines_of_both_inputs(models, small_dataset, tmp_path):
+    out = ["--out", str(tmp_path), "--ablation_rows", "12"]
+    compare.main([str(models["text"]), str(models["image"]), str(small_dataset), *out])
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert content["tested"] == "text"
+    assert {"TF-IDF + logistic regression", "colour histogram", "product of the singles"} <= set(content["entries"])
+    assert {report["rows"] for report in content["ablations"].values()} == {12}
+
+
 def test_several_seeds_show_their_spread_and_not_the_best_of_them(models, small_dataset, tmp_path):
     folder = tmp_path / "image"
     shutil.copytree(models["image"], folder)
