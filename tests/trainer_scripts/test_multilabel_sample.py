@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from dataset_builder.importers import import_table
 from dataset_builder.importers.comp5329 import TEST_HEADER, read_records
+from modeling_flavour.configuration_flavour import FlavourConfig
+from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import compare, export, predict, score, train
 from trainer_scripts.arguments import parse_recipe, recipe_names
 from trainer_scripts.predictions import read_metrics
@@ -118,3 +121,28 @@ def test_every_recipe_reads_training_captions_and_is_chosen_by_samples_f1(name):
     assert recipe.training.prior_bias
     assert (recipe.model.tokenizer is None) == (recipe.model.text_encoder is not None)
     assert not (recipe.model.freeze_image and recipe.data.flip and not recipe.model.trainable_image_layers)
+
+
+def test_fine_tuning_trains_every_layer_of_mobilenet_and_keeps_its_statistics(shared_models):
+    recipe = parse_recipe(["multilabel_mobilenet_minilm_finetuned"])
+    model = FlavourForClassification.from_parts(
+        image=str(shared_models / "mobilenet_v2_1.0_224"),
+        freeze_image=recipe.model.freeze_image,
+        trainable_image_layers=recipe.model.trainable_image_layers,
+    ).train()
+    assert all(parameter.requires_grad for parameter in model.image_encoder.parameters())
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(module.training for module in norms)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size"), [("multilabel_clip_minilm", 768), ("multilabel_efficientnet_b4_bilstm", 1792)]
+)
+def test_backbones_named_by_hub_id_fit_their_recipes(recipe, size):
+    """Built on the meta device: shapes without weights."""
+    name = str(parse_recipe([recipe]).model.image_encoder).removeprefix("timm/").split(".")[0]
+    with torch.device("meta"):
+        vision = {"model_type": "timm_wrapper", "architecture": name}
+        model = FlavourForClassification(FlavourConfig(vision_config=vision, image_dense_sizes=[]))
+    assert model.image_encoder.pooled_size == size
