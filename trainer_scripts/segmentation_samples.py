@@ -33,7 +33,7 @@ class Masks:
         memory_limit: bytes up to which all are kept in memory.
     """
 
-    def __init__(self, table: Table, mapped: Sequence[int] | None = None, memory_limit: int = MEMORY_LIMIT_BYTES):
+    def __init__(self, table: Table, mapped: Sequence[int] | None = None, memory_limit: int = MEMORY_LIMIT_BYTES // 2):
         self._cells = table.rows.select_columns([MASK]).cast_column(MASK, Image(decode=False))
         self._ids = table.ids
         self.classes = list(range(len(source_names(table.rows)))) if mapped is None else list(mapped)
