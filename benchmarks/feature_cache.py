@@ -51,7 +51,11 @@ class EpochTimes(TrainerCallback):
 def fresh_backbone(folder: Path) -> Path:
     """MobileNetV2 at full size with random weights, as a folder of transformers."""
     torch.manual_seed(0)
-    MobileNetV2Model(MobileNetV2Config(), add_pooling_layer=True).save_pretrained(folder)
+    model = MobileNetV2Model(MobileNetV2Config(), add_pooling_layer=True)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):  # else signals fade to denormal numbers, which are slow to compute with
+            torch.nn.init.kaiming_normal_(module.weight, mode="fan_in")
+    model.save_pretrained(folder)
     MobileNetV2ImageProcessor().save_pretrained(folder)
     return folder
 

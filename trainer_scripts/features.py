@@ -123,9 +123,14 @@ def features_once(recipe: Recipe, trainer: Any) -> Iterator[Frozen]:
         stand_ins[model.text_encoder.model] = text_stand_in
     for module, stand_in in stand_ins.items():
         module.forward = stand_in
+    workers = trainer.args.dataloader_num_workers
+    if IMAGE in frozen.parts:
+        # Nothing is decoded any more: starting worker processes would take longer than an epoch.
+        trainer.args.dataloader_num_workers = 0
     try:
         yield frozen
     finally:
+        trainer.args.dataloader_num_workers = workers
         for module in stand_ins:
             del module.forward
 
