@@ -24,6 +24,9 @@ from dataset_builder import columns, prompts
 from dataset_builder.catalogue import catalogue_dishes, visible_ingredients
 from dataset_builder.errors import BadInputError
 from dataset_builder.generation import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
+from dataset_builder.label_model import LabelModel
+from dataset_builder.label_report import catalogue_labels
+from dataset_builder.label_table import FIT_RECIPES
 from dataset_builder.labelling import Label, Labeller
 from dataset_builder.lexicon import Lexicon
 from dataset_builder.recipes import Dish, Skipped, read_recipes
@@ -112,6 +115,7 @@ class Plan:
         if not labelled:
             reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
             raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
+        labelled = soften(labelled, labeller)
         keys = [item.key for item in labelled]
         if len(set(keys)) < len(keys):
             twice = next(key for index, key in enumerate(keys) if key in keys[:index])
@@ -180,7 +184,9 @@ class Plan:
         content = hashlib.sha256()
         for split, items in self.recipes.items():
             for item in items:
-                content.update(json.dumps([split, asdict(item.dish), item.label._asdict()]).encode())
+                # Soft labels follow from the rest, and their last digits from the machine.
+                label = {name: value for name, value in item.label._asdict().items() if name != columns.TASTE}
+                content.update(json.dumps([split, asdict(item.dish), label]).encode())
         settings = asdict(self.settings)
         generation = settings.pop("generation")
         name, revision = generation["pipeline"], generation.pop("revision")
@@ -250,6 +256,16 @@ def _read(settings: BuildSettings, labeller: Labeller) -> tuple[Sequence[Dish], 
         return widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller)), {}
     table = read_recipes(settings.recipes)
     return table.dishes, {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
+
+
+def soften(labelled: Sequence[LabelledDish], labeller: Labeller) -> list[LabelledDish]:
+    """Return the recipes with the soft labels of a label model: fitted on their votes, calibrated on the catalogue."""
+    labels = [item.label for item in labelled]
+    scores = LabelModel.fit(labels[:FIT_RECIPES]).calibrated(*catalogue_labels(labeller)).scores(labels).tolist()
+    return [
+        LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
+        for item, taste in zip(labelled, scores, strict=True)
+    ]
 
 
 def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from dataset_builder import prompts
 from dataset_builder.building import build
-from dataset_builder.catalogue import find_ingredients, visible_ingredients
+from dataset_builder.catalogue import find_ingredients, reference_flavours, visible_ingredients
 from dataset_builder.columns import FLAVOURS, SPLITS, table_features
 from dataset_builder.drawing_liquids import hidden_liquids
 from dataset_builder.drawing_vessels import vessel_for
@@ -21,6 +21,8 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import read_build
 from dataset_builder.flavour_sd import BuildSettings, FlavourSD, Plan, mask_png
 from dataset_builder.generation import GenerationSettings, picture_seed
+from dataset_builder.label_model import reliability
+from dataset_builder.labelling import Labeller
 from dataset_builder.plating import PlatingPipeline
 from dataset_builder.plating_layout import shows
 from tests.dataset_builder.conftest import RECIPES
@@ -191,6 +193,18 @@ def test_the_catalogue_is_planned_in_full(full_plan):
     assert not dishes["train"] & dishes["test"]
     assert not dishes["train"] & dishes["validation"]
     assert not dishes["test"] & dishes["validation"]
+
+
+def test_soft_labels_are_those_of_the_label_model_and_calibrated(full_plan):
+    """How sure they are is how often the authors agree; the plain shares of the votes are far less sure."""
+    reference = reference_flavours()
+    named = [item for items in full_plan.recipes.values() for item in items if item.dish.variant == 0]
+    scores = np.array([item.label.taste for item in named])
+    np.testing.assert_allclose(scores.sum(axis=1), 1)
+    truth = [reference[item.dish.dish_id][0] for item in named]
+    labeller = Labeller()
+    shares = np.array([labeller.label(item.dish.title, item.dish.ingredients).taste for item in named])
+    assert reliability(scores, truth).error < 0.06 < reliability(shares, truth).error
 
 
 def test_no_dish_of_the_catalogue_is_an_empty_plate(full_plan):
