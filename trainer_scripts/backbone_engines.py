@@ -98,7 +98,7 @@ def onnx_session(backbone: Backbone, example: Tensor) -> Any:
 
     # A copy, as the exporter writes on what it exports; contiguous, as graphs know no other layout.
     plain = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(
         plain, (example.contiguous(),), input_names=["pixel_values"], dynamo=True, verbose=False
     )
     options = onnxruntime.SessionOptions()

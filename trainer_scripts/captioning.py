@@ -26,8 +26,9 @@ from trainer_scripts.caption_text import mirrored, names_no_side, train_caption_
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import place_labels, sample_seed, varied
 from trainer_scripts.data import Table
+from trainer_scripts.masks import Masks
 from trainer_scripts.pictures import Pictures, Prepare, augmentation, evaluation_picture, normalise, training_picture
-from trainer_scripts.places import learns_places, place_names, read_masks
+from trainer_scripts.places import learns_places, place_names
 
 ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
     "transformer": FlavourForTransformerCaptioning,
@@ -201,7 +202,7 @@ class CaptionSamples(Dataset):
         self.processor = processor
         self.epoch = 0
         self.pictures = Pictures(table, prepare)
-        self.masks = read_masks(table) if masks else None
+        self.masks = Masks(table) if masks else None
         self.tokens = [tokenize(processor, captions) for captions in table.labels]
         self._mirrored = [self._mirror(processor, captions) for captions in table.labels] if flip else None
         self._turnable = [[names_no_side(caption) for caption in row] for row in table.labels] if turn else None

@@ -42,7 +42,7 @@ class Samples(Dataset):
         self._augment = augment
         self._seed = seed
         self._word_dropout = word_dropout
-        self._unknown = getattr(processor.tokenizer, "unk_token_id", None)
+        self._unknown: Any = getattr(processor.tokenizer, "unk_token_id", None)
         self.tokens: list[list[int]] | None = None
         if table.texts is not None and processor.tokenizer is not None:
             self.tokens = tokenize(processor, table.texts)

@@ -12,9 +12,10 @@ from trainer_scripts.arguments import Recipe
 from trainer_scripts.class_balance import class_prior
 from trainer_scripts.classification import input_size
 from trainer_scripts.data import Table
+from trainer_scripts.masks import Masks
 from trainer_scripts.pictures import augmentation, training_picture
 from trainer_scripts.segmentation_classes import class_map, shown_classes, source_names
-from trainer_scripts.segmentation_samples import MaskCollator, Masks, MaskSamples
+from trainer_scripts.segmentation_samples import MaskCollator, MaskSamples
 
 WEIGHED_MASKS = 500
 

@@ -1,81 +1,23 @@
 """Pictures with their masks: ids checked, both varied together, batches for segmenters."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import torch
-from datasets import Image
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from dataset_builder.columns import MASK, UNKNOWN
-from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import sample_seed, varied
-from trainer_scripts.data import Table, decode_bytes
-from trainer_scripts.pictures import MEMORY_LIMIT_BYTES, Pictures, Prepare, normalise
-from trainer_scripts.segmentation_classes import shown_classes, source_names
-
-
-class Masks:
-    """The masks of a table, as class ids: `masks[i]` is a uint8 tensor `(height, width)`.
-
-    Args:
-        table: rows with masks.
-        mapped: per mask id its class; None leaves ids as they are.
-        memory_limit: bytes up to which all are kept in memory.
-    """
-
-    def __init__(self, table: Table, mapped: Sequence[int] | None = None, memory_limit: int = MEMORY_LIMIT_BYTES // 2):
-        self._cells = table.rows.select_columns([MASK]).cast_column(MASK, Image(decode=False))
-        self._ids = table.ids
-        self.classes = list(range(len(source_names(table.rows)))) if mapped is None else list(mapped)
-        self._kept: dict[int, torch.Tensor] = {}
-        self._room = memory_limit
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        if index in self._kept:
-            return self._kept[index]
-        mask = self._decode(index)
-        if mask.nbytes <= self._room:
-            self._room -= mask.nbytes
-            self._kept[index] = mask
-        return mask
-
-    def _decode(self, index: int) -> torch.Tensor:
-        cell, name = self._cells[index][MASK], self._ids[index]
-        data = decode_bytes(cell, name)
-        try:
-            ids = np.array(PIL.Image.open(io.BytesIO(data)))
-        except (OSError, SyntaxError) as error:
-            raise BadInputError(f"row {name}: the mask cannot be read: {error}") from error
-        if ids.ndim != 2 or ids.dtype != np.uint8:
-            raise BadInputError(f"row {name}: the mask must be an 8-bit picture of one channel, one id per pixel")
-        outside = ids[(ids >= len(self.classes)) & (ids != UNKNOWN)]
-        if outside.size:
-            file = f" ({cell['path']})" if cell.get("path") else ""
-            raise BadInputError(
-                f"row {name}{file}: the mask holds id {outside[0]}, but ids go from 0 to {len(self.classes) - 1}, and "
-                f"{UNKNOWN} where nobody knows"
-            )
-        table = np.full(UNKNOWN + 1, UNKNOWN, dtype=np.uint8)
-        table[: len(self.classes)] = self.classes
-        return torch.from_numpy(table[ids])
-
-
-def nearest(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Return a mask `(height, width)` resized to `size`; no id appears that was not there."""
-    return functional.resize(mask[None], list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+from trainer_scripts.data import Table
+from trainer_scripts.masks import Masks, nearest
+from trainer_scripts.pictures import Pictures, Prepare, normalise
+from trainer_scripts.segmentation_classes import shown_classes
 
 
 def whole_picture(size: int) -> Prepare:

@@ -79,8 +79,10 @@ class FlavourTrainer(Trainer):
 
         Tasks whose evaluation is no plain forward (captions are generated) get the precision from here.
         """
-        has_average = self._averaged is not None and self.model is not None
-        with self.accelerator.autocast(), self._averaged.in_place(self.model) if has_average else nullcontext():
+        averaged: Any = nullcontext()
+        if self._averaged is not None and self.model is not None:
+            averaged = self._averaged.in_place(self.model)
+        with self.accelerator.autocast(), averaged:
             return super().evaluate(*args, **kwargs)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:

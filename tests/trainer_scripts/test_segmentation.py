@@ -20,13 +20,13 @@ from trainer_scripts import compare, predict, score, train
 from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.collators import varied
 from trainer_scripts.data import open_dataset
+from trainer_scripts.masks import Masks, nearest
 from trainer_scripts.pictures import augmentation
 from trainer_scripts.scoring import load_model, load_table
 from trainer_scripts.segmentation import pixel_weights
 from trainer_scripts.segmentation_classes import class_map, class_names, shown_classes
 from trainer_scripts.segmentation_comparison import pictures_seen
 from trainer_scripts.segmentation_evaluation import answer
-from trainer_scripts.segmentation_samples import Masks, nearest
 from trainer_scripts.segmentation_scoring import samples_for
 from trainer_scripts.segmentation_trainer import gradient_conflict
 from trainer_scripts.training_data import load_training_data
