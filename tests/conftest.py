@@ -8,6 +8,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+# For processes that tests start, as below for this one: the last bit of a sum depends on the number of threads too.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
