@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoPipelineForImage2Image, StableDiffusionPipeline
+from huggingface_hub import HfApi
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
@@ -241,6 +242,16 @@ def test_lora_weights_load_by_file_and_by_folder_and_are_pinned(tiny_sd, lora_fi
     assert not np.array_equal(pixels(plain), pixels(by_file))
     assert np.array_equal(pixels(by_folder), pixels(by_file))
     assert lora_revision(str(lora_file)).startswith(f"{lora_file}@")
+
+
+def test_lora_weights_load_by_hub_id_and_are_pinned_by_commit(tiny_sd, lora_file, connected_hub):
+    api = HfApi()
+    api.create_repo("org/look", exist_ok=True)
+    commit = api.upload_file(path_or_fileobj=lora_file, path_in_repo=lora_file.name, repo_id="org/look")
+    (by_file,) = illustrator(tiny_sd, steps=1, size=64, lora=str(lora_file)).draw(tasks(1))
+    (by_name,) = illustrator(tiny_sd, steps=1, size=64, lora="org/look").draw(tasks(1))
+    assert np.array_equal(pixels(by_name), pixels(by_file))
+    assert lora_revision("org/look") == f"org/look@{commit.oid}"
 
 
 def test_the_revision_of_a_folder_follows_its_content(tiny_sd, tmp_path):
