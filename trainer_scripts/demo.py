@@ -4,7 +4,6 @@ Every step is skipped when its result is there, so an interrupted demo goes on w
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -26,10 +25,8 @@ SEED = 20261126
 WARM_UP = "ingredient_tagging_tiny"
 MODELS = {"title": "flavour_title_tiny", "picture": "flavour_picture_tiny_warm", "fusion": "flavour_fusion_tiny_warm"}
 
-# Training rows of the embedded catalogue, for which the recipes' epochs are meant.
-CATALOGUE_ROWS = 2500
-MOST_REPEATED = 8.0
-
+DATASET_REPO = "org/flavour-sd"
+MODEL_REPO = "org/flavour-fusion"
 VERSION = "1.0.0"
 TOKEN = "hf_demo"
 
@@ -139,21 +136,11 @@ def train_models(data: Path, out: Path, epochs: float | None) -> None:
     from trainer_scripts import train
 
     warm_up = out / "warm-up"
-    train.main([WARM_UP, "--output_dir", str(warm_up), *training_arguments(WARM_UP, data, epochs)])
+    common = ["--dataset", str(data), *(["--num_train_epochs", str(epochs)] if epochs else [])]
+    train.main([WARM_UP, "--output_dir", str(warm_up), *common])
     for name, recipe in MODELS.items():
         start = [] if name == "title" else ["--init_image_encoder", str(warm_up)]
-        train.main([recipe, "--output_dir", str(out / name), *start, *training_arguments(recipe, data, epochs)])
-
-
-def training_arguments(recipe: str, data: Path, epochs: float | None) -> list[str]:
-    """Return the data set and the epochs of one training: a small table is read more often, to learn as many steps."""
-    from trainer_scripts.arguments import parse_recipe
-
-    if epochs is None:
-        rows = sum(json.loads((data / "manifest.json").read_text())["counts"]["train"].values())
-        repeated = min(MOST_REPEATED, max(1.0, CATALOGUE_ROWS / rows))
-        epochs = round(parse_recipe([recipe]).training.num_train_epochs * repeated)
-    return ["--dataset", str(data), "--num_train_epochs", str(epochs)]
+        train.main([recipe, "--output_dir", str(out / name), *start, *common])
 
 
 def compare_models(data: Path, out: Path) -> None:

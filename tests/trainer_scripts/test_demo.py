@@ -38,11 +38,3 @@ def test_a_missing_table_is_refused_at_once(tmp_path, capsys):
         demo.main(["--out", str(tmp_path), "--recipes", str(tmp_path / "nowhere.csv")])
     assert stop.value.code == 2
     assert "nowhere.csv is not there" in capsys.readouterr().err
-
-
-def test_a_small_table_is_read_more_often_and_a_large_one_as_the_recipe_says(tmp_path):
-    for rows, expected in ((250, 160), (100, 160), (2500, 20), (9000, 20)):
-        (tmp_path / "manifest.json").write_text(json.dumps({"counts": {"train": {"sweet": rows - 50, "sour": 50}}}))
-        arguments = demo.training_arguments(demo.WARM_UP, tmp_path, None)
-        assert arguments == ["--dataset", str(tmp_path), "--num_train_epochs", str(expected)]
-    assert demo.training_arguments(demo.WARM_UP, tmp_path, 3.0)[-1] == "3.0"
