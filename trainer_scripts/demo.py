@@ -25,8 +25,6 @@ SEED = 20261126
 WARM_UP = "ingredient_tagging_tiny"
 MODELS = {"title": "flavour_title_tiny", "picture": "flavour_picture_tiny_warm", "fusion": "flavour_fusion_tiny_warm"}
 
-DATASET_REPO = "org/flavour-sd"
-MODEL_REPO = "org/flavour-fusion"
 VERSION = "1.0.0"
 TOKEN = "hf_demo"
 
