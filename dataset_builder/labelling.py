@@ -124,12 +124,12 @@ class Labeller:
         by_ingredients = self._ingredients.winner(ingredients)
         by_title = self._title.winner(title)
         flavour, source = self._combine(by_ingredients, by_title)
-        present = {*self._ingredients.present(ingredients), *self._title.present(title)}
         total = sum(ingredients.values()) + sum(title.values()) + _SMOOTHING * len(FLAVOURS)
+        enough, enough_in_title = self._ingredients.least, self._title.least
         return Label(
             flavour,
-            tuple(name for name in FLAVOURS if name in present),
-            tuple((ingredients[name] + title[name] + _SMOOTHING) / total for name in FLAVOURS),
+            tuple([name for name in FLAVOURS if ingredients[name] >= enough or title[name] >= enough_in_title]),
+            tuple([(ingredients[name] + title[name] + _SMOOTHING) / total for name in FLAVOURS]),
             source,
             {"ingredients": ingredient_words, "title": title_words},
             by_ingredients,
@@ -158,7 +158,7 @@ class _Ballot:
     def __init__(self, lexicon: Lexicon, source: str, match: str, least: int):
         self._entries: tuple[LexiconEntry, ...] = lexicon.of_source(source)
         self._flavours = lexicon.flavours
-        self._least = least
+        self.least = least
         self._weighted = match == "word"
         # Read for every word found: plain tuples are quicker than the entries themselves.
         self._spoken = [(entry.flavour, entry.phrase, entry.weight) for entry in self._entries]
@@ -192,10 +192,7 @@ class _Ballot:
     def winner(self, votes: Mapping[str, int]) -> str | None:
         """Return the flavour with the most votes, the first one of the lexicon on a tie."""
         best = max(self._flavours, key=votes.__getitem__)
-        return best if votes[best] >= self._least else None
-
-    def present(self, votes: Mapping[str, int]) -> list[str]:
-        return [flavour for flavour in self._flavours if votes[flavour] >= self._least]
+        return best if votes[best] >= self.least else None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -236,21 +236,29 @@ class _SubstringFinder:
         for index, phrase in enumerate(phrases):
             if phrase:
                 places.setdefault(phrase, []).append(index)
-        self._automaton = Automaton()
+        # Most phrases stand once; those that stand more often are looked up after the pass, which stays short.
+        self._twins = {indices[0]: indices for indices in places.values() if len(indices) > 1}
+        automaton = Automaton()
         for phrase, indices in places.items():
-            self._automaton.add_word(phrase, (len(phrase), indices))
-        self._automaton.make_automaton()
+            automaton.add_word(phrase, indices[0])
+        automaton.make_automaton()
         # An automaton without words refuses to search.
-        self._scan = self._automaton.iter if places else lambda text: ()
+        self._scan = automaton.iter if places else lambda text: ()
+        self._lengths = [len(phrase) for phrase in phrases]
 
     def inside(self, text: str) -> frozenset[int]:
         """Return the phrases contained in a text, by index."""
-        return frozenset([index for _, (_, indices) in self._scan(text) for index in indices])
+        found = frozenset([index for _, index in self._scan(text)])
+        return found if found.isdisjoint(self._twins) else frozenset(self._with_twins(found))
 
     def find(self, text: str) -> list[Match]:
         """Return a match for each phrase contained in a text, at its first place."""
         first: dict[int, Match] = {}
-        for last, (length, indices) in self._scan(text):
-            for index in indices:
-                first.setdefault(index, Match(index, last + 1 - length, last + 1, False))
+        for last, index in self._scan(text):
+            for each in self._with_twins((index,)):
+                first.setdefault(each, Match(each, last + 1 - self._lengths[each], last + 1, False))
         return sorted(first.values(), key=lambda match: match[1:3])
+
+    def _with_twins(self, found: Iterable[int]) -> Iterator[int]:
+        for index in found:
+            yield from self._twins.get(index, (index,))
