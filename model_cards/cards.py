@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 import yaml
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2.sandbox import SandboxedEnvironment
 
 from dataset_builder.errors import BadInputError
@@ -183,7 +183,18 @@ def model_card(
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
     evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
-    data = ModelCardData(
+    data = _model_metadata(name, licence, tag, dataset, evaluated)
+    body = fill((TEMPLATES / runs.TEMPLATES[task]).read_text(), values, "the model card")
+    card = join_card(data.to_dict(), body)
+    check_filled(card, "the model card")
+    return card
+
+
+def _model_metadata(
+    name: str, licence: str, tag: str, dataset: str | None, evaluated: list[EvalResult]
+) -> ModelCardData:
+    """Return the card's head; the library wants a model name beside results, and only there."""
+    return ModelCardData(
         license=licence,
         language=["en"],
         library_name="transformers",
@@ -193,10 +204,6 @@ def model_card(
         model_name=name if evaluated else None,
         eval_results=evaluated or None,
     )
-    body = fill((TEMPLATES / runs.TEMPLATES[task]).read_text(), values, "the model card")
-    card = join_card(data.to_dict(), body)
-    check_filled(card, "the model card")
-    return card
 
 
 def write_model_card(folder: Path, **facts: Any) -> Path:

@@ -10,7 +10,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from tqdm import tqdm
 
 from dataset_builder.columns import FLAVOURS
-from dataset_builder.labelling import Labeller
+from dataset_builder.labelling import Label, Labeller
 from dataset_builder.lexicon import Lexicon
 from dataset_builder.matching import PhraseMatcher
 from trainer_scripts.data import Table
@@ -39,16 +39,16 @@ def rule_alone(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[s
 
     Where the rule is silent, the answer is the training shares.
     """
-    labeller = Labeller()
-    probabilities = np.tile(prior, (len(titles), 1))
-    spoken = 0
-    for row, title in enumerate(titles):
-        flavour = labeller.label(title, ()).flavour
-        if flavour is not None:
-            spoken += 1
-            probabilities[row] = (1 - RULE_CONFIDENCE) / (len(label_names) - 1)
-            probabilities[row, list(label_names).index(flavour)] = RULE_CONFIDENCE
-    return probabilities, spoken / len(titles)
+    names = list(label_names)
+
+    def answer(label: Label) -> np.ndarray | None:
+        if label.flavour is None:
+            return None
+        probabilities = np.full(len(names), (1 - RULE_CONFIDENCE) / (len(names) - 1))
+        probabilities[names.index(label.flavour)] = RULE_CONFIDENCE
+        return probabilities
+
+    return _rule(titles, prior, answer)
 
 
 def rule_present(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[str]) -> tuple[np.ndarray, float]:
@@ -56,15 +56,22 @@ def rule_present(titles: Sequence[str], prior: np.ndarray, label_names: Sequence
 
     Where the rule is silent, the answer is the training shares.
     """
+
+    def answer(label: Label) -> np.ndarray | None:
+        if not label.flavours:
+            return None
+        return np.array([RULE_CONFIDENCE if name in label.flavours else 1 - RULE_CONFIDENCE for name in label_names])
+
+    return _rule(titles, prior, answer)
+
+
+def _rule(
+    titles: Sequence[str], prior: np.ndarray, answer: Callable[[Label], np.ndarray | None]
+) -> tuple[np.ndarray, float]:
     labeller = Labeller()
-    probabilities = np.tile(prior, (len(titles), 1))
-    spoken = 0
-    for row, title in enumerate(titles):
-        flavours = labeller.label(title, ()).flavours
-        if flavours:
-            spoken += 1
-            probabilities[row] = [RULE_CONFIDENCE if name in flavours else 1 - RULE_CONFIDENCE for name in label_names]
-    return probabilities, spoken / len(titles)
+    answers = [answer(labeller.label(title, ())) for title in titles]
+    spoken = sum(found is not None for found in answers)
+    return np.stack([prior if found is None else found for found in answers]), spoken / len(titles)
 
 
 def rule_applies(label_names: Sequence[str]) -> bool:

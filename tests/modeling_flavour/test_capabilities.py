@@ -116,8 +116,7 @@ def test_one_graph_without_breaks(name):
     torch.testing.assert_close(found, answer_of(name, model, inputs), rtol=1e-4, atol=1e-5)
 
 
-# The other shapes have no layers beyond these.
-@pytest.mark.parametrize("name", sorted(set(FAMILY) - {"fusion-late", "fusion-gated", "segmenter", "ingredients"}))
+@pytest.mark.parametrize("name", sorted(FAMILY))
 def test_exported_graph_answers_like_the_model_at_any_batch_size(name):
     model, inputs = FAMILY[name].build().eval(), inputs_of(name, 4)
     settings = {"use_cache": False} if name in CAPTIONERS else {}
