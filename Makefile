@@ -4,7 +4,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TASK   ?= flavour
 RECIPES ?=
-PACKAGES := dataset_builder modeling_flavour trainer_scripts model_cards
 SHELL  := /bin/bash
 # Threads of one process sleep while they wait: those that spin stand still where other programs use the cores too.
 export OMP_WAIT_POLICY ?= PASSIVE
