@@ -26,7 +26,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from trainer_scripts import features, train
+from trainer_scripts import features, train_steps
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.backbone_engines import ImageEngine, cores
 from trainer_scripts.feature_files import _computed
@@ -80,7 +80,7 @@ def loop(files: list[Path], processor, model) -> None:
 
 def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
     recipe = recipe_of(dataset, backbone, folder)
-    data = train.load_training_data(recipe)
+    data = train_steps.load_training_data(recipe)
     model, text_and_picture = data.task.build(recipe, data)
     model.eval()
     samples = data.task.training_samples(recipe, data, text_and_picture)
@@ -107,9 +107,9 @@ def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
 def epochs(dataset: Path, backbone: Path, folder: Path, how: str, number: int) -> list[float]:
     """Seconds of the epochs after the first."""
     recipe = recipe_of(dataset, backbone, folder, "--frozen_features", how, "--num_train_epochs", str(number + 1))
-    data = train.load_training_data(recipe)
+    data = train_steps.load_training_data(recipe)
     model, processor = data.task.build(recipe, data)
-    trainer = train.make_trainer(recipe, data, model, processor)
+    trainer = train_steps.make_trainer(recipe, data, model, processor)
     times = EpochTimes()
     trainer.add_callback(times)
     with features.features_once(recipe, trainer):

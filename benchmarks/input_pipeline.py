@@ -14,7 +14,7 @@ from photographs import SMALL_MODEL, write_rows
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from trainer_scripts import train
+from trainer_scripts import train_steps
 from trainer_scripts.arguments import parse_recipe
 
 PICTURES, BATCH = 256, 32
@@ -28,7 +28,7 @@ def main() -> None:
         settings += ["--flip", "false", "--color_jitter", "0", "--quarter_turns", "false"]
         settings += ["--output_dir", str(Path(folder) / "run")]
         recipe = parse_recipe(["flavour_fusion_tiny", *settings])
-        data = train.load_training_data(recipe)
+        data = train_steps.load_training_data(recipe)
         _, processor = data.task.build(recipe, data)
         samples = data.task.training_samples(recipe, data, processor)
         samples.pictures._memory_limit = 0  # as for pictures that do not fit into memory: decoded in every epoch

@@ -23,6 +23,7 @@ import pyarrow as pa
 from dataset_builder import columns, prompts
 from dataset_builder.catalogue import catalogue_dishes, visible_ingredients
 from dataset_builder.errors import BadInputError
+from dataset_builder.features import table_features
 from dataset_builder.generation import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
 from dataset_builder.label_model import LabelModel
 from dataset_builder.label_report import catalogue_labels
@@ -140,7 +141,7 @@ class Plan:
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns and their types."""
-        return columns.table_features(visible_ingredients()).arrow_schema
+        return table_features(visible_ingredients()).arrow_schema
 
     def shards(self, split: str | None = None) -> list[Shard]:
         """Return the shards of one split or of all."""
@@ -365,7 +366,7 @@ class FlavourSD(datasets.GeneratorBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description="Dishes with title, ingredients, picture and flavour.",
-            features=columns.table_features(visible_ingredients()),
+            features=table_features(visible_ingredients()),
         )
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:

@@ -28,10 +28,9 @@ from dataset_builder.columns import (
     LABEL_VOTES,
     TASTE,
     TITLE,
-    label_features,
-    recipe_features,
 )
 from dataset_builder.errors import BadInputError
+from dataset_builder.features import label_features, recipe_features
 from dataset_builder.label_model import LabelModel
 from dataset_builder.labelling import Label, Labeller
 from dataset_builder.recipes import RawRecipe, RecipeTable, Skipped, parse_ingredients

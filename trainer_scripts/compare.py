@@ -7,28 +7,8 @@ data is left out and named.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dataset_builder.errors import BadInputError, exit_on_bad_input
-from model_cards.runs import COMPARISON
-from trainer_scripts import comparison_report
-from trainer_scripts.comparison import (
-    Comparison,
-    ablate,
-    adjusted,
-    all_scores,
-    as_plain,
-    gather,
-    is_prediction_folder,
-    paired_tests,
-    verdicts,
-)
-from trainer_scripts.comparison_models import calibration, cost, spread
-from trainer_scripts.comparison_plots import draw
-from trainer_scripts.comparison_rows import can_show_examples, examples, write_rows
-from trainer_scripts.predictions import write_json
-from trainer_scripts.scores import definitions
-from trainer_scripts.scoring import refresh_card
+from dataset_builder.errors import exit_on_bad_input
 
 PROGRAM = "compare.py"
 BATCH_SIZE = 64
@@ -60,79 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compare models on one split."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
-        models, dataset = given.models, given.dataset
-        if is_prediction_folder(dataset):
-            models, dataset = [*models, dataset], None
-        content = compare(
-            models, dataset, given.split, given.out, given.batch_size, given.ablation_rows, given.dataset_revision
-        )
-        print((given.out / "comparison.md").read_text(encoding="utf-8"))
-        print("Verdicts\n\n" + "\n".join(content["verdicts"]))
-        print(f"written to {given.out}")
+        # Only now: what --help and a mistyped argument need not wait for.
+        from trainer_scripts.compare_steps import run
 
-
-def compare(
-    models: Sequence[str],
-    dataset: str | None,
-    split: str,
-    out: Path,
-    batch_size: int = BATCH_SIZE,
-    ablation_rows: int = ABLATION_ROWS,
-    revision: str | None = None,
-) -> dict[str, Any]:
-    """Write comparison.json, comparison.md, answers by row and plots, and return the content of the first.
-
-    Raises:
-        BadInputError: models that cannot be compared, or that need a data set when none is given.
-    """
-    if dataset is None and not all(is_prediction_folder(model) for model in models):
-        raise BadInputError("name the data set last; only folders of score.py can be compared without one")
-    out.mkdir(parents=True, exist_ok=True)
-    comparison = gather(models, dataset, split, out, batch_size, revision)
-    content = describe(comparison, batch_size, ablation_rows)
-    draw(comparison, content, out)
-    write_rows(comparison, out)
-    (out / "comparison.md").write_text(comparison_report.report(content), encoding="utf-8")
-    plain = as_plain(content)
-    write_json(out / COMPARISON, plain)
-    for model in comparison.saved.values():
-        refresh_card(model, out / COMPARISON)
-    return plain
-
-
-def describe(comparison: Comparison, batch_size: int, ablation_rows: int) -> dict[str, Any]:
-    """Return everything that the comparison found."""
-    differences = paired_tests(comparison)
-    ablations = ablate(comparison, batch_size, ablation_rows)
-    first, tested = comparison.metrics[comparison.widest.name], comparison.tested
-    scores = all_scores(comparison)
-    return {
-        "dataset": comparison.dataset or first.get("dataset"),
-        "dataset_revision": comparison.revision,
-        "split": comparison.split,
-        "selection_split": first.get("selection_split"),
-        "rows": first["rows"],
-        "groups": len(set(tested.predictions.groups)),
-        "rows_sha256": first["rows_sha256"],
-        "task": comparison.task.name,
-        "main_score": comparison.main_score.name,
-        "decisive": [score.name for score in comparison.decisive],
-        "tested": tested.name,
-        "verdicts": verdicts(comparison, differences, ablations),
-        "entries": {
-            line.name: {"kind": line.kind, "modality": line.modality, "scores": scores[line.name]}
-            for line in comparison.lines
-        },
-        "differences": differences,
-        "adjusted_p": adjusted(differences, comparison.main_score.name),
-        "ablations": ablations,
-        "calibration": calibration(comparison),
-        "seeds": spread(comparison, batch_size),
-        "cost": cost(comparison),
-        "examples": examples(comparison) if can_show_examples(comparison) else [],
-        "without_model": [line.name for line in comparison.models if line.name not in comparison.saved],
-        "definitions": definitions(comparison.scores),
-    }
+        run(given)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dataset_builder.columns import MASK
-from dataset_builder.errors import BadInputError, exit_on_bad_input
-from trainer_scripts.data import MULTILABEL
+from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
-from trainer_scripts.predictions import THRESHOLDS, write_json
-from trainer_scripts.scores import tuned_thresholds
-from trainer_scripts.scoring import (
-    SavedModel,
-    load_model,
-    load_selection,
-    load_table,
-    refresh_card,
-    save_scores,
-    score_model,
-    table_of_scores,
-)
-from trainer_scripts.segmentation_classifier import flavours_said
-from trainer_scripts.segmentation_views import Views
 
 PROGRAM = "score.py"
 
@@ -63,70 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Score one model on one split."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
-        model = load_model(given.model, given.revision)
-        table = load_table(model, given.dataset, given.split, given.dataset_revision)
-        out = given.out or default_folder(model, given.split)
-        if model.task.score is not None:
-            options = mask_options(given, model)
-            print(model.task.score(model, table, given.dataset, given.split, out, given.batch_size, **options))
-            refresh_card(model)
-            print(f"written to {out}")
-            return
-        check_decision(given, model)
-        tuned = tune(model, given.dataset, given.dataset_revision, out) if given.tune_thresholds else None
-        predictions = score_model(model, table, given.batch_size)
-        content = save_scores(model, predictions, given.dataset, given.split, out, tuned, given.decision)
-        refresh_card(model)
-        print(f"{given.model} on {given.dataset}, {given.split}: {content['rows']} rows in {content['groups']} groups")
-        print(table_of_scores(content))
-        print(f"written to {out}")
+        # Only now: what --help and a mistyped argument need not wait for.
+        from trainer_scripts.score_steps import run
 
-
-def mask_options(given: argparse.Namespace, model: SavedModel) -> dict[str, Any]:
-    """Return the views that are averaged and what the classifier says, for a model of masks; {} where none are asked.
-
-    Raises:
-        BadInputError: they are asked of a model without masks, or the classifier knows no flavours and no ingredients.
-    """
-    asked = {name: getattr(given, name) for name in ("scales", "flip", "window", "stride") if getattr(given, name)}
-    if not asked and given.classifier is None:
-        return {}
-    if model.task.label_column != MASK:
-        raise BadInputError(f"--scales, --flip, --window and --classifier are for masks, and {model.name} has none")
-    options: dict[str, Any] = {"testing": Views(**{**asked, "scales": tuple(given.scales or (1.0,))})}
-    if given.classifier is not None:
-        said = flavours_said(given.classifier, given.dataset, given.split, given.dataset_revision)
-        options["classifier"] = (given.classifier, said)
-    return options
-
-
-def check_decision(given: argparse.Namespace, model: SavedModel) -> None:
-    """Raise BadInputError for a decision that the model has no use for, or two of them."""
-    if given.decision == EXPECTED_F1 and model.task.name != MULTILABEL:
-        raise BadInputError(f"--decision expected_f1 is for several labels per row; {model.name} gives one")
-    if given.decision == EXPECTED_F1 and given.tune_thresholds:
-        raise BadInputError("--decision expected_f1 needs no thresholds; leave out --tune_thresholds")
-
-
-def default_folder(model: SavedModel, split: str) -> Path:
-    """Return where results go: into the model's own folder, so that its card shows them."""
-    local = Path(model.source)
-    return local / "scores" / split if local.is_dir() else Path("outputs/scores") / model.name / split
-
-
-def tune(model: SavedModel, dataset: str, revision: str | None, out: Path) -> tuple[float, ...]:
-    """Return a threshold per label tuned on the selection split, and write them for predict.py.
-
-    Raises:
-        BadInputError: rows have one label each, so there is nothing to tune.
-    """
-    if model.task.name != MULTILABEL:
-        raise BadInputError(f"--tune_thresholds is for several labels per row; {model.name} gives one")
-    selection = load_selection(model, dataset, revision)
-    thresholds = tuned_thresholds(selection.labels, score_model(model, selection).probabilities)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / THRESHOLDS, dict(zip(model.names, thresholds, strict=True)))
-    return thresholds
+        run(given)
 
 
 if __name__ == "__main__":

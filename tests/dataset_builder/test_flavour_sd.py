@@ -14,10 +14,11 @@ from PIL import Image as PILImage
 from dataset_builder import prompts
 from dataset_builder.building import build
 from dataset_builder.catalogue import find_ingredients, reference_flavours, visible_ingredients
-from dataset_builder.columns import FLAVOURS, SPLITS, table_features
+from dataset_builder.columns import FLAVOURS, SPLITS
 from dataset_builder.drawing_liquids import hidden_liquids
 from dataset_builder.drawing_vessels import vessel_for
 from dataset_builder.errors import BadInputError
+from dataset_builder.features import table_features
 from dataset_builder.finished_build import read_build
 from dataset_builder.flavour_sd import BuildSettings, FlavourSD, Plan, mask_png
 from dataset_builder.generation import GenerationSettings, picture_seed

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dataset_builder.columns import FLAVOURS, SPLITS, table_features
+from dataset_builder.columns import FLAVOURS, SPLITS
+from dataset_builder.features import table_features
 
 VISIBLE = ("tomato", "olive", "lemon")
 

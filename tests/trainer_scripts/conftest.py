@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from dataset_builder.columns import FLAVOURS, SPLITS, table_features
+from dataset_builder.columns import FLAVOURS, SPLITS
+from dataset_builder.features import table_features
 
 INGREDIENTS = ("tomato", "cucumber", "lemon", "kale", "mushroom")
 WORDS = ("cake", "chips", "pickle", "coffee", "broth")

@@ -1,7 +1,3 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -94,10 +90,3 @@ def test_recipes_hold_no_machine_paths():
     for path in RECIPES.glob("*.yaml"):
         for value in yaml.safe_load(path.read_text()).values():
             assert not str(value).startswith("/"), path
-
-
-def test_scripts_run_from_any_folder(tmp_path):
-    script = Path(train.__file__)
-    found = subprocess.run([sys.executable, script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "flavour_fusion_tiny" in found.stdout
-    assert "--early_stopping_patience" in found.stdout

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.test_train import run
-from trainer_scripts import compare, predict, score
+from trainer_scripts import compare, predict, predict_steps, score
 from trainer_scripts.ablations import drawn_rows, partners
 from trainer_scripts.baselines import masked_titles, product_of_singles, rule_alone
 from trainer_scripts.classification_comparison import conflicting
@@ -419,7 +419,7 @@ def test_labels_of_the_comp5329_set_are_written_as_their_numbers(shared_data, tm
     probabilities = np.zeros((2, 18))
     probabilities[0, [0, 2, 7]] = 0.9
     probabilities[1, 11] = 0.2
-    assert predict.label_cells(Model(), probabilities, Decision(0.5)) == ["1 3 8", "13"]
+    assert predict_steps.label_cells(Model(), probabilities, Decision(0.5)) == ["1 3 8", "13"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.test_segmentation import arguments as segmentation_arguments
 from tests.trainer_scripts.test_train import run
-from trainer_scripts import export, predict, score, train
+from trainer_scripts import export, export_steps, predict, score, train
 from trainer_scripts.onnx_graphs import ClassifierGraph, check_parity, input_batches, parity, trace
 from trainer_scripts.onnx_quantization import PLANS, quantize, sensitive_convolutions
 from trainer_scripts.onnx_weights import half_precision, quantize_rows, reduced_axes, store_weights
@@ -155,7 +155,7 @@ def test_the_description_alone_is_enough_to_use_the_graph(exported, model):
 
 
 def test_a_missed_budget_fails_and_writes_nothing(model, plain, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export, "trace", lambda graph, example, path: shutil.copy(plain, path))
+    monkeypatch.setattr(export_steps, "trace", lambda graph, example, path: shutil.copy(plain, path))
     out = tmp_path / "graph"
     message = failed(capsys, str(model), "--max-mb", "0.01", "--out", str(out))
     assert "over --max-mb 0.01" in message
@@ -164,8 +164,8 @@ def test_a_missed_budget_fails_and_writes_nothing(model, plain, tmp_path, capsys
 
 
 def test_a_lost_score_fails(model, plain, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export, "trace", lambda graph, example, path: shutil.copy(plain, path))
-    monkeypatch.setattr(export, "PLANS", PLANS[-1:])
+    monkeypatch.setattr(export_steps, "trace", lambda graph, example, path: shutil.copy(plain, path))
+    monkeypatch.setattr(export_steps, "PLANS", PLANS[-1:])
     out = str(tmp_path / "graph")
     message = failed(capsys, str(model), "--quantize", "int8", "--max-loss", "-1000", "--out", out)
     assert "within --max-loss -1000" in message
@@ -174,7 +174,7 @@ def test_a_lost_score_fails(model, plain, tmp_path, capsys, monkeypatch):
 def test_a_graph_that_answers_otherwise_is_refused(model, plain):
     saved = load_model(str(model))
     graph = ClassifierGraph(saved.model)
-    job = export.Job(saved, graph, {}, plain.parent, None)
+    job = export_steps.Job(saved, graph, {}, plain.parent, None)
     table = load_table(saved, saved.arguments.dataset, "validation")
     batches = list(input_batches(saved, table, list(graph.inputs), 8, 4))
     check_parity(parity(graph, job.load(plain), batches))
@@ -190,7 +190,7 @@ def test_stored_weights_are_smaller_and_compute_in_fp32(plain, model, tmp_path, 
     graph, path = onnx.load(plain), tmp_path / "model.onnx"
     assert store_weights(graph, kind) > 0
     onnx.save(graph, path)
-    job = export.Job(saved, ClassifierGraph(saved.model), {}, tmp_path, None)
+    job = export_steps.Job(saved, ClassifierGraph(saved.model), {}, tmp_path, None)
     table = load_table(saved, saved.arguments.dataset, "validation")
     batches = list(input_batches(saved, table, list(job.graph.inputs), 8, 4))
     found = parity(job.graph, job.load(path), batches)["logits"]
@@ -239,7 +239,7 @@ def test_sensitive_convolutions_are_the_first_depthwise_and_squeezed_ones(tmp_pa
 
 def test_every_plan_answers_and_is_a_quarter_of_the_size(plain, model, tmp_path):
     saved = load_model(str(model))
-    job = export.Job(saved, ClassifierGraph(saved.model), {}, tmp_path, None)
+    job = export_steps.Job(saved, ClassifierGraph(saved.model), {}, tmp_path, None)
     table = load_table(saved, saved.arguments.dataset, "validation")
     batches = list(input_batches(saved, table, list(job.graph.inputs), 16, 4))
     for plan in PLANS:
@@ -290,7 +290,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(exported, model, tmp_pat
     assert "holds no export" in failed(capsys, str(model), "--out", str(tmp_path / "full"))
     captioner = replace(load_model(str(model)), task=TASKS["captioning"])
     with monkeypatch.context() as patched:
-        patched.setattr(export, "load_model", lambda *_: captioner)
+        patched.setattr(export_steps, "load_model", lambda *_: captioner)
         assert "generate step by step" in failed(capsys, str(model))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "pip install 'flavour-fusion[onnx]'" in failed(capsys, str(model))

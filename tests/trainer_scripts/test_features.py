@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer_scripts import features, train
+from trainer_scripts import features, train, train_steps
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.backbone_engines import Backbone, onnx_session
 from trainer_scripts.feature_files import DONE, FINISHED, stored_features
@@ -149,7 +149,7 @@ def test_the_saved_model_still_reads_pictures(tmp_path, small_dataset):
 
 def test_the_graph_says_what_the_backbone_says(small_dataset, tmp_path):
     recipe = parse_recipe(arguments(tmp_path / "run", small_dataset, "--modality", "image"))
-    data = train.load_training_data(recipe)
+    data = train_steps.load_training_data(recipe)
     model, _ = data.task.build(recipe, data)
     pytest.importorskip("onnxruntime")
     backbone = Backbone(model.image_encoder, pooled=True).eval()

@@ -12,7 +12,7 @@ from PIL import Image
 from dataset_builder.importers.comp5329 import TEST_HEADER, read_records
 from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.trainer_scripts.test_train import run
-from trainer_scripts import compare, predict, score, train
+from trainer_scripts import compare, predict, predict_steps, score, train
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.classification import input_size, make_processor
 from trainer_scripts.predictions import read_metrics
@@ -80,8 +80,8 @@ def test_tuned_thresholds_are_saved_named_in_the_definition_and_used(model, impo
     thresholds = json.loads((tmp_path / "thresholds.json").read_text())
     assert thresholds.keys() == set(read_metrics(tmp_path)["label_names"])
     assert "own threshold" in read_metrics(tmp_path)["definitions"]["samples_f1"]["definition"]
-    saved = predict.load_model(str(model))
-    assert predict.read_thresholds(saved, tmp_path / "thresholds.json") == tuple(thresholds.values())
+    saved = predict_steps.load_model(str(model))
+    assert predict_steps.read_thresholds(saved, tmp_path / "thresholds.json") == tuple(thresholds.values())
 
 
 def test_comparison_of_multilabel_models_has_trivial_baselines(model, imported, tmp_path):

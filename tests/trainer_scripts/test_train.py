@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
-from trainer_scripts import train
+from trainer_scripts import train, train_steps
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.predictions import read_metrics
 from trainer_scripts.runs import inspect_run, newest_checkpoint
@@ -66,7 +67,7 @@ def assert_equal_weights(first: Path, second: Path) -> None:
 @contextmanager
 def interrupted_after(patch, steps: int):
     """Ctrl-C in the step after so many; the command must end as an interrupted one."""
-    step, taken = train.transformers.Trainer.training_step, []
+    step, taken = transformers.Trainer.training_step, []
 
     def interrupted(self, *args, **kwargs):
         if len(taken) == steps:
@@ -74,7 +75,7 @@ def interrupted_after(patch, steps: int):
         taken.append(1)
         return step(self, *args, **kwargs)
 
-    patch.setattr(train.transformers.Trainer, "training_step", interrupted)
+    patch.setattr(transformers.Trainer, "training_step", interrupted)
     with pytest.raises(SystemExit) as ended:
         yield
     assert ended.value.code == 130
@@ -184,7 +185,7 @@ def make_trainer(dataset, folder, *arguments):
     )
     data = load_training_data(recipe)
     model, processor = data.task.build(recipe, data)
-    return train.make_trainer(recipe, data, model, processor)
+    return train_steps.make_trainer(recipe, data, model, processor)
 
 
 def test_convolutions_lie_channels_last_and_evaluation_runs_in_the_precision_of_training(small_dataset, tmp_path):

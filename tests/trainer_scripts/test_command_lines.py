@@ -1,0 +1,61 @@
+"""Command lines answer `--help` and mistyped arguments from any folder, without the libraries that only work needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What takes seconds to import and answers nothing about arguments.
+WORK = {"datasets", "diffusers", "evaluate", "matplotlib", "nltk", "onnx", "onnxruntime", "pandas", "pyarrow"}
+WORK |= {"rouge_score", "sacrebleu", "sklearn", "torchmetrics"}
+MODELS = {"accelerate", "modeling_flavour", "timm", "torch", "torchvision", "transformers"}
+
+
+def run(folder: Path, *command: str) -> tuple[str, int, set[str]]:
+    """Run Python; return what it said, its exit status and the packages that it imported."""
+    ended = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, cwd=folder)
+    lines = ended.stderr.splitlines()
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in lines if line.startswith("import time:")}
+    said = [line for line in lines if not line.startswith("import time:")]
+    return ended.stdout + "\n".join(said), ended.returncode, imported
+
+
+@pytest.mark.parametrize("script", ["score", "compare", "predict", "export", "demo"])
+@pytest.mark.parametrize(("arguments", "message", "status"), [(["--help"], "--out", 0), (["--outt"], "error: ", 2)])
+def test_help_and_mistyped_arguments_of_the_verbs_need_no_library(tmp_path, script, arguments, message, status):
+    said, ended, imported = run(tmp_path, str(ROOT / "trainer_scripts" / f"{script}.py"), *arguments)
+    assert message in said
+    assert ended == status
+    assert "argparse" in imported
+    assert not imported & (WORK | MODELS)
+
+
+def test_the_help_of_flavour_sd_needs_no_library(tmp_path):
+    said, ended, imported = run(tmp_path, "-m", "dataset_builder.cli", "build", "--help")
+    assert "--images-per-dish" in said
+    assert ended == 0
+    assert not imported & (WORK | MODELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "status"),
+    [
+        (["--help"], "--early_stopping_patience", 0),
+        (["flavour_fusion_tiny", "--freeze_tex", "true"], "did you mean freeze_text", 2),
+    ],
+)
+def test_training_imports_the_trainers_arguments_before_it_reads_its_own(tmp_path, arguments, message, status):
+    said, ended, imported = run(tmp_path, str(ROOT / "trainer_scripts" / "train.py"), *arguments)
+    assert message in said
+    assert ended == status
+    assert "transformers" in imported
+    assert not imported & (WORK | {"modeling_flavour", "timm"})
+
+
+def test_the_model_family_imports_nothing_that_makes_data_or_trains(tmp_path):
+    _, ended, imported = run(tmp_path, "-c", "import modeling_flavour")
+    assert ended == 0
+    assert "timm" in imported
+    assert not imported & (WORK | {"dataset_builder", "trainer_scripts", "model_cards"})

@@ -1,0 +1,162 @@
+"""The steps of `predict.py`: the rows of a table, their pictures, answers, and the file of labels."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers.comp5329 import CATEGORY_IDS, TEST_HEADER, TRAIN_HEADER, read_records
+from modeling_flavour.processing_flavour import open_picture
+from trainer_scripts.data import MULTILABEL
+from trainer_scripts.expected_f1 import EXPECTED_F1, ExpectedF1Decision
+from trainer_scripts.scores import Decision
+from trainer_scripts.scoring import SavedModel, load_model
+
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row to predict: its id as given, its text, its picture file."""
+
+    item_id: str
+    text: str | None
+    picture: Path | None
+
+
+def run(given: argparse.Namespace) -> None:
+    """Predict every row of a table, as the command line asks."""
+    model = load_model(given.model)
+    items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
+    if model.task.predict is not None:
+        print(model.task.predict(model, items, given.out, given.batch_size))
+        return
+    probabilities, broken = predict_items(model, items, given.batch_size, given.missing_pictures == "text")
+    labels = label_cells(model, probabilities, make_decision(model, given))
+    write_labels(given.out, items, labels)
+    if broken:
+        named = ", ".join(broken[:NAMED])
+        print(f"{len(broken)} pictures missing or broken, predicted from text alone: {named}", file=sys.stderr)
+    print(f"{len(items)} rows written to {given.out}")
+
+
+def read_items(path: Path, images: Path | None, id_column: str, text_column: str, modality: str) -> list[Item]:
+    """Return the rows of a table in its order.
+
+    Raises:
+        BadInputError: no such table, no such columns, no row, or no folder of pictures for a model that sees them.
+    """
+    if modality != "text" and (images is None or not images.is_dir()):
+        raise BadInputError(f"this model sees pictures and --images is {images}; give the folder that holds them")
+    if not path.is_file():
+        raise BadInputError(f"there is no table {path}")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline().strip()
+    if header in (TEST_HEADER, TRAIN_HEADER):
+        records = read_records(path, header)
+        pairs: list[tuple[str, str | None]] = [(record.image_id, record.caption) for record in records]
+    else:
+        pairs = _read_csv(path, id_column, text_column if modality != "image" else None)
+    if not pairs:
+        raise BadInputError(f"{path} has no rows")
+    folder = images if modality != "text" else None
+    return [Item(name, text, folder / name if folder is not None else None) for name, text in pairs]
+
+
+def _read_csv(path: Path, id_column: str, text_column: str | None) -> list[tuple[str, str | None]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        found = reader.fieldnames or []
+        for name in (id_column, text_column):
+            if name is not None and name not in found:
+                raise BadInputError(f"{path} has no column {name!r}; it has {', '.join(found)}")
+        return [(row[id_column], row[text_column] if text_column else None) for row in reader]
+
+
+@torch.inference_mode()
+def predict_items(
+    model: SavedModel, items: Sequence[Item], batch_size: int, without_picture: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Return probabilities `(rows, labels)` and the ids whose picture is missing or broken.
+
+    Raises:
+        BadInputError: such a picture, unless `without_picture` and the model reads texts too.
+    """
+    found, broken = [], []
+    for start in tqdm(range(0, len(items), batch_size), desc=model.name, disable=None):
+        batch = items[start : start + batch_size]
+        pictures = None
+        if model.modality != "text":
+            pictures = []
+            for item in batch:
+                picture, reason = _open(item)
+                if picture is None:
+                    if not (without_picture and model.modality == "fusion"):
+                        raise BadInputError(f"row {item.item_id}: {reason}; mend it, or give --missing_pictures text")
+                    broken.append(item.item_id)
+                pictures.append(picture)
+        texts = [item.text for item in batch] if model.modality != "image" else None
+        try:
+            inputs = model.processor(images=pictures, text=texts)
+        except ValueError as error:
+            raise BadInputError(f"rows {batch[0].item_id} to {batch[-1].item_id}: {error}") from error
+        logits = model.model(**{name: value.to(model.model.device) for name, value in inputs.items()}).logits
+        found.append(model.task.probabilities(logits.float()).cpu().numpy())
+    return np.concatenate(found), broken
+
+
+def _open(item: Item):
+    """Return the picture, or None and the reason why there is none."""
+    try:
+        return open_picture(item.picture), ""
+    except (OSError, ValueError) as error:
+        return None, str(error)
+
+
+def read_thresholds(model: SavedModel, path: Path | None) -> tuple[float, ...] | None:
+    """Return the thresholds of a file in label order; None without a file."""
+    if path is None:
+        return None
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(float(saved[name]) for name in model.names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"{path} holds no threshold for every label of {model.name}: {error}") from error
+
+
+def make_decision(model: SavedModel, given: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns probabilities into sets of labels."""
+    if given.decision == EXPECTED_F1:
+        return ExpectedF1Decision()
+    return Decision(read_thresholds(model, given.thresholds) or given.threshold)
+
+
+def label_cells(model: SavedModel, probabilities: np.ndarray, decide: Callable[[np.ndarray], np.ndarray]) -> list[str]:
+    """Return the `Labels` cell of each row: COCO category numbers where the labels are such, else names."""
+    names = model.names
+    if model.task.name != MULTILABEL:
+        return [names[index] for index in probabilities.argmax(axis=1)]
+    chosen = decide(probabilities)
+    if set(names) <= set(CATEGORY_IDS):
+        numbers = np.array([CATEGORY_IDS[name] for name in names])
+        return [" ".join(str(number) for number in sorted(numbers[row])) for row in chosen]
+    return ["|".join(name for name, is_chosen in zip(names, row, strict=True) if is_chosen) for row in chosen]
+
+
+def write_labels(path: Path, items: Sequence[Item], labels: Sequence[str]) -> None:
+    """Write one line per row, in the order of the table; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ImageID", "Labels"])
+        writer.writerows((item.item_id, cell) for item, cell in zip(items, labels, strict=True))
+    partial.replace(path)
