@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
+from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "compare.py"
 BATCH_SIZE = 64
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compare models on one split."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
+        let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
         from trainer_scripts.compare_steps import run
 

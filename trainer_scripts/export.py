@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
+from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "export.py"
 
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Export one model."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
+        let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
         from trainer_scripts.export_steps import run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
+from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "predict.py"
 
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Predict every row of a table."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
+        let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
         from trainer_scripts.predict_steps import run
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
+from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "score.py"
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Score one model on one split."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
+        let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
         from trainer_scripts.score_steps import run
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset_builder.errors import exit_on_bad_input
+from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "train.py"
 
@@ -14,6 +15,7 @@ PROGRAM = "train.py"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what the command line describes; bad input ends with one line on stderr and status 2."""
     with exit_on_bad_input(PROGRAM):
+        let_waiting_threads_sleep()
         # The recipe first: what --help and a mistyped argument need not wait for is imported after it.
         from trainer_scripts.arguments import parse_recipe
 

@@ -1,5 +1,7 @@
 """Command lines answer `--help` and mistyped arguments from any folder, without the libraries that only work needs."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,13 @@ WORK |= {"rouge_score", "sacrebleu", "sklearn", "torchmetrics"}
 MODELS = {"accelerate", "modeling_flavour", "timm", "torch", "torchvision", "transformers"}
 
 
-def run(folder: Path, *command: str) -> tuple[str, int, set[str]]:
+def run(folder: Path, *command: str, **variables: str) -> tuple[str, int, set[str]]:
     """Run Python; return what it said, its exit status and the packages that it imported."""
-    ended = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, cwd=folder)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", *command],
+        capture_output=True, text=True, cwd=folder, env={**environment, **variables},
+    )  # fmt: skip
     lines = ended.stderr.splitlines()
     imported = {line.split("|")[-1].strip().split(".")[0] for line in lines if line.startswith("import time:")}
     said = [line for line in lines if not line.startswith("import time:")]
@@ -40,18 +46,26 @@ def test_the_help_of_flavour_sd_needs_no_library(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message", "status"),
+    ("arguments", "message", "status", "variables", "spins"),
     [
-        (["--help"], "--early_stopping_patience", 0),
-        (["flavour_fusion_tiny", "--freeze_tex", "true"], "did you mean freeze_text", 2),
+        (["--help"], "--early_stopping_patience", 0, {}, False),
+        (["default", "--freeze_tex", "true"], "did you mean freeze_text", 2, {"OMP_WAIT_POLICY": "ACTIVE"}, True),
     ],
+    ids=["help", "mistyped"],
 )
-def test_training_imports_the_trainers_arguments_before_it_reads_its_own(tmp_path, arguments, message, status):
-    said, ended, imported = run(tmp_path, str(ROOT / "trainer_scripts" / "train.py"), *arguments)
+def test_training_reads_its_arguments_with_the_trainers_and_no_more_and_lets_waiting_threads_sleep(
+    tmp_path, arguments, message, status, variables, spins
+):
+    script = str(ROOT / "trainer_scripts" / "train.py")
+    said, ended, imported = run(tmp_path, script, *arguments, OMP_DISPLAY_ENV="VERBOSE", **variables)
     assert message in said
     assert ended == status
     assert "transformers" in imported
     assert not imported & (WORK | {"modeling_flavour", "timm"})
+    # What the runtimes say that read the variables, one by one; other runtimes than GNU's do not count spins.
+    rounds = [int(found) for found in re.findall(r"GOMP_SPINCOUNT = '(\d+)'", said)]
+    assert all((found > 0) is spins for found in rounds)
+    assert rounds or sys.platform != "linux"
 
 
 def test_the_model_family_imports_nothing_that_makes_data_or_trains(tmp_path):
