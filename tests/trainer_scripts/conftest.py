@@ -1,6 +1,8 @@
 """A small synthetic table in which title and picture each tell half of the flavour."""
 
 import io
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +52,14 @@ def make_row(split: str, index: int, size: int = 32) -> dict:
     }
 
 
-def write_dataset(folder: Path, rows: dict[str, list[dict]]) -> Path:
+def write_dataset(folder: Path, rows: dict[str, list[dict]], cuts: dict[str, Sequence[int]] | None = None) -> Path:
+    """Write one file per split, or several: `cuts` holds where they begin and where the last one ends."""
     (folder / "data").mkdir(parents=True)
     for split, members in rows.items():
-        table = Dataset.from_list(members, features=table_features(INGREDIENTS))
-        table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+        places = (cuts or {}).get(split, (0, len(members)))
+        for number, (start, end) in enumerate(pairwise(places)):
+            table = Dataset.from_list(members[start:end], features=table_features(INGREDIENTS))
+            table.to_parquet(folder / "data" / f"{split}-{number:05d}-of-{len(places) - 1:05d}.parquet")
     return folder
 
 
