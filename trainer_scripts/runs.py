@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
 from trainer_scripts.arguments import Recipe
+from trainer_scripts.callbacks import AVERAGED_WEIGHTS
 from trainer_scripts.predictions import METRICS, read_metrics, write_json
+from trainer_scripts.streaming import POSITION
 
 RECIPE = "recipe.yaml"
 SPREAD = "seeds.json"
@@ -65,22 +68,28 @@ def inspect_run(recipe: Recipe) -> RunState:
             f"{folder} holds a run by another recipe ({', '.join(changed[:4])} differ); "
             "give another --output_dir, or --overwrite to train anew there"
         )
-    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder))
+    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder, written_last(recipe)))
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint with the most steps that was written to its end."""
-    complete = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path)]
+def written_last(recipe: Recipe) -> list[str]:
+    """Return the files of a checkpoint that come after the Trainer's own: averaged weights, position in the stream."""
+    averaged = [AVERAGED_WEIGHTS] if recipe.training.ema_decay is not None else []
+    return averaged + ([POSITION.format(rank=0)] if recipe.data.streaming else [])
+
+
+def newest_checkpoint(folder: Path, needed: Sequence[str] = ()) -> Path | None:
+    """Return the checkpoint with the most steps that was written to its end, files of other names included."""
+    complete = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path, needed)]
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
-def _is_complete(checkpoint: Path) -> bool:
-    """Whether the Trainer's state, which it writes last, is whole."""
+def _is_complete(checkpoint: Path, needed: Sequence[str]) -> bool:
+    """Whether the Trainer's state, the last of its files, is whole, and what callbacks write after it is there."""
     try:
         json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return False
-    return True
+    return all((checkpoint / name).is_file() for name in needed)
 
 
 def start_run(recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset, Image, IterableDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -21,6 +22,7 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.arguments import Recipe
 from trainer_scripts.callbacks import checkpoint_folder
 from trainer_scripts.data import Columns, Table, make_table
+from trainer_scripts.predictions import write_json
 from trainer_scripts.split_guard import SplitGuard
 
 POSITION = "stream-{rank}.json"
@@ -197,10 +199,13 @@ class StreamPosition(TrainerCallback):
         self._samples.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the position."""
+        """Write the position; that of the first process comes last, so where it is, all are."""
         path = self._path(args, state)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self._samples.state_dict()), encoding="utf-8")
+        for turn in (False, True):
+            if (args.process_index == 0) is turn:
+                write_json(path, self._samples.state_dict())
+            PartialState().wait_for_everyone()
 
     @staticmethod
     def _path(args: TrainingArguments, state: TrainerState) -> Path:

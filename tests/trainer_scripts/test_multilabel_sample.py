@@ -98,6 +98,7 @@ def test_from_the_assignments_folder_to_predicted_labels(shared_data, shared_mod
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)  # ten times what it takes on an idle machine
 def test_the_whole_sample_beats_its_baselines_by_reading_and_seeing(shared_data, shared_models, minilm, tmp_path):
     source = take_rows(shared_data / "comp5329_sample", tmp_path / "raw", None)
     found = end_to_end(

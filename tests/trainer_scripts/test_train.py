@@ -19,7 +19,7 @@ from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import train, train_steps
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.predictions import read_metrics
-from trainer_scripts.runs import inspect_run, newest_checkpoint
+from trainer_scripts.runs import inspect_run, newest_checkpoint, start_run
 from trainer_scripts.split_guard import VOCABULARY_SOURCE
 from trainer_scripts.training_data import load_training_data
 
@@ -155,6 +155,21 @@ def test_a_half_written_checkpoint_is_not_resumed(tmp_path):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     (tmp_path / "checkpoint-6").mkdir()
     assert newest_checkpoint(tmp_path).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("more", "last"),
+    [((), None), (("--ema_decay", "0.9"), "averaged.safetensors"), (("--streaming", "true"), "stream-0.json")],
+)
+def test_a_checkpoint_without_what_is_written_last_is_not_resumed(tmp_path, more, last):
+    recipe = parse_recipe(["default", "--output_dir", str(tmp_path), *more])
+    start_run(recipe)
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    if last is not None:
+        (tmp_path / "checkpoint-2" / last).write_text("{}")
+    assert inspect_run(recipe).checkpoint.name == ("checkpoint-4" if last is None else "checkpoint-2")
 
 
 def test_accumulated_small_batches_equal_one_large_batch(tmp_path, small_dataset):
