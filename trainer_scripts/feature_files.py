@@ -4,9 +4,12 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
@@ -21,9 +25,10 @@ from trainer_scripts.backbone_engines import cores
 from trainer_scripts.predictions import write_json
 
 FORMAT = 1
-KEY, VALUES, DONE, FINISHED = "key.json", "features.npy", "done.npy", "finished.json"
+KEY, VALUES, DONE, FINISHED, LOCK = "key.json", "features.npy", "done.npy", "finished.json", "lock"
 BATCHES_AHEAD = 4
 BATCHES_BETWEEN_FLUSHES = 32
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @dataclass
@@ -91,7 +96,8 @@ def stored_features(
 ) -> RowFeatures:
     """Return the features under a key: those on disk, or computed now by all processes of this machine together.
 
-    An interrupted computation goes on where it stopped; what is not complete is never read.
+    An interrupted computation goes on where it stopped; what is not complete is never read. Of several runs that need
+    the same features, one computes them and the others wait; where it is killed, the next one goes on.
 
     Args:
         root: folder of all features.
@@ -104,26 +110,56 @@ def stored_features(
     content = {**key, "format": FORMAT}
     folder = root / digest_of([json.dumps(content, sort_keys=True)])[:24]
     if not (folder / FINISHED).is_file():
-        _fill(folder, content, int(key["views"]) * rows, extractor, offsets, batch_size)
+        places = int(key["views"]) * rows
+        batches = [range(start, min(start + batch_size, places)) for start in range(0, places, batch_size)]
+        # The processes of a run meet at these files, never at a barrier: a run on another machine that shares the
+        # folder may hold the lock, and a barrier gives up after half an hour.
+        if PartialState().is_local_main_process:
+            with _locked(folder):
+                if not (folder / FINISHED).is_file():
+                    _allocate(folder, content, places if offsets is None else int(offsets[-1]), len(batches), extractor)
+                    _fill(folder, batches, extractor, offsets, content["part"])
+                    _wait_until(lambda: bool(np.load(folder / DONE).all()))
+                    write_json(folder / FINISHED, {"places": places})
+        else:
+            _wait_until(lambda: (folder / DONE).is_file())
+            _fill(folder, batches, extractor, offsets, content["part"])
+            _wait_until(lambda: (folder / FINISHED).is_file())
     return RowFeatures(np.load(folder / VALUES, mmap_mode="r"), rows, offsets)
 
 
-def _fill(
-    folder: Path, key: dict[str, Any], places: int, extractor: Extractor, offsets: np.ndarray | None, batch_size: int
-) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the only run that makes these features; the lock goes with the process that holds it, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another run computes {folder}; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire(poll_interval=SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    """Return when another process has come so far; the launcher ends this one where that one fails."""
+    while not condition():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _fill(folder: Path, batches: Sequence[range], extractor: Extractor, offsets: np.ndarray | None, name: str) -> None:
+    """Compute this process's share of what is not done yet."""
     state = PartialState()
-    batches = [range(start, min(start + batch_size, places)) for start in range(0, places, batch_size)]
-    if state.is_local_main_process and not (folder / DONE).is_file():
-        shape = extractor.run([extractor.load(0)]).shape[1:]
-        _allocate(folder, key, (places if offsets is None else int(offsets[-1]), *shape), len(batches))
     extractor.prepare()
-    state.wait_for_everyone()
     values, done = np.load(folder / VALUES, mmap_mode="r+"), np.load(folder / DONE, mmap_mode="r+")
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if state.num_processes > 1 else 1
     mine = range(state.local_process_index % sharing, len(batches), sharing)
     left = [number for number in mine if not done[number]]
     computed: list[int] = []
-    features = _computed([batches[number] for number in left], extractor, key["part"])
+    features = _computed([batches[number] for number in left], extractor, name)
     for number, found in zip(left, features, strict=True):
         first, last = batches[number][0], batches[number][-1] + 1
         values[slice(first, last) if offsets is None else slice(int(offsets[first]), int(offsets[last]))] = found
@@ -133,20 +169,17 @@ def _fill(
             done[computed] = True
             done.flush()
             computed.clear()
-    state.wait_for_everyone()
-    if state.is_local_main_process:
-        write_json(folder / FINISHED, {"places": places})
-        (folder / DONE).unlink()
-    state.wait_for_everyone()
 
 
-def _allocate(folder: Path, key: dict[str, Any], shape: tuple[int, ...], batches: int) -> None:
-    """Make the empty file, and the list of what of it is done, written last.
+def _allocate(folder: Path, key: dict[str, Any], length: int, batches: int, extractor: Extractor) -> None:
+    """Make the empty file, and the list of what of it is done, written last; where that is there, all is.
 
     Raises:
         BadInputError: the disk has no room for it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / DONE).is_file():
+        return
+    shape = (length, *extractor.run([extractor.load(0)]).shape[1:])
     needed, free = 4 * int(np.prod(shape)), shutil.disk_usage(folder).free
     if needed > free:
         raise BadInputError(

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,7 +9,7 @@ from safetensors.torch import load_file
 from trainer_scripts import features, train, train_steps
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.backbone_engines import Backbone, onnx_session
-from trainer_scripts.feature_files import DONE, FINISHED, stored_features
+from trainer_scripts.feature_files import FINISHED
 from trainer_scripts.predictions import read_metrics
 
 VISION = (
@@ -82,39 +81,6 @@ def test_later_runs_and_other_models_read_what_is_on_disk(tmp_path, small_datase
     run(tmp_path / "larger", small_dataset, "--image_size", "40")
     assert seen.count("TextExtractor") == 92
     assert seen.count("PictureExtractor") == 2 * 92
-
-
-def test_an_interrupted_computation_goes_on_where_it_stopped(tmp_path):
-    class Squares:
-        def __init__(self, fail_at=None):
-            self.fail_at, self.ran = fail_at, []
-
-        def prepare(self):
-            pass
-
-        def load(self, place):
-            return place
-
-        def run(self, loaded):
-            if self.fail_at in loaded:
-                raise KeyboardInterrupt
-            self.ran += loaded
-            return np.array([[place, place**2] for place in loaded], np.float32)
-
-    key = {"part": "image", "views": 2}
-    with pytest.raises(KeyboardInterrupt):
-        stored_features(tmp_path, key, 100, Squares(fail_at=150), batch_size=3)
-    (folder,) = tmp_path.iterdir()
-    assert not (folder / FINISHED).exists()
-    done = int(np.load(folder / DONE).sum())
-    second = Squares()
-    stored = stored_features(tmp_path, key, 100, second, batch_size=3)
-    assert min(second.ran) == 3 * done > 0
-    assert stored.views == 2
-    assert torch.equal(stored.of(7, epoch=3), torch.tensor([107.0, 107.0**2]))
-    third = Squares()
-    stored_features(tmp_path, key, 100, third)
-    assert third.ran == []
 
 
 @pytest.mark.parametrize(
