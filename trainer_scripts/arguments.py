@@ -131,12 +131,15 @@ class DataArguments:
     crop_scale: float = _option(1.0, "Smallest share of the picture that a random crop keeps; 1: no crops.")
     crop_size: int | None = _option(
         None,
-        "Side of training crops in pixels, below image_size to save time (segmentation, captioning); none: image_size.",
+        "Side of training crops in pixels, below image_size to save time; none: image_size.",
     )
     mask_stride: int = _option(
         1, "Segmentation: learn from every so many-th pixel of a mask, to save time; scores always use every pixel."
     )
     crop_scale_most: float = _option(1.0, "Largest share of the picture that a random crop keeps.")
+    class_crops: bool = _option(
+        False, "Segmentation: lay crops around a random class of the mask, so that rare ones are seen as often."
+    )
     flip: bool = _option(False, "Mirror half of the training pictures.")
     quarter_turns: bool = _option(
         False,

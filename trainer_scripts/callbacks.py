@@ -79,8 +79,8 @@ class AveragedWeights(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the average a little towards the weights."""
         keep = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        for name, value in _floating(kwargs["model"]).items():
-            self._average[name].lerp_(value, 1 - keep)
+        current = _floating(kwargs["model"])
+        torch._foreach_lerp_([self._average[name] for name in current], list(current.values()), 1 - keep)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the average into the checkpoint."""

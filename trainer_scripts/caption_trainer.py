@@ -13,7 +13,7 @@ from trainer_scripts.caption_rewards import SelfCritical
 from trainer_scripts.caption_scores import CiderD
 from trainer_scripts.caption_truth import naming_scores, visible_names
 from trainer_scripts.captioning import CaptionSamples
-from trainer_scripts.trainer import FlavourTrainer
+from trainer_scripts.trainer import FlavourTrainer, agreed
 
 
 class FrozenImageFirst(TrainerCallback):
@@ -101,7 +101,7 @@ class CaptionTrainer(FlavourTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Score the model on all rows; every process of a distributed run does so for itself, with the same result."""
+        """Score the model on all rows; every process of a distributed run does so for itself."""
         samples: Any = dataloader.dataset
         assert isinstance(samples, CaptionSamples)
         model = self.accelerator.unwrap_model(self.model)
@@ -114,4 +114,4 @@ class CaptionTrainer(FlavourTrainer):
             scores |= naming_scores(captions, visible)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{metric_key_prefix}_loss"] = scores["cross_entropy"]
-        return EvalLoopOutput(np.empty(0), None, metrics, len(samples.table))
+        return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples.table))

@@ -303,7 +303,8 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     cropped = arguments.crop_scale < 1 or arguments.crop_size is not None
     augment = None
     if cropped or arguments.color_jitter > 0 or arguments.rotation > 0:
-        augment = augmentation(size, arguments.crop_scale, False, arguments.color_jitter, arguments.rotation)
+        turn, jitter, most = arguments.rotation, arguments.color_jitter, arguments.crop_scale_most
+        augment = augmentation(size, arguments.crop_scale, False, jitter, turn, crop_scale_most=most)
     return CaptionSamples(
         data.train,
         processor,

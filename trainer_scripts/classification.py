@@ -126,13 +126,13 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     """Return the training samples, pictures varied as the recipe says."""
     arguments, places = recipe.data, learns_places(recipe)
     varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0 or arguments.rotation > 0
-    varied = varied or arguments.quarter_turns or places
+    varied = varied or arguments.quarter_turns or places or arguments.crop_size is not None
     if processor.image_processor is None or not varied:
         prepare = _evaluation_prepare(processor)
         return Samples(data.train, processor, prepare, seed=recipe.training.seed, word_dropout=arguments.word_dropout)
-    size = input_size(processor)
+    size = arguments.crop_size or input_size(processor)
     # A mask covers its whole picture, so that one must not have lost its borders before.
-    whole = arguments.crop_scale < 1 or places
+    whole = arguments.crop_scale < 1 or places or arguments.crop_size is not None
     return (PlaceSamples if places else Samples)(
         data.train,
         processor,
@@ -143,6 +143,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
             arguments.flip,
             arguments.color_jitter,
             arguments.rotation,
+            crop_scale_most=arguments.crop_scale_most,
             quarter_turns=arguments.quarter_turns,
         ),
         recipe.training.seed,

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from trainer_scripts import compare, score, train
+from trainer_scripts import compare, score
+from trainer_scripts.launching import train_on_all_cores
 
-TRANSFORMER, MERGE = "captioner_resnet18_transformer_tiny", "captioner_xception_merge_lstm_tiny"
+WARM_UP = "ingredient_tagging_tiny_fine"
+TRANSFORMER, MERGE = "captioner_resnet18_transformer_tiny_warm", "captioner_xception_merge_lstm_tiny"
 
 
 def run(data_dir: Path, out: Path, epochs: float | None = None) -> None:
@@ -12,15 +14,16 @@ def run(data_dir: Path, out: Path, epochs: float | None = None) -> None:
 
     Args:
         data_dir: what `flavour-sd build --out` was given.
-        out: folder of the results: `transformer/` and `merge/` the models, `scores/` their captions, scores and
-            figures, `comparison/` both beside the baselines.
+        out: folder of the results: `warm-up/` the eyes that both start from, `transformer/` and `merge/` the models,
+            `scores/` their captions, scores and figures, `comparison/` both beside the baselines.
         epochs: of each training; None: the recipe's.
     """
-    transformer, merge = out / "transformer", out / "merge"
+    warm_up, transformer, merge = out / "warm-up", out / "transformer", out / "merge"
     common = ["--dataset", str(data_dir), *(["--num_train_epochs", str(epochs)] if epochs else [])]
-    train.main([TRANSFORMER, "--output_dir", str(transformer), *common])
-    # The merge captioner starts from eyes that have learned to see: it need not learn that again.
-    train.main([MERGE, "--output_dir", str(merge), "--init_image_encoder", str(transformer), *common])
+    train_on_all_cores([WARM_UP, "--output_dir", str(warm_up), *common])
+    train_on_all_cores([TRANSFORMER, "--output_dir", str(transformer), "--init_image_encoder", str(warm_up), *common])
+    # The merge captioner starts from eyes that have learned to see for captions: it need not learn that again.
+    train_on_all_cores([MERGE, "--output_dir", str(merge), "--init_image_encoder", str(transformer), *common])
     scores = [out / "scores" / model.name for model in (transformer, merge)]
     for model, folder in zip((transformer, merge), scores, strict=True):
         score.main([str(model), str(data_dir), "--split", "test", "--out", str(folder)])

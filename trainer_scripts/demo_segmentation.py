@@ -1,26 +1,26 @@
 """Steps of `make demo TASK=segmentation`: tiny models from one start, a verdict on sharing, figures to look at.
 
-A segmenter of all ingredients gives the encoder; one of food groups is the start of the three that are compared. These
-go on from it for equally many epochs, so that what differs between them is what they learn.
+A segmenter of all ingredients is the start of the three models that are compared. These go on from it for equally many
+epochs, so that what differs between them is what they learn. Their masks are scored by ingredient and by food group.
 """
 
 from pathlib import Path
 from typing import Any
 
-from trainer_scripts import compare, score, train
+from trainer_scripts import compare, score
+from trainer_scripts.launching import train_on_all_cores
 from trainer_scripts.predictions import read_metrics
 
-FINE, START = "ingredient-level", "start"
+START = "start"
 COMPARED = ("multi-task", "single-task", "classifier")
-# Run -> its recipe, the run that it starts from, the argument that names it, epochs where the recipe's are not meant.
-RUNS: dict[str, tuple[str, str | None, str, float | None]] = {
-    FINE: ("segmentation_deeplabv3_tiny_ingredients", None, "", None),
-    START: ("segmentation_deeplabv3_tiny", FINE, "--init_image_encoder", None),
-    "single-task": ("segmentation_deeplabv3_tiny_continued", START, "--model_name_or_path", None),
-    "multi-task": ("multitask_deeplabv3_tiny", START, "--init_segmenter", None),
-    "classifier": ("ingredients_tiny", START, "--init_image_encoder", 4),
+# Run -> its recipe, and the argument that names the start.
+RUNS = {
+    START: ("segmentation_deeplabv3_tiny", None),
+    "single-task": ("segmentation_deeplabv3_tiny_continued", "--model_name_or_path"),
+    "multi-task": ("multitask_deeplabv3_tiny", "--init_segmenter"),
+    "classifier": ("ingredients_tiny", "--init_image_encoder"),
 }
-SHOWN = ("miou_food", "group_miou_food", "ingredient_samples_f1", "ingredient_micro_f1")
+SHOWN = ("group_miou_food", "miou_food", "ingredient_samples_f1", "ingredient_micro_f1")
 
 
 def run(data: Path, out: Path, epochs: float | None = None) -> None:
@@ -29,28 +29,28 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
     Args:
         data: what `flavour-sd build --out` was given.
         out: folder of the results: a folder per model, each with `scores/test/`; `verdict/` the comparison.
-        epochs: of each training; None: as many as the demo means.
+        epochs: of each training; None: as many as the recipes mean.
     """
     for name in RUNS:
         train_run(name, data, out, epochs)
     compare.main([*(str(out / name) for name in COMPARED), str(data), "--out", str(out / "verdict")])
-    for name in (*COMPARED, FINE):
+    for name in COMPARED:
         classifier = ["--classifier", str(out / "classifier")] if name != "classifier" else []
         score.main([str(out / name), str(data), "--out", str(scores_of(out, name)), *classifier])
-    print(summary({name: read_metrics(scores_of(out, name)) for name in (*COMPARED, FINE)}))
+    print(summary({name: read_metrics(scores_of(out, name)) for name in COMPARED}))
     print(f"panels, bars, confusions and flavour maps: {out}/*/scores/test/*.png; the verdict: {out}/verdict")
 
 
 def train_run(name: str, data: Path, out: Path, epochs: float | None) -> None:
     """Train one model of the demo; a finished one is left as it is."""
-    recipe, start, argument, own_epochs = RUNS[name]
+    recipe, argument = RUNS[name]
     print(f"-- training {name} ({recipe})", flush=True)
     given = ["--dataset", str(data), "--output_dir", str(out / name)]
-    if start is not None:
-        given += [argument, str(out / start)]
-    if epochs or own_epochs:
-        given += ["--num_train_epochs", str(epochs or own_epochs)]
-    train.main([recipe, *given])
+    if argument is not None:
+        given += [argument, str(out / START)]
+    if epochs is not None:
+        given += ["--num_train_epochs", str(epochs)]
+    train_on_all_cores([recipe, *given])
 
 
 def scores_of(out: Path, name: str) -> Path:

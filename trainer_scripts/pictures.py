@@ -1,6 +1,7 @@
 """Pictures as the models see them: decoded once, kept as bytes in memory where they fit, varied by torchvision."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from dataset_builder.columns import UNKNOWN
+from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data import Table, decode_bytes
@@ -21,6 +22,7 @@ from trainer_scripts.data import Table, decode_bytes
 MEMORY_LIMIT_BYTES = 2 * 1024**3
 # Pictures are kept a little larger than the network's input, so that a random crop still has pixels to choose from.
 CROP_MARGIN = 1.5
+CROP_RATIO = (0.8, 1.25)
 DECODING_THREADS = 4
 
 Prepare = Callable[[Image.Image], torch.Tensor]
@@ -168,6 +170,56 @@ class RandomQuarterTurn(v2.Transform):
         return tv_tensors.wrap(turned, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else turned
 
 
+class RandomClassCrop(v2.Transform):
+    """Crops a picture with its mask around a random pixel of a random class, and resizes the crop.
+
+    Small and rare classes fill as many crops as large ones, and less of the time goes into the background. A mask
+    without any class gets a crop from anywhere.
+
+    Args:
+        size: side of the result in pixels.
+        scale: least and largest share of the area that a crop keeps.
+        ratio: least and largest width over height of a crop.
+    """
+
+    def __init__(self, size: int, scale: tuple[float, float], ratio: tuple[float, float] = CROP_RATIO):
+        super().__init__()
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the crop: where it begins, its height and its width."""
+        mask = next(each for each in flat_inputs if isinstance(each, tv_tensors.Mask)).as_subclass(torch.Tensor)
+        height, width = mask.shape[-2:]
+        area = float(torch.empty(()).uniform_(*self.scale)) * height * width
+        ratio = math.exp(float(torch.empty(()).uniform_(*map(math.log, self.ratio))))
+        sides = (min(round((area / ratio) ** 0.5), height), min(round((area * ratio) ** 0.5), width))
+        starts = []
+        for pixel, side, whole in zip(self._draw_pixel(mask), sides, (height, width), strict=True):
+            # The pixel lies anywhere in the inner half of the crop, as far as the picture's edges allow.
+            start = pixel - round(side * float(torch.empty(()).uniform_(0.25, 0.75)))
+            starts.append(max(0, min(start, whole - side)))
+        return {"top": starts[0], "left": starts[1], "height": sides[0], "width": sides[1]}
+
+    @staticmethod
+    def _draw_pixel(mask: torch.Tensor) -> tuple[int, int]:
+        height, width = mask.shape[-2:]
+        ids = mask.reshape(-1)
+        counts = torch.bincount(ids, minlength=UNKNOWN + 1)
+        counts[BACKGROUND] = counts[UNKNOWN] = 0
+        present = counts.nonzero()[:, 0]
+        if not len(present):
+            return int(torch.randint(height, ())), int(torch.randint(width, ()))
+        chosen = present[torch.randint(len(present), ())]
+        places = (ids == chosen).nonzero()[:, 0]
+        return divmod(int(places[torch.randint(len(places), ())]), width)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crop and resize the picture bilinearly, the mask to the nearest id."""
+        return self._call_kernel(functional.resized_crop, inpt, **params, size=[self.size, self.size], antialias=True)
+
+
 def augmentation(
     size: int,
     crop_scale: float,
@@ -176,6 +228,7 @@ def augmentation(
     rotation: float = 0.0,
     crop_scale_most: float = 1.0,
     quarter_turns: bool = False,
+    class_crops: bool = False,
 ) -> v2.Transform:
     """Return the random variation of one training picture, with its mask where it has one, ending at `size` x `size`.
 
@@ -190,13 +243,17 @@ def augmentation(
         rotation: largest turn either way in degrees, 0 for none.
         crop_scale_most: largest share of the area that a random crop keeps.
         quarter_turns: whether pictures are turned by random quarters.
+        class_crops: whether crops lie around a random class of the mask.
     """
+    scale = (crop_scale, crop_scale_most)
     steps: list[v2.Transform] = []
     if rotation > 0:
         outside = {tv_tensors.Mask: UNKNOWN, "others": 0}
         steps.append(v2.RandomRotation(rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=outside))
-    if crop_scale < 1:
-        steps.append(v2.RandomResizedCrop(size, scale=(crop_scale, crop_scale_most), ratio=(0.8, 1.25), antialias=True))
+    if class_crops:
+        steps.append(RandomClassCrop(size, scale))
+    elif crop_scale < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=scale, ratio=CROP_RATIO, antialias=True))
     else:
         steps.append(v2.Resize((size, size), antialias=True))
     if flip:

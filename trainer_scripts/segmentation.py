@@ -24,6 +24,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     """Return the training samples, varied as the recipe says."""
     given = recipe.data
     varying = given.crop_scale < 1 or given.flip or given.color_jitter > 0 or given.rotation > 0 or given.quarter_turns
+    varying = varying or given.class_crops
     augment = None
     if varying:
         size = given.crop_size or input_size(processor)
@@ -37,6 +38,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
             given.rotation,
             crop_scale_most=given.crop_scale_most,
             quarter_turns=given.quarter_turns,
+            class_crops=given.class_crops,
         )
     mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
     prepare = training_picture(input_size(processor)) if given.crop_scale < 1 else None

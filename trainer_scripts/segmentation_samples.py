@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from dataset_builder.columns import BACKGROUND, UNKNOWN
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import sample_seed, varied
@@ -84,12 +85,27 @@ class MaskSamples(Dataset):
         shown = torch.from_numpy(self.shown[index])
         if self._augment is not None:
             draw = sample_seed(self._seed, self.epoch, index)
+            whole = mask
             picture, mask = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), self._augment, draw)
+            shown = shown * ~lost_classes(whole, mask, self.classes)
         return {
             "picture": picture.as_subclass(torch.Tensor),
             "labels": mask.as_subclass(torch.Tensor).long(),
             "ingredient_labels": shown,
         }
+
+
+def lost_classes(before: torch.Tensor, after: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return which classes but the background a crop has cut off whole, bool `(classes - 1,)`.
+
+    >>> lost_classes(torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1]]), 4)
+    tensor([False,  True, False])
+    """
+    there, left = (
+        torch.bincount(mask.reshape(-1), minlength=UNKNOWN + 1)[BACKGROUND + 1 : classes] > 0
+        for mask in (before, after)
+    )
+    return there & ~left
 
 
 @dataclass

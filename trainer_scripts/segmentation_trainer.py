@@ -9,7 +9,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from trainer_scripts.segmentation_evaluation import answer
 from trainer_scripts.segmentation_samples import MaskSamples
-from trainer_scripts.trainer import FlavourTrainer
+from trainer_scripts.trainer import FlavourTrainer, agreed
 
 TWO_TASKS = {"segmentation", "ingredients"}
 
@@ -75,11 +75,11 @@ class SegmentationTrainer(FlavourTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Score the model on all rows; every process of a distributed run does so for itself, with the same result."""
+        """Score the model on all rows; every process of a distributed run does so for itself."""
         samples: Any = dataloader.dataset
         model = self.accelerator.unwrap_model(self.model)
         found = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
         names = [model.config.id2label[number] for number in sorted(model.config.id2label)]
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.scores(names).items()}
         metrics[f"{metric_key_prefix}_loss"] = found.loss
-        return EvalLoopOutput(np.empty(0), None, metrics, len(samples))
+        return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import Trainer
 
@@ -31,6 +32,14 @@ class BalancedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from torch.multinomial(self.weights, len(self.weights), replacement=True, generator=generator).tolist()
+
+
+def agreed(scores: dict[str, float]) -> dict[str, float]:
+    """Return the main process's scores in every process.
+
+    Running statistics of batches differ a little between processes, and they must choose the same checkpoint.
+    """
+    return broadcast_object_list([scores])[0]
 
 
 def keep_logits(outputs: Any, labels: Any) -> torch.Tensor:

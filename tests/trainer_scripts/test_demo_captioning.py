@@ -2,10 +2,12 @@
 
 import json
 
-from trainer_scripts import demo_captioning
+from trainer_scripts import demo_captioning, launching
 
 
-def test_the_whole_demo_leaves_captioners_scores_and_a_comparison(small_dataset, tmp_path, capsys):
+def test_the_whole_demo_leaves_captioners_scores_and_a_comparison(small_dataset, tmp_path, capsys, monkeypatch):
+    # Processes take longer to start than this little to learn.
+    monkeypatch.setattr(launching, "process_count", lambda rows: 1)
     out = tmp_path / "captioning"
     demo_captioning.run(small_dataset, out, epochs=10)
     for name in ("transformer", "merge"):

@@ -105,8 +105,8 @@ def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
     mask = torch.zeros(40, 40, dtype=torch.uint8)
     mask[10:30, 10:30], mask[:3] = 7, UNKNOWN
     picture = mask.expand(3, -1, -1).clone()
-    for rotation in (0, 20):
-        augment = augmentation(24, 0.3, True, 0.0, rotation, crop_scale_most=0.9, quarter_turns=True)
+    for rotation, class_crops in ((0, False), (20, False), (0, True)):
+        augment = augmentation(24, 0.3, True, 0.0, rotation, 0.9, quarter_turns=True, class_crops=class_crops)
         for seed in range(10):
             seen, ids = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), augment, seed)
             assert set(ids.unique().tolist()) <= {0, 7, UNKNOWN}
@@ -115,6 +115,35 @@ def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
             inside = torch.nn.functional.max_pool2d(other, 7, 1)[0] == 0
             assert (seen[0][inside] == 7).all()
     assert set(nearest(mask, (13, 17)).unique().tolist()) <= {0, 7, UNKNOWN}
+
+
+def test_crops_around_classes_show_rare_ones_as_often():
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[:40, :40], mask[60:, 60:], mask[50:, :5] = 1, 2, UNKNOWN
+    crop = augmentation(16, 0.05, False, 0.0, crop_scale_most=0.1, class_crops=True)
+    seen = [varied((tv_tensors.Image(mask.expand(3, -1, -1)), tv_tensors.Mask(mask)), crop, i)[1] for i in range(200)]
+    assert all(ids.shape == (16, 16) for ids in seen)
+    shares = [sum(bool((ids == number).any()) for ids in seen) / len(seen) for number in (1, 2)]
+    assert sum(shares) >= 1
+    assert min(shares) > 0.4
+    empty = torch.zeros(64, 64, dtype=torch.uint8)
+    assert varied((tv_tensors.Image(empty.expand(3, -1, -1)), tv_tensors.Mask(empty)), crop, 1)[1].shape == (16, 16)
+
+
+def test_ingredients_that_a_crop_cuts_off_are_not_labels(mask_data, tmp_path):
+    given = ["--class_crops", "true", "--crop_size", "8", "--crop_scale", "0.05", "--crop_scale_most", "0.1"]
+    recipe = parse_recipe(arguments("segmentation", mask_data, tmp_path / "run", *given))
+    data = load_training_data(recipe)
+    _, processor = data.task.build(recipe, data)
+    samples = data.task.training_samples(recipe, data, processor)
+    samples.masks._kept[0] = torch.zeros(32, 32, dtype=torch.uint8)
+    samples.masks._kept[0][:, :16], samples.masks._kept[0][:, 28:] = 1, 2
+    samples.shown[0] = torch.tensor([1, 1, 0, 1, 0])
+    for samples.epoch in range(20):
+        sample = samples[0]
+        seen = {number for number in (1, 2) if (sample["labels"] == number).any()}
+        # The fourth is in no mask: nobody can say where it went.
+        assert {i + 1 for i in sample["ingredient_labels"].nonzero()[:, 0].tolist()} == seen | {4}
 
 
 def test_an_id_outside_the_names_is_named_with_its_row(mask_data, tmp_path):
