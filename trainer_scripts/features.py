@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from dataset_builder.errors import BadInputError
@@ -60,6 +61,8 @@ def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
     }
     for part in [part for part, is_frozen in frozen.items() if is_frozen and (part == IMAGE or encoder is not None)]:
         reason = "streamed rows pass once" if recipe.data.streaming else None
+        if is_deepspeed_zero3_enabled():
+            reason = "ZeRO-3 shares its weights out to the processes"
         if part == IMAGE and reason is None:
             reason = _image_reason(recipe, model, samples)
         if part == TEXT and recipe.data.word_dropout > 0:

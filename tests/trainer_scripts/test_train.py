@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -296,18 +295,6 @@ def test_unsure_labels_and_soft_targets_teach_less(small_dataset, tmp_path):
     assert torch.allclose(batch["labels"].sort(dim=1).values, torch.tensor([0.05, 0.05, 0.05, 0.05, 0.8]))
 
 
-def test_configurations_of_accelerate_reach_the_trainer(tmp_path):
-    shared = parse_recipe(
-        ["default", "--output_dir", str(tmp_path), "--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
-    )
-    assert shared.training.fsdp
-    assert shared.training.fsdp_config["version"] == 2
-    settings = tmp_path / "deepspeed.json"
-    settings.write_text(json.dumps({"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}))
-    if find_spec("deepspeed") is not None:
-        assert parse_recipe(["default", "--deepspeed", str(settings)]).training.deepspeed == str(settings)
-
-
 def test_output_bias_starts_at_the_class_prior(small_dataset, tmp_path):
     many = ("--label_column", "flavours", "--task", "multilabel", "--metric_for_best_model", "samples_f1")
     trainer = make_trainer(small_dataset, tmp_path, *many)
@@ -383,15 +370,3 @@ def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_data
     ended = run_on_two(train.__file__, *broken)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert_equal_weights(tmp_path / "whole", tmp_path / "broken")
-
-
-@pytest.mark.slow
-def test_weights_shared_out_by_fsdp_are_saved_whole(small_dataset, tmp_path):
-    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
-    common += ["--num_train_epochs", "1", "--max_grad_norm", "0", "--output_dir", str(tmp_path / "shared")]
-    common += ["--save_strategy", "no", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
-    common += ["--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
-    ended = run_on_two(train.__file__, *common)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    model = FlavourForClassification.from_pretrained(tmp_path / "shared")
-    assert sum(value.numel() for value in model.parameters()) == read_metrics(tmp_path / "shared")["parameters"]

@@ -1,0 +1,70 @@
+"""Configurations of accelerate pass through: FSDP and DeepSpeed share weights out, and whole ones are saved."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from modeling_flavour.modeling_flavour import FlavourForClassification
+from tests.trainer_scripts.test_train import SMALL, make_trainer, run_on_two, weights
+from trainer_scripts import features, train
+from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.predictions import read_metrics
+
+AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+NO_DEEPSPEED = find_spec("deepspeed") is None
+
+
+@pytest.fixture
+def deepspeed(tmp_path):
+    settings = tmp_path / "deepspeed.json"
+    settings.write_text(json.dumps({"zero_optimization": {"stage": 2}, **dict.fromkeys(AUTO, "auto")}))
+    return settings
+
+
+def test_fsdp_settings_reach_the_trainer(tmp_path):
+    shared = parse_recipe(
+        ["default", "--output_dir", str(tmp_path), "--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
+    )
+    assert shared.training.fsdp
+    assert shared.training.fsdp_config["version"] == 2
+
+
+def test_backbones_whose_weights_are_shared_out_are_not_read_once(small_dataset, tmp_path, monkeypatch):
+    frozen = ("--freeze_text", "true", "--freeze_image", "true", "--word_dropout", "0", "--crop_scale", "1")
+    frozen += ("--flip", "false", "--quarter_turns", "false", "--color_jitter", "0")
+    trainer = make_trainer(small_dataset, tmp_path, *frozen)
+    recipe = parse_recipe(["flavour_fusion_tiny", "--dataset", str(small_dataset), *SMALL, *frozen])
+    assert features.frozen_parts(recipe, trainer.model, trainer.train_dataset).parts == ("image", "text")
+    monkeypatch.setattr(features, "is_deepspeed_zero3_enabled", lambda: True)
+    found = features.frozen_parts(recipe, trainer.model, trainer.train_dataset)
+    assert found.parts == ()
+    assert set(found.reasons.values()) == {"ZeRO-3 shares its weights out to the processes"}
+
+
+@pytest.mark.slow
+def test_weights_shared_out_by_fsdp_are_saved_whole(small_dataset, tmp_path):
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
+    common += ["--num_train_epochs", "1", "--max_grad_norm", "0", "--output_dir", str(tmp_path / "shared")]
+    common += ["--save_strategy", "no", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    common += ["--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
+    ended = run_on_two(train.__file__, *common)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    model = FlavourForClassification.from_pretrained(tmp_path / "shared")
+    assert sum(value.numel() for value in model.parameters()) == read_metrics(tmp_path / "shared")["parameters"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_DEEPSPEED, reason="deepspeed is not installed")
+def test_what_deepspeed_shares_out_is_learned_and_saved_as_without_it(small_dataset, tmp_path, deepspeed, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
+    common += ["--num_train_epochs", "1"]
+    for name, more in {"plain": [], "shared": ["--deepspeed", str(deepspeed)]}.items():
+        ended = run_on_two(train.__file__, *common, "--output_dir", str(tmp_path / name), *more)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+    plain, shared = weights(tmp_path / "plain"), weights(tmp_path / "shared")
+    assert plain.keys() == shared.keys()
+    for name, value in plain.items():
+        assert torch.allclose(value, shared[name], atol=1e-6), name
