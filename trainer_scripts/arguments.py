@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 import transformers
 import yaml
 from transformers import HfArgumentParser
+from transformers.integrations.deepspeed import is_deepspeed_available
+from transformers.utils import strtobool
 
 from dataset_builder.columns import DISH_ID, IMAGE, TITLE
 from dataset_builder.errors import BadInputError
@@ -193,6 +196,12 @@ class TrainingArguments(transformers.TrainingArguments):
     overwrite: bool = _option(False, "Train again in a folder that holds a finished run.")
 
     def __post_init__(self):
+        asked = self.deepspeed or strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
+        if asked and not is_deepspeed_available():
+            raise ValueError(
+                "a DeepSpeed configuration is given, and deepspeed is not installed; `pip install deepspeed`, "
+                "or train without it"
+            )
         if self.bf16:
             self.precision = "bf16"
         self.bf16 = self.precision == "bf16" or (

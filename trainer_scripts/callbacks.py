@@ -84,9 +84,11 @@ class AveragedWeights(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the average into the checkpoint."""
-        folder = checkpoint_folder(args, state)
-        if args.should_save and folder.is_dir():
-            save_file({name: value.contiguous() for name, value in self._average.items()}, folder / AVERAGED_WEIGHTS)
+        path = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
+        if args.should_save and path.parent.is_dir():
+            partial = path.with_suffix(".partial")
+            save_file({name: value.contiguous() for name, value in self._average.items()}, partial)
+            partial.replace(path)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.test_train import SMALL, make_trainer, run_on_two, weights
 from trainer_scripts import features, train
@@ -29,6 +30,16 @@ def test_fsdp_settings_reach_the_trainer(tmp_path):
     )
     assert shared.training.fsdp
     assert shared.training.fsdp_config["version"] == 2
+
+
+@pytest.mark.skipif(not NO_DEEPSPEED, reason="deepspeed is installed")
+@pytest.mark.parametrize("given", ["argument", "launcher"])
+def test_deepspeed_settings_without_the_library_are_refused_in_one_line(deepspeed, monkeypatch, given):
+    if given == "launcher":  # as `accelerate launch --use_deepspeed` and a configuration file of accelerate do
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    arguments = ["--deepspeed", str(deepspeed)] if given == "argument" else []
+    with pytest.raises(BadInputError, match=r"deepspeed is not installed; `pip install deepspeed`"):
+        parse_recipe(["default", *arguments])
 
 
 def test_backbones_whose_weights_are_shared_out_are_not_read_once(small_dataset, tmp_path, monkeypatch):
