@@ -33,6 +33,7 @@ class LinePerEvaluation(TrainerCallback):
     def __init__(self, metric: str):
         self._metric = metric
         self._loss = float("nan")
+        self._training = True
 
     def on_log(
         self,
@@ -45,12 +46,18 @@ class LinePerEvaluation(TrainerCallback):
         """Remember the training loss; print an evaluation."""
         logs = logs or {}
         self._loss = logs.get("loss", self._loss)
-        if self._metric in logs and state.is_world_process_zero:
+        if self._training and self._metric in logs and state.is_world_process_zero:
             print(
                 f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss:.4f}  "
                 f"{self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}",
                 flush=True,
             )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say no more: what is evaluated now is the checkpoint that was chosen, at whatever step that was."""
+        self._training = False
 
 
 class AveragedWeights(TrainerCallback):

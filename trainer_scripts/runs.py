@@ -119,8 +119,14 @@ def finish_run(folder: Path, results: dict[str, Any]) -> None:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def write_spread(runs: list[Recipe]) -> None:
-    """Write mean, standard deviation, least and largest of each selection score over repeated runs."""
+def write_spread(runs: list[Recipe]) -> str:
+    """Write mean, standard deviation, least and largest of each selection score over repeated runs.
+
+    The first run's folder gets them, and its card shows them.
+
+    Returns:
+        The same as lines for the terminal.
+    """
     found = [read_metrics(run.output_dir)["selection"] for run in runs]
     result = {}
     for name in found[0]:
@@ -131,5 +137,13 @@ def write_spread(runs: list[Recipe]) -> None:
             "min": float(values.min()),
             "max": float(values.max()),
         }
-    seeds = [run.training.seed for run in runs]
-    write_json(runs[0].output_dir / SPREAD, {"seeds": seeds, "selection": result})
+    first, seeds = runs[0], [run.training.seed for run in runs]
+    write_json(first.output_dir / SPREAD, {"seeds": seeds, "selection": result})
+    write_model_card(first.output_dir)
+    width = max(map(len, result))
+    lines = [
+        f"{name:<{width}}  {one['mean']:.4f} +- {one['std']:.4f}  [{one['min']:.4f}, {one['max']:.4f}]"
+        for name, one in result.items()
+    ]
+    what = f"{len(runs)} seeds ({', '.join(map(str, seeds))}) on {first.data.selection_split}"
+    return "\n".join([f"{what}: mean +- standard deviation [least, largest]", *lines])

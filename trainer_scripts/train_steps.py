@@ -17,7 +17,7 @@ from trainer_scripts.arguments import DEFAULT_DATASET, Recipe, TrainingArguments
 from trainer_scripts.callbacks import AveragedWeights, EpochOfSamples, LinePerEvaluation
 from trainer_scripts.class_balance import sampling_weights
 from trainer_scripts.features import features_once
-from trainer_scripts.runs import check_budget, finish_run, inspect_run, megabytes, start_run, write_spread
+from trainer_scripts.runs import RunState, check_budget, finish_run, inspect_run, megabytes, start_run, write_spread
 from trainer_scripts.scores import definitions
 from trainer_scripts.split_guard import (
     check_vocabulary,
@@ -36,7 +36,14 @@ def run(recipe: Recipe) -> None:
     states = [inspect_run(one) for one in repeated]
     if all(state.finished for state in states):
         say(recipe, f"{recipe.training.output_dir} is finished; --overwrite trains it anew")
-        return
+    else:
+        train_unfinished(recipe, repeated, states)
+    if len(repeated) > 1 and recipe.training.should_save:
+        print(write_spread(repeated), flush=True)
+
+
+def train_unfinished(recipe: Recipe, repeated: Sequence[Recipe], states: Sequence[RunState]) -> None:
+    """Read the data once, and train with each seed that has not come to its end."""
     say(recipe, f"recipe {recipe.name}\n{recipe.as_yaml()}")
     ensure_dataset(recipe)
     data = load_training_data(recipe)
@@ -44,8 +51,6 @@ def run(recipe: Recipe) -> None:
     for one, state in zip(repeated, states, strict=True):
         if not state.finished:
             train_once(one, data, state.checkpoint)
-    if len(repeated) > 1 and recipe.training.should_save:
-        write_spread(repeated)
 
 
 def say(recipe: Recipe, message: str) -> None:

@@ -302,13 +302,27 @@ def test_output_bias_starts_at_the_class_prior(small_dataset, tmp_path):
     assert torch.allclose(trainer.model.classifier.bias.sigmoid(), torch.tensor(shares), atol=0.03)
 
 
-def test_repeated_seeds_report_their_spread(small_dataset, tmp_path):
-    folder = run(tmp_path / "seeds", small_dataset, "--seeds", "2", "--modality", "image", "--num_train_epochs", "1")
+def test_repeated_seeds_report_their_spread(small_dataset, tmp_path, capsys):
+    arguments = ("--seeds", "2", "--modality", "image", "--num_train_epochs", "1")
+    folder = run(tmp_path / "seeds", small_dataset, *arguments)
     spread = json.loads((folder / "seeds.json").read_text())
     assert spread["seeds"] == [17, 18]
     values = [read_metrics(path)["selection"]["nll"] for path in (folder, folder / "seed-1")]
-    assert spread["selection"]["nll"]["mean"] == pytest.approx(sum(values) / 2)
     assert values[0] != values[1]
+    mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+    assert spread["selection"]["nll"] == pytest.approx(
+        {"mean": mean, "std": deviation, "min": min(values), "max": max(values)}
+    )
+    said = capsys.readouterr().out
+    assert "2 seeds (17, 18) on validation: mean +- standard deviation [least, largest]" in said
+    assert f"{mean:.4f} +- {deviation:.4f}  [{min(values):.4f}, {max(values):.4f}]" in said
+    assert said.count("step 4/4 ") == 2  # one line per evaluation and seed
+    assert "seeds 17, 18; this model is the first of them" in (folder / "README.md").read_text()
+    # Killed before the spread was written, the repeated command writes it without training.
+    (folder / "seeds.json").unlink()
+    run(folder, small_dataset, *arguments)
+    assert json.loads((folder / "seeds.json").read_text()) == spread
+    assert "is finished" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_weights(trained, small_dataset, tmp_path):
