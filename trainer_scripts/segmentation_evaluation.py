@@ -93,16 +93,27 @@ def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Itera
 class PixelCounter:
     """Counts pixels picture by picture: true and predicted class, and the share that each predicted class covers.
 
+    What stays is allocated before the first picture: small arrays made between large ones that go would keep the
+    process from ever giving back their memory.
+
     Args:
+        rows: number of pictures.
+        classes: number of classes, after the reading by `groups`.
         groups: per class the coarser class that it is read as; None reads classes as they are.
-        classes: number of classes, after that reading.
         unknown: id of unknown pixels.
+
+    Attributes:
+        confusion: `(classes, classes)` pixels of all pictures by true and predicted class.
+        counts: `(rows, 3 * classes)` of `pixel_counts`.
+        areas: `(rows, classes)` shares of the predicted masks.
+        counted: pictures so far.
     """
 
-    def __init__(self, classes: int, groups: list[int] | None = None, unknown: int = UNKNOWN):
+    def __init__(self, rows: int, classes: int, groups: list[int] | None = None, unknown: int = UNKNOWN):
         self.confusion = np.zeros((classes, classes), dtype=np.int64)
-        self.counts: list[np.ndarray] = []
-        self.areas: list[np.ndarray] = []
+        self.counts = np.zeros((rows, 3 * classes), dtype=np.int64)
+        self.areas = np.zeros((rows, classes), dtype=np.float32)
+        self.counted = 0
         self._groups = groups
         self._unknown = unknown
         self._read = np.arange(UNKNOWN + 1)
@@ -125,8 +136,9 @@ class PixelCounter:
         for truth, mask in zip(truths, predicted_masks(scores, sizes), strict=True):
             matrix = confusion_matrix(self._read[truth.numpy()], mask.cpu().numpy(), classes, self._unknown)
             self.confusion += matrix
-            self.counts.append(pixel_counts(matrix))
-            self.areas.append(areas(mask, classes))
+            self.counts[self.counted] = pixel_counts(matrix)
+            self.areas[self.counted] = areas(mask, classes)
+            self.counted += 1
 
 
 def answer(
@@ -144,10 +156,11 @@ def answer(
     """
     was_training, config = model.training, model.config
     model.eval()
-    fine = PixelCounter(config.num_labels, unknown=config.ignore_index)
+    fine = PixelCounter(len(samples), config.num_labels, unknown=config.ignore_index)
     groups = food_groups([config.id2label[number] for number in sorted(config.id2label)])
-    coarse = None if groups is None else PixelCounter(len(groups[0]), groups[1], config.ignore_index)
-    probabilities, losses = [], []
+    coarse = None if groups is None else PixelCounter(len(samples), len(groups[0]), groups[1], config.ignore_index)
+    probabilities = np.zeros((len(samples), config.num_labels - 1), dtype=np.float32)
+    losses = []
     # Pictures of different sizes make no batch.
     step = batch_size if testing.window is None else 1
     for start in tqdm(range(0, len(samples), step), desc=name, leave=False, disable=not name):
@@ -159,20 +172,18 @@ def answer(
             for counter in (fine, coarse):
                 if counter is not None:
                     counter.add(truths, scores)
-        if named is not None:
-            probabilities.append(named.cpu().numpy())
-        else:
-            probabilities.append(np.stack(fine.areas[-len(rows) :])[:, 1:] >= SMALLEST_AREA)
+        seen = slice(rows.start, rows.stop)
+        probabilities[seen] = fine.areas[seen, 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
     model.train(was_training)
-    masks = bool(fine.counts)
+    masks = fine.counted > 0
     return Answers(
-        np.stack(fine.counts) if masks else None,
+        fine.counts if masks else None,
         fine.confusion if masks else None,
-        np.concatenate(probabilities).astype(np.float32),
+        probabilities,
         samples.shown,
         sum(losses) / len(samples),
-        np.stack(fine.areas) if masks else None,
-        np.stack(coarse.counts) if masks and coarse is not None else None,
+        fine.areas if masks else None,
+        coarse.counts if masks and coarse is not None else None,
     )
 
 
