@@ -70,6 +70,8 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor
         raise BadInputError("self_critical_draws compares the captions drawn for a picture; give 2 or more, or 0")
     if recipe.data.quarter_turns and training.self_critical_draws:
         raise BadInputError("self_critical_draws judges captions by all of a picture's; leave out quarter_turns")
+    if recipe.data.class_crops:
+        raise BadInputError("captions tell of whole pictures: leave out class_crops, which shows one thing of each")
     if training.balanced_sampling or training.class_weights or recipe.data.mixup_alpha > 0:
         raise BadInputError("captions have no classes: leave out balanced_sampling, class_weights and mixup_alpha")
     if arguments.model_name_or_path:

@@ -10,7 +10,7 @@ from datasets import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from dataset_builder.columns import MASK, UNKNOWN
+from dataset_builder.columns import BACKGROUND, MASK, UNKNOWN
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data import Table, decode_bytes
 from trainer_scripts.pictures import MEMORY_LIMIT_BYTES
@@ -69,3 +69,16 @@ class Masks:
 def nearest(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Return a mask `(height, width)` resized to `size`; no id appears that was not there."""
     return functional.resize(mask[None], list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+
+
+def lost_classes(before: torch.Tensor, after: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return which classes but the background a crop has cut off whole, bool `(classes - 1,)`.
+
+    >>> lost_classes(torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1]]), 4)
+    tensor([False,  True, False])
+    """
+    there, left = (
+        torch.bincount(mask.reshape(-1), minlength=UNKNOWN + 1)[BACKGROUND + 1 : classes] > 0
+        for mask in (before, after)
+    )
+    return there & ~left

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
@@ -12,7 +13,7 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import Recipe
 from trainer_scripts.collators import Samples, varied
 from trainer_scripts.data import Table
-from trainer_scripts.masks import Masks, nearest
+from trainer_scripts.masks import Masks, lost_classes, nearest
 from trainer_scripts.pictures import Prepare
 from trainer_scripts.segmentation_classes import source_names
 
@@ -40,7 +41,17 @@ def learns_places(recipe: Recipe) -> bool:
 
 
 class PlaceSamples(Samples):
-    """Samples that carry their mask too, varied like the picture."""
+    """Samples that carry their mask too, varied like the picture.
+
+    Args:
+        table: rows with masks.
+        processor: that of the model.
+        prepare: picture to uint8 tensor.
+        augment: joint variation of picture and mask.
+        seed: of the variation.
+        word_dropout: share of words that are made unknown.
+        labels_are_classes: whether labels are the classes of the masks: one that a crop cuts off is none of its labels.
+    """
 
     def __init__(
         self,
@@ -50,15 +61,21 @@ class PlaceSamples(Samples):
         augment: Transform,
         seed: int = 0,
         word_dropout: float = 0.0,
+        labels_are_classes: bool = False,
     ):
         super().__init__(table, processor, prepare, None, seed, word_dropout)
         self._masks = Masks(table)
         self._both = augment
+        self._labels_are_classes = labels_are_classes
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = super().__getitem__(index)
         # A large picture is kept smaller than its mask.
         mask = nearest(self._masks[index], sample["picture"].shape[-2:])
         both = (tv_tensors.Image(sample["picture"]), tv_tensors.Mask(mask))
-        picture, mask = varied(both, self._both, sample["draw"])
-        return {**sample, "picture": picture.as_subclass(torch.Tensor), "mask": mask.as_subclass(torch.Tensor)}
+        picture, seen = varied(both, self._both, sample["draw"])
+        sample |= {"picture": picture.as_subclass(torch.Tensor), "mask": seen.as_subclass(torch.Tensor)}
+        if self._labels_are_classes:
+            kept = ~lost_classes(mask, seen, len(sample["labels"])).numpy()
+            sample["labels"] = sample["labels"] * np.concatenate([[True], kept])
+        return sample

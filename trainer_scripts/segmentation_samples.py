@@ -11,12 +11,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from dataset_builder.columns import BACKGROUND, UNKNOWN
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import sample_seed, varied
 from trainer_scripts.data import Table
-from trainer_scripts.masks import Masks, nearest
+from trainer_scripts.masks import Masks, lost_classes, nearest
 from trainer_scripts.pictures import Pictures, Prepare, normalise
 from trainer_scripts.segmentation_classes import shown_classes
 
@@ -93,19 +92,6 @@ class MaskSamples(Dataset):
             "labels": mask.as_subclass(torch.Tensor).long(),
             "ingredient_labels": shown,
         }
-
-
-def lost_classes(before: torch.Tensor, after: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return which classes but the background a crop has cut off whole, bool `(classes - 1,)`.
-
-    >>> lost_classes(torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1]]), 4)
-    tensor([False,  True, False])
-    """
-    there, left = (
-        torch.bincount(mask.reshape(-1), minlength=UNKNOWN + 1)[BACKGROUND + 1 : classes] > 0
-        for mask in (before, after)
-    )
-    return there & ~left
 
 
 @dataclass

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import train
 from trainer_scripts.arguments import parse_recipe
@@ -52,6 +53,33 @@ def test_a_turned_mask_lies_as_its_picture_does(small_dataset):
         # Interpolated pixels and nearest ids differ by less than a step of the ramp.
         difference = (sample["picture"][0].int() - sample["mask"].int()).abs().float()
         assert difference.median() <= 4, epoch
+
+
+def test_what_a_crop_cuts_off_is_none_of_its_labels(small_dataset):
+    crops = ("--class_crops", "true", "--crop_size", "8", "--crop_scale", "0.05", "--crop_scale_most", "0.1")
+    recipe = recipe_of(small_dataset, *crops)
+    data = load_training_data(recipe)
+    _, processor = build(recipe, data)
+    samples = training_samples(recipe, data, processor)
+    mask = torch.zeros(32, 32, dtype=torch.uint8)
+    mask[:, :12], mask[:, 28:] = 1, 2
+    samples._masks = {0: mask}
+    samples.table.labels[0, :3] = (0, 1, 1)
+    found = set()
+    for samples.epoch in range(20):
+        sample = samples[0]
+        assert sample["picture"].shape[-2:] == (8, 8)
+        assert sample["labels"][1:3].tolist() == [bool((sample["mask"] == number).any()) for number in (1, 2)]
+        found.add(tuple(sample["labels"][1:3].tolist()))
+    assert found == {(1, 0), (0, 1)}
+
+
+def test_crops_around_classes_need_masks(small_dataset):
+    recipe = recipe_of(small_dataset, "--class_crops", "true", "--config", '{"image_pooling": "backbone"}')
+    data = load_training_data(recipe)
+    _, processor = build(recipe, data)
+    with pytest.raises(BadInputError, match="class_crops lays crops around what masks show"):
+        training_samples(recipe, data, processor)
 
 
 def test_a_data_set_without_masks_is_refused(tmp_path, small_rows, capsys):
