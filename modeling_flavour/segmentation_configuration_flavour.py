@@ -29,12 +29,16 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         auxiliary_head: Whether a second head learns the same masks from the stage before the last (training only).
         auxiliary_loss_weight: Weight of its loss.
         ingredient_head: Whether the model also names the ingredients of the whole picture.
+        ingredients_from: What the ingredient scores read: `features`, the pooled features of the encoder, or `masks`: how
+            sure each class is where it is surest and how much of the picture it takes (a concept bottleneck, Koh et al.
+            2020), in which small things stay visible.
         dropout: Probability in the head and before the ingredient scores.
         loss: What the masks are learned with: `cross_entropy`, `focal`, `dice` or `lovasz`.
         class_weights: Factor per class on `cross_entropy` and `focal` and, scaled to mean 1, on the ingredient loss.
         ingredient_loss_weight: Weight of the ingredient loss, with `loss_weighting="fixed"`.
         loss_weighting: `fixed`, or `uncertainty`: both weights are learned (Kendall et al. 2018).
-        ingredient_prior: Share of pictures with each ingredient class; the output bias starts there.
+        ingredient_prior: Share of pictures with each ingredient class; the output bias starts there, with
+            `ingredients_from="features"`.
         ignore_index: Mask value of pixels that nobody knows; they are neither learned nor scored.
         source_labels: Names of the mask ids in the data set; `None`: the classes themselves.
         class_map: For each of them the class it stands for, or `ignore_index`.
@@ -64,6 +68,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
     auxiliary_head: bool = False
     auxiliary_loss_weight: float | int = 0.4
     ingredient_head: bool = False
+    ingredients_from: Literal["features", "masks"] = "features"
     dropout: float | int = 0.5
     loss: Literal["cross_entropy", "focal", "dice", "lovasz"] = "cross_entropy"
     class_weights: list[float] | tuple[float, ...] | None = None
@@ -128,6 +133,10 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         """Refuse heads that do not go together."""
         if self.head == "none" and not self.ingredient_head:
             raise ValueError("head='none' leaves the masks out: then ingredient_head must be True.")
+        if self.ingredients_from == "masks" and (self.head == "none" or not self.ingredient_head):
+            raise ValueError("ingredients_from='masks' reads masks: give a head and ingredient_head=True.")
+        if self.ingredients_from == "masks" and self.ingredient_prior is not None:
+            raise ValueError("ingredient_prior is for ingredients_from='features'; what masks show needs no prior.")
         if self.head == "none" and self.auxiliary_head:
             raise ValueError("auxiliary_head learns masks too: it needs a head other than 'none'.")
         if self.loss_weighting == "uncertainty" and (self.head == "none" or not self.ingredient_head):

@@ -19,6 +19,8 @@ from .segmentation_losses_flavour import segmentation_loss
 from .segmentation_pipeline_flavour import SEGMENTATION_PIPELINE
 
 LOW_LEVEL_STRIDE = 4
+# Logit of an ingredient that fills some place for sure, with `ingredients_from="masks"`.
+SURE = 4.0
 # What a multi-task model has beyond the single-task model that it starts from.
 NEW_HEAD = ("ingredient_classifier.", "task_weights.")
 
@@ -100,10 +102,16 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             self.auxiliary = AuxiliaryHead(self.stages[-2][0], config.dropout, config.num_labels)
         if config.ingredient_head:
             self.dropout = nn.Dropout(config.dropout)
-            self.ingredient_classifier = nn.Linear(self.image_encoder.pooled_size, config.num_ingredient_labels)
+            size = 2 * config.num_labels if self.reads_masks else self.image_encoder.pooled_size
+            self.ingredient_classifier = nn.Linear(size, config.num_ingredient_labels)
         if config.loss_weighting == "uncertainty":
             self.task_weights = TaskWeights()
         self.post_init()
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether the ingredient scores read what the masks show."""
+        return self.config.ingredients_from == "masks"
 
     @classmethod
     def from_parts(
@@ -164,6 +172,12 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, TaskWeights):
             init.zeros_(module.log_variances)
+        elif module is self.ingredient_classifier and self.reads_masks:
+            # From the start an ingredient is there when some place is more likely it than anything else.
+            surest = torch.zeros_like(module.weight)
+            surest[:, 1 : self.config.num_labels].fill_diagonal_(2 * SURE)
+            init.copy_(module.weight, surest)
+            init.constant_(module.bias, -SURE)
         elif module is self.ingredient_classifier and self.config.ingredient_prior is not None:
             prior = torch.tensor(self.config.ingredient_prior, device="cpu").logit()
             init.copy_(module.bias, prior.to(module.bias.dtype))
@@ -204,15 +218,17 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         by_stage = self.low_level_stage is not None or self.auxiliary is not None
         seen = self.image_encoder(
             pixel_values,
-            pool=self.ingredient_classifier is not None,
+            pool=self.ingredient_classifier is not None and not self.reads_masks,
             # Backbones of timm keep no attention weights.
             output_attentions=None if self.image_encoder.is_timm else attentions or None,
             output_hidden_states=asked or by_stage or None,
         )
-        logits, coarse = self.segment(seen, logit_size(pixel_values, labels, logit_stride))
+        scores, coarse = self.segment(seen)
+        logits = None if scores is None else resize(scores, logit_size(pixel_values, labels, logit_stride))
         ingredient_logits = None
         if self.ingredient_classifier is not None:
-            ingredient_logits = self.ingredient_classifier(self.dropout(seen.pooled))
+            read = shown_by(scores).to(scores.dtype) if self.reads_masks else seen.pooled
+            ingredient_logits = self.ingredient_classifier(self.dropout(read))
         losses = self.task_losses(logits, coarse, ingredient_logits, labels, ingredient_labels)
         return FlavourSegmenterOutput(
             loss=self.total_loss(losses) if losses else None,
@@ -223,14 +239,14 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             attentions=seen.attentions,
         )
 
-    def segment(self, seen: ImageEncoding, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
-        """Class scores per pixel, and the auxiliary head's on its own grid; `None` where there is no such head."""
+    def segment(self, seen: ImageEncoding) -> tuple[Any, Tensor | None]:
+        """Class scores of the head and of the auxiliary head, each on its own grid; `None` without such a head."""
         if self.head is None:
             return None, None
         stages = seen.hidden_states or ()
         low_level = None if self.low_level_stage is None else stages[self.low_level_stage]
-        logits = resize(self.head(seen.feature_map, low_level), size)
-        return logits, None if self.auxiliary is None else self.auxiliary(stages[-2])
+        scores = self.head(seen.feature_map, low_level)
+        return scores, None if self.auxiliary is None else self.auxiliary(stages[-2])
 
     def task_losses(
         self,
@@ -276,6 +292,16 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             fixed = self.task_weights is None
             terms.append(self.config.ingredient_loss_weight * named if fixed else self.task_weights(1, named))
         return torch.stack(terms).sum()
+
+
+def shown_by(scores: Tensor) -> Tensor:
+    """How sure each class is where it is surest, then its share of the picture: `(batch, 2 * classes)` from 0 to 1.
+
+    Args:
+        scores: `(batch, classes, rows, columns)` of the mask head.
+    """
+    shares = scores.float().softmax(1).flatten(2)
+    return torch.cat([shares.amax(2), shares.mean(2)], dim=1)
 
 
 def logit_size(pixel_values: Tensor, labels: Tensor | None, stride: int) -> tuple[int, int]:

@@ -81,7 +81,13 @@ def masks_alone(*size: int) -> dict[str, torch.Tensor]:
     return mask_batch(*size, ingredients=False)
 
 
-MULTITASK = {"head": "deeplabv3plus", "auxiliary_head": True, "ingredient_head": True, "loss_weighting": "uncertainty"}
+MULTITASK = {
+    "head": "deeplabv3plus",
+    "auxiliary_head": True,
+    "ingredient_head": True,
+    "ingredients_from": "masks",
+    "loss_weighting": "uncertainty",
+}
 WORDS_ALONE = {"text_config": None, "vision_config": None, "word_vocab_size": 50, "modality_dropout": 0.0}
 
 FAMILY = {

@@ -69,6 +69,7 @@ class TestSegmenter(SegmenterContract):
         ("ingredient_loss_weight", 0),
         ("trainable_image_layers", 1),
         ("loss_weighting", "uncertainty"),
+        ("ingredients_from", "masks"),
         ("class_map", [0, 1]),
     )
 
@@ -89,6 +90,13 @@ class TestMultitaskSegmenter(SegmenterContract):
         super().test_one_batch_can_be_overfitted()
 
 
+class TestMasksThatNameIngredients(SegmenterContract):
+    wrong_fields = (("ingredient_prior", [0.2, 0.3, 0.4, 0.5]), ("head", "none"))
+    fields = {"ingredient_head": True, "ingredients_from": "masks", "head": "deeplabv3plus"}
+    ingredients = True
+    overfit_steps = 400
+
+
 class TestFrozenSegmenterOnATransformer(SegmenterContract):
     tests_attention = True
     fields = {"vision_config": tiny_vit(), "freeze_image": True, "loss": "lovasz"}
@@ -103,6 +111,19 @@ class TestIngredientClassifier(SegmenterContract):
     def logits(self, model, batch):
         with torch.no_grad():
             return model(**batch).ingredient_logits
+
+
+def test_ingredients_read_from_masks_start_from_what_the_masks_say():
+    model = tiny_segmenter(ingredient_head=True, ingredients_from="masks").eval()
+    randomise(model.image_encoder)
+    randomise(model.head)
+    with torch.no_grad():
+        model.head.classifier.weight.mul_(50)
+        answer = model(mask_batch()["pixel_values"], logit_stride=8)
+        coarse = model.head(model.image_encoder(mask_batch()["pixel_values"]).feature_map)
+    surest = coarse.softmax(1).amax((2, 3))[:, 1:]
+    assert 0 < (surest > 0.5).float().mean() < 1
+    assert torch.equal(answer.ingredient_logits > 0, surest > 0.5)
 
 
 @pytest.fixture(scope="module")
