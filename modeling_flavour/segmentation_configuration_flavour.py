@@ -29,9 +29,9 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         auxiliary_head: Whether a second head learns the same masks from the stage before the last (training only).
         auxiliary_loss_weight: Weight of its loss.
         ingredient_head: Whether the model also names the ingredients of the whole picture.
-        ingredients_from: What the ingredient scores read: `features`, the pooled features of the encoder, or `masks`: how
-            sure each class is where it is surest and how much of the picture it takes (a concept bottleneck, Koh et al.
-            2020), in which small things stay visible.
+        ingredients_from: What the ingredient scores read: `features`, the pooled features of the encoder, or `masks`:
+            how sure each class is where it is surest and how much of the picture it takes (a concept bottleneck, Koh
+            et al. 2020), in which small things stay visible.
         dropout: Probability in the head and before the ingredient scores.
         loss: What the masks are learned with: `cross_entropy`, `focal`, `dice` or `lovasz`.
         class_weights: Factor per class on `cross_entropy` and `focal` and, scaled to mean 1, on the ingredient loss.
