@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from trainer_scripts import train_steps
 from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.kept import Budget
 
 PICTURES, BATCH = 256, 32
 
@@ -31,7 +32,7 @@ def main() -> None:
         data = train_steps.load_training_data(recipe)
         _, processor = data.task.build(recipe, data)
         samples = data.task.training_samples(recipe, data, processor)
-        samples.pictures._memory_limit = 0  # as for pictures that do not fit into memory: decoded in every epoch
+        samples.pictures._budget = Budget(0)  # as for pictures that do not fit into memory: decoded in every epoch
         loader = DataLoader(samples, BATCH, collate_fn=data.task.collator(processor, len(data.names), recipe))
         files = sorted((Path(folder) / "photographs").iterdir())[:PICTURES]
         encoded = [file.read_bytes() for file in files]

@@ -1,10 +1,13 @@
 """Peak memory of importing, checking and reading 7,118 generated pictures with masks in the form of FoodSeg103.
 
-Photographs of FoodSeg103 are about 700 pixels on the longer side. Each step has a process and so a peak of its own.
+Photographs of FoodSeg103 are about 700 pixels on the longer side. Each step has a process and so a peak of its own: the
+most that it ever held itself (resident, pages of mapped files counted), or together with its workers if that is more.
 `make bench` takes a twentieth of the pictures; `--share 1` takes all.
 """
 
+import contextlib
 import io
+import json
 import multiprocessing
 import resource
 import shutil
@@ -12,8 +15,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 from measuring import Row, arguments_of, report
 from PIL import Image
 from tqdm import tqdm
@@ -22,6 +27,8 @@ CLASSES = 104
 SPLITS = {"train": 4983, "test": 2135}
 LIMIT_GB = 6
 DRAWN = 24
+SAMPLED_SECONDS = 0.5
+RECIPE = "segmentation_deeplabv3_resnet50"
 
 
 def generate(folder: Path, share: float, width: int = 700, height: int = 525) -> None:
@@ -74,31 +81,66 @@ def read_samples(source: Path, out: Path) -> None:
     from trainer_scripts.segmentation import collator, evaluation_samples, make_processor, training_samples
     from trainer_scripts.training_data import load_training_data
 
-    recipe = parse_recipe(["segmentation_deeplabv3_resnet50", "--dataset", str(out), "--use_cpu", "true"])
+    recipe = parse_recipe([RECIPE, "--dataset", str(out), "--use_cpu", "true"])
     data = load_training_data(recipe)
     processor = make_processor(recipe)
     samples = training_samples(recipe, data, processor)
     selection = evaluation_samples(processor, data.selection)
-    batches = DataLoader(samples, batch_size=8, collate_fn=collator(processor, len(data.names), recipe))
+    for kept in (samples.pictures, samples.masks, selection.pictures, selection.masks):
+        kept.load()
+    workers = recipe.training.dataloader_num_workers
+    batches = DataLoader(samples, 8, num_workers=workers, collate_fn=collator(processor, len(data.names), recipe))
     pixels = sum(batch["labels"].numel() for batch in tqdm(batches, desc="training pictures", disable=None))
     pixels += sum(selection[row]["labels"].numel() for row in range(len(selection)))
-    print(f"{pixels:,} pixels read")
+    print(f"{pixels:,} pixels read by {workers} workers")
+
+
+def train_and_score(source: Path, out: Path) -> None:
+    """Train the full-size recipe with a small network for two steps, and score it on all test pictures."""
+    from trainer_scripts import score, train
+
+    model = out.parent / "model"
+    vision = {"model_type": "timm_wrapper", "architecture": "resnet10t", "model_args": {"output_stride": 16}}
+    head = {"head": "deeplabv3", "aspp_channels": 16, "aspp_rates": [2, 4]}
+    small = ["--vision_config", json.dumps(vision), "--config", json.dumps(head), "--image_size", "64"]
+    run = ["--max_steps", "2", "--dataloader_num_workers", "0", "--use_cpu", "true", "--output_dir", str(model)]
+    for command, arguments in (
+        (train.main, [RECIPE, "--dataset", str(out), *small, *run]),
+        (score.main, [str(model), str(out), "--split", "test"]),
+    ):
+        if command(arguments):
+            raise SystemExit("training or scoring failed")
 
 
 def peak_of(step: Callable[[Path, Path], None], source: Path, out: Path) -> tuple[float, float]:
-    """Run one step in a process of its own; return its peak memory in GB and its seconds."""
+    """Run one step in a process of its own; return its peak memory in GB, its workers' included, and its seconds."""
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    child = context.Process(target=_measured, args=(step, source, out, answers))
+    child = context.Process(target=_measured, args=(step, source, out, answers, multiprocessing.get_start_method()))
     started = time.perf_counter()
     child.start()
-    child.join()
+    most = 0.0
+    while child.is_alive():
+        most = max(most, _memory_of(child.pid))
+        child.join(SAMPLED_SECONDS)
     if child.exitcode:
         raise SystemExit(f"{step.__name__} failed")
-    return answers.get(), time.perf_counter() - started
+    return max(most, answers.get()), time.perf_counter() - started
 
 
-def _measured(step: Callable[[Path, Path], None], source: Path, out: Path, answers) -> None:
+def _memory_of(pid: int | None) -> float:
+    """Return the memory of a process and its workers in GB, pages that they share counted once."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.uss)
+    return total / 1e9
+
+
+def _measured(step: Callable[[Path, Path], None], source: Path, out: Path, answers: Any, method: str) -> None:
+    multiprocessing.set_start_method(method, force=True)
     step(source, out)
     answers.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
@@ -110,7 +152,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "source", Path(folder) / "data"
         generate(source, given.share)
-        for step, what in ((run_import, "import"), (read_samples, "reading")):
+        steps = ((run_import, "import"), (read_samples, "reading"), (train_and_score, "training and scoring"))
+        for step, what in steps:
             peak, seconds = peak_of(step, source, out)
             rows.append(
                 Row(

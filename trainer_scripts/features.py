@@ -114,8 +114,10 @@ def features_once(recipe: Recipe, trainer: Any) -> Iterator[Frozen]:
         views = recipe.data.feature_views if varied else 1
         if IMAGE in frozen.parts:
             samples.use_pictures(image_features(recipe, model, samples, trainer.data_collator, views))
-        elif getattr(samples, "pictures", None) is not None:
-            samples.pictures.load()
+        else:
+            for kept in (getattr(samples, "pictures", None), getattr(samples, "masks", None)):
+                if kept is not None:
+                    kept.load()
         if TEXT in frozen.parts:
             samples.use_texts(text_features(recipe, model, samples))
     model.train(was_training)

@@ -13,39 +13,31 @@ from torchvision.transforms.v2 import functional
 from dataset_builder.columns import BACKGROUND, MASK, UNKNOWN
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data import Table, decode_bytes
-from trainer_scripts.pictures import MEMORY_LIMIT_BYTES
+from trainer_scripts.kept import Budget, Kept
 from trainer_scripts.segmentation_classes import source_names
 
 
-class Masks:
-    """The masks of a table, as class ids: `masks[i]` is a uint8 tensor `(height, width)`.
+class Masks(Kept):
+    """The masks of a table, as class ids: `masks[i]` is a uint8 tensor `(height, width)`, kept where it fits.
 
     Args:
         table: rows with masks.
         mapped: per mask id its class; None leaves ids as they are.
-        memory_limit: bytes up to which all are kept in memory.
+        budget: of the bytes that are kept; None for that of the process.
     """
 
-    def __init__(self, table: Table, mapped: Sequence[int] | None = None, memory_limit: int = MEMORY_LIMIT_BYTES // 2):
+    def __init__(self, table: Table, mapped: Sequence[int] | None = None, budget: Budget | None = None):
+        super().__init__(len(table), budget)
         self._cells = table.rows.select_columns([MASK]).cast_column(MASK, Image(decode=False))
         self._ids = table.ids
         self.classes = list(range(len(source_names(table.rows)))) if mapped is None else list(mapped)
-        self._kept: dict[int, torch.Tensor] = {}
-        self._room = memory_limit
 
-    def __len__(self) -> int:
-        return len(self._ids)
+    def decode(self, index: int) -> torch.Tensor:
+        """Return one mask, decoded anew.
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        if index in self._kept:
-            return self._kept[index]
-        mask = self._decode(index)
-        if mask.nbytes <= self._room:
-            self._room -= mask.nbytes
-            self._kept[index] = mask
-        return mask
-
-    def _decode(self, index: int) -> torch.Tensor:
+        Raises:
+            BadInputError: it cannot be read, is no 8-bit mask, or holds an id outside the label set.
+        """
         cell, name = self._cells[index][MASK], self._ids[index]
         data = decode_bytes(cell, name)
         try:

@@ -3,13 +3,13 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -18,12 +18,11 @@ from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data import Table, decode_bytes
+from trainer_scripts.kept import Budget, Kept
 
-MEMORY_LIMIT_BYTES = 2 * 1024**3
 # Pictures are kept a little larger than the network's input, so that a random crop still has pixels to choose from.
 CROP_MARGIN = 1.5
 CROP_RATIO = (0.8, 1.25)
-DECODING_THREADS = 4
 
 Prepare = Callable[[Image.Image], torch.Tensor]
 
@@ -66,6 +65,9 @@ class _AsProcessor:
     def _by_processor(self, picture: Image.Image) -> torch.Tensor:
         prepared = self._image_processor([picture], do_rescale=False, do_normalize=False, return_tensors="pt")
         return prepared["pixel_values"][0].round().clamp(0, 255).to(torch.uint8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _AsProcessor, (self._image_processor,)
 
     def __repr__(self) -> str:
         return json.dumps(self._image_processor.to_dict(), sort_keys=True, default=str)
@@ -112,49 +114,47 @@ class _WithMargin:
         return functional.resize(pixels, [self.side], antialias=True)
 
 
-class Pictures:
+@dataclass(frozen=True)
+class WholePicture:
+    """A resizing of the whole picture to a square of `side` pixels, so that every pixel of a mask gets an answer."""
+
+    side: int
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        """Return the picture resized."""
+        return functional.resize(functional.pil_to_tensor(picture), [self.side, self.side], antialias=True)
+
+
+class Pictures(Kept):
     """The pictures of one table, prepared: `pictures[i]` is a uint8 tensor `(3, height, width)`.
 
-    All are decoded at the first access, or by `load`, and kept when they fit `memory_limit`; otherwise each is decoded
+    All are decoded at the first access, or by `load`, and kept when they fit the budget; otherwise each is decoded
     when asked for.
     """
 
-    def __init__(self, table: Table, prepare: Prepare, memory_limit: int = MEMORY_LIMIT_BYTES):
+    def __init__(self, table: Table, prepare: Prepare, budget: Budget | None = None):
         if table.image_column is None:
             raise ValueError("this table was made without its picture column")
+        super().__init__(len(table), budget)
         self._cells = table.rows.select_columns([table.image_column])
         self._column = table.image_column
         self._ids = table.ids
         self._prepare = prepare
-        self._memory_limit = memory_limit
-        self._loaded = False
-        self._kept: list[torch.Tensor] | None = None
 
     @property
     def preparation(self) -> str:
         """What happens to a picture between its bytes and the tensor."""
         return repr(self._prepare)
 
-    def load(self) -> None:
-        """Decode all pictures now where they are to be kept; before worker processes are made, which share them."""
-        if self._loaded:
-            return
-        self._loaded = True
-        if self.decode(0).nbytes * len(self) <= self._memory_limit:
-            with ThreadPoolExecutor(min(DECODING_THREADS, torch.get_num_threads() + 1)) as pool:
-                self._kept = list(pool.map(self.decode, range(len(self))))
-
     def decode(self, index: int) -> torch.Tensor:
         """Return one picture, decoded anew."""
         data = decode_bytes(self._cells[index][self._column], self._ids[index])
         return self._prepare(readable_picture(data, self._ids[index]))
 
-    def __len__(self) -> int:
-        return len(self._ids)
-
     def __getitem__(self, index: int) -> torch.Tensor:
-        self.load()
-        return self._kept[index] if self._kept is not None else self.decode(index)
+        if get_worker_info() is None:
+            self.load()
+        return super().__getitem__(index)
 
 
 class RandomQuarterTurn(v2.Transform):

@@ -64,14 +64,14 @@ class PlaceSamples(Samples):
         labels_are_classes: bool = False,
     ):
         super().__init__(table, processor, prepare, None, seed, word_dropout)
-        self._masks = Masks(table)
+        self.masks = Masks(table)
         self._both = augment
         self._labels_are_classes = labels_are_classes
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = super().__getitem__(index)
         # A large picture is kept smaller than its mask.
-        mask = nearest(self._masks[index], sample["picture"].shape[-2:])
+        mask = nearest(self.masks[index], sample["picture"].shape[-2:])
         both = (tv_tensors.Image(sample["picture"]), tv_tensors.Mask(mask))
         picture, seen = varied(both, self._both, sample["draw"])
         sample |= {"picture": picture.as_subclass(torch.Tensor), "mask": seen.as_subclass(torch.Tensor)}

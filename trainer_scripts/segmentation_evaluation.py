@@ -28,6 +28,7 @@ from trainer_scripts.segmentation_views import LOGIT_STRIDE, Views, ask
 PLAIN = Views()
 # A class that covers less of a predicted mask is not called an ingredient.
 SMALLEST_AREA = 0.002
+CLASSES_AT_ONCE = 16
 
 
 @dataclass
@@ -84,10 +85,19 @@ def evaluate(scores: tuple[Score, ...], labels: np.ndarray, probabilities: np.nd
 def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
     """Yield the class of every pixel at full size, from logits or log-probabilities `(batch, classes, rows, columns)`.
 
-    Scores are enlarged and then compared, so that edges are as fine as the scores allow.
+    Scores are enlarged and then compared, so that edges are as fine as the scores allow; a few classes at a time, as
+    all classes of a large photograph would take gigabytes.
     """
     for each, size in zip(scores, sizes, strict=True):
-        yield resize(each[None].float(), size)[0].argmax(0)
+        best, chosen = None, torch.empty(0)
+        for first in range(0, len(each), CLASSES_AT_ONCE):
+            part, classes = resize(each[None, first : first + CLASSES_AT_ONCE].float(), size)[0].max(0)
+            if best is None:
+                best, chosen = part, classes
+            else:
+                better = part > best
+                best, chosen = torch.where(better, part, best), torch.where(better, classes + first, chosen)
+        yield chosen
 
 
 class PixelCounter:

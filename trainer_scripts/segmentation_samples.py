@@ -16,17 +16,8 @@ from trainer_scripts.classification import input_size
 from trainer_scripts.collators import sample_seed, varied
 from trainer_scripts.data import Table
 from trainer_scripts.masks import Masks, lost_classes, nearest
-from trainer_scripts.pictures import Pictures, Prepare, normalise
+from trainer_scripts.pictures import Pictures, Prepare, WholePicture, normalise
 from trainer_scripts.segmentation_classes import shown_classes
-
-
-def whole_picture(size: int) -> Prepare:
-    """Return a resizing of the whole picture to a square, so that every pixel of the mask gets an answer."""
-
-    def prepare(picture: PIL.Image.Image) -> torch.Tensor:
-        return functional.resize(functional.pil_to_tensor(picture), [size, size], antialias=True)
-
-    return prepare
 
 
 def own_size(picture: PIL.Image.Image) -> torch.Tensor:
@@ -65,7 +56,7 @@ class MaskSamples(Dataset):
         self.classes = table.labels.shape[1]
         if mapped is not None:
             self.read_as(mapped, classes)
-        self.pictures = Pictures(table, prepare or whole_picture(input_size(processor)))
+        self.pictures = Pictures(table, prepare or WholePicture(input_size(processor)))
         self._augment = augment
         self._seed = seed
 

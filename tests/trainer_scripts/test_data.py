@@ -13,6 +13,7 @@ from trainer_scripts import classification
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.collators import sample_seed, varied
 from trainer_scripts.data import Columns, detect_task, label_names, make_table
+from trainer_scripts.kept import Budget
 from trainer_scripts.pictures import Pictures, augmentation, evaluation_picture
 from trainer_scripts.training_data import load_training_data
 from trainer_scripts.vocabulary import train_tokenizer
@@ -145,9 +146,10 @@ def test_variation_leaves_the_global_random_state_alone():
 
 def test_pictures_are_decoded_when_asked_for_where_memory_is_short(data, processor):
     prepare = evaluation_picture(processor.image_processor)
-    kept, lazy = Pictures(data.train, prepare), Pictures(data.train, prepare, memory_limit=0)
-    assert lazy._kept is None
+    kept, lazy = Pictures(data.train, prepare), Pictures(data.train, prepare, Budget(0))
     assert torch.equal(kept[5], lazy[5])
+    assert len(kept._places) == len(data.train)
+    assert not lazy._places
 
 
 def test_soft_targets_and_mixup_make_shares(data):

@@ -45,8 +45,8 @@ def test_a_turned_mask_lies_as_its_picture_does(small_dataset):
     _, processor = build(recipe, data)
     samples = training_samples(recipe, data, processor)
     row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
-    samples._masks = {0: (4 * row + column).to(torch.uint8)}
-    samples.pictures = {0: samples._masks[0].expand(3, -1, -1).clone()}
+    samples.masks = {0: (4 * row + column).to(torch.uint8)}
+    samples.pictures = {0: samples.masks[0].expand(3, -1, -1).clone()}
     for epoch in range(5):
         samples.epoch = epoch
         sample = samples[0]

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from transformers import pipeline
 
@@ -23,7 +25,7 @@ from trainer_scripts.data import open_dataset
 from trainer_scripts.masks import Masks, nearest
 from trainer_scripts.pictures import augmentation
 from trainer_scripts.scoring import load_model, load_table
-from trainer_scripts.segmentation import pixel_weights
+from trainer_scripts.segmentation import evaluation_samples, make_processor, pixel_weights, training_samples
 from trainer_scripts.segmentation_classes import class_map, class_names, shown_classes
 from trainer_scripts.segmentation_comparison import pictures_seen
 from trainer_scripts.segmentation_evaluation import answer
@@ -155,6 +157,21 @@ def test_an_id_outside_the_names_is_named_with_its_row(mask_data, tmp_path):
     assert masks[0].shape == (32, 32)
     with pytest.raises(BadInputError, match=r"row train-002-00-00: the mask holds id 77, but ids go from 0 to 5"):
         masks[2]
+
+
+def test_workers_and_copies_read_the_same_pictures_and_masks(mask_data):
+    recipe = parse_recipe(arguments("segmentation", mask_data, "unused"))
+    data = load_training_data(recipe)
+    processor = make_processor(recipe)
+    for samples in (training_samples(recipe, data, processor), evaluation_samples(processor, data.selection)):
+        expected = [samples[index] for index in range(4)]
+        samples.pictures.load()
+        samples.masks.load()
+        loader = DataLoader(samples, None, sampler=range(4), num_workers=2)
+        for found in (loader, [pickle.loads(pickle.dumps(samples))[index] for index in range(4)]):
+            for one, other in zip(found, expected, strict=True):
+                assert one.keys() == other.keys()
+                assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_rare_classes_weigh_more_with_mean_one(mask_data, tmp_path):
