@@ -63,7 +63,7 @@ def test_what_a_crop_cuts_off_is_none_of_its_labels(small_dataset):
     samples = training_samples(recipe, data, processor)
     mask = torch.zeros(32, 32, dtype=torch.uint8)
     mask[:, :12], mask[:, 28:] = 1, 2
-    samples._masks = {0: mask}
+    samples.masks = {0: mask}
     samples.table.labels[0, :3] = (0, 1, 1)
     found = set()
     for samples.epoch in range(20):
