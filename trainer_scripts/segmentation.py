@@ -123,7 +123,8 @@ def model_fields(recipe: Recipe, data: Any) -> dict[str, Any]:
     }
     if recipe.training.class_weights:
         fields["class_weights"] = pixel_weights(Masks(data.train, mapped), len(names))
-    if recipe.training.prior_bias and (fields.get("ingredient_head") or arguments.init_segmenter):
+    named = bool(fields.get("ingredient_head") or arguments.init_segmenter)
+    if recipe.training.prior_bias and named and fields.get("ingredients_from") != "masks":
         fields["ingredient_prior"] = class_prior(shown_classes(data.train.labels, mapped, len(names)), len(names) - 1)
     return fields
 

@@ -42,7 +42,7 @@ TINY = [
 ]  # fmt: skip
 HEADS = {
     "segmentation": '{"head": "deeplabv3plus", "aspp_channels": 16, "aspp_rates": [1, 2], "dropout": 0.0}',
-    "multitask": '{"ingredient_head": true}',
+    "multitask": '{"ingredient_head": true, "ingredients_from": "masks"}',
     "ingredients": '{"head": "none", "ingredient_head": true, "dropout": 0.0}',
 }
 
@@ -138,8 +138,9 @@ def test_ingredients_that_a_crop_cuts_off_are_not_labels(mask_data, tmp_path):
     data = load_training_data(recipe)
     _, processor = data.task.build(recipe, data)
     samples = data.task.training_samples(recipe, data, processor)
-    samples.masks._kept[0] = torch.zeros(32, 32, dtype=torch.uint8)
-    samples.masks._kept[0][:, :16], samples.masks._kept[0][:, 28:] = 1, 2
+    mask = torch.zeros(32, 32, dtype=torch.uint8)
+    mask[:, :16], mask[:, 28:] = 1, 2
+    samples.masks = {0: mask}
     samples.shown[0] = torch.tensor([1, 1, 0, 1, 0])
     for samples.epoch in range(20):
         sample = samples[0]
