@@ -13,6 +13,7 @@ from PIL import Image
 from dataset_builder import prompts
 from dataset_builder.attention import AttentionMasks
 from dataset_builder.captions import captions_from_plate, captions_from_prompt
+from dataset_builder.catalogue import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
 from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
@@ -94,21 +95,23 @@ class PictureTask:
 class Picture:
     """The outcome of one task; `image` is None when every attempt was rejected.
 
-    `mask` is `(height, width)` uint8 of ingredient ids or None where nothing is known; `generation` is the column.
+    `mask` is `(height, width)` uint8 of ingredient ids or None where nothing is known; `generation` is the column;
+    `ingredient_labels` are the ids of the ingredients in the mask, sorted.
     """
 
     image: Image.Image | None
     mask: np.ndarray | None = None
     captions: list[str] = field(default_factory=list)
     generation: dict[str, Any] = field(default_factory=dict)
+    ingredient_labels: list[int] = field(default_factory=list)
 
-    @property
-    def ingredient_labels(self) -> list[int]:
-        """Ids of the ingredients in the mask, sorted."""
-        if self.mask is None:
-            return []
-        counts = Image.frombuffer("L", self.mask.shape[::-1], np.ascontiguousarray(self.mask)).histogram()
-        return [value for value, count in enumerate(counts) if count and value not in (BACKGROUND, UNKNOWN)]
+
+def ids_in(mask: np.ndarray | None) -> list[int]:
+    """Return the ids of the ingredients in a mask, sorted."""
+    if mask is None:
+        return []
+    counts = Image.frombuffer("L", mask.shape[::-1], np.ascontiguousarray(mask)).histogram()
+    return [value for value, count in enumerate(counts) if count and value not in (BACKGROUND, UNKNOWN)]
 
 
 def picture_seed(build_seed: int, row_id: str) -> int:
@@ -183,7 +186,9 @@ class Illustrator:
         rejected: dict[str, list[str]] = {task.row_id: [] for task in tasks}
         for attempt in range(1, self.settings.attempts + 1):
             pending = [
-                replace(task, seed=attempt_seed(task.seed, attempt)) for task in tasks if task.row_id not in done
+                task if attempt == 1 else replace(task, seed=attempt_seed(task.seed, attempt))
+                for task in tasks
+                if task.row_id not in done
             ]
             if not pending:
                 break
@@ -235,8 +240,10 @@ class Illustrator:
         plates = getattr(output, "plates", None)
         if plates is not None:
             captions = captions_from_plate(plates[index], task.title, task.seed)
+            ids = sorted(ingredient_id(item.name) for item in plates[index].items)
         else:
             captions = captions_from_prompt(task.prompt, mask, task.seed)
+            ids = ids_in(mask)
         record = {
             "prompt": task.prompt,
             **self._record,
@@ -246,4 +253,4 @@ class Illustrator:
             "attempts": len(rejected) + 1,
             "rejected": rejected,
         }
-        return Picture(image, mask, captions, record)
+        return Picture(image, mask, captions, record, ids)

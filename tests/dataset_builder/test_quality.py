@@ -82,3 +82,19 @@ def test_the_clip_score_of_a_picture_does_not_depend_on_its_batch(clip_folder):
 def test_a_missing_clip_model_is_named(tmp_path):
     with pytest.raises(BadInputError, match=r"CLIP model '.*nowhere' cannot be loaded"):
         OffPrompt(str(tmp_path / "nowhere"))
+
+
+def test_a_glance_at_a_part_decides_as_the_whole_picture_does():
+    draw, found = np.random.default_rng(0), set()
+    for number in range(300):
+        height, width = draw.integers(1, 40, 2)
+        level = draw.integers(0, 30) if number % 2 else 120
+        values = level + draw.normal(0, draw.uniform(0, 14), (height, width))
+        if number % 3 == 0:  # the part that is looked at first differs from the rest
+            values[height // 2 : height // 2 + height // 8 + 1] += draw.normal(0, 30)
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image.convert("L"), dtype=float)
+        expected = "black" if grey.max() <= 16 else "flat" if grey.std() < 3 else None
+        assert picture_fault(image) == expected
+        found.add(expected)
+    assert found == {None, "black", "flat"}
