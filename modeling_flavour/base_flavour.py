@@ -71,6 +71,9 @@ class FlavourPreTrainedModel(PreTrainedModel):
     def post_init(self):
         """Initialise the weights, then freeze what the config says."""
         super().post_init()
+        # FSDP looks every kind of layer up that is not to be split, and fails for one that this model does not have.
+        there = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = there.intersection(self._no_split_modules or ())
         self.freeze_parts()
 
     @classmethod

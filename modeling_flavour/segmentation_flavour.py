@@ -113,6 +113,10 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         """Whether the ingredient scores read what the masks show."""
         return self.config.ingredients_from == "masks"
 
+    def get_input_embeddings(self) -> None:
+        """Return `None`: a segmenter reads no words."""
+        return None
+
     @classmethod
     def from_parts(
         cls, image, trust_remote_code: bool = False, output_stride: int | None = None, **config

@@ -1,14 +1,16 @@
 """The HF Trainer with learning rates per part of the model, balanced sampling and averaged weights."""
 
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import Trainer
+from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.callbacks import AveragedWeights
@@ -47,6 +49,26 @@ def keep_logits(outputs: Any, labels: Any) -> torch.Tensor:
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
+def check_fsdp(arguments: Any) -> None:
+    """Raise BadInputError where FSDP is asked for and accelerate would train without it and say nothing."""
+    asked = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
+    if asked and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise BadInputError(
+            "FSDP is asked for, and accelerate shares weights out only between several processes on GPUs or other "
+            "accelerators; leave it out here"
+        )
+
+
+def shared_layers(model: Any) -> list[str]:
+    """Return the kinds of layers that FSDP shares out each for itself.
+
+    The table of word vectors is not within one of them: accelerate shares it out by itself, and nothing twice.
+    """
+    words = model.get_input_embeddings()
+    around = {type(module).__name__ for module in model.modules() if words in list(module.modules())}
+    return sorted(set(model._no_split_modules) - around)
+
+
 class FlavourTrainer(Trainer):
     """Trainer for models that compute their own loss as a mean over the batch.
 
@@ -67,7 +89,11 @@ class FlavourTrainer(Trainer):
         averaged: AveragedWeights | None = None,
         **kwargs: Any,
     ):
+        check_fsdp(kwargs["args"])
         super().__init__(preprocess_logits_for_metrics=keep_logits, **kwargs)
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = shared_layers(self.model)
         if self.model is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             # Convolutions are faster so, on CPUs and GPUs; the collators lay pictures out alike. Sharding flattens.
             self.model.to(memory_format=torch.channels_last)

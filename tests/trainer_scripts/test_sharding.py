@@ -7,14 +7,20 @@ import pytest
 import torch
 
 from dataset_builder.errors import BadInputError
-from modeling_flavour.modeling_flavour import FlavourForClassification
+from tests.modeling_flavour.family import FAMILY
 from tests.trainer_scripts.test_train import SMALL, make_trainer, run_on_two, weights
 from trainer_scripts import features, train
 from trainer_scripts.arguments import parse_recipe
-from trainer_scripts.predictions import read_metrics
+from trainer_scripts.trainer import shared_layers
 
 AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 NO_DEEPSPEED = find_spec("deepspeed") is None
+
+
+@pytest.fixture(autouse=True)
+def _no_fsdp_left(monkeypatch):
+    """The libraries set the variable for the whole process; here it is as before after each test."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
 
 
 @pytest.fixture
@@ -54,16 +60,68 @@ def test_backbones_whose_weights_are_shared_out_are_not_read_once(small_dataset,
     assert set(found.reasons.values()) == {"ZeRO-3 shares its weights out to the processes"}
 
 
+@pytest.mark.parametrize("given", ["argument", "launcher"])
+def test_fsdp_where_accelerate_would_ignore_it_is_refused(small_dataset, tmp_path, monkeypatch, capsys, given):
+    if given == "launcher":
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    more = ("--fsdp", "full_shard") if given == "argument" else ()
+    with pytest.raises(BadInputError, match="FSDP is asked for, and accelerate shares weights out only between"):
+        make_trainer(small_dataset, tmp_path, "--modality", "text", *more)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_layers_that_fsdp_shares_out_are_there_and_hold_no_word_vectors(name):
+    model = FAMILY[name].make()
+    modules = [module for module in model.modules() if type(module).__name__ in shared_layers(model)]
+    assert {type(module).__name__ for module in modules} == set(shared_layers(model))
+    words = model.get_input_embeddings()
+    assert not [module for module in modules if words in list(module.modules())]
+    assert model._no_split_modules <= {type(module).__name__ for module in model.modules()}
+
+
+# accelerate leaves FSDP out on CPUs; torch itself shares weights out there too.
+AS_ON_GPUS = """
+import sys
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+
+set_up = PartialState.__init__
+
+def as_on_gpus(self, *args, **kwargs):
+    set_up(self, *args, **kwargs)
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.MULTI_GPU
+
+PartialState.__init__ = as_on_gpus
+from trainer_scripts import train, train_steps
+
+describe = train_steps.describe_results
+
+def described(recipe, data, trainer, seconds):
+    kinds = {type(parameter).__name__ for parameter in trainer.model_wrapped.parameters()}
+    print("parameters:", *kinds, flush=True)
+    return describe(recipe, data, trainer, seconds)
+
+train_steps.describe_results = described
+train.main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
-def test_weights_shared_out_by_fsdp_are_saved_whole(small_dataset, tmp_path):
+def test_what_fsdp_shares_out_is_learned_and_saved_as_without_it(small_dataset, tmp_path):
+    script = tmp_path / "as_on_gpus.py"
+    script.write_text(AS_ON_GPUS)
     common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
-    common += ["--num_train_epochs", "1", "--max_grad_norm", "0", "--output_dir", str(tmp_path / "shared")]
-    common += ["--save_strategy", "no", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
-    common += ["--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
-    ended = run_on_two(train.__file__, *common)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    model = FlavourForClassification.from_pretrained(tmp_path / "shared")
-    assert sum(value.numel() for value in model.parameters()) == read_metrics(tmp_path / "shared")["parameters"]
+    common += ["--num_train_epochs", "1"]
+    shared = ["--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
+    for name, file, more in (("plain", train.__file__, []), ("shared", str(script), shared)):
+        ended = run_on_two(file, *common, "--output_dir", str(tmp_path / name), *more)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "parameters: DTensor\n" in ended.stdout
+    plain, whole = weights(tmp_path / "plain"), weights(tmp_path / "shared")
+    assert plain.keys() == whole.keys()
+    for name, value in plain.items():
+        assert torch.allclose(value, whole[name], atol=1e-5), name
 
 
 @pytest.mark.slow
