@@ -65,12 +65,14 @@ class CaptionTrainer(FlavourTrainer):
     """
 
     def __init__(self, **kwargs: Any):
+        arguments = kwargs["args"]
+        if arguments.frozen_image_epochs > 0:
+            # Gradients of the fixed part are absent at first, which DDP otherwise takes for a fault.
+            arguments.ddp_find_unused_parameters = True
         super().__init__(**kwargs)
         self._ciders: dict[int, CiderD] = {}
-        if self.args.frozen_image_epochs > 0:
-            # Gradients of the fixed part are absent at first, which DDP otherwise takes for a fault.
-            self.args.ddp_find_unused_parameters = True
-            self.add_callback(FrozenImageFirst(self.args.frozen_image_epochs))
+        if arguments.frozen_image_epochs > 0:
+            self.add_callback(FrozenImageFirst(arguments.frozen_image_epochs))
         self._self_critical = None
         if self.args.self_critical_draws:
             samples: Any = self.train_dataset

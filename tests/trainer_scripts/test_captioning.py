@@ -17,7 +17,7 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
 from tests.modeling_flavour.tiny import tiny_resnet
 from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
-from trainer_scripts import compare, predict, score, train
+from trainer_scripts import compare, launching, predict, score, train
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.caption_health import faults, target_is_hidden
 from trainer_scripts.caption_rewards import SelfCritical
@@ -265,11 +265,13 @@ def test_self_critical_steps_raise_the_reward_of_what_is_drawn(trained, table):
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
 
 
-def test_self_critical_recipe_goes_on_from_a_captioner(trained, caption_data, tmp_path):
+def test_self_critical_recipe_goes_on_from_a_captioner_in_two_processes(trained, caption_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "process_count", lambda rows: 2)
     critical = ["captioner_resnet18_transformer_self_critical_tiny", "--model_name_or_path", str(trained), "--dataset",
                 str(caption_data), "--output_dir", str(tmp_path / "run"), "--crop_size", "32", "--use_cpu", "true",
                 "--disable_tqdm", "true", "--max_steps", "2", "--generation", '{"num_beams": 2}']  # fmt: skip
-    train.main(critical)
+    # DDP refuses its second step where a frozen part surprises it.
+    launching.train_on_all_cores(critical)
     weights = [load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "run")]
     changed = {name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])}
     assert any(name.startswith("decoder.") for name in changed)
