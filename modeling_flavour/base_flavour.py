@@ -25,7 +25,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
-    _no_split_modules = ["BidirectionalLSTM", "CrossAttentionLayer"]
+    _no_split_modules: set[str] | list[str] = ["BidirectionalLSTM", "CrossAttentionLayer"]
     # The loss is a mean over the samples of a batch, so Trainer must divide by its accumulation steps.
     accepts_loss_kwargs = False
     # What `save_pretrained` writes into the config beside the class it saves, so that these loaders find it too.
