@@ -21,7 +21,7 @@ PROGRAM = "demo.py"
 ROOT = Path(__file__).resolve().parents[1]
 
 # The design was chosen on the validation split of data of other seeds; these rows were drawn for the report.
-SEED = 20261126
+SEED = 20261127
 WARM_UP = "ingredient_tagging_tiny"
 MODELS = {"title": "flavour_title_tiny", "picture": "flavour_picture_tiny_warm", "fusion": "flavour_fusion_tiny_warm"}
 
