@@ -5,6 +5,7 @@ from scipy.stats import norm
 from trainer_scripts import intervals
 from trainer_scripts.intervals import bootstrap, fit_temperature, holm, paired_difference, scale_temperature
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
+from trainer_scripts.segmentation_scores import mask_scores, pixel_counts
 
 ACCURACY, MACRO_F1, NLL, ECE = classification_scores("ab")[:4]
 
@@ -100,3 +101,15 @@ def test_temperature_of_multilabel_probabilities():
     probabilities = np.array([[0.9, 0.2]])
     assert scale_temperature(probabilities, 1.0, multilabel=True) == pytest.approx(probabilities)
     assert scale_temperature(probabilities, 2.0, multilabel=True)[0, 0] == pytest.approx(0.75)
+
+
+def test_the_interval_of_a_mean_over_rare_classes_holds_its_value():
+    # Each of 40 classes lies in one picture of its own and is predicted, wrongly, in the others now and then.
+    draw = np.random.default_rng(3)
+    confusions = [np.diag(np.eye(41)[[0, row + 1]].sum(0) * 100) for row in range(40)]
+    for confusion in confusions:
+        confusion[0, draw.integers(1, 41, 3)] += 5
+    counts = np.array([pixel_counts(confusion) for confusion in confusions])
+    score = next(score for score in mask_scores() if score.name == "miou_food")
+    found = bootstrap(score, counts, counts, [str(row) for row in range(40)])
+    assert found.low < found.value < found.high
