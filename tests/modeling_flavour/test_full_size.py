@@ -199,7 +199,8 @@ def segmenter_size(config) -> int:
     backbone, features, stages = reference_backbone(config.vision_config)
     total, width = backbone, config.aspp_channels
     if config.ingredient_head:
-        total += dense(features, MASK_CLASSES - 1)
+        read = 2 * MASK_CLASSES if config.ingredients_from == "masks" else features
+        total += dense(read, MASK_CLASSES - 1)
     if config.auxiliary_head:
         quarter = stages[-2] // 4
         total += convolution(stages[-2], quarter, 3) + dense(quarter, MASK_CLASSES)
@@ -237,20 +238,26 @@ def batch_for(model, side: int) -> dict[str, torch.Tensor]:
     return batch
 
 
-def check(name: str) -> None:
-    """Build a recipe's model, count its parameters, and train it one step."""
-    recipe = parse_recipe([name])
-    fields = recipe.model.config
+def build(recipe: Recipe) -> tuple[Any, Any, int]:
+    """The model of a recipe, the formula of its size, and the side of its pictures, 0 without any."""
+    fields, side = recipe.model.config, 0
     if "decoder_type" in fields:
         model, count = build_captioner(recipe), captioner_size
     elif "head" in fields or "ingredient_head" in fields:
         model, count = build_segmenter(recipe), segmenter_size
     else:
         model, count = build_classifier(recipe), classifier_size
-    config, side = model.config, 0
+    if model.config.has_image:
+        side = input_size(FlavourProcessor.from_parts(image=model.config.vision_config, size=recipe.model.image_size))
+    return model, count, side
+
+
+def check(name: str) -> None:
+    """Build a recipe's model, count its parameters, and train it one step."""
+    recipe = parse_recipe([name])
+    model, count, side = build(recipe)
+    config = model.config
     assert model.num_parameters() == count(config)
-    if config.has_image:
-        side = input_size(FlavourProcessor.from_parts(image=config.vision_config, size=recipe.model.image_size))
     for field, value in FULL_SIZE.get(name, {}).items():
         if field == "side":
             assert side == value
@@ -260,12 +267,24 @@ def check(name: str) -> None:
             assert getattr(config, field) == value, field
     if recipe.model.max_mb is not None:
         assert model.num_parameters() * 4 < recipe.model.max_mb * 1e6
-    model.train()
-    loss = model(**batch_for(model, side)).loss
+    train_one_step(model, batch_for(model, side))
+
+
+def train_one_step(model, batch: dict[str, torch.Tensor]) -> None:
+    loss = model.train()(**batch).loss
     loss.backward()
     assert loss.isfinite()
     for parameter, value in model.named_parameters():
         assert (value.grad is not None) == value.requires_grad, parameter
+
+
+def check_in_bf16(name: str, device: str) -> None:
+    """Train a recipe's model one step as the Trainer does where bf16 gains: mixed precision, channels last."""
+    model, _, side = build(parse_recipe([name]))
+    model.to(device, memory_format=torch.channels_last)
+    batch = {field: value.to(device) for field, value in batch_for(model, side).items()}
+    with torch.autocast(device, torch.bfloat16):
+        train_one_step(model, batch)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -277,3 +296,15 @@ def test_small_recipe_has_the_size_of_its_formula_and_trains(name):
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_full_size_recipe_has_the_size_of_its_formula_and_trains(name):
     check(name)
+
+
+@pytest.mark.parametrize("name", ["flavour_fusion_tiny", "multitask_deeplabv3_tiny"])
+def test_small_recipe_trains_in_bf16_and_channels_last(name):
+    check_in_bf16(name, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_full_size_recipe_trains_on_a_gpu_in_bf16_and_channels_last(name):
+    check_in_bf16(name, "cuda")
