@@ -141,7 +141,7 @@ class DataArguments:
     )
     crop_scale_most: float = _option(1.0, "Largest share of the picture that a random crop keeps.")
     class_crops: bool = _option(
-        False, "Segmentation: lay crops around a random class of the mask, so that rare ones are seen as often."
+        False, "Where masks teach: lay crops around a random class of the mask, so that rare ones are seen as often."
     )
     flip: bool = _option(False, "Mirror half of the training pictures.")
     quarter_turns: bool = _option(
