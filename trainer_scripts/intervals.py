@@ -146,9 +146,10 @@ def _limits(values: np.ndarray, value: float) -> tuple[float, float]:
 
     A mean over classes falls where a resample misses the pictures of a rare one: unmoved, limits would lie below it.
     """
-    values = values - (values.mean() - value)
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    moved = values - (values.mean() - value)
+    low, high = np.quantile(moved, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    # What is never below zero, such as a calibration error, has no limit there either.
+    return float(max(low, 0.0) if values.min() >= 0 and value >= 0 else low), float(high)
 
 
 def _affordable(score: Score, resamples: int) -> int:

@@ -113,3 +113,11 @@ def test_the_interval_of_a_mean_over_rare_classes_holds_its_value():
     score = next(score for score in mask_scores() if score.name == "miou_food")
     found = bootstrap(score, counts, counts, [str(row) for row in range(40)])
     assert found.low < found.value < found.high
+
+
+def test_limits_of_what_is_never_negative_are_not_negative():
+    # The majority's calibration error is near zero; resamples err upwards.
+    labels = np.array([0, 1] * 30)
+    found = bootstrap(ECE, labels, np.full((60, 2), 0.5), [str(row) for row in range(60)])
+    assert found.value == pytest.approx(0, abs=1e-9)
+    assert found.low == 0
