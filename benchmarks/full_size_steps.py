@@ -66,15 +66,14 @@ def measure(name: str, device: str, given) -> Row:
         model(**batch).loss.backward()
     model.zero_grad()
     eager = seconds_per_step(model, batch, device, given)
-    compiled = eager if given.eager else seconds_per_step(torch.compile(model), batch, device, given)
-    way, rates = "not compiled" if given.eager else "compiled", []
+    compiled = seconds_per_step(torch.compile(model), batch, device, given)
+    known, rates = peak(device), []
     for found in (compiled, eager):
         fastest = min(found)
-        known = peak(device)
         share = "" if known is None else f", {counted.get_total_flops() / fastest / known:.0%} of peak"
         rates.append(f"{given.batch / fastest:.1f} pictures/s{share}")
     return Row(
-        f"{name} on {device}, batch {given.batch}, {way}: {rates[0]}", f"eager: {rates[1]}", ratios(eager, compiled)
+        f"{name} on {device}, batch {given.batch}, compiled: {rates[0]}", f"eager: {rates[1]}", ratios(eager, compiled)
     )
 
 
@@ -85,7 +84,6 @@ def main() -> None:
         device={"default": "cuda", "help": "cuda or cpu (%(default)s)"},
         batch={"type": int, "default": 32, "help": "pictures per step, even (%(default)s)"},
         steps={"type": int, "default": 10, "help": "steps per round (%(default)s)"},
-        eager={"action": "store_true", "help": "do not compile"},
     )
     if given.device == "cuda" and not torch.cuda.is_available():
         print("no GPU here: nothing measured (--device cpu measures the CPU)")

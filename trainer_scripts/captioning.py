@@ -1,7 +1,7 @@
 """Models, samples, batches and training of the captioning task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,15 @@ from trainer_scripts.classification import input_size
 from trainer_scripts.collators import place_labels, sample_seed, varied
 from trainer_scripts.data import Table
 from trainer_scripts.masks import Masks
-from trainer_scripts.pictures import Pictures, Prepare, augmentation, evaluation_picture, normalise, training_picture
+from trainer_scripts.pictures import (
+    Pictures,
+    Prepare,
+    augmentation,
+    evaluation_picture,
+    normalise,
+    training_picture,
+    varies,
+)
 from trainer_scripts.places import learns_places, place_names
 
 ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
@@ -303,15 +311,13 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     """Return the varied samples of the training split."""
     arguments, size = recipe.data, recipe.data.crop_size or input_size(processor)
     cropped = arguments.crop_scale < 1 or arguments.crop_size is not None
-    augment = None
-    if cropped or arguments.color_jitter > 0 or arguments.rotation > 0:
-        turn, jitter, most = arguments.rotation, arguments.color_jitter, arguments.crop_scale_most
-        augment = augmentation(size, arguments.crop_scale, False, jitter, turn, crop_scale_most=most)
+    # The samples flip and turn, as captions have a say in that.
+    still = replace(arguments, flip=False, quarter_turns=False)
     return CaptionSamples(
         data.train,
         processor,
         training_picture(size) if cropped else evaluation_picture(processor.image_processor),
-        augment,
+        augmentation(still, size) if cropped or varies(still) else None,
         flip=arguments.flip,
         turn=arguments.quarter_turns,
         every_caption=arguments.captions_per_picture == "all",

@@ -10,7 +10,7 @@ from trainer_scripts.arguments import ModelArguments, Recipe
 from trainer_scripts.class_balance import class_prior, class_weights
 from trainer_scripts.collators import ClassificationCollator, Samples
 from trainer_scripts.data import Table
-from trainer_scripts.pictures import augmentation, evaluation_picture, training_picture
+from trainer_scripts.pictures import augmentation, evaluation_picture, training_picture, varies
 from trainer_scripts.places import PlaceSamples, learns_places, place_names
 from trainer_scripts.segmentation_classes import source_names
 from trainer_scripts.vocabulary import train_tokenizer
@@ -128,29 +128,20 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
     arguments, places = recipe.data, learns_places(recipe)
     if arguments.class_crops and not places:
         raise BadInputError("class_crops lays crops around what masks show; it needs place_loss_weight in config")
-    varied = arguments.crop_scale < 1 or arguments.flip or arguments.color_jitter > 0 or arguments.rotation > 0
-    varied = varied or arguments.quarter_turns or places or arguments.crop_size is not None
+    seed, word_dropout = recipe.training.seed, arguments.word_dropout
+    varied = varies(arguments) or places or arguments.crop_size is not None
     if processor.image_processor is None or not varied:
         prepare = _evaluation_prepare(processor)
-        return Samples(data.train, processor, prepare, seed=recipe.training.seed, word_dropout=arguments.word_dropout)
+        return Samples(data.train, processor, prepare, seed=seed, word_dropout=word_dropout)
     size = arguments.crop_size or input_size(processor)
-    augment = augmentation(
-        size,
-        arguments.crop_scale,
-        arguments.flip,
-        arguments.color_jitter,
-        arguments.rotation,
-        arguments.crop_scale_most,
-        arguments.quarter_turns,
-        arguments.class_crops,
-    )
-    given = (augment, recipe.training.seed, arguments.word_dropout)
+    augment = augmentation(arguments, size)
     # A mask covers its whole picture, so that one must not have lost its borders before.
     whole = arguments.crop_scale < 1 or places or arguments.crop_size is not None
     prepare = training_picture(size) if whole else _evaluation_prepare(processor)
     if not places:
-        return Samples(data.train, processor, prepare, *given)
-    return PlaceSamples(data.train, processor, prepare, *given, data.names == source_names(data.train.rows))
+        return Samples(data.train, processor, prepare, augment, seed, word_dropout)
+    labels_are_classes = data.names == source_names(data.train.rows)
+    return PlaceSamples(data.train, processor, prepare, augment, seed, word_dropout, labels_are_classes)
 
 
 def evaluation_samples(processor: FlavourProcessor, table: Table) -> Samples:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataset_builder.errors import BadInputError, exit_on_bad_input
+from trainer_scripts.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from tests.local_hub import LocalHub
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the steps of one task."""
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
+        let_waiting_threads_sleep()
         out = given.out or default_folder(given.recipes)
         check_recipes(given.recipes)
         data = out / "flavour-sd"

@@ -24,7 +24,7 @@ from trainer_scripts.backbone_engines import ImageEngine, engine_precision
 from trainer_scripts.collators import padded
 from trainer_scripts.data import decode_bytes
 from trainer_scripts.feature_files import RowFeatures, digest_of, stored_features
-from trainer_scripts.pictures import normalise
+from trainer_scripts.pictures import normalise, varies
 
 IMAGE, TEXT = "image", "text"
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 8, 64
@@ -88,7 +88,7 @@ def _image_reason(recipe: Recipe, model: Any, samples: Any) -> str | None:
         return "what lies at each place is read from the backbone's whole map, varied with the mask"
     if data.mixup_alpha > 0:
         return "mixup_alpha mixes pixels before the backbone sees them"
-    varied = data.crop_scale < 1 or data.flip or data.color_jitter > 0 or data.rotation > 0 or data.quarter_turns
+    varied = varies(data)
     if varied and not hasattr(samples, "picture"):
         return "captions change with their varied pictures; leave out crop_scale, flip, rotation and color_jitter"
     if varied and data.feature_views < 1:

@@ -1,16 +1,16 @@
 """Training on all cores of a machine without GPUs, in one process per core.
 
-Threads of one process share out single operations, which are too short in small networks: two threads give little more
-than one there, two processes give almost twice as much.
+Threads of one process share out single operations, which are short in small networks: two threads are far from twice as
+fast as one there, two processes come near it.
 """
 
 import os
-import socket
 import sys
 from collections.abc import Sequence
 
 import torch
 from accelerate.utils import patch_environment
+from accelerate.utils.other import get_free_port
 from torch import multiprocessing
 
 from trainer_scripts import train
@@ -19,18 +19,17 @@ from trainer_scripts.runs import inspect_run
 
 # Batch normalisation, and the work per exchange of gradients, want that many rows in each process.
 LEAST_ROWS = 8
-LOOPBACK = "127.0.0.1"
 
 
 def process_count(rows: int) -> int:
-    """Return how many processes share a batch of so many rows here: 1 with GPUs, where one process knows them all.
+    """Return how many processes share a batch of so many rows evenly: 1 with GPUs, where one process knows them all.
 
-    The cores and the rows are divided evenly.
+    There are at most as many as torch would use threads, which is one per core where the environment does not say less.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if torch.cuda.is_available() or not torch.distributed.is_available():
+    if torch.cuda.is_available():
         return 1
-    return next(count for count in range(min(cores, max(rows // LEAST_ROWS, 1)), 0, -1) if rows % count == 0)
+    most = min(torch.get_num_threads(), rows // LEAST_ROWS)
+    return max((count for count in range(2, most + 1) if rows % count == 0), default=1)
 
 
 def train_on_all_cores(arguments: Sequence[str]) -> None:
@@ -51,13 +50,12 @@ def train_on_all_cores(arguments: Sequence[str]) -> None:
         train.main(arguments)
         return
     shared = [*arguments, "--per_device_train_batch_size", str(rows // count)]
-    threads = max(1, (os.cpu_count() or 1) // count)
     settings = {
         "world_size": count,
         "local_world_size": count,
-        "master_addr": LOOPBACK,
-        "master_port": free_port(),
-        "omp_num_threads": threads,
+        "master_addr": "127.0.0.1",
+        "master_port": get_free_port(),
+        "omp_num_threads": torch.get_num_threads() // count,
     }
     if sys.platform == "linux":
         settings["gloo_socket_ifname"] = "lo"  # a machine without a network cannot resolve its own name
@@ -71,10 +69,3 @@ def train_on_all_cores(arguments: Sequence[str]) -> None:
 def _train(rank: int, arguments: Sequence[str]) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     train.main(arguments)
-
-
-def free_port() -> int:
-    """Return a port of this machine on which nobody listens."""
-    with socket.socket() as found:
-        found.bind((LOOPBACK, 0))
-        return found.getsockname()[1]

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import open_picture
+from trainer_scripts.arguments import DataArguments
 from trainer_scripts.data import Table, decode_bytes
 from trainer_scripts.kept import Budget, Kept
 
@@ -179,21 +180,19 @@ class RandomClassCrop(v2.Transform):
     Args:
         size: side of the result in pixels.
         scale: least and largest share of the area that a crop keeps.
-        ratio: least and largest width over height of a crop.
     """
 
-    def __init__(self, size: int, scale: tuple[float, float], ratio: tuple[float, float] = CROP_RATIO):
+    def __init__(self, size: int, scale: tuple[float, float]):
         super().__init__()
         self.size = size
         self.scale = scale
-        self.ratio = ratio
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the crop: where it begins, its height and its width."""
         mask = next(each for each in flat_inputs if isinstance(each, tv_tensors.Mask)).as_subclass(torch.Tensor)
         height, width = mask.shape[-2:]
         area = float(torch.empty(()).uniform_(*self.scale)) * height * width
-        ratio = math.exp(float(torch.empty(()).uniform_(*map(math.log, self.ratio))))
+        ratio = math.exp(float(torch.empty(()).uniform_(*map(math.log, CROP_RATIO))))
         sides = (min(round((area / ratio) ** 0.5), height), min(round((area * ratio) ** 0.5), width))
         starts = []
         for pixel, side, whole in zip(self._draw_pixel(mask), sides, (height, width), strict=True):
@@ -220,48 +219,40 @@ class RandomClassCrop(v2.Transform):
         return self._call_kernel(functional.resized_crop, inpt, **params, size=[self.size, self.size], antialias=True)
 
 
-def augmentation(
-    size: int,
-    crop_scale: float,
-    flip: bool,
-    color_jitter: float,
-    rotation: float = 0.0,
-    crop_scale_most: float = 1.0,
-    quarter_turns: bool = False,
-    class_crops: bool = False,
-) -> v2.Transform:
+def varies(given: DataArguments) -> bool:
+    """Return whether training pictures are varied at random."""
+    drawn = given.crop_scale < 1 or given.class_crops or given.color_jitter > 0 or given.rotation > 0
+    return drawn or given.flip or given.quarter_turns
+
+
+def augmentation(given: DataArguments, size: int) -> v2.Transform:
     """Return the random variation of one training picture, with its mask where it has one, ending at `size` x `size`.
 
     Both get the same crop, scale, turn and flip; the picture is interpolated, the mask takes the nearest id, and what a
     turn brings in from outside is unknown.
 
-    Args:
-        size: side of the network's input in pixels.
-        crop_scale: smallest share of the area that a random crop keeps; 1 resizes the whole picture.
-        flip: whether half of the pictures are mirrored.
-        color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
-        rotation: largest turn either way in degrees, 0 for none.
-        crop_scale_most: largest share of the area that a random crop keeps.
-        quarter_turns: whether pictures are turned by random quarters.
-        class_crops: whether crops lie around a random class of the mask.
+    Raises:
+        BadInputError: crops around classes that keep everything.
     """
-    scale = (crop_scale, crop_scale_most)
+    if given.class_crops and given.crop_scale >= 1:
+        raise BadInputError("class_crops needs a crop_scale below 1: a crop that keeps everything lies nowhere")
+    scale = (given.crop_scale, given.crop_scale_most)
     steps: list[v2.Transform] = []
-    if rotation > 0:
+    if given.rotation > 0:
         outside = {tv_tensors.Mask: UNKNOWN, "others": 0}
-        steps.append(v2.RandomRotation(rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=outside))
-    if class_crops:
+        steps.append(v2.RandomRotation(given.rotation, interpolation=v2.InterpolationMode.BILINEAR, fill=outside))
+    if given.class_crops:
         steps.append(RandomClassCrop(size, scale))
-    elif crop_scale < 1:
+    elif given.crop_scale < 1:
         steps.append(v2.RandomResizedCrop(size, scale=scale, ratio=CROP_RATIO, antialias=True))
     else:
         steps.append(v2.Resize((size, size), antialias=True))
-    if flip:
+    if given.flip:
         steps.append(v2.RandomHorizontalFlip())
-    if quarter_turns:
+    if given.quarter_turns:
         steps.append(RandomQuarterTurn())
-    if color_jitter > 0:
-        steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+    if given.color_jitter > 0:
+        steps.append(v2.ColorJitter(given.color_jitter, given.color_jitter, given.color_jitter))
     return v2.Compose(steps)
 
 

@@ -13,7 +13,7 @@ from trainer_scripts.class_balance import class_prior
 from trainer_scripts.classification import input_size
 from trainer_scripts.data import Table
 from trainer_scripts.masks import Masks
-from trainer_scripts.pictures import augmentation, training_picture
+from trainer_scripts.pictures import augmentation, training_picture, varies
 from trainer_scripts.segmentation_classes import class_map, shown_classes, source_names
 from trainer_scripts.segmentation_samples import MaskCollator, MaskSamples
 
@@ -23,23 +23,12 @@ WEIGHED_MASKS = 500
 def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> MaskSamples:
     """Return the training samples, varied as the recipe says."""
     given = recipe.data
-    varying = given.crop_scale < 1 or given.flip or given.color_jitter > 0 or given.rotation > 0 or given.quarter_turns
-    varying = varying or given.class_crops
     augment = None
-    if varying:
+    if varies(given) or given.crop_size is not None:
         size = given.crop_size or input_size(processor)
         if given.mask_stride < 1 or size % given.mask_stride:
             raise BadInputError(f"mask_stride {given.mask_stride} does not divide pictures of {size} pixels")
-        augment = augmentation(
-            size,
-            given.crop_scale,
-            given.flip,
-            given.color_jitter,
-            given.rotation,
-            crop_scale_most=given.crop_scale_most,
-            quarter_turns=given.quarter_turns,
-            class_crops=given.class_crops,
-        )
+        augment = augmentation(given, size)
     mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
     prepare = training_picture(input_size(processor)) if given.crop_scale < 1 else None
     return MaskSamples(data.train, processor, mapped, len(data.names), augment, prepare, recipe.training.seed)

@@ -89,14 +89,12 @@ def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Itera
     all classes of a large photograph would take gigabytes.
     """
     for each, size in zip(scores, sizes, strict=True):
-        best, chosen = None, torch.empty(0)
+        best = torch.full(size, -torch.inf, device=each.device)
+        chosen = torch.zeros(size, dtype=torch.long, device=each.device)
         for first in range(0, len(each), CLASSES_AT_ONCE):
             part, classes = resize(each[None, first : first + CLASSES_AT_ONCE].float(), size)[0].max(0)
-            if best is None:
-                best, chosen = part, classes
-            else:
-                better = part > best
-                best, chosen = torch.where(better, part, best), torch.where(better, classes + first, chosen)
+            better = part > best
+            best, chosen = torch.where(better, part, best), torch.where(better, classes + first, chosen)
         yield chosen
 
 

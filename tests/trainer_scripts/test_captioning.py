@@ -18,7 +18,7 @@ from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processo
 from tests.modeling_flavour.tiny import tiny_resnet
 from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
 from trainer_scripts import compare, launching, predict, score, train
-from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.caption_health import faults, target_is_hidden
 from trainer_scripts.caption_rewards import SelfCritical
 from trainer_scripts.caption_text import SPECIAL_TOKENS, names_no_side, train_caption_tokenizer
@@ -283,7 +283,7 @@ def test_self_critical_recipe_goes_on_from_a_captioner_in_two_processes(trained,
 
 def test_masks_are_varied_like_their_pictures(table):
     processor = tiny_processor_of(table)
-    augment = augmentation(32, 0.3, False, 0.0)
+    augment = augmentation(DataArguments(crop_scale=0.3), 32)
     samples = CaptionSamples(
         table, processor, evaluation_picture(processor.image_processor), augment, flip=True, masks=True
     )

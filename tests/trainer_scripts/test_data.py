@@ -10,7 +10,7 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for, open_picture
 from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import classification
-from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.collators import sample_seed, varied
 from trainer_scripts.data import Columns, detect_task, label_names, make_table
 from trainer_scripts.kept import Budget
@@ -140,7 +140,8 @@ def test_evaluation_is_never_varied_and_training_varies_by_epoch_and_row_alone(d
 def test_variation_leaves_the_global_random_state_alone():
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    varied(torch.zeros(3, 8, 8, dtype=torch.uint8), augmentation(4, 0.5, True, 0.2), sample_seed(1, 2, 3))
+    augment = augmentation(DataArguments(crop_scale=0.5, flip=True, color_jitter=0.2), 4)
+    varied(torch.zeros(3, 8, 8, dtype=torch.uint8), augment, sample_seed(1, 2, 3))
     assert torch.equal(before, torch.get_rng_state())
 
 

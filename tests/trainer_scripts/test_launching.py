@@ -16,7 +16,7 @@ from trainer_scripts.predictions import read_metrics
     ("cores", "rows", "count"), [(1, 64, 1), (2, 32, 2), (8, 32, 4), (3, 32, 2), (4, 8, 1), (2, 17, 1)]
 )
 def test_batches_are_shared_out_evenly(monkeypatch, cores, rows, count):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert process_count(rows) == count
 

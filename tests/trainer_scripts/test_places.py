@@ -25,6 +25,13 @@ def recipe_of(dataset, *arguments):
     return parse_recipe([*TINY, "--dataset", str(dataset), *arguments])
 
 
+def samples_of(dataset, *arguments):
+    recipe = recipe_of(dataset, *arguments)
+    data = load_training_data(recipe)
+    _, processor = build(recipe, data)
+    return training_samples(recipe, data, processor)
+
+
 @pytest.mark.parametrize("variation", [(), ("--crop_scale", "1", "--flip", "false", "--quarter_turns", "false")])
 def test_masks_travel_with_their_pictures(small_dataset, variation):
     recipe = recipe_of(small_dataset, *variation)
@@ -40,10 +47,7 @@ def test_masks_travel_with_their_pictures(small_dataset, variation):
 
 
 def test_a_turned_mask_lies_as_its_picture_does(small_dataset):
-    recipe = recipe_of(small_dataset, "--color_jitter", "0")
-    data = load_training_data(recipe)
-    _, processor = build(recipe, data)
-    samples = training_samples(recipe, data, processor)
+    samples = samples_of(small_dataset, "--color_jitter", "0")
     row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     samples.masks = {0: (4 * row + column).to(torch.uint8)}
     samples.pictures = {0: samples.masks[0].expand(3, -1, -1).clone()}
@@ -57,10 +61,7 @@ def test_a_turned_mask_lies_as_its_picture_does(small_dataset):
 
 def test_what_a_crop_cuts_off_is_none_of_its_labels(small_dataset):
     crops = ("--class_crops", "true", "--crop_size", "8", "--crop_scale", "0.05", "--crop_scale_most", "0.1")
-    recipe = recipe_of(small_dataset, *crops)
-    data = load_training_data(recipe)
-    _, processor = build(recipe, data)
-    samples = training_samples(recipe, data, processor)
+    samples = samples_of(small_dataset, *crops)
     mask = torch.zeros(32, 32, dtype=torch.uint8)
     mask[:, :12], mask[:, 28:] = 1, 2
     samples.masks = {0: mask}
@@ -75,11 +76,8 @@ def test_what_a_crop_cuts_off_is_none_of_its_labels(small_dataset):
 
 
 def test_crops_around_classes_need_masks(small_dataset):
-    recipe = recipe_of(small_dataset, "--class_crops", "true", "--config", '{"image_pooling": "backbone"}')
-    data = load_training_data(recipe)
-    _, processor = build(recipe, data)
     with pytest.raises(BadInputError, match="class_crops lays crops around what masks show"):
-        training_samples(recipe, data, processor)
+        samples_of(small_dataset, "--class_crops", "true", "--config", '{"image_pooling": "backbone"}')
 
 
 def test_a_data_set_without_masks_is_refused(tmp_path, small_rows, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,14 @@ HEADS = {
 def arguments(kind, dataset, out, *more):
     recipe = "ingredients_tiny" if kind == "ingredients" else f"{kind}_deeplabv3_tiny"
     return [recipe, *TINY, "--config", HEADS[kind], "--dataset", str(dataset), "--output_dir", str(out), *more]
+
+
+def parts_of(dataset, folder, *more):
+    """A segmentation recipe, its data, model and processor."""
+    recipe = parse_recipe(arguments("segmentation", dataset, folder / "run", *more))
+    data = load_training_data(recipe)
+    model, processor = data.task.build(recipe, data)
+    return recipe, data, model, processor
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +117,8 @@ def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
     mask[10:30, 10:30], mask[:3] = 7, UNKNOWN
     picture = mask.expand(3, -1, -1).clone()
     for rotation, class_crops in ((0, False), (20, False), (0, True)):
-        augment = augmentation(24, 0.3, True, 0.0, rotation, 0.9, quarter_turns=True, class_crops=class_crops)
+        given = DataArguments(crop_scale=0.3, crop_scale_most=0.9, flip=True, quarter_turns=True)
+        augment = augmentation(replace(given, rotation=rotation, class_crops=class_crops), 24)
         for seed in range(10):
             seen, ids = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), augment, seed)
             assert set(ids.unique().tolist()) <= {0, 7, UNKNOWN}
@@ -122,21 +132,21 @@ def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
 def test_crops_around_classes_show_rare_ones_as_often():
     mask = torch.zeros(64, 64, dtype=torch.uint8)
     mask[:40, :40], mask[60:, 60:], mask[50:, :5] = 1, 2, UNKNOWN
-    crop = augmentation(16, 0.05, False, 0.0, crop_scale_most=0.1, class_crops=True)
+    crop = augmentation(DataArguments(crop_scale=0.05, crop_scale_most=0.1, class_crops=True), 16)
     seen = [varied((tv_tensors.Image(mask.expand(3, -1, -1)), tv_tensors.Mask(mask)), crop, i)[1] for i in range(200)]
     assert all(ids.shape == (16, 16) for ids in seen)
     shares = [sum(bool((ids == number).any()) for ids in seen) / len(seen) for number in (1, 2)]
     assert sum(shares) >= 1
     assert min(shares) > 0.4
+    with pytest.raises(BadInputError, match="class_crops needs a crop_scale below 1"):
+        augmentation(DataArguments(class_crops=True), 16)
     empty = torch.zeros(64, 64, dtype=torch.uint8)
     assert varied((tv_tensors.Image(empty.expand(3, -1, -1)), tv_tensors.Mask(empty)), crop, 1)[1].shape == (16, 16)
 
 
 def test_ingredients_that_a_crop_cuts_off_are_not_labels(mask_data, tmp_path):
     given = ["--class_crops", "true", "--crop_size", "8", "--crop_scale", "0.05", "--crop_scale_most", "0.1"]
-    recipe = parse_recipe(arguments("segmentation", mask_data, tmp_path / "run", *given))
-    data = load_training_data(recipe)
-    _, processor = data.task.build(recipe, data)
+    recipe, data, _, processor = parts_of(mask_data, tmp_path, *given)
     samples = data.task.training_samples(recipe, data, processor)
     mask = torch.zeros(32, 32, dtype=torch.uint8)
     mask[:, :16], mask[:, 28:] = 1, 2
@@ -326,9 +336,7 @@ def test_predict_knows_models_without_masks_and_names_broken_pictures(runs, phot
 
 def test_small_crops_and_coarse_grids_train_what_is_scored_at_full_size(mask_data, tmp_path):
     more = ["--crop_size", "16", "--crop_scale", "0.3", "--crop_scale_most", "0.6", "--mask_stride", "4"]
-    recipe = parse_recipe(arguments("segmentation", mask_data, tmp_path / "run", *more))
-    data = load_training_data(recipe)
-    model, processor = data.task.build(recipe, data)
+    recipe, data, model, processor = parts_of(mask_data, tmp_path, *more)
     samples = data.task.training_samples(recipe, data, processor)
     batch = data.task.collator(processor, len(data.names), recipe)([samples[0], samples[1]])
     assert (batch["pixel_values"].shape[-2:], batch["labels"].shape[-2:]) == ((16, 16), (4, 4))
