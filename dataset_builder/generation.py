@@ -17,7 +17,7 @@ from dataset_builder.catalogue import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
 from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
-from dataset_builder.text_to_image import DTYPES, PLATING, PLATING_SIZE, CallArguments, load_pipeline
+from dataset_builder.text_to_image import DTYPES, PLATING, PLATING_SIZE, CallArguments, errors_only, load_pipeline
 
 PIPELINE_MASKS = "pipeline"
 ATTENTION_MASKS = "attention"
@@ -212,7 +212,7 @@ class Illustrator:
         """Return the pipeline's output for one batch and the masks that are known of it."""
         generators = [torch.Generator("cpu").manual_seed(task.seed) for task in tasks]
         texts = [task.prompt for task in tasks]
-        with self._attention.recording(texts) if self._attention else nullcontext():
+        with errors_only(), self._attention.recording(texts) if self._attention else nullcontext():
             output = self.pipeline(**self._arguments.for_prompts(texts), generator=generators)
         if self._attention:
             width, height = output.images[0].size

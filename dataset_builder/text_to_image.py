@@ -2,6 +2,8 @@
 
 import hashlib
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +121,22 @@ def load_pipeline(
             _load_lora(pipeline, lora)
         pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    # Notices of every single call would bury the progress bar of the build.
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
     return pipeline
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Keep both libraries from saying anything but errors: notices of every single call would bury a progress bar."""
+    logs = (diffusers.utils.logging, transformers.utils.logging)
+    before = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        # What runs later in the same process, such as a training, speaks as loud as it did.
+        for log, level in zip(logs, before, strict=True):
+            log.set_verbosity(level)
 
 
 def _refuse_for_plating(**given: str | None) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 from diffusers import AutoPipelineForImage2Image, StableDiffusionPipeline
 from huggingface_hub import HfApi
 from peft import LoraConfig
@@ -64,6 +65,24 @@ def scripted(monkeypatch, script, **settings) -> tuple[Illustrator, Scripted]:
     pipeline = Scripted(script)
     monkeypatch.setattr(generation, "load_pipeline", lambda *_: pipeline)
     return illustrator("scripted", **settings), pipeline
+
+
+def test_the_libraries_are_quiet_while_they_draw_and_then_as_loud_as_before(monkeypatch):
+    levels = []
+
+    def script(call, seeds):
+        levels.append(transformers.utils.logging.get_verbosity())
+        return [good(seed) for seed in seeds]
+
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_info()
+    try:
+        list(illustrator("plating").draw(tasks(1)))
+        list(scripted(monkeypatch, script)[0].draw(tasks(1)))
+        assert transformers.utils.logging.get_verbosity() == transformers.utils.logging.INFO
+    finally:
+        transformers.utils.logging.set_verbosity(before)
+    assert levels == [transformers.utils.logging.ERROR]
 
 
 def test_seeds_follow_the_contract():
