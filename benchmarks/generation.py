@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.tiny_pipelines import save, tiny_stable_diffusion
 
 BATCH = 8
+SHARD = BuildSettings().recipes_per_shard
 REQUIRED = 0.97
 
 
@@ -102,7 +103,7 @@ def main() -> None:
         stable_diffusion = GenerationSettings(
             save(tiny_stable_diffusion(), Path(folder)), size=64, steps=10, batch_size=BATCH
         )
-        rows = compare("plating, 128 px", GenerationSettings(size=128, batch_size=BATCH), 96, given.rounds)
+        rows = compare("plating, 128 px", GenerationSettings(size=128, batch_size=BATCH), SHARD, given.rounds)
         rows += compare("tiny Stable Diffusion, 64 px, 10 steps", stable_diffusion, 32, given.rounds)
     report(rows, given)
 

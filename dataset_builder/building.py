@@ -90,6 +90,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
     given_up: dict[str, list[str]] = {}
     rejected: Counter[str] = Counter()
     attempts: Counter[int] = Counter()
+    cut = 0
     for shard in plan.shards():
         table = pq.read_table(folder.data / shard.file_name, columns=[columns.FLAVOUR, columns.GENERATION])
         shards[shard.file_name] = table.num_rows
@@ -99,6 +100,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         given_up |= refused
         records = table[columns.GENERATION].to_pylist()
         attempts.update(record["attempts"] for record in records)
+        cut += sum(record["prompt_read"] is not None for record in records)
         for reasons in (*refused.values(), *(record["rejected"] for record in records)):
             rejected.update(reason.split(" (")[0].split(" of ")[0] for reason in reasons)
     empty = [split for split, labels in counts.items() if plan.recipes[split] and not any(labels.values())]
@@ -123,6 +125,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         },
         "given_up": given_up,
         "rejected": dict(sorted(rejected.items())),
+        "prompts_cut": cut,
         "attempts": {str(number): attempts[number] for number in sorted(attempts)},
         "libraries": {name: version(name) for name in LIBRARIES},
         "settings": settings,
@@ -139,6 +142,11 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
         lines.append(f"left out {reason}: {recipes['count']} recipes ({_some(recipes['names'], recipes['count'])})")
     for reason, count in manifest["rejected"].items():
         lines.append(f"drawn again, {reason}: {count} pictures")
+    if manifest["prompts_cut"]:
+        lines.append(
+            f"longer than the text encoder reads: the prompts of {manifest['prompts_cut']} pictures; "
+            "generation.prompt_read holds what was read, captions say no more than it; --prompt title is shorter"
+        )
     if manifest["given_up"]:
         names = list(manifest["given_up"])
         lines.append(f"given up after every attempt was rejected: {len(names)} rows ({_some(names, len(names))})")

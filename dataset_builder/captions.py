@@ -6,6 +6,7 @@ model repeat what the prompt asked for and say no more than that.
 
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -123,17 +124,23 @@ def _unit(ingredient: Ingredient) -> tuple[str, str] | None:
     return GROUP_UNITS[key] if key in GROUP_UNITS else UNITS[ingredient.form]
 
 
-def _counts_itself(ingredient: Ingredient) -> bool:
+@cache
+def _counts_itself(name: str) -> bool:
     """Whether one counts the thing itself, as prawns and olives, and not slices or spoonfuls of it."""
+    ingredient = ingredients_by_name()[name]
     return ingredient.form not in HEAPS and _unit(ingredient) is None
 
 
 def plain(item: PlateItem) -> str:
     """Return what one calls the ingredient as it lies there: "prawns", "rice", "a pancake" without the article."""
-    ingredient = ingredients_by_name()[item.name]
+    return _plain(item.name, item.pieces > 1)
+
+
+@cache
+def _plain(name: str, several: bool) -> str:
+    ingredient = ingredients_by_name()[name]
     many = ingredient.form in ("fleck", "grain", "strand") and _many_by_nature(ingredient)
-    many = many or (_counts_itself(ingredient) and item.pieces > 1)
-    return plural(item.name) if many else item.name
+    return plural(name) if many or (several and _counts_itself(name)) else name
 
 
 def _many_by_nature(ingredient: Ingredient) -> bool:
@@ -158,8 +165,7 @@ def measured(item: PlateItem, rng: random.Random) -> str:
 
 def named(item: PlateItem) -> str:
     """Return the ingredient as one names it in a list; single round things get their article."""
-    ingredient = ingredients_by_name()[item.name]
-    return article(item.name) if _counts_itself(ingredient) and item.pieces == 1 else plain(item)
+    return article(item.name) if _counts_itself(item.name) and item.pieces == 1 else plain(item)
 
 
 def place(item: PlateItem) -> str:
@@ -286,7 +292,7 @@ def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> lis
     """Return three sentences about a picture that a diffusion model made; they claim no counts and no places.
 
     Args:
-        prompt: text that the picture was made from.
+        prompt: text that the picture was made from, without what the text encoders did not read.
         mask: ids of the ingredients that were found in it, `(height, width)`, or `None` where nobody looked; with a
             mask only its ingredients are named, the largest area first.
         seed: chooses the wording.

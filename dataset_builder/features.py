@@ -33,9 +33,13 @@ def vote_features() -> dict:
 
 
 def generation_features() -> dict:
-    """Return the struct of `generation`: everything that is needed to draw the picture again."""
+    """Return the struct of `generation`: everything that is needed to draw the picture again.
+
+    `prompt_read` is the part of the prompt that the text encoders read where they cut it, null where they read all.
+    """
     return {
         "prompt": Value("string"),
+        "prompt_read": Value("string"),
         "negative_prompt": Value("string"),
         "seed": Value("int64"),
         "pipeline": Value("string"),

@@ -36,7 +36,7 @@ from dataset_builder.splits import assign_splits
 from dataset_builder.text_to_image import clip_revision, lora_revision, pipeline_revision
 from dataset_builder.variants import widen
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 CONTENT_VERSION = "1.0.0"
 NO_FLAVOUR = "without flavour"
 # Full chroma resolution keeps the edges of small coloured pieces; at 95 the loss is below the grain of the pictures.

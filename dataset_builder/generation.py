@@ -17,7 +17,15 @@ from dataset_builder.catalogue import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
 from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
-from dataset_builder.text_to_image import DTYPES, PLATING, PLATING_SIZE, CallArguments, errors_only, load_pipeline
+from dataset_builder.text_to_image import (
+    DTYPES,
+    PLATING,
+    PLATING_SIZE,
+    CallArguments,
+    PromptReader,
+    errors_only,
+    load_pipeline,
+)
 
 PIPELINE_MASKS = "pipeline"
 ATTENTION_MASKS = "attention"
@@ -156,6 +164,9 @@ class Illustrator:
         self._arguments = CallArguments(
             self.pipeline, settings.steps, settings.guidance, size, settings.negative_prompt
         )
+        self._reader = PromptReader(self.pipeline)
+        # Plating says nothing, and setting how loud libraries are would take a fiftieth of its time.
+        self._quiet = nullcontext if settings.pipeline == PLATING else errors_only
         self._attention = AttentionMasks(self.pipeline) if settings.masks == ATTENTION_MASKS else None
         self._off_prompt = OffPrompt(settings.clip, device) if settings.clip else None
         scheduler = getattr(self.pipeline, "scheduler", None)
@@ -212,7 +223,7 @@ class Illustrator:
         """Return the pipeline's output for one batch and the masks that are known of it."""
         generators = [torch.Generator("cpu").manual_seed(task.seed) for task in tasks]
         texts = [task.prompt for task in tasks]
-        with errors_only(), self._attention.recording(texts) if self._attention else nullcontext():
+        with self._quiet(), self._attention.recording(texts) if self._attention else nullcontext():
             output = self.pipeline(**self._arguments.for_prompts(texts), generator=generators)
         if self._attention:
             width, height = output.images[0].size
@@ -238,14 +249,16 @@ class Illustrator:
     ) -> Picture:
         image = output.images[index]
         plates = getattr(output, "plates", None)
+        read = self._reader.part_read(task.prompt)
         if plates is not None:
             captions = captions_from_plate(plates[index], task.title, task.seed)
             ids = sorted(ingredient_id(item.name) for item in plates[index].items)
         else:
-            captions = captions_from_prompt(task.prompt, mask, task.seed)
+            captions = captions_from_prompt(task.prompt if read is None else read, mask, task.seed)
             ids = ids_in(mask)
         record = {
             "prompt": task.prompt,
+            "prompt_read": read,
             **self._record,
             "seed": task.seed,
             "height": image.height,

@@ -24,6 +24,8 @@ from dataset_builder.errors import BadInputError
 
 # Small enough for the viewer of the Hub, which reads whole row groups.
 ROWS_PER_GROUP = 100
+# As `Dataset.push_to_hub` writes: of a new version the Hub transfers what changed, and readers find single pages.
+PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write Parquet whole."""
 
     def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, table.schema) as writer:
+        with pq.ParquetWriter(temporary, table.schema, **PARQUET) as writer:
             if table.num_rows:  # `load_dataset` fails on a row group that is empty, not on a file that has none
                 writer.write_table(table, row_group_size=ROWS_PER_GROUP)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,6 +201,38 @@ def clip_revision(clip: str) -> str:
             f"CLIP model {clip!r} is neither a folder here nor does the Hub give it "
             f"({str(error).splitlines()[0]}); check --clip"
         ) from error
+
+
+class PromptReader:
+    """Tells how much of a prompt the text encoders of a pipeline read: CLIP, for one, reads 77 tokens.
+
+    Of several encoders the one that reads most decides.
+
+    Args:
+        pipeline: any text-to-image pipeline; of one without tokenizers everything is read.
+    """
+
+    def __init__(self, pipeline: Any):
+        most = inspect.signature(pipeline.__call__).parameters.get("max_sequence_length")
+        found: list[Any] = [getattr(pipeline, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
+        self._tokenizers = [
+            (tokenizer, min(tokenizer.model_max_length, most.default) if most else tokenizer.model_max_length)
+            for tokenizer in found
+            if getattr(tokenizer, "is_fast", False)
+        ]
+
+    def part_read(self, prompt: str) -> str | None:
+        """Return the part of a prompt that is read, whole words only, or None where all of it is."""
+        end = 0
+        for tokenizer, limit in self._tokenizers:
+            if len(tokenizer(prompt, verbose=False)["input_ids"]) <= limit:
+                return None
+            tokens = tokenizer(prompt, truncation=True, max_length=limit, return_offsets_mapping=True)
+            end = max(end, *(last for _, last in tokens["offset_mapping"]))
+        if not self._tokenizers:
+            return None
+        part = re.sub(r"\w+$", "", prompt[:end]) if prompt[end : end + 1].isalnum() else prompt[:end]
+        return part.rstrip(" ,")
 
 
 class CallArguments:

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
+from dataset_builder.shards import PARQUET
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -245,7 +246,7 @@ class _ShardWriter:
         if self._writer is not None:
             self._writer.close()
         self._shards.append(self.folder / f"{self.split}-{len(self._shards):05d}.part")
-        self._writer = pq.ParquetWriter(self._shards[-1], self.schema)
+        self._writer = pq.ParquetWriter(self._shards[-1], self.schema, **PARQUET)
         self._bytes = 0
 
     def close(self) -> int:

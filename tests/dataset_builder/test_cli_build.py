@@ -159,6 +159,16 @@ def test_accelerate_launch_gives_the_bytes_of_one_process(recipe_file, tmp_path,
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+def test_prompts_that_the_text_encoder_cut_are_counted_in_the_summary(recipe_file, tmp_path, tiny_sd, capsys):
+    flags = ("--pipeline", tiny_sd, "--steps", 1, "--size", 64, "--prompt", "photo", "--out", tmp_path)
+    assert run(recipe_file, *flags) == 0
+    rows = [row for path in (tmp_path / "data").iterdir() for row in pq.read_table(path).to_pylist()]
+    cut = sum(row["generation"]["prompt_read"] is not None for row in rows)
+    assert 0 < cut < len(rows)  # the tiny encoder reads letter by letter
+    assert json.loads((tmp_path / "manifest.json").read_text())["prompts_cut"] == cut
+    assert f"the prompts of {cut} pictures" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["plating", "tiny_sd"])
 def test_one_row_drawn_alone_equals_that_of_the_build(name, recipe_file, tmp_path, request, capsys):
     pipeline = name if name == "plating" else request.getfixturevalue(name)
@@ -248,7 +258,7 @@ def test_a_second_build_in_the_same_folder_is_refused(recipe_file, tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(processes, recipe_file, tmp_path, monkeypatch, capsys):
     class FullDisk:
-        def __init__(self, where, schema):
+        def __init__(self, where, schema, **options):
             Path(where).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -151,6 +151,7 @@ def test_everything_is_recorded(tiny_sd):
     (picture,) = drawer.draw(tasks(1))
     assert picture.generation == {
         "prompt": "Rice 0: rice, tomato",
+        "prompt_read": None,
         "negative_prompt": "a fork",
         "pipeline": tiny_sd,
         "revision": "r1",
@@ -166,6 +167,21 @@ def test_everything_is_recorded(tiny_sd):
         "rejected": [],
     }
     assert picture.captions
+
+
+@pytest.mark.parametrize("pipeline", ["tiny_sd", "tiny_dit", "tiny_sdxl"])
+def test_what_a_text_encoder_cuts_off_is_recorded_and_no_caption_claims_it(pipeline, request):
+    drawer = illustrator(request.getfixturevalue(pipeline), steps=2, size=64)
+    many = ", ".join(["oats", "cherry tomato", "brussels sprout", "kale"] * 6)  # letter by letter, more than any reads
+    prompt = f"Breakfast bowl: {many}, cucumber"
+    (picture,) = drawer.draw([PictureTask("dish-0", "dish-0", "Bowl", prompt, 1)])
+    said = picture.generation["prompt_read"]
+    assert picture.generation["prompt"] == prompt
+    assert prompt.startswith(said)
+    assert "Breakfast bowl: oats, cherry tomato, brussels sprout, kale" in said
+    assert said.split()[-1] in prompt.replace(",", "").split()  # no half words
+    assert "kale" in picture.captions[0]
+    assert "cucumber" not in " ".join(picture.captions)
 
 
 def test_defaults_of_the_pipeline_are_recorded_as_numbers():
