@@ -105,11 +105,8 @@ def test_the_whole_sample_beats_its_baselines_by_reading_and_seeing(shared_data,
         source, tmp_path, shared_models / "mobilenet_v2_1.0_224", minilm, "--per_device_train_batch_size", "64"
     )
     check_plumbing(found, source)
-    entries = found["comparison"]["entries"]
-    ours = found["scores"]["metrics"]["samples_f1"]
-    assert ours > 0.8
-    for name in BASELINES:
-        assert ours > entries[name]["scores"]["samples_f1"]["value"]
+    for name in BASELINES:  # 253 test rows, so a lead counts when chance does not explain it
+        assert found["comparison"]["differences"][name]["samples_f1"]["low"] > 0
     lines = {line["name"]: line["scores"]["test"]["samples_f1"] for line in found["export"]["measurements"]}
     assert lines["torch fp32"] - lines[found["export"]["form"]] <= 0.05
 
