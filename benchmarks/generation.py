@@ -5,9 +5,13 @@ the least that anyone needs who wants the pictures: it saves each as PNG. The bu
 fsynced Parquet. The three take turns batch by batch, several rounds, in one thread; processor time is compared, as it
 is what they differ in and suffers least from other programs on the machine.
 
+Of plating, which uses one core a process, the last row is time by the clock: all shards as the command draws them,
+on every core, against the bare loop.
+
     python benchmarks/generation.py [--rounds 5]
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -18,12 +22,13 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from measuring import Row, arguments_of, report
+from measuring import Row, arguments_of, in_turns, per_second, ratios, report
 
 from dataset_builder import prompts
 from dataset_builder.flavour_sd import BuildSettings, LabelledDish, Plan
 from dataset_builder.generation import GenerationSettings, Illustrator, picture_seed
-from dataset_builder.shards import Shard, write_table
+from dataset_builder.shards import BuildFolder, Shard, write_table
+from dataset_builder.workers import draw_in_processes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.tiny_pipelines import save, tiny_stable_diffusion
@@ -69,7 +74,7 @@ def compare(name: str, generation: GenerationSettings, pictures: int, rounds: in
     groups = list(plan.groups(Shard("train", 0, 1, 0, pictures)))
     for group in groups:
         bare_call(illustrator, group)  # fill whatever the pipeline keeps between calls
-    ratios: dict[str, list[float]] = {"bare": [], "saving": []}
+    found: dict[str, list[float]] = {"bare": [], "saving": []}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for _ in range(rounds):
@@ -86,14 +91,42 @@ def compare(name: str, generation: GenerationSettings, pictures: int, rounds: in
                 rows += [row for _, row, _ in drawn if row is not None]
             table = watch.time("build", partial(pa.Table.from_pylist, rows, schema=plan.schema))
             watch.time("build", partial(write_table, folder / "shard.parquet", table))
-            for way, values in ratios.items():
+            for way, values in found.items():
                 values.append(watch.sums[way] / watch.sums["build"])
     rate = {way: f"{pictures / seconds:.1f} pictures/s" for way, seconds in watch.sums.items()}
     build = f"build with {name}: {rate['build']}"
     return [
-        Row(build, f"bare loop over the pipeline: {rate['bare']}", ratios["bare"], REQUIRED),
-        Row(build, f"loop that saves PNG files: {rate['saving']}", ratios["saving"]),
+        Row(build, f"bare loop over the pipeline: {rate['bare']}", found["bare"], REQUIRED),
+        Row(build, f"loop that saves PNG files: {rate['saving']}", found["saving"]),
     ]
+
+
+def compare_by_the_clock(generation: GenerationSettings, rounds: int) -> Row:
+    """Measure all shards of a plan in the processes of the command against the bare loop over the same pictures."""
+    plan = Plan(BuildSettings(number=1400, generation=generation))
+    illustrator = plan.illustrator()
+    groups = [group for shard in plan.shards() for group in plan.groups(shard)]
+    cores = os.cpu_count() or 1
+
+    def build() -> None:
+        with tempfile.TemporaryDirectory() as place:
+            folder = BuildFolder(Path(place))
+            folder.open(plan.fingerprint)
+            draw_in_processes(plan, folder, cores)
+            folder.close()
+
+    def bare_loop() -> None:
+        for group in groups:
+            bare_call(illustrator, group)
+
+    taken = in_turns({"bare": bare_loop, "build": build}, rounds)
+    rate = {way: per_second(seconds, sum(map(len, groups)), "pictures") for way, seconds in taken.items()}
+    return Row(
+        f"build with plating, by the clock, {cores} processes: {rate['build']}",
+        f"bare loop over the pipeline: {rate['bare']}",
+        ratios(taken["bare"], taken["build"]),
+        REQUIRED,
+    )
 
 
 def main() -> None:
@@ -103,7 +136,9 @@ def main() -> None:
         stable_diffusion = GenerationSettings(
             save(tiny_stable_diffusion(), Path(folder)), size=64, steps=10, batch_size=BATCH
         )
-        rows = compare("plating, 128 px", GenerationSettings(size=128, batch_size=BATCH), SHARD, given.rounds)
+        plating = GenerationSettings(size=128, batch_size=BATCH)
+        rows = compare("plating, 128 px", plating, SHARD, given.rounds)
+        rows.append(compare_by_the_clock(plating, given.rounds))
         rows += compare("tiny Stable Diffusion, 64 px, 10 steps", stable_diffusion, 32, given.rounds)
     report(rows, given)
 
