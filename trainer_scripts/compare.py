@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
+from trainer_scripts.parsers import ArgumentParser
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "compare.py"
@@ -18,7 +19,7 @@ ABLATION_ROWS = 2000
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=PROGRAM, description="Models and baselines on the same test rows: scores, tests, ablations, plots."
     )
     parser.add_argument(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
+from trainer_scripts.parsers import ArgumentParser
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "export.py"
@@ -17,28 +18,25 @@ PROGRAM = "export.py"
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Write an ONNX graph that is checked against the model.")
+    parser = ArgumentParser(prog=PROGRAM, description="Write an ONNX graph that is checked against the model.")
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="format (%(default)s)")
     parser.add_argument("--quantize", choices=("int8",), help="8-bit weights, and arithmetic where that is good")
     parser.add_argument("--dtype", choices=("fp16", "bf16"), help="store float weights so; the graph computes in fp32")
-    parser.add_argument("--max-mb", "--max_mb", type=float, help="fail when the graph is larger (MB of 10^6 bytes)")
+    parser.add_argument("--max-mb", type=float, help="fail when the graph is larger (MB of 10^6 bytes)")
     parser.add_argument(
         "--max-loss",
-        "--max_loss",
         type=float,
         default=0.5,
         help="points by which the main score may change on the selection split (%(default)s)",
     )
     parser.add_argument("--dataset", help="folder or Hub id of real samples (that of the model's recipe)")
-    parser.add_argument("--dataset-revision", "--dataset_revision", help="revision of a Hub data set")
+    parser.add_argument("--dataset-revision", help="revision of a Hub data set")
     parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
-    parser.add_argument("--calibration-rows", "--calibration_rows", type=int, default=128, help="rows (%(default)s)")
-    parser.add_argument(
-        "--max-rows", "--max_rows", type=int, default=1000, help="rows of each split that are scored (%(default)s)"
-    )
-    parser.add_argument("--batch-size", "--batch_size", type=int, default=32, help="rows per batch (%(default)s)")
+    parser.add_argument("--calibration-rows", type=int, default=128, help="rows (%(default)s)")
+    parser.add_argument("--max-rows", type=int, default=1000, help="rows of each split that are scored (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows per batch (%(default)s)")
     return parser
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
+from trainer_scripts.parsers import ArgumentParser
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "predict.py"
@@ -17,7 +18,7 @@ PROGRAM = "predict.py"
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
+    parser = ArgumentParser(prog=PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
     parser.add_argument("table", metavar="TABLE", type=Path, help="CSV file")
     parser.add_argument("--images", type=Path, help="folder of the pictures")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
+from trainer_scripts.parsers import ArgumentParser
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "score.py"
@@ -13,7 +14,7 @@ PROGRAM = "score.py"
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Write predictions.parquet and metrics.json of a model.")
+    parser = ArgumentParser(prog=PROGRAM, description="Write predictions.parquet and metrics.json of a model.")
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
     parser.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
     parser.add_argument("--split", default="test", help="split to score (%(default)s)")

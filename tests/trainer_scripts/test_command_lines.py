@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer_scripts import compare, export, predict, score
+
 ROOT = Path(__file__).resolve().parents[2]
 # What takes seconds to import and answers nothing about arguments.
 WORK = {"datasets", "diffusers", "evaluate", "matplotlib", "nltk", "onnx", "onnxruntime", "pandas", "pyarrow"}
@@ -36,6 +38,21 @@ def test_help_and_mistyped_arguments_of_the_verbs_need_no_library(tmp_path, scri
     assert ended == status
     assert "argparse" in imported
     assert not imported & (WORK | MODELS)
+
+
+@pytest.mark.parametrize(
+    ("script", "model", "option"),
+    [
+        (score, ["MODEL", "DATA"], "--batch_size"),
+        (compare, ["MODEL", "DATA"], "--ablation_rows"),
+        (predict, ["MODEL", "TABLE"], "--batch_size"),
+        (export, ["MODEL"], "--max_rows"),
+    ],
+)
+def test_options_of_several_words_are_spelled_with_hyphens_or_underscores(script, model, option):
+    parser = script.build_parser()
+    for spelling in (option, "--" + option[2:].replace("_", "-")):
+        assert vars(parser.parse_args([*model, spelling, "7"]))[option[2:]] == 7
 
 
 def test_the_help_of_flavour_sd_needs_no_library(tmp_path):
