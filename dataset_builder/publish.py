@@ -15,7 +15,17 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from dataset_builder.audit import AUDIT_MARKDOWN, audit_of_build
 from dataset_builder.columns import DISH_ID, FLAVOURS, LABEL_SOURCE
 from dataset_builder.finished_build import DATA, MANIFEST, FinishedBuild, read_build
-from dataset_builder.release import CARD, Release, check_names, check_new, named_failures, upload, write_folder
+from dataset_builder.release import (
+    CARD,
+    FILES,
+    Release,
+    check_names,
+    check_new,
+    named_failures,
+    read_head,
+    upload,
+    write_folder,
+)
 from dataset_builder.versions import Changes, changes_since, published_versions, read_history, tag_of
 from model_cards.cards import data_card
 
@@ -40,8 +50,8 @@ def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: 
         One line that says what was done.
 
     Raises:
-        BadInputError: the build, the card, the version or the licence is refused, or the Hub could not be written; then
-            no tag was made and the call can be repeated.
+        BadInputError: the build, the card, the version or the licence is refused, the repository holds something else,
+            or the Hub could not be written; then no tag was made and the call can be repeated.
     """
     check_names(repo, version, licence)
     build = read_build(folder)
@@ -57,8 +67,13 @@ def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: 
 
 
 def _published(api: HfApi, repo: str, offline_is_fine: bool) -> tuple[list[str], str]:
-    """Return the versions on the Hub, and what to say when it could not be asked."""
+    """Return the versions on the Hub, and what to say when it could not be asked.
+
+    Raises:
+        BadInputError: the repository holds something else.
+    """
     try:
+        read_head(api, repo)
         return published_versions(api, repo), ""
     except (httpx2.TransportError, OfflineModeIsEnabled):
         if not offline_is_fine:
@@ -89,8 +104,9 @@ def prepare(
     )
     files: dict[str, Path | bytes] = {f"{DATA}/{path.name}": path for paths in build.shards.values() for path in paths}
     files[CARD] = card.encode()
-    files[MANIFEST] = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
     files[AUDIT_MARKDOWN] = audit.markdown.encode()
+    manifest[FILES] = sorted([*files, MANIFEST])
+    files[MANIFEST] = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
     return Release(repo, version, files)
 
 

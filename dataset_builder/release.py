@@ -8,23 +8,29 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.finished_build import DATA, MANIFEST, MANIFEST_KEYS
 from dataset_builder.versions import parse_version, published_versions, tag_of
 from model_cards import runs
-from model_cards.cards import model_card
+from model_cards.cards import model_card, says_nothing
 
 CARD = "README.md"
 # What a model needs to load, to be trained again and to be believed; optimizer states and pickles stay at home.
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.txt", "*.model", "*.yaml")
 MODEL_NEEDS = ("config.json", "model.safetensors*", "metrics.json")
+GIT_FILES = frozenset({".gitattributes"})
+# Under this key the manifest of a published data set lists the files of its version.
+FILES = "files"
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,73 @@ def check_new(repo: str, version: str, published: Sequence[str]) -> None:
         raise BadInputError(f"version {version} is below {published[-1]}, the last of {repo}; give one above it")
 
 
+@dataclass(frozen=True)
+class Head:
+    """The newest state of a repository.
+
+    Attributes:
+        commit: its id.
+        files: paths of all files.
+        owned: those that a release wrote and the next one may replace or delete; all others belong to somebody else.
+    """
+
+    commit: str | None
+    files: frozenset[str]
+    owned: frozenset[str]
+
+
+def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
+    """Return the newest state of a repository, or None when there is no such repository.
+
+    Raises:
+        BadInputError: it holds files, and no release is among them.
+    """
+    try:
+        head = api.dataset_info(repo) if kind == "dataset" else api.model_info(repo)
+    except RepositoryNotFoundError:
+        return None
+    files = frozenset(sibling.rfilename for sibling in head.siblings or [])
+    owned = _owned_model(files) if kind == "model" else _owned_data(api, repo, head.sha, files)
+    if owned is None:
+        foreign = sorted(files - GIT_FILES)
+        if foreign == [CARD] and says_nothing(_read(api, repo, CARD, kind, head.sha)):
+            foreign = []  # the Hub's pages write such a card as they create a repository
+        if foreign:
+            raise BadInputError(
+                f"{repo} holds {_named(foreign)}, which no release of this package wrote; "
+                "give a --repo that is new or empty, or delete these files there first"
+            )
+    return Head(head.sha, files, owned or frozenset())
+
+
+def _owned_model(files: frozenset[str]) -> frozenset[str] | None:
+    if not files >= {runs.CONFIG, runs.METRICS}:
+        return None
+    patterns = (*MODEL_FILES, CARD)
+    return frozenset(name for name in files if "/" not in name and any(fnmatch(name, one) for one in patterns))
+
+
+def _owned_data(api: HfApi, repo: str, commit: str | None, files: frozenset[str]) -> frozenset[str] | None:
+    if MANIFEST not in files:
+        return None
+    try:
+        manifest = json.loads(_read(api, repo, MANIFEST, "dataset", commit))
+    except ValueError:
+        return None
+    if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS.keys():
+        return None
+    return files.intersection(manifest.get(FILES) or ())
+
+
+def _read(api: HfApi, repo: str, name: str, kind: str, commit: str | None) -> str:
+    path = Path(api.hf_hub_download(repo, name, repo_type=kind, revision=commit))
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _named(files: Sequence[str]) -> str:
+    return ", ".join(files[:NAMED]) + (f" and {len(files) - NAMED} more files" if len(files) > NAMED else "")
+
+
 @contextmanager
 def named_failures(repo: str, version: str) -> Iterator[None]:
     """Turn whatever a Hub client raises into one sentence without tokens or addresses (those may be signed)."""
@@ -118,22 +191,27 @@ def write_folder(release: Release, folder: Path) -> None:
 def upload(api: HfApi, release: Release) -> str:
     """Commit the files of a release, then tag that commit; return its id.
 
-    Files of the version before that this one does not have are deleted in the same commit. Nothing is tagged unless
-    everything is there. After a failure the same call goes on: what is stored is not sent again, and an identical
-    commit is not made twice.
+    Files of the release before that this one does not have are deleted in the same commit; files that no release wrote
+    stay. Nothing is tagged unless everything is there. After a failure the same call goes on: what is stored is not
+    sent again, and an identical commit is not made twice.
 
     Raises:
-        BadInputError: the Hub refuses the card, or storing a file failed.
+        BadInputError: the repository holds something else, the Hub refuses the card, or storing a file failed.
     """
     repo, kind = release.repo, release.repo_type
     api.create_repo(repo, repo_type=kind, exist_ok=True)
-    head = api.dataset_info(repo) if kind == "dataset" else api.model_info(repo)
-    there = {sibling.rfilename for sibling in head.siblings or []} - {".gitattributes"}
+    head = read_head(api, repo, kind) or Head(None, frozenset(), frozenset())
+    mixed = sorted(one for one in head.files - head.owned - set(release.files) if one.startswith(f"{DATA}/"))
+    if kind == "dataset" and mixed:
+        raise BadInputError(
+            f"{repo} holds {_named(mixed)}, which no release wrote and `load_dataset` could take for rows of this one; "
+            f"move them out of {DATA}/"
+        )
     operations: list[Any] = [CommitOperationAdd(name, content) for name, content in release.files.items()]
-    operations += [CommitOperationDelete(name) for name in sorted(there - set(release.files))]
+    operations += [CommitOperationDelete(name) for name in sorted(head.owned - set(release.files))]
     message = f"Version {release.version}"
     try:
-        commit = api.create_commit(repo, operations, commit_message=message, repo_type=kind, parent_commit=head.sha)
+        commit = api.create_commit(repo, operations, commit_message=message, repo_type=kind, parent_commit=head.commit)
     except ValueError as error:
         raise BadInputError(f"the Hub refuses the card ({error}); mend its metadata") from error
     except RuntimeError as error:  # how the client reports a file that it could not store

@@ -20,6 +20,7 @@ from model_cards import runs
 TEMPLATES = Path(__file__).parent
 # What templates of cards leave where a person should have written something.
 PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\[More Information Needed\]|\[optional\]|\bTODO\b|\bTBD\b|<!--", re.I)
+EMPTY = re.compile(r"^#.*$|\[More Information Needed\](\([^)]*\))?", re.MULTILINE | re.IGNORECASE)
 LICENCE = "apache-2.0"
 EXAMPLE_TITLE = "Greek salad with olives"
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
@@ -57,6 +58,17 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     if not isinstance(metadata, dict):
         raise BadInputError("the metadata of the card is no mapping; mend its --- block")
     return metadata, match["body"]
+
+
+def says_nothing(text: str) -> bool:
+    """Tell whether a card has metadata, headings and gaps to fill, and not a word of its own."""
+    try:
+        body = split_card(text)[1]
+    except BadInputError:
+        return False
+    return not re.sub(
+        r"^#.*$|\[More Information Needed\](\([^)]*\))?", "", body, flags=re.MULTILINE | re.IGNORECASE
+    ).strip()
 
 
 def join_card(metadata: Mapping[str, Any], body: str) -> str:

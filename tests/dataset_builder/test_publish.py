@@ -189,6 +189,70 @@ def test_versions_go_up(hub, build):
         publish(build, REPO, "1.9.0", LICENCE)
 
 
+def put(**files):
+    """Write files into the repository, as somebody else does; `__` stands for the slash."""
+    HfApi().create_repo(REPO, repo_type="dataset", exist_ok=True)
+    for name, content in files.items():
+        path = name.replace("__", "/").replace("_", ".")
+        HfApi().upload_file(path_or_fileobj=content.encode(), path_in_repo=path, repo_id=REPO, repo_type="dataset")
+
+
+def published_files(version=None):
+    return {one.rfilename for one in HfApi().dataset_info(REPO, revision=version).siblings}
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"data_csv": "a,b\n1,2\n", "README_md": "# By hand\n\nMy words."}, r"README\.md, data\.csv"),
+        ({"README_md": "---\nlicense: mit\n---\nMy words."}, r"README\.md"),
+        ({"manifest_json": "[]"}, r"manifest\.json"),
+        ({"manifest_json": "{"}, r"manifest\.json"),
+        ({"manifest_json": '{"name": "a web app"}'}, r"manifest\.json"),
+    ],
+)
+def test_a_repository_of_another_use_is_left_alone(hub, build, tmp_path, files, named):
+    put(**files)
+    before = HfApi().dataset_info(REPO).sha
+    for dry_run in (None, tmp_path / "dry"):
+        with pytest.raises(BadInputError, match=f"holds {named}, which no release .* give a --repo that is new"):
+            publish(build, REPO, "1.0.0", LICENCE, dry_run)
+    assert HfApi().dataset_info(REPO).sha == before
+    assert tags(hub) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "---\nlicense: mit\n---\n", "# Dataset Card for flavour-sd\n\n[More Information needed](x)"]
+)
+def test_the_card_that_the_hub_writes_into_a_new_repository_is_replaced(hub, build, text):
+    put(README_md=text)
+    publish(build, REPO, "1.0.0", LICENCE)
+    assert "# flavour-sd" in card("1.0.0").text
+
+
+def test_only_files_of_the_version_before_are_deleted(hub, build, tmp_path):
+    rows = make_rows()
+    publish(build, REPO, "1.0.0", LICENCE)
+    put(notes_txt="mine", eval__results_yaml="mine")
+    second = write_build(tmp_path / "second", rows)
+    for index in (0, 1):  # the split has two shards now
+        (second / "data" / f"test-{index:05d}-of-00002.parquet").write_bytes(
+            (write_build(tmp_path / str(index), {**rows, "test": rows["test"][index::2]}) / "data")
+            .joinpath("test-00000-of-00001.parquet")
+            .read_bytes()
+        )
+    (second / "data" / "test-00000-of-00001.parquet").unlink()
+    publish(second, REPO, "1.1.0", LICENCE)
+    files = published_files("v1.1.0")
+    assert {"notes.txt", "eval/results.yaml", "data/test-00001-of-00002.parquet"} < files
+    assert "data/test-00000-of-00001.parquet" not in files
+    assert "data/test-00000-of-00001.parquet" in published_files("v1.0.0")
+    put(data__test_csv="id\n1\n")
+    with pytest.raises(BadInputError, match=r"holds data/test\.csv, which no release wrote .* move them out of data/"):
+        publish(build, REPO, "1.2.0", LICENCE)
+    assert list(tags(hub)) == ["v1.0.0", "v1.1.0"]
+
+
 @pytest.mark.parametrize("version", ["v1.0.0", "1.0", "1.0.0-rc1", "01.0.0", "1.0.0 ", ""])
 def test_bad_versions_are_refused(build, version):
     with pytest.raises(BadInputError, match=r"is not three numbers such as 1\.0\.0"):

@@ -135,6 +135,24 @@ def test_publishing_a_model_is_whole_or_not_at_all(connected_hub, run):
         publish_model(run, REPO, "1.0.0")
 
 
+def test_a_model_of_another_kind_is_left_alone(connected_hub, run):
+    def put(name):
+        HfApi().upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id=REPO)
+
+    HfApi().create_repo(REPO)
+    put("config.json")
+    with pytest.raises(BadInputError, match=r"holds config\.json, which no release of this package wrote"):
+        publish_model(run, REPO, "1.0.0")
+    HfApi().delete_repo(REPO)
+    publish_model(run, REPO, "1.0.0")
+    put("onnx/model.onnx")
+    put("old.json")
+    publish_model(run, REPO, "1.1.0")
+    files = {one.rfilename for one in HfApi().model_info(REPO).siblings}
+    assert "onnx/model.onnx" in files
+    assert "old.json" not in files, "what looks like a file of the model belongs to its version"
+
+
 def test_an_unfinished_run_is_not_published(tmp_path):
     run = make_run(tmp_path / "run", metrics=None)
     with pytest.raises(BadInputError, match=r"lacks metrics\.json; finish the training run first"):
