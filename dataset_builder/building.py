@@ -141,7 +141,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
     for reason, recipes in manifest["skipped_recipes"].items():
         lines.append(f"left out {reason}: {recipes['count']} recipes ({_some(recipes['names'], recipes['count'])})")
     for reason, count in manifest["rejected"].items():
-        lines.append(f"drawn again, {reason}: {count} pictures")
+        lines.append(f"rejected, {reason}: {count} pictures")
     if manifest["prompts_cut"]:
         lines.append(
             f"longer than the text encoder reads: the prompts of {manifest['prompts_cut']} pictures; "

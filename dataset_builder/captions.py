@@ -289,7 +289,9 @@ def captions_from_plate(plate: Plate, title: str, seed: int) -> list[str]:
 
 
 def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> list[str]:
-    """Return three sentences about a picture that a diffusion model made; they claim no counts and no places.
+    """Return three to five sentences about a picture that a diffusion model made.
+
+    They never say how many pieces there are. Where something lies, and of what there is most, is told by the mask.
 
     Args:
         prompt: text that the picture was made from, without what the text encoders did not read.
@@ -298,12 +300,11 @@ def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> lis
         seed: chooses the wording.
     """
     rng = random.Random(seed)
-    names = [item.name for item in find_ingredients(prompt) if item.visible]
-    if mask is not None:
-        ids, areas = np.unique(mask[(mask != BACKGROUND) & (mask != UNKNOWN)], return_counts=True)
-        catalogue = visible_ingredients()
-        names = [catalogue[int(number) - 1] for number in ids[np.argsort(-areas, kind="stable")]]
     vessel, title = vessel_for(prompt), dish_title(prompt)
+    plate = Plate(vessel, () if mask is None else _items_in(mask))
+    names = [item.name for item in plate.items]
+    if mask is None:
+        names = [item.name for item in find_ingredients(prompt) if item.visible]
     if not names:
         return [
             sentence(text) for text in (title or "food", f"a picture of {title or 'food'}", f"food {_served(vessel)}")
@@ -317,4 +318,18 @@ def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> lis
     promised = {item.name for item in find_ingredients(title) if item.visible}
     if title and promised <= set(names):
         others.insert(0, f"{title} {_served(vessel)}")
-    return [sentence(text) for text in [first, *others[:2]]]
+    places = [_placing(plate, rng), _weighing(plate, rng)] if plate.items else []
+    return [sentence(text) for text in [first, *others[:2], *places] if text]
+
+
+def _items_in(mask: np.ndarray) -> tuple[PlateItem, ...]:
+    """Return what a `(height, width)` mask of ingredient ids shows, the largest area first."""
+    catalogue, size = visible_ingredients(), np.array(mask.shape)
+    items = []
+    for number in np.unique(mask[(mask != BACKGROUND) & (mask != UNKNOWN)]):
+        pixels = (np.argwhere(mask == number) + 0.5) / size
+        (y, x), name = pixels.mean(axis=0), catalogue[int(number) - 1]
+        area, spread = len(pixels) / mask.size, float(np.sqrt(pixels.var(axis=0).sum()))
+        group = ingredients_by_name()[name].group
+        items.append(PlateItem(name, group, pieces=1, area=area, x=float(x), y=float(y), spread=spread))
+    return tuple(sorted(items, key=lambda item: -item.area))

@@ -35,18 +35,24 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
         metavar="RECIPES",
         help="CSV, TSV, JSON lines or Parquet file, folder or Hub data set (default: the embedded catalogue)",
     )
-    verb.add_argument("--columns", nargs="+", default=[], metavar="PART=NAME", help="as in title=Gericht")
-    verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
-    verb.add_argument("--match", choices=("word", "substring"), default="word")
-    verb.add_argument("--min-ingredient-votes", type=int, default=2, metavar="N")
-    verb.add_argument("--min-title-votes", type=int, default=1, metavar="N")
-    verb.add_argument("--on-conflict", choices=("ingredients", "title", "drop"), default="ingredients")
+    _add_labelling(verb)
     verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
     verb.add_argument(
         "--reliability", metavar="FILE.png", help="plot how far soft labels of the catalogue can be trusted"
     )
     verb.add_argument("--out", required=True, metavar="FILE", help="Parquet file, written when it is whole")
     verb.set_defaults(run=_run_label)
+
+
+def _add_labelling(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--columns", nargs="+", default=[], metavar="PART=NAME", help="as in title=Gericht")
+    verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
+    verb.add_argument("--match", choices=("word", "substring"), default="word", help="(default: %(default)s)")
+    verb.add_argument("--min-ingredient-votes", type=int, default=2, metavar="N", help="(default: %(default)s)")
+    verb.add_argument("--min-title-votes", type=int, default=1, metavar="N", help="(default: %(default)s)")
+    verb.add_argument(
+        "--on-conflict", choices=("ingredients", "title", "drop"), default="ingredients", help="(default: %(default)s)"
+    )
 
 
 def _run_label(parsed: argparse.Namespace) -> int:
@@ -78,7 +84,7 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("recipes", nargs="?", metavar="RECIPES", help="table or Hub id; default: the embedded catalogue")
     verb.add_argument("--out", required=True, metavar="DIR", help="folder of the result")
     verb.add_argument("--number", type=int, default=3600, help="recipes to widen the catalogue to (default 3600)")
-    verb.add_argument("--lexicon", metavar="FILE", help="taste lexicon; default: that of the package")
+    _add_labelling(verb)
     verb.add_argument("--images-per-dish", type=int, default=1, metavar="N", help="pictures of each recipe (default 1)")
     verb.add_argument("--seed", type=int, default=0, help="of variants, splits and pictures (default 0)")
     pictures = verb.add_argument_group("pictures")
@@ -93,9 +99,11 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     pictures.add_argument("--size", type=int, metavar="N", help="side in pixels; default: 128, or the pipeline's")
     pictures.add_argument("--dtype", default="float32", help="float32 (default), float16 or bfloat16")
     pictures.add_argument("--scheduler", metavar="CLASS", help="a diffusers scheduler in place of the pipeline's own")
-    pictures.add_argument("--lora", metavar="NAME", help="Hub id, folder or file of LoRA weights")
+    pictures.add_argument("--lora", metavar="NAME", help="folder, file, Hub id or ID@REVISION of LoRA weights")
     pictures.add_argument("--masks", default="pipeline", help="pipeline (default: those it knows) or attention")
-    pictures.add_argument("--clip", metavar="NAME", help="CLIP model that finds off-prompt pictures")
+    pictures.add_argument(
+        "--clip", metavar="NAME", help="CLIP model (folder, Hub id or ID@REVISION) that finds off-prompt pictures"
+    )
     pictures.add_argument("--attempts", type=int, default=4, metavar="N", help="draws before a row is given up")
     pictures.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures per call (default 8)")
     verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
@@ -108,14 +116,17 @@ def _run_build(parsed: argparse.Namespace) -> int:
     from dataset_builder.building import build, draw_one, summary
     from dataset_builder.flavour_sd import BuildSettings
     from dataset_builder.generation import GenerationSettings
+    from dataset_builder.label_report import parse_columns
 
     given = vars(parsed)
     drawing = (
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
-    content = "recipes number lexicon images_per_dish seed"
-    settings = BuildSettings(**{name: given[name] for name in content.split()}, generation=generation)
+    content = "recipes number lexicon images_per_dish seed match min_ingredient_votes min_title_votes on_conflict"
+    settings = BuildSettings(
+        columns=parse_columns(parsed.columns), **{name: given[name] for name in content.split()}, generation=generation
+    )
     out = Path(parsed.out)
     if parsed.only is not None:
         path, comparison = draw_one(settings, out, parsed.only)

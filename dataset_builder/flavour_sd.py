@@ -60,6 +60,8 @@ class BuildSettings:
         seed: of variants, splits and pictures.
         recipes_per_shard: recipes in one Parquet file, at most.
         generation: how pictures are made.
+        columns: part of a recipe -> column, where the table's columns are not recognised.
+        match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see `Labeller`.
     """
 
     recipes: str | None = None
@@ -69,13 +71,25 @@ class BuildSettings:
     seed: int = 0
     recipes_per_shard: int = 256
     generation: GenerationSettings = field(default_factory=GenerationSettings)
+    columns: dict[str, str] = field(default_factory=dict)
+    match: str = "word"
+    min_ingredient_votes: int = 2
+    min_title_votes: int = 1
+    on_conflict: str = "ingredients"
 
     def __post_init__(self) -> None:
-        for name in ("number", "images_per_dish", "recipes_per_shard"):
+        counts = ("number", "images_per_dish", "recipes_per_shard", "min_ingredient_votes", "min_title_votes")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name} is {getattr(self, name)}; give a whole number of at least 1")
         if self.seed < 0:
             raise BadInputError(f"seed is {self.seed}; give a whole number of at least 0")
+        if self.columns and self.recipes is None:
+            raise BadInputError("the embedded catalogue has columns of its own; leave --columns out, or name a table")
+
+    def labeller(self, lexicon: Lexicon) -> Labeller:
+        """Return the rule that labels the recipes."""
+        return Labeller(lexicon, self.match, self.min_ingredient_votes, self.min_title_votes, self.on_conflict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ class Plan:
     def __init__(self, settings: BuildSettings):
         self.settings = settings
         self.lexicon = Lexicon.load(settings.lexicon)
-        labeller = Labeller(self.lexicon)
+        labeller = settings.labeller(self.lexicon)
         dishes, self.skipped = _read(settings, labeller)
         labelled = self._label(dishes, labeller)
         if not labelled:
@@ -187,7 +201,8 @@ class Plan:
             for item in items:
                 # Soft labels follow from the rest, and their last digits from the machine.
                 label = {name: value for name, value in item.label._asdict().items() if name != columns.TASTE}
-                content.update(json.dumps([split, asdict(item.dish), label]).encode())
+                dish = {**asdict(item.dish), "image_path": None}  # where the table lies is no part of a row
+                content.update(json.dumps([split, dish, label]).encode())
         settings = asdict(self.settings)
         generation = settings.pop("generation")
         name, revision = generation["pipeline"], generation.pop("revision")
@@ -196,6 +211,7 @@ class Plan:
             **settings,
             **generation,
             "recipes": Path(self.settings.recipes).name if self.settings.recipes else None,
+            "number": None if self.settings.recipes else self.settings.number,
             "lexicon": Path(self.settings.lexicon).name if self.settings.lexicon else None,
             "lexicon_sha256": self.lexicon.digest,
             "recipes_sha256": content.hexdigest(),
@@ -255,7 +271,7 @@ class Plan:
 def _read(settings: BuildSettings, labeller: Labeller) -> tuple[Sequence[Dish], dict[str, Skipped]]:
     if settings.recipes is None:
         return widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller)), {}
-    table = read_recipes(settings.recipes)
+    table = read_recipes(settings.recipes, settings.columns)
     return table.dishes, {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
 
 

@@ -1,6 +1,7 @@
 """Recipes to pictures with any diffusers text-to-image pipeline: seeded one by one, checked, drawn again when bad."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from dataset_builder.captions import captions_from_plate, captions_from_prompt
 from dataset_builder.catalogue import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
+from dataset_builder.plating import LARGEST_SIZE, SMALLEST_SIZE
 from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
 from dataset_builder.text_to_image import (
     DTYPES,
@@ -46,10 +48,11 @@ class GenerationSettings:
         size: side of the square picture in pixels; None is 128 for plating and the pipeline's default otherwise.
         dtype: "float32", "float16" or "bfloat16".
         scheduler: class name of a diffusers scheduler; None keeps the pipeline's own.
-        lora: Hub id, folder or file of LoRA weights.
+        lora: folder, file or Hub id of LoRA weights; `org/lora@revision` pins them.
         masks: "pipeline" takes the masks that the pipeline knows, if it does; "attention" derives them from
             cross-attention.
-        clip: Hub id or folder of a CLIP model that finds off-prompt pictures; None leaves that check out.
+        clip: folder or Hub id (`org/clip@revision` pins it) of a CLIP model that finds off-prompt pictures; None leaves
+            that check out.
         attempts: how often a picture is drawn before its row is given up.
         batch_size: pictures per call of the pipeline.
     """
@@ -78,6 +81,22 @@ class GenerationSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInputError(f"{name} is {value}; give a whole number of at least 1")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise BadInputError(f"guidance is {self.guidance}; give a finite number")
+        if self.pipeline == PLATING:
+            self._check_for_plating()
+
+    def _check_for_plating(self) -> None:
+        for name in ("revision", "scheduler", "lora", "guidance"):
+            value = getattr(self, name)
+            if value is not None:
+                raise BadInputError(f"the plating pipeline has no {name}; leave --{name} {value} out")
+        if self.dtype != "float32":
+            raise BadInputError(f"the plating pipeline draws in float32 alone; leave --dtype {self.dtype} out")
+        if self.steps not in (None, 1):
+            raise BadInputError(f"plating draws a picture in one step; leave --steps {self.steps} out")
+        if self.size is not None and not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
+            raise BadInputError(f"size is {self.size}; plating draws {SMALLEST_SIZE} to {LARGEST_SIZE} pixels")
 
 
 @dataclass(frozen=True)
@@ -223,8 +242,17 @@ class Illustrator:
         """Return the pipeline's output for one batch and the masks that are known of it."""
         generators = [torch.Generator("cpu").manual_seed(task.seed) for task in tasks]
         texts = [task.prompt for task in tasks]
-        with self._quiet(), self._attention.recording(texts) if self._attention else nullcontext():
-            output = self.pipeline(**self._arguments.for_prompts(texts), generator=generators)
+        try:
+            with self._quiet(), self._attention.recording(texts) if self._attention else nullcontext():
+                output = self.pipeline(**self._arguments.for_prompts(texts), generator=generators)
+        except BadInputError:
+            raise
+        except (ValueError, TypeError, AttributeError, IndexError) as error:  # as pipelines meet bad values
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise BadInputError(
+                f"{type(self.pipeline).__name__} does not draw with these settings ({reason}); "
+                "change --size, --steps, --guidance or --scheduler"
+            ) from error
         if self._attention:
             width, height = output.images[0].size
             return output, list(self._attention.masks(height, width))

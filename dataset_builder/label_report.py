@@ -134,15 +134,21 @@ def catalogue_report(labeller: Labeller, plot: str | Path | None = None) -> str:
     return f"{text}\nsoft labels, expected calibration error: {errors}"
 
 
+def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
+    """Return part of a recipe -> column out of what `--columns` was given."""
+    columns = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(columns) != len(pairs):
+        raise BadInputError(f"--columns {' '.join(pairs)}: write each as PART=NAME, such as title=Gericht")
+    return columns
+
+
 def run_label(arguments: Namespace) -> str:
     """Carry out `flavour-sd label` and return what it prints.
 
     Raises:
         BadInputError: settings, lexicon or table that cannot be used.
     """
-    columns = dict(pair.split("=", 1) for pair in arguments.columns if "=" in pair)
-    if len(columns) != len(arguments.columns):
-        raise BadInputError(f"--columns {' '.join(arguments.columns)}: write each as PART=NAME, such as title=Gericht")
+    columns = parse_columns(arguments.columns)
     if min(arguments.min_ingredient_votes, arguments.min_title_votes, arguments.processes or 1) < 1:
         raise BadInputError("--min-ingredient-votes, --min-title-votes and --processes must be 1 or more")
     if Path(arguments.out).resolve() == Path(arguments.recipes).resolve():

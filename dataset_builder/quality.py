@@ -1,6 +1,7 @@
 """Pictures that must not enter the data set: black, flat, replaced by a safety checker, repeated, off the prompt."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from dataset_builder.columns import BACKGROUND
 from dataset_builder.errors import BadInputError
 from dataset_builder.near_duplicates import Looks, looks_of
+from dataset_builder.text_to_image import pinned
 
 BLACK_LEVEL = 16  # the brightest value of a picture that counts as black, out of 255
 FLAT_DEVIATION = 3.0  # standard deviation of the grey values, out of 255; a white plate on white cloth has about 12
@@ -87,7 +89,7 @@ class OffPrompt:
     """Scores pictures against their prompts with a CLIP model.
 
     Args:
-        name: Hub id or folder of a `CLIPModel` with its processor.
+        name: folder or Hub id of a `CLIPModel` with its processor; `org/model@revision` pins it.
         device: where the model runs.
         minimum: least cosine between picture and prompt features.
 
@@ -98,9 +100,11 @@ class OffPrompt:
     def __init__(self, name: str, device: torch.device | str = "cpu", minimum: float = CLIP_MINIMUM):
         from transformers import CLIPModel, CLIPProcessor
 
+        place, revision = pinned(name)
+        given: dict[str, Any] = {} if revision is None else {"revision": revision}
         try:
-            self.processor = CLIPProcessor.from_pretrained(name)
-            self.model = CLIPModel.from_pretrained(name, use_safetensors=True).eval()
+            self.processor = CLIPProcessor.from_pretrained(place, **given)
+            self.model = CLIPModel.from_pretrained(place, use_safetensors=True, **given).eval()
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"CLIP model {name!r} cannot be loaded ({str(error).splitlines()[0]}); "

@@ -28,6 +28,13 @@ ROWS_PER_GROUP = 100
 PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
 
+# What a changed hash means.
+CHANGED = {
+    "recipes_sha256": "the recipes, their labels or their splits changed",
+    "lexicon_sha256": "the lexicon changed",
+}
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of a split: recipes `first` to `last` (exclusive) of that split."""
@@ -153,13 +160,15 @@ class BuildFolder:
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than those recorded here, with the differences named."""
         recorded = self.recorded_settings()
+        if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
+            return  # nothing was drawn with them
         if recorded is None:
             if (self.root / "data").exists():
                 raise BadInputError(f"{self.root} has a data folder that no build wrote; give another folder as --out")
             return
         known = json.loads(json.dumps(settings))
         differences = [
-            f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
+            CHANGED.get(name) or f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
             for name in sorted(recorded.keys() | known.keys())
             if recorded.get(name) != known.get(name)
         ]

@@ -105,7 +105,6 @@ def load_pipeline(
     if name == PLATING:
         from dataset_builder.plating import PlatingPipeline
 
-        _refuse_for_plating(revision=revision, scheduler=scheduler, lora=lora)
         pipeline: Any = PlatingPipeline()
     else:
         folder = locate(name, revision)
@@ -117,7 +116,7 @@ def load_pipeline(
             raise BadInputError(f"pipeline {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         _require_text_to_image(pipeline, name)
         if scheduler is not None:
-            pipeline.scheduler = _scheduler_class(scheduler).from_config(pipeline.scheduler.config)
+            pipeline.scheduler = _other_scheduler(scheduler, pipeline.scheduler.config)
         if lora is not None:
             _load_lora(pipeline, lora)
         pipeline.to(device)
@@ -140,12 +139,6 @@ def errors_only() -> Iterator[None]:
             log.set_verbosity(level)
 
 
-def _refuse_for_plating(**given: str | None) -> None:
-    for option, value in given.items():
-        if value is not None:
-            raise BadInputError(f"the plating pipeline has no {option}; leave --{option} {value} out")
-
-
 def _require_text_to_image(pipeline: Any, name: str) -> None:
     parameters = set(inspect.signature(pipeline.__call__).parameters)
     # Pipelines that change a given picture take how much of it to change.
@@ -153,19 +146,36 @@ def _require_text_to_image(pipeline: Any, name: str) -> None:
         raise BadInputError(f"{name!r} is a {type(pipeline).__name__}, which does not make pictures from text alone")
 
 
-def _scheduler_class(name: str) -> Any:
-    found = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+def _other_scheduler(name: str, config: Any) -> Any:
+    """Return a scheduler of this class with the configuration of another one."""
+    found: Any = getattr(diffusers, name, None)
+    missing = getattr(found, "_backends", None)  # diffusers puts a placeholder where a library is not installed
+    if missing and not issubclass(found, diffusers.SchedulerMixin):
+        raise BadInputError(f"scheduler {name!r} needs {' and '.join(missing)}, which is not all installed")
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin) and hasattr(found, "from_config")):
         raise BadInputError(f"scheduler {name!r} is no diffusers scheduler class; DPMSolverMultistepScheduler is one")
-    return found
+    return found.from_config(config)
+
+
+def pinned(name: str) -> tuple[str, str | None]:
+    """Return a Hub id and its revision, None without one: `org/model@v1.0` pins a tag, branch or commit.
+
+    >>> pinned("org/lora@1a2b3c"), pinned("org/lora")
+    (('org/lora', '1a2b3c'), ('org/lora', None))
+    """
+    if Path(name).expanduser().exists():
+        return name, None
+    head, _, revision = name.partition("@")
+    return head, revision or None
 
 
 def _locate_lora(lora: str) -> Path:
     path = Path(lora).expanduser()
     if path.exists():
         return path
+    name, revision = pinned(lora)
     try:
-        return Path(snapshot_download(lora, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it "
@@ -186,7 +196,7 @@ def _load_lora(pipeline: Any, lora: str) -> None:
 
 def lora_revision(lora: str) -> str:
     """Return what pins LoRA weights: `name@commit` for a Hub id, `name@hash` of the files otherwise."""
-    return f"{lora}@{folder_revision(_locate_lora(lora))}"
+    return f"{pinned(lora)[0]}@{folder_revision(_locate_lora(lora))}"
 
 
 def clip_revision(clip: str) -> str:
@@ -194,8 +204,9 @@ def clip_revision(clip: str) -> str:
     path = Path(clip).expanduser()
     if path.exists():
         return f"{clip}@{folder_revision(path)}"
+    name, revision = pinned(clip)
     try:
-        return f"{clip}@{folder_revision(Path(hf_hub_download(clip, 'config.json')).parent)}"
+        return f"{name}@{folder_revision(Path(hf_hub_download(name, 'config.json', revision=revision)).parent)}"
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"CLIP model {clip!r} is neither a folder here nor does the Hub give it "

@@ -171,6 +171,23 @@ def test_captions_of_a_prompt_follow_the_mask_where_there_is_one():
     assert not any("cucumber" in caption for caption in captions)
 
 
+def test_captions_of_a_prompt_tell_places_and_amounts_by_the_mask_alone():
+    mask = np.zeros((20, 20), np.uint8)
+    mask[6:14, :7], mask[16:, 16:], mask[:5, 15:] = ingredient_id("tomato"), ingredient_id("feta"), UNKNOWN
+    captions = captions_from_prompt("Greek salad: cucumber, tomato, feta", mask, 3)
+    assert 3 < len(captions) <= 5
+    assert "The tomato is on the left and the feta is at the bottom right." in captions
+    assert any("mostly tomato" in caption.lower() for caption in captions)
+    without = " ".join(captions_from_prompt("Greek salad: cucumber, tomato, feta", None, 3))
+    assert "the left" not in without
+    assert "mostly" not in without.lower()
+
+
+def test_captions_of_a_prompt_whose_mask_knows_nothing_claim_nothing():
+    mask = np.full((8, 8), UNKNOWN, np.uint8)
+    assert captions_from_prompt("Greek salad: tomato", mask, 0)[0] == "Greek salad."
+
+
 def test_captions_of_a_prompt_without_ingredients_repeat_its_title():
     assert captions_from_prompt("Grandmother's dream", None, 0)[0] == "Grandmother's dream."
     assert all(captions_from_prompt("", None, 0))

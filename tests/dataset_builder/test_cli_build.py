@@ -17,8 +17,9 @@ from datasets import load_dataset
 
 from dataset_builder import cli, shards
 from dataset_builder.building import build
+from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
-from dataset_builder.flavour_sd import BuildSettings
+from dataset_builder.flavour_sd import BuildSettings, Plan
 from dataset_builder.generation import GenerationSettings
 
 PLATING = GenerationSettings(size=64, batch_size=2)
@@ -206,6 +207,41 @@ def test_a_changed_setting_is_refused_with_the_difference_and_fresh_starts_over(
     assert "size was 64 and is 96" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_settings_that_draw_nothing_are_one_line_and_bind_nobody(processes, recipe_file, tmp_path, tiny_sd, capsys):
+    flags = ("--pipeline", tiny_sd, "--steps", 1, "--out", tmp_path, "--processes", processes)
+    assert run(recipe_file, *flags, "--size", 65) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(errors) == 1
+    assert "does not draw with these settings" in errors[0]
+    assert run(recipe_file, *flags, "--size", 64) == 0
+
+
+def test_where_a_table_lies_is_no_part_of_a_build(tmp_path, monkeypatch):
+    (tmp_path / "table").mkdir()
+    table = tmp_path / "table" / "recipes.csv"
+    (tmp_path / "table" / "cake.jpg").write_bytes(b"a photograph")
+    table.write_text("Title,Ingredients,Image_Name\nHoney cake,\"['honey', 'sugar', 'flour']\",cake\n")
+    whole = Plan(BuildSettings(str(table), generation=PLATING))
+    monkeypatch.chdir(tmp_path)
+    assert Plan(BuildSettings("table/recipes.csv", generation=PLATING)).digest == whole.digest
+    assert whole.recipes["train"][0].dish.image_path is not None
+
+
+def test_a_build_reads_columns_and_labels_by_the_rule_that_it_is_told(tmp_path, capsys):
+    table = tmp_path / "rezepte.csv"
+    table.write_text("Gericht,Zutaten\nUnsalted salad,\"['cucumber', 'tomato']\"\nHoney cake,\"['honey', 'sugar']\"\n")
+    flags = (table, "--size", 64, "--out", tmp_path / "out")
+    assert run(*flags) == 2
+    assert "none of them is the title" in capsys.readouterr().err
+    told = (*flags, "--columns", "title=Gericht", "ingredients=Zutaten")
+    assert run(*told, "--match", "substring") == 0
+    rows = [row for path in (tmp_path / "out" / "data").iterdir() for row in pq.read_table(path).to_pylist()]
+    assert {row["title"]: FLAVOURS[row["flavour"]] for row in rows}["Unsalted salad"] == "salty"  # as system 0 had it
+    assert run(*told) == 2
+    assert "match was 'substring' and is 'word'" in capsys.readouterr().err
+
+
 def test_a_changed_recipe_table_is_noticed(recipe_file, tmp_path, capsys):
     table, out = tmp_path / "recipes.csv", tmp_path / "out"
     text = Path(recipe_file).read_text()
@@ -213,7 +249,7 @@ def test_a_changed_recipe_table_is_noticed(recipe_file, tmp_path, capsys):
     assert run(table, "--size", 64, "--out", out) == 0
     table.write_text(text.replace("maple syrup", "sugar"))
     assert run(table, "--size", 64, "--out", out) == 2
-    assert "recipes_sha256 was" in capsys.readouterr().err
+    assert "the recipes, their labels or their splits changed" in capsys.readouterr().err
 
 
 def test_a_finished_build_is_not_drawn_again(recipe_file, tmp_path, monkeypatch, capsys):

@@ -287,6 +287,11 @@ def test_lora_weights_load_by_hub_id_and_are_pinned_by_commit(tiny_sd, lora_file
     (by_name,) = illustrator(tiny_sd, steps=1, size=64, lora="org/look").draw(tasks(1))
     assert np.array_equal(pixels(by_name), pixels(by_file))
     assert lora_revision("org/look") == f"org/look@{commit.oid}"
+    api.upload_file(path_or_fileobj=b"text", path_in_repo="README.md", repo_id="org/look")  # the main branch moves on
+    assert lora_revision("org/look") != f"org/look@{commit.oid}"
+    assert lora_revision(f"org/look@{commit.oid}") == f"org/look@{commit.oid}"
+    (pinned,) = illustrator(tiny_sd, steps=1, size=64, lora=f"org/look@{commit.oid}").draw(tasks(1))
+    assert np.array_equal(pixels(pinned), pixels(by_file))
 
 
 def test_the_revision_of_a_folder_follows_its_content(tiny_sd, tmp_path):
@@ -319,6 +324,16 @@ def test_the_revision_of_plating_covers_every_module_that_draws():
     [
         ({"pipeline": "plating", "scheduler": "DDIMScheduler"}, "plating pipeline has no scheduler"),
         ({"pipeline": "plating", "negative_prompt": "x", "steps": 0}, "steps is 0; give a whole number"),
+        ({"pipeline": "plating", "guidance": 3.0}, "plating pipeline has no guidance; leave --guidance 3.0 out"),
+        ({"pipeline": "plating", "steps": 3}, "plating draws a picture in one step; leave --steps 3 out"),
+        ({"pipeline": "plating", "dtype": "float16"}, "draws in float32 alone; leave --dtype float16 out"),
+        ({"pipeline": "plating", "size": 63}, "size is 63; plating draws 64 to 512 pixels"),
+        ({"pipeline": "tiny_sd", "guidance": float("nan")}, "guidance is nan; give a finite number"),
+        ({"pipeline": "tiny_sd", "scheduler": "SchedulerMixin"}, "'SchedulerMixin' is no diffusers scheduler class"),
+        (
+            {"pipeline": "tiny_sd", "scheduler": "DPMSolverSDEScheduler"},
+            "torchsde, which is not all installed",
+        ),
         ({"pipeline": "no/such-pipeline"}, "'no/such-pipeline' is neither a folder here nor"),
         ({"pipeline": "tiny_sd", "scheduler": "NoScheduler"}, "'NoScheduler' is no diffusers scheduler class"),
         ({"pipeline": "tiny_sd", "scheduler": "UNet2DModel"}, "'UNet2DModel' is no diffusers scheduler class"),
@@ -334,6 +349,15 @@ def test_bad_settings_are_named(settings, message, request):
         settings = {**settings, "pipeline": request.getfixturevalue("tiny_sd")}
     with pytest.raises(BadInputError, match=message):
         Illustrator(GenerationSettings(**settings), "r1")
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": 65}, {"scheduler": "FlowMatchEulerDiscreteScheduler"}, {"scheduler": "ScoreSdeVeScheduler"}]
+)
+def test_what_a_pipeline_does_not_draw_with_is_one_error(tiny_sd, change):
+    drawer = illustrator(tiny_sd, **{"steps": 2, "size": 64, **change})
+    with pytest.raises(BadInputError, match="StableDiffusionPipeline does not draw with these settings"):
+        list(drawer.draw(tasks(1)))
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
