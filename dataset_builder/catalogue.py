@@ -8,13 +8,13 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
 from dataset_builder.columns import FLAVOURS, FOOD_GROUPS, MAX_VISIBLE_INGREDIENTS, SEASONING
 from dataset_builder.errors import BadInputError
-from dataset_builder.matching import PhraseMatcher
+from dataset_builder.matching import PhraseMatcher, phrase_key
 from dataset_builder.recipes import Dish
 
 # How a visible ingredient is drawn; the first row lies at the bottom of the plate. "none" is not seen at all.
@@ -143,6 +143,30 @@ def find_ingredients(text: str) -> list[Ingredient]:
     ['bacon', 'onion']
     """
     return list({mention.ingredient.name: mention.ingredient for mention in find_mentions(text)}.values())
+
+
+@cache
+def _name_key(name: str) -> tuple[str, ...]:
+    return phrase_key(name)
+
+
+def find_told(prompt: str) -> list[Ingredient]:
+    """Return the ingredients that a prompt "title: ingredient, ingredient" asks for, in order of mention, each once.
+
+    A general word of the title that a listed ingredient makes precise asks for nothing more.
+
+    >>> [item.name for item in find_told("Bacon and eggs: fried egg, bacon")]
+    ['bacon', 'fried egg']
+    """
+    title, _, listed = prompt.partition(":")
+    told = {item.name: item for item in find_ingredients(listed)}
+    precise = [_name_key(name) for name in told]
+    found: dict[str, Ingredient] = {}
+    for mention in find_mentions(title):
+        key = phrase_key(title[mention.start : mention.end])
+        if not any(len(name) > len(key) and name[-len(key) :] == key for name in precise):
+            found[mention.ingredient.name] = mention.ingredient
+    return list({**found, **told}.values())
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 
 from dataset_builder.canvas import Array, Canvas, sensor_noise
-from dataset_builder.catalogue import Ingredient, find_ingredients, ingredient_id
+from dataset_builder.catalogue import Ingredient, find_ingredients, find_told, ingredient_id
 from dataset_builder.columns import BACKGROUND
 from dataset_builder.drawing_liquids import fill_bowl, hidden_liquids, liquid_colour
 from dataset_builder.drawing_vessels import (
@@ -163,7 +163,7 @@ def draw_plate(
     Returns:
         The picture `(size, size, 3)` of 0..1, its mask `(size, size)`, and what is on the plate.
     """
-    found = {item.name: item for item in find_ingredients(prompt) if item.name not in left_out}
+    found = {item.name: item for item in find_told(prompt) if item.name not in left_out}
     visible = [item for item in found.values() if item.visible][:MOST_INGREDIENTS]
     named = {ingredient_id(item.name): item for item in visible}
     factor = 2 if size <= SUPERSAMPLED_UP_TO else 1

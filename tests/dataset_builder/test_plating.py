@@ -239,3 +239,17 @@ def test_what_sets_or_is_no_liquid_stays_an_empty_plate(pipeline, prompt):
     plate = pipeline(prompt, generator=seeded(1)).plates[0]
     assert not plate.items
     assert not plate.liquid
+
+
+@pytest.mark.parametrize(
+    ("prompt", "drawn"),
+    [
+        ("Bacon and eggs: fried egg, bacon", {"bacon", "fried egg"}),
+        ("Feta with olives: feta, black olive", {"feta", "black olive"}),
+        ("Feta with green olives: feta, black olive", {"feta", "green olive", "black olive"}),
+        ("Feta with olives", {"feta", "green olive"}),
+    ],
+)
+def test_a_general_word_of_the_title_adds_nothing_to_the_ingredient_that_makes_it_precise(pipeline, prompt, drawn):
+    (plate,) = pipeline(prompt, generator=torch.Generator().manual_seed(0)).plates
+    assert {item.name for item in plate.items} == drawn
