@@ -4,32 +4,33 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from datasets import ClassLabel, Image, IterableDatasetDict, load_dataset
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
-from PIL import UnidentifiedImageError
-from tqdm import tqdm
+from datasets import load_dataset
 
+from dataset_builder.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
-from dataset_builder.finished_build import MANIFEST, FinishedBuild
+from dataset_builder.finished_build import LEXICON, FinishedBuild, is_catalogue
 from dataset_builder.labelling import Labeller, LabelScores, score_labels
-from dataset_builder.near_duplicates import Looks, alike_across, looks_of
+from dataset_builder.lexicon import Lexicon
+from dataset_builder.near_duplicates import alike_across, repeated_within
 from model_cards.cards import TEMPLATES, fill
 
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
+AUDIT_VERSION = 2  # of the content of audit.json
 READABLE = 0.95  # a rule at or above this accuracy reads the labels off the text
 EXAMPLES = 20
-BATCH = 256
-COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
+ACCENTS = re.compile("[\u0300-\u036f]")
+RULES = {
+    True: "The labelling rule alone",
+    False: "The default rule alone, which is not the rule that made these labels (its lexicon is not at hand)",
+    None: "The default rule alone, of which nothing says that it made these labels",
+}
 VIEWS = {
     "title": lambda title, ingredients: (title, []),
     "title + ingredients": lambda title, ingredients: (title, ingredients),
@@ -37,21 +38,17 @@ VIEWS = {
 }
 
 
-@dataclass
-class Rows:
-    """The rows of all splits, column by column; a column that the data set lacks is absent."""
+@dataclass(frozen=True)
+class Rule:
+    """A lexicon, and whether it gave the labels of the data set; None where nothing says which one did."""
 
-    splits: list[str] = field(default_factory=list)
-    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    looks: list[Looks | None] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
+    lexicon: Lexicon
+    made_the_labels: bool | None
 
-    def __contains__(self, column: str) -> bool:
-        return any(self.looks) if column == IMAGE else column in self.columns
-
-    def name(self, position: int) -> str:
-        """Return the id of a row, or its place where there are no ids."""
-        return str(self.columns[ID][position]) if ID in self else f"{self.splits[position]} row {position}"
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the audit states of it."""
+        return {"sha256": self.lexicon.digest, "made_the_labels": self.made_the_labels}
 
 
 @dataclass(frozen=True)
@@ -86,103 +83,87 @@ def audit(dataset: str) -> Audit:
             columns are absent are left out and named.
 
     Raises:
-        BadInputError: there are no rows, or none of the columns is there.
+        BadInputError: it is no single table, there are no rows, or none of the columns is there.
     """
-    return audit_rows(read_rows(load_dataset(dataset, streaming=True), dataset), dataset, _manifest_of(dataset))
+    splits = open_dataset(dataset)
+    manifest = manifest_of(dataset)
+    rule = find_rule(manifest, file_of(dataset, LEXICON))
+    return audit_rows(read_rows(splits, dataset), dataset, rule, manifest)
 
 
-def _manifest_of(dataset: str) -> Mapping[str, Any]:
-    """Return the manifest of a data set that our build made; empty for every other one."""
-    path = Path(dataset, MANIFEST)
+def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
+    """Return the lexicon that gave the labels, or that of the package where it is not known or not at hand.
+
+    Args:
+        manifest: of the build; empty where there is none.
+        kept: the lexicon beside the data, if there is one.
+    """
+    own = Lexicon.load()
+    stated = manifest.get("lexicon_sha256")
+    if stated in (None, own.digest):
+        return Rule(own, None if stated is None else True)
     try:
-        path = path if Path(dataset).is_dir() else Path(hf_hub_download(dataset, MANIFEST, repo_type="dataset"))
-        return json.loads(path.read_text())
-    except (EntryNotFoundError, FileNotFoundError):
-        return {}
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON ({error}); build again") from error
+        lexicon = own if kept is None else Lexicon.load(kept)
+    except BadInputError:
+        lexicon = own
+    return Rule(lexicon, True) if lexicon.digest == stated else Rule(own, False)
 
 
 def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     """Return the audit of a build under the name of its data set; one made of exactly these shards is used again."""
-    path = build.folder / AUDIT_JSON
-    if path.is_file():
-        facts = json.loads(path.read_text())
-        if facts.get("data_sha256") == build.fingerprint:
-            return Audit({**facts, "dataset": name})
+    rule = find_rule(build.manifest, file_of(str(build.folder), LEXICON))
+    same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "lexicon": rule.facts}
+    known = _read_facts(build.folder / AUDIT_JSON)
+    if known is not None and same.items() <= known.items():
+        return Audit({**known, "dataset": name})
     files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
-    facts = audit_rows(rows, name, build.manifest).facts
-    found = Audit({**facts, "data_sha256": build.fingerprint})
+    found = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     found.write(build.folder)
     return found
 
 
-def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
-    """Return the rows of a data set; of each picture only its looks are kept."""
-    rows = Rows()
-    for split, stream in dataset.items():
-        # A text file names its columns only as it is read.
-        features = stream.features or dict.fromkeys(next(iter(stream.take(1)), {}))
-        wanted = [column for column in COLUMNS if column in features]
-        if not wanted:
-            raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")
-        batches = stream.select_columns(wanted).with_format("arrow").iter(batch_size=BATCH)
-        for batch in tqdm(batches, desc=f"reading {split}", unit="batch", leave=False):
-            rows.splits += [split] * batch.num_rows
-            for column in wanted:
-                if column != IMAGE:
-                    rows.columns[column] += _values(batch[column].to_pylist(), features[column])
-            _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
-    if not rows.splits:
-        raise BadInputError(f"{name} has no rows; build or import it first")
-    return rows
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts of an earlier audit; None where it is not there or broken, for it can be made again."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
-def _values(values: list[Any], feature: Any) -> list[Any]:
-    if isinstance(feature, ClassLabel):
-        return [None if value is None or value < 0 else feature.names[value] for value in values]
-    return values
-
-
-def _add_looks(rows: Rows, pictures: Sequence[dict | None]) -> None:
-    def look(picture: dict | None) -> Looks | str | None:
-        try:
-            return None if picture is None else looks_of(Image().decode_example(picture))
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            return str(error)
-
-    with ThreadPoolExecutor() as pool:
-        for found in pool.map(look, pictures):
-            if isinstance(found, str):
-                rows.unreadable.append(rows.name(len(rows.looks)))
-            rows.looks.append(None if isinstance(found, str) else found)
-
-
-def audit_rows(rows: Rows, name: str, manifest: Mapping[str, Any] = MappingProxyType({})) -> Audit:
+def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -> Audit:
     """Audit rows that were read; the manifest of their build names the rows whose pictures were all rejected."""
     return Audit(
         {
+            "audit_version": AUDIT_VERSION,
             "dataset": name,
             "rows": {split: rows.splits.count(split) for split in dict.fromkeys(rows.splits)},
             "absent_columns": [column for column in COLUMNS if column not in rows],
             "balance": _balance(rows),
-            "rule": _rule(rows),
+            "lexicon": rule.facts,
+            "rule": _rule(rows, rule.lexicon),
             "crossing": {
                 "dishes": _crossing(rows, DISH_ID, str),
                 "titles": _crossing(rows, TITLE, plain_title),
                 "pictures": _crossing_pictures(rows),
             },
-            "reference": _reference(rows),
+            "repeated_pictures": _repeated_pictures(rows),
+            "reference": _reference(rows) if is_catalogue(manifest) else None,
             "pictures": _pictures(rows, manifest.get("given_up", {})),
         }
     )
 
 
 def plain_title(title: str) -> str:
-    """Return a title without accents, case and punctuation, so that equal dishes have equal titles."""
-    letters = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().casefold()
-    return re.sub(r"[^a-z0-9]+", " ", letters).strip()
+    """Return a title without accents, case and punctuation, so that equal dishes have equal titles.
+
+    Accents are those of Latin, Greek and Cyrillic letters; in other scripts marks are vowels and stay. A title without
+    any letter or digit is left as it is.
+    """
+    letters = ACCENTS.sub("", unicodedata.normalize("NFKD", title)).casefold()
+    words = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in letters).split()
+    return unicodedata.normalize("NFC", " ".join(words)) or title.strip()
 
 
 def _labelled(rows: Rows) -> list[int]:
@@ -200,12 +181,12 @@ def _balance(rows: Rows) -> dict[str, dict[str, int]]:
     )
 
 
-def _rule(rows: Rows) -> dict[str, dict[str, dict[str, float]]]:
+def _rule(rows: Rows, lexicon: Lexicon) -> dict[str, dict[str, dict[str, float]]]:
     """Return per view and split ("all" for all of them) how the labelling rule scores against the labels."""
     labelled = _labelled(rows)
     if not labelled or TITLE not in rows or INGREDIENTS not in rows:
         return {}
-    labeller, found = Labeller(), {}
+    labeller, found = Labeller(lexicon), {}
     truth = [rows.columns[FLAVOUR][n] for n in labelled]
     for view, choose in VIEWS.items():
         texts = (choose(rows.columns[TITLE][n] or "", rows.columns[INGREDIENTS][n] or []) for n in labelled)
@@ -229,9 +210,10 @@ def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
     if column not in rows:
         return None
     splits: dict[str, set[str]] = defaultdict(set)
-    keys = [key(value or "") for value in rows.columns[column]]
+    keys = [key(value) if value else "" for value in rows.columns[column]]
     for value, split in zip(keys, rows.splits, strict=True):
-        splits[value].add(split)
+        if value:  # what has no title has none in common with another
+            splits[value].add(split)
     crossing = [value for value, of in splits.items() if len(of) > 1]
     concerned = Counter(keys)
     return {
@@ -247,6 +229,27 @@ def _crossing_pictures(rows: Rows) -> dict[str, Any] | None:
     pairs = alike_across(rows.looks, rows.splits)
     named = (f"{rows.name(i)} ({rows.splits[i]}), {rows.name(j)} ({rows.splits[j]})" for i, j in pairs[:EXAMPLES])
     return {"pairs": len(pairs), "examples": list(named)}
+
+
+def _repeated_pictures(rows: Rows) -> dict[str, Any] | None:
+    """Return which pictures of one split look the same though their dishes differ."""
+    if not any(rows.looks):
+        return None
+    places = [str(n) for n in range(len(rows.splits))]
+    names = next((rows.columns[column] for column in (DISH_ID, TITLE) if column in rows), places)
+    owners = [name or place for name, place in zip(names, places, strict=True)]
+    sets = repeated_within(rows.looks, rows.splits, owners)
+    return {
+        "sets": len(sets),
+        "rows": sum(map(len, sets)),
+        "most_dishes": max((len({owners[n] for n in members}) for members in sets), default=0),
+        "examples": [_named_set(rows, members) for members in sets[:EXAMPLES]],
+    }
+
+
+def _named_set(rows: Rows, members: list[int], most: int = 5) -> str:
+    more = f" and {len(members) - most} more" if len(members) > most else ""
+    return f"{', '.join(rows.name(n) for n in members[:most])}{more} ({rows.splits[members[0]]})"
 
 
 def _reference(rows: Rows) -> dict[str, Any] | None:
@@ -320,11 +323,12 @@ def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] |
 def _rule_lines(facts: Mapping[str, Any]) -> list[str]:
     if not facts["rule"]:
         return ["The rule alone was not scored: labels, titles or ingredients are absent."]
-    split = "test" if "test" in facts["rows"] else "all"
+    split = "test" if all("test" in of for of in facts["rule"].values()) else "all"
     scores = {view: of[split]["accuracy"] for view, of in facts["rule"].items()}
     where = "the test split" if split == "test" else "all rows"
     figures = ", ".join(f"{100 * score:.1f} % from {view}" for view, score in scores.items())
-    lines = [f"The labelling rule alone, without any learning, is right on {where} in: {figures}."]
+    rule = RULES[facts["lexicon"]["made_the_labels"]]
+    lines = [f"{rule}, without any learning, is right on {where} in: {figures}."]
     readable = [view for view, score in scores.items() if score >= READABLE]
     if readable:
         views = " and off ".join(readable)
@@ -364,6 +368,11 @@ def _other_lines(facts: Mapping[str, Any]) -> list[str]:
             f"Rows without a picture: {pictures['without']}; unreadable: {pictures['unreadable']}; drawn again after a "
             f"rejected picture: {pictures['retried']}; left out because every picture was rejected: "
             f"{pictures.get('given_up', 0)}{' (reasons' + why.replace(',', ':', 1) + ')' if why else ''}."
+        )
+    if (repeated := facts["repeated_pictures"]) and repeated["sets"]:
+        lines.append(
+            f"Inside one split {repeated['rows']} pictures look like that of another dish ({repeated['sets']} sets, "
+            f"the largest of {repeated['most_dishes']} dishes): such a picture does not tell its dishes apart."
         )
     if facts["absent_columns"]:
         lines.append(f"Not audited for want of the columns: {', '.join(facts['absent_columns'])}.")

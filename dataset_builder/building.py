@@ -16,6 +16,7 @@ from accelerate import PartialState
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
+from dataset_builder.finished_build import write_lexicon
 from dataset_builder.flavour_sd import GIVEN_UP, SCHEMA_VERSION, BuildSettings, Plan
 from dataset_builder.generation import GenerationSettings
 from dataset_builder.shards import BuildFolder, write_table
@@ -65,6 +66,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
             plating = settings.generation.pipeline == PLATING
             draw_in_processes(plan, folder, processes or ((os.cpu_count() or 1) if plating else 1))
         if folder.manifest() is None:
+            write_lexicon(out, plan.lexicon)
             folder.finish(make_manifest(plan, folder))
         if state is not None:
             state.wait_for_everyone()

@@ -1,5 +1,6 @@
 """A finished build as it lies on disk: its Parquet shards, its manifest, and what both say about the rows."""
 
+import csv
 import hashlib
 import json
 import re
@@ -18,9 +19,12 @@ from datasets.splits import SplitDict
 
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
+from dataset_builder.lexicon import Lexicon
+from dataset_builder.shards import write_whole
 
 MANIFEST = "manifest.json"
 DATA = "data"
+LEXICON = "lexicon.csv"
 MANIFEST_KEYS = {
     "schema_version": "version of the columns",
     "generator": "settings with which the pictures were made",
@@ -92,6 +96,16 @@ class FinishedBuild:
                 ways[tuple((row or {}).get(key) for key in keys)] += 1
         return [{**dict(zip(keys, way, strict=True)), "rows": rows} for way, rows in ways.most_common()]
 
+    @cached_property
+    def lexicon_file(self) -> Path | None:
+        """The lexicon beside the manifest, if it is the one that gave the labels."""
+        path = self.folder / LEXICON
+        try:
+            kept = Lexicon.load(path).digest if path.is_file() else None
+        except BadInputError:
+            kept = None
+        return path if kept == self.manifest["lexicon_sha256"] else None
+
     @property
     def info(self) -> DatasetInfo:
         """Features, sizes and splits, as the metadata of the card states them."""
@@ -104,6 +118,26 @@ class FinishedBuild:
             download += sum(path.stat().st_size for path in paths)
         size = sum(split.num_bytes for split in splits.values())
         return DatasetInfo(features=self.features, splits=splits, download_size=download, dataset_size=size)
+
+
+def is_catalogue(manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a build is made of the embedded catalogue, whose language and reference flavours are known."""
+    settings = manifest.get("settings")
+    return isinstance(settings, Mapping) and settings.get("recipes", "") is None
+
+
+def write_lexicon(folder: Path, lexicon: Lexicon) -> None:
+    """Keep the lexicon of a build beside its manifest, as it was read; that of the package is known anyway."""
+    if lexicon.digest == Lexicon.load().digest:
+        return
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("flavour", "source", "phrase", "weight"))
+            writer.writerows(entry[1:] for entry in lexicon.entries)
+
+    write_whole(folder / LEXICON, write)
 
 
 def named_labels(table: pa.Table, features: Features) -> pa.Table:

@@ -7,6 +7,8 @@ from itertools import pairwise
 import imagehash
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 HASH_BITS = 64
 MAX_BITS = 6  # copies that were compressed, resized or made brighter differ by fewer, different plates by more
@@ -63,6 +65,43 @@ def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[t
         if _same_colours(looks[i], looks[j]):
             found.append((i, j))
     return sorted(found)
+
+
+def repeated_within(looks: Sequence[Looks | None], groups: Sequence[str], owners: Sequence[str]) -> list[list[int]]:
+    """Return the sets of pictures that look the same, lie in one group and belong to different owners.
+
+    Args:
+        looks: None where there is no picture.
+        groups: for example the split of each picture.
+        owners: for example the dish of each picture; it may repeat itself.
+
+    Returns:
+        Positions in rising order, the largest set first. Pictures of a set are linked, each to some other of it.
+    """
+    # Of equal hashes and colours the first stands for all: a pipeline that gives one picture for all has one pair of
+    # leader and row per row, not one of every two rows.
+    leaders: dict[tuple[int, str], list[int]] = {}
+    links: list[tuple[int, int]] = []
+    for position, (look, group) in enumerate(zip(looks, groups, strict=True)):
+        if look is not None:
+            known = leaders.setdefault((look.bits, group), [])
+            leader = next((one for one in known if _same_colours(looks[one], look)), None)
+            if leader is None:
+                known.append(position)
+            else:
+                links.append((leader, position))
+    for group in dict.fromkeys(groups):
+        chosen = sorted(one for (_, of), known in leaders.items() if of == group for one in known)
+        pairs = alike_across([looks[one] for one in chosen], [str(one) for one in chosen])
+        links += [(chosen[i], chosen[j]) for i, j in pairs]
+    size = len(looks)
+    ends = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    labels = connected_components(coo_array((np.ones(len(links)), tuple(ends)), shape=(size, size)), directed=False)[1]
+    sets: dict[int, list[int]] = {}
+    for position in np.unique(ends).tolist():
+        sets.setdefault(int(labels[position]), []).append(position)
+    several = (members for members in sets.values() if len({owners[one] for one in members}) > 1)
+    return sorted(several, key=lambda members: (-len(members), members))
 
 
 def _bands() -> list[tuple[int, int]]:

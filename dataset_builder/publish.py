@@ -14,7 +14,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from dataset_builder.audit import AUDIT_MARKDOWN, audit_of_build
 from dataset_builder.columns import DISH_ID, FLAVOURS, LABEL_SOURCE
-from dataset_builder.finished_build import DATA, MANIFEST, FinishedBuild, read_build
+from dataset_builder.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, read_build
 from dataset_builder.release import (
     CARD,
     FILES,
@@ -96,6 +96,7 @@ def prepare(
     audit = audit_of_build(build, repo)
     stated = {"version": version, "license": licence, "history": history, "data_sha256": build.fingerprint}
     manifest = {**build.manifest, **stated}
+    kept = build.lexicon_file
     own = build.folder / CARD
     card = data_card(
         metadata(build, repo, licence),
@@ -103,6 +104,8 @@ def prepare(
         own.read_text() if own.exists() else None,
     )
     files: dict[str, Path | bytes] = {f"{DATA}/{path.name}": path for paths in build.shards.values() for path in paths}
+    if kept is not None:
+        files[LEXICON] = kept
     files[CARD] = card.encode()
     files[AUDIT_MARKDOWN] = audit.markdown.encode()
     manifest[FILES] = sorted([*files, MANIFEST])
@@ -160,6 +163,7 @@ def card_values(
         },
         "columns": {name: column_type(feature) for name, feature in build.features.items()},
         "lexicon_sha256": build.manifest["lexicon_sha256"],
+        "lexicon_file": None if build.lexicon_file is None else LEXICON,
         "label_sources": dict(sorted(sources.items())),
         "pictures": build.pictures,
         "left_out": left_out(build.manifest),

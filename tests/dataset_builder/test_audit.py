@@ -1,22 +1,24 @@
 """The audit finds what makes scores too good: labels that a rule can read, dishes and pictures in two splits."""
 
-import io
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from huggingface_hub import HfApi, snapshot_download
 
 from dataset_builder import audit as audits
 from dataset_builder.audit import audit, audit_of_build, plain_title
+from dataset_builder.building import build
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import read_build
+from dataset_builder.flavour_sd import BuildSettings
+from dataset_builder.generation import GenerationSettings
 from dataset_builder.labelling import Labeller
-from dataset_builder.near_duplicates import MAX_BITS, Looks, alike_across, looks_of
+from dataset_builder.lexicon import Lexicon
 from dataset_builder.publish import publish
 from tests.dataset_builder.tiny_build import encoded, make_row, make_rows, picture, write_build
 
@@ -182,45 +184,108 @@ def test_a_published_data_set_is_audited_by_its_hub_id(connected_hub, tmp_path):
     assert json.loads((tmp_path / "audit.json").read_text())["rows"] == {"train": 10, "validation": 5, "test": 5}
 
 
+OWN_LEXICON = "flavour,source,phrase\nbitter,ingredient,honey\nsour,ingredient,salt\nsweet,ingredient,lemon\n"
+
+
+@pytest.fixture
+def own_lexicon_build(tmp_path):
+    """A build by the rule of a lexicon that contradicts that of the package."""
+    lexicon = tmp_path / "mine.csv"
+    lexicon.write_text(OWN_LEXICON)
+    with (tmp_path / "recipes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Title", "Ingredients"])
+        for n, word in enumerate(["honey", "salt", "lemon"] * 4):
+            writer.writerow([f"Plate {n}", f"['{word}', '{word} and tomato {n}']"])
+    out = tmp_path / "build"
+    settings = BuildSettings(
+        str(tmp_path / "recipes.csv"), lexicon=str(lexicon), generation=GenerationSettings(size=64)
+    )
+    build(settings, out, processes=1)
+    return out
+
+
+def test_the_rule_is_that_of_the_lexicon_that_gave_the_labels(own_lexicon_build, connected_hub, tmp_path):
+    assert (
+        Lexicon.load(own_lexicon_build / "lexicon.csv").digest
+        == read_build(own_lexicon_build).manifest["lexicon_sha256"]
+    )
+    found = audit(str(own_lexicon_build))
+    assert found.facts["rule"]["ingredients"]["all"]["accuracy"] == 1.0
+    assert found.facts["lexicon"]["made_the_labels"] is True
+    said = [
+        "The labelling rule alone, without any learning, is right on the test split in: 0.0 % from title, "
+        "100.0 % from title + ingredients, 100.0 % from ingredients.",
+        "The labels can be read off title + ingredients and off ingredients: a model that is given it learns the rule.",
+    ]
+    assert found.lines[:2] == said
+    assert found.facts["reference"] is None
+    publish(own_lexicon_build, "org/own-words", "1.0.0", "cc-by-4.0")
+    card = Path(HfApi().hf_hub_download("org/own-words", "README.md", repo_type="dataset")).read_text()
+    assert [line for line in said if line not in card] == []
+    assert "the file is `lexicon.csv`" in card
+    snapshot_download("org/own-words", repo_type="dataset", local_dir=tmp_path / "down")
+    assert audit(str(tmp_path / "down")).lines[:2] == said
+
+
+def test_without_its_lexicon_the_rule_that_made_the_labels_is_not_pretended(own_lexicon_build, tmp_path):
+    (own_lexicon_build / "lexicon.csv").write_text(OWN_LEXICON.replace("honey", "sugar"))
+    found = audit(str(own_lexicon_build))
+    assert found.facts["lexicon"]["made_the_labels"] is False
+    assert "is not the rule that made these labels" in found.lines[0]
+    assert "is not the rule that made these labels" in found.markdown
+    publish(own_lexicon_build, "org/own-words", "1.0.0", "cc-by-4.0", dry_run=tmp_path / "dry")
+    assert not (tmp_path / "dry" / "lexicon.csv").exists()
+    (own_lexicon_build / "lexicon.csv").write_text("no lexicon")
+    assert audit(str(own_lexicon_build)).facts == found.facts
+
+
+def test_the_lexicon_of_the_package_is_not_copied(tmp_path, recipe_file):
+    build(BuildSettings(recipe_file, generation=GenerationSettings(size=64)), tmp_path / "build", processes=1)
+    assert not (tmp_path / "build" / "lexicon.csv").exists()
+    assert audit(str(tmp_path / "build")).facts["lexicon"]["made_the_labels"] is True
+
+
+def test_the_reference_is_for_the_dishes_of_the_catalogue_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("dataset_builder.catalogue.reference_flavours", lambda: {"dish-000": ("sour", ("sour",))})
+    for recipes, known in ((None, True), ("recipes.csv", False)):
+        folder = write_build(tmp_path / str(known), make_rows(), {"settings": {"recipes": recipes}})
+        assert (audit(str(folder)).facts["reference"] is not None) is known
+    assert audit(str(write_build(tmp_path / "old", make_rows(), {"settings": None}))).facts["reference"] is None
+
+
+def test_one_picture_for_many_dishes_is_named(tmp_path, no_reference):
+    rows = make_rows(60)
+    clean = audit(str(write_build(tmp_path / "clean", rows)))
+    assert clean.facts["repeated_pictures"] == {"sets": 0, "rows": 0, "most_dishes": 0, "examples": []}
+    assert not any("Inside one split" in line for line in clean.lines)
+    for row in rows["train"][:7]:
+        row["image"] = encoded(picture(500))
+    rows["train"][7]["image"] = encoded(picture(500), format="JPEG", quality=60)
+    rows["train"][10]["image"] = rows["train"][11]["image"]
+    rows["train"][10]["dish_id"] = rows["train"][11]["dish_id"]  # of one dish: no matter
+    folder = write_build(tmp_path / "build", rows)
+    found = audit(str(folder))
+    names = ", ".join(row["id"] for row in rows["train"][:5])
+    expected = {"sets": 1, "rows": 8, "most_dishes": 8, "examples": [f"{names} and 3 more (train)"]}
+    assert found.facts["repeated_pictures"] == expected
+    said = "Inside one split 8 pictures look like that of another dish (1 sets, the largest of 8 dishes)"
+    publish(folder, "org/x", "1.0.0", "mit", dry_run=tmp_path / "dry")
+    assert f"- {said}" in (tmp_path / "dry" / "README.md").read_text()
+    assert names in found.markdown
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"text"', "\xff"])
+def test_a_broken_audit_of_a_build_is_made_again(tmp_path, no_reference, content):
+    folder = write_build(tmp_path / "build", make_rows())
+    first = audit_of_build(read_build(folder), "org/flavour-sd")
+    (folder / "audit.json").write_text(content, encoding="latin-1")
+    assert audit_of_build(read_build(folder), "org/flavour-sd").facts == first.facts
+
+
 def test_titles_are_compared_without_case_accents_and_punctuation():
     assert (
         plain_title("Crème brûlée (the classic)!")
         == plain_title("creme  brulee: The Classic")
         == "creme brulee the classic"
     )
-
-
-def test_the_search_finds_what_comparing_all_pairs_finds():
-    random = np.random.default_rng(0)
-    hashes = random.integers(0, 2**63, 40, dtype=np.uint64).tolist()
-    for bits in range(10):
-        flipped = random.choice(64, size=bits, replace=False)
-        hashes.append(hashes[bits] ^ int(sum(1 << int(bit) for bit in flipped)))
-    grey = np.full((8, 8, 3), 128, dtype=np.uint8)
-    looks = [Looks(int(bits), grey) for bits in hashes]
-    looks[5] = None
-    groups = ["train" if n % 3 else "test" for n in range(len(looks))]
-    expected = [
-        (i, j)
-        for i in range(len(looks))
-        for j in range(i + 1, len(looks))
-        if looks[i] and looks[j] and groups[i] != groups[j] and (hashes[i] ^ hashes[j]).bit_count() <= MAX_BITS
-    ]
-    assert len(expected) > 2
-    assert alike_across(looks, groups) == expected
-    assert alike_across([None, None], ["train", "test"]) == []
-
-
-def test_copies_look_alike_and_other_colours_do_not():
-    original = picture(7, size=128, detail=9)
-    stream = io.BytesIO()
-    original.save(stream, format="JPEG", quality=50)
-    copies = [Image.open(stream), original.resize((96, 96)), ImageEnhance.Brightness(original).enhance(1.1)]
-    for copy in copies:
-        assert alike_across([looks_of(original), looks_of(copy)], ["train", "test"]) == [(0, 1)]
-    swapped = Image.fromarray(np.asarray(original)[:, :, ::-1].copy())
-    recoloured = Image.merge(
-        "RGB", [original.convert("L"), Image.new("L", original.size), Image.new("L", original.size)]
-    )
-    for other in (swapped, recoloured, picture(8, size=128, detail=9)):
-        assert alike_across([looks_of(original), looks_of(other)], ["train", "test"]) == []

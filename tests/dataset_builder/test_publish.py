@@ -8,6 +8,7 @@ from huggingface_hub import DatasetCard, HfApi, snapshot_download
 
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
+from dataset_builder.lexicon import Lexicon
 from dataset_builder.publish import publish
 from tests.dataset_builder.tiny_build import make_row, make_rows, write_build
 
@@ -54,7 +55,7 @@ def test_one_commit_one_annotated_tag_and_a_data_set_that_loads(hub, build):
     card("1.0.0").validate()
     files = hub.store.commit(f"datasets/{REPO}", "v1.0.0")[1]["files"]
     manifest = json.loads(hub.store.object_path(files["manifest.json"].sha256).read_text())
-    stated = {"version": "1.0.0", "license": LICENCE, "seeds": {"build": 0}, "lexicon_sha256": "ab" * 32}
+    stated = {"version": "1.0.0", "license": LICENCE, "seeds": {"build": 0}, "lexicon_sha256": Lexicon.load().digest}
     assert stated.items() <= manifest.items()
     assert manifest["counts"]["train"] == {"sweet": 2, "salty": 2, "sour": 2, "bitter": 2, "umami": 2}
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dataset_builder.columns import FLAVOURS, SPLITS
 from dataset_builder.features import table_features
+from dataset_builder.lexicon import Lexicon
 
 VISIBLE = ("tomato", "olive", "lemon")
 
@@ -89,7 +90,8 @@ def write_build(folder, rows, manifest=()):
         "generator": {"pipeline": "plating"},
         "simulator": True,
         "seeds": {"build": 0},
-        "lexicon_sha256": "ab" * 32,
+        "lexicon_sha256": Lexicon.load().digest,
+        "settings": {"recipes": None},
         "counts": counts,
         **dict(manifest),
     }
