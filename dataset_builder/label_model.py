@@ -176,6 +176,13 @@ def reliability(scores: np.ndarray, reference: Sequence[str], bins: int = 10) ->
     return Reliability(edges, counts, mean_confidence, share_right, error)
 
 
+def picture_kinds() -> list[str]:
+    """Return the endings of the files that `plot_reliability` can write."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return sorted(FigureCanvasBase.get_supported_filetypes())
+
+
 def plot_reliability(figures: dict[str, Reliability], path: str | Path) -> None:
     """Draw one or more reliability diagrams, such as before and after calibration, into one picture file."""
     from matplotlib.figure import Figure

@@ -1,5 +1,6 @@
 """What `flavour-sd label` does and prints: labels a table and says how far the labels can be trusted."""
 
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from dataset_builder.catalogue import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
-from dataset_builder.label_model import LabelModel, Reliability, plot_reliability, reliability
+from dataset_builder.label_model import LabelModel, Reliability, picture_kinds, plot_reliability, reliability
 from dataset_builder.label_table import LabelSummary, fit_label_model, label_table, read_with_bar
 from dataset_builder.labelling import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
 from dataset_builder.lexicon import Lexicon
@@ -50,7 +51,7 @@ def label_recipes(
 
 
 def _raw(dish: Dish) -> RawRecipe:
-    return RawRecipe(dish.dish_id, dish.title, dish.ingredients, dish.instructions, dish.image_path)
+    return RawRecipe(dish.dish_id, dish.title, dish.ingredients, dish.instructions, dish.image_path, dish.variant)
 
 
 def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
@@ -87,18 +88,22 @@ def summary_text(summary: LabelSummary) -> str:
     conflicts = sum(summary.sources[source] for source in LABEL_SOURCES if source.startswith("conflict"))
     lines = [
         f"recipes                 {summary.recipes:>9,}",
-        f"labelled                {labelled:>9,}   coverage {summary.coverage:.1%}",
+        f"labelled                {labelled:>9,}   coverage {_defined(summary.coverage, '.1%')}",
         *(f"  {flavour:<21} {count:>9,}   {count / max(labelled, 1):.1%}" for flavour in FLAVOURS
           for count in [summary.flavours[flavour]]),
         "decided by",
         *(f"  {source:<21} {summary.sources[source]:>9,}" for source in LABEL_SOURCES),
-        f"both methods speak      {summary.both:>9,}   agreement {summary.agreement:.1%}, "
-        f"Cohen's kappa {summary.kappa:.3f}",
+        f"both methods speak      {summary.both:>9,}   agreement {_defined(summary.agreement, '.1%')}, "
+        f"Cohen's kappa {_defined(summary.kappa, '.3f')}",
         f"conflicts               {conflicts:>9,}",
         _skipped_line("without label", summary.unlabelled),
         *(_skipped_line(f"row {reason}", skipped) for reason, skipped in summary.skipped.items()),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _defined(value: float, form: str) -> str:
+    return "not defined" if math.isnan(value) else format(value, form)
 
 
 def _skipped_line(reason: str, skipped: Skipped) -> str:
@@ -142,6 +147,36 @@ def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
+def _check_files(arguments: Namespace) -> None:
+    """Refuse, before any work, files that could not be written or would overwrite what is read.
+
+    Raises:
+        BadInputError: `--out` or `--reliability` is an input or the other one, lies in the folder that is read, or the
+            diagram has an ending of no kind of picture.
+    """
+    read = {"the recipe table": Path(arguments.recipes).resolve()}
+    if arguments.lexicon:
+        read["the lexicon"] = Path(arguments.lexicon).resolve()
+    for option, path in (("--out", arguments.out), ("--reliability", arguments.reliability)):
+        if path is None:
+            continue
+        place = Path(path).resolve()
+        for name, taken in read.items():
+            if place == taken:
+                raise BadInputError(f"{option} {path} is {name} itself; give another name")
+        if Path(arguments.recipes).is_dir() and place.is_relative_to(read["the recipe table"]):
+            raise BadInputError(f"{option} {path} lies in the folder that is read; give a place outside it")
+        read["the file of the labels"] = place
+    if arguments.reliability:
+        kinds = picture_kinds()
+        if Path(arguments.reliability).suffix.lower().removeprefix(".") not in kinds:
+            raise BadInputError(
+                f"--reliability {arguments.reliability} has the ending of no picture; give one of {', '.join(kinds)}"
+            )
+        if not Path(arguments.reliability).resolve().parent.is_dir():
+            raise BadInputError(f"--reliability {arguments.reliability}: there is no such folder; make it first")
+
+
 def run_label(arguments: Namespace) -> str:
     """Carry out `flavour-sd label` and return what it prints.
 
@@ -151,8 +186,7 @@ def run_label(arguments: Namespace) -> str:
     columns = parse_columns(arguments.columns)
     if min(arguments.min_ingredient_votes, arguments.min_title_votes, arguments.processes or 1) < 1:
         raise BadInputError("--min-ingredient-votes, --min-title-votes and --processes must be 1 or more")
-    if Path(arguments.out).resolve() == Path(arguments.recipes).resolve():
-        raise BadInputError(f"--out {arguments.out} is the recipe table itself; give another name")
+    _check_files(arguments)
     labeller = Labeller(
         Lexicon.load(arguments.lexicon),
         arguments.match,

@@ -31,9 +31,10 @@ from dataset_builder.columns import (
 )
 from dataset_builder.errors import BadInputError
 from dataset_builder.features import label_features, recipe_features
+from dataset_builder.ingredient_lists import parse_ingredients
 from dataset_builder.label_model import LabelModel
 from dataset_builder.labelling import Label, Labeller
-from dataset_builder.recipes import RawRecipe, RecipeTable, Skipped, parse_ingredients
+from dataset_builder.recipes import RawRecipe, RecipeTable, Skipped
 
 # The label model is fitted on this many recipes from the start of a table, not on millions.
 FIT_RECIPES = 20_000

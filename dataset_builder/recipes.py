@@ -3,9 +3,7 @@
 Columns are found by name, ingredients may be written in any notation, and what is left out is counted and named.
 """
 
-import ast
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.ingredient_lists import cell_text, has_ingredients, parse_ingredients
 from dataset_builder.table_files import TableFile, open_table
 
 # What a table calls each part, best name first; upper and lower case, blanks, hyphens and underscores are equal.
@@ -30,15 +29,11 @@ _REQUIRED = ("title", "ingredients")
 NO_TITLE = "without title"
 NO_INGREDIENTS = "without ingredients"
 EQUAL_TITLE = "equal title"
+SURPLUS = "with more cells than the header"
 _NAMED = 20
+_LONGEST_NAME = 60
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_WRITTEN = re.compile(r"[^\W_]")
-_NOTHING = frozenset({"nan", "none", "null", "na", "n/a"})
-_BULLET = re.compile(r"^\s*[-*\u2022\u00b7]\s+")
-_PYTHON_LIST = re.compile(r"\[\s*'[^'\"\\]*'(?:, '[^'\"\\]*')*\s*\]")
-# A printed NumPy array has no commas; read as Python its words would be glued into one.
-_NUMPY_LIST = re.compile(r"\[\s*'[^'\"\\]*'(?:\s+'[^'\"\\]*')+\s*\]")
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Dish:
     """One recipe.
 
     Attributes:
-        dish_id: slug, equal for all rows that belong to one named dish.
+        dish_id: slug, equal for all rows that belong to one named dish, which never cross splits.
         title: as given, blanks trimmed.
         ingredients: as given, one string each, the most important first where the source knows.
         instructions: as given, empty when there are none.
@@ -64,7 +59,7 @@ class Dish:
 
 @dataclass
 class Skipped:
-    """Rows left out for one reason: how many, and the names of the first twenty."""
+    """Rows left out for one reason: how many, and the names of the first twenty, long ones cut."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
@@ -73,7 +68,8 @@ class Skipped:
         """Count one row and keep its name while there is room."""
         self.count += 1
         if len(self.names) < _NAMED:
-            self.names.append(name)
+            name = " ".join(name.split())
+            self.names.append(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}...")
 
     def merge(self, other: "Skipped") -> None:
         """Count the rows of another one."""
@@ -89,24 +85,31 @@ class RawRecipe(NamedTuple):
     ingredients: Any
     instructions: str
     image_path: str | None
+    variant: int = 0
 
     def dish(self) -> Dish:
         """Return the dish, ingredients read."""
-        return Dish(
-            self.dish_id, self.title, parse_ingredients(self.ingredients), self.instructions, image_path=self.image_path
-        )
+        ingredients = parse_ingredients(self.ingredients)
+        return Dish(self.dish_id, self.title, ingredients, self.instructions, self.variant, self.image_path)
 
 
 class RecipeTable:
     """The dishes of a table, read when asked for.
 
     `dishes` reads all rows into a list; `stream` reads them one by one in bounded memory. Left out, counted and named
-    in `skipped`: rows without title, rows without ingredients, and rows whose title came before.
+    in `skipped`: rows without title, rows without ingredients, rows whose title came before, and rows with more cells
+    than the header, which would be read shifted. Rows whose dish id is given and equal are variants of one dish.
+
+    Args:
+        table: the rows.
+        columns: which column is which part.
+        other_ingredients: columns that are read where a cell of the ingredients column holds none.
     """
 
-    def __init__(self, table: TableFile, columns: Mapping[str, str]):
+    def __init__(self, table: TableFile, columns: Mapping[str, str], other_ingredients: Sequence[str] = ()):
         self.table = table
         self.columns = dict(columns)
+        self._ingredients = (self.columns["ingredients"], *other_ingredients)
         self._skipped: dict[str, Skipped] | None = None
 
     @cached_property
@@ -131,20 +134,25 @@ class RecipeTable:
         identities = _Identities()
         photographs = _Photographs(self.table.folder) if "image" in self.columns else None
         read = kept = 0
-        for read, row in enumerate(self.table.rows(list(dict.fromkeys(self.columns.values()))), start=1):
-            cells = {part: row[column] for part, column in self.columns.items()}
-            title = " ".join(_text(cells["title"]).split())
-            reason = _refusal(title, cells["ingredients"]) or identities.refusal(title)
+        for read, row in enumerate(
+            self.table.rows(list(dict.fromkeys([*self.columns.values(), *self._ingredients]))), 1
+        ):
+            title = " ".join(cell_text(row[self.columns["title"]]).split())
+            ingredients = next((row[name] for name in self._ingredients if has_ingredients(row[name])), None)
+            reason = _refusal(title, ingredients, None in row) or identities.refusal(title)
             if reason:
-                skipped[reason].add(title or f"row {read}")
+                skipped.setdefault(reason, Skipped()).add(title or f"row {read}")
                 continue
             kept += 1
+            cells = {part: row[column] for part, column in self.columns.items()}
+            dish_id, variant = identities.identify(cell_text(cells.get("id")), title)
             yield RawRecipe(
-                identities.new_id(_text(cells.get("id")) or title),
+                dish_id,
                 title,
-                cells["ingredients"],
+                ingredients,
                 _instructions(cells.get("instructions")),
-                photographs.find(_text(cells.get("image"))) if photographs else None,
+                photographs.find(cell_text(cells.get("image"))) if photographs else None,
+                variant,
             )
         if not kept:
             reasons = ", ".join(f"{entry.count} {reason}" for reason, entry in skipped.items() if entry.count)
@@ -157,7 +165,8 @@ def read_recipes(source: str | Path, columns: Mapping[str, str] | None = None) -
     """Open a recipe table.
 
     Args:
-        source: a CSV, TSV, JSON lines or Parquet file, a folder of them, or a data set id on the Hub.
+        source: a CSV, TSV, JSON lines or Parquet file, a folder of one of these kinds, or a data set id on the Hub,
+            `org/name` or, with a configuration, `org/name:configuration`.
         columns: names of columns where they are not recognised, such as `{"title": "Gericht"}`; the parts are title,
             ingredients, instructions, image and id.
 
@@ -167,81 +176,43 @@ def read_recipes(source: str | Path, columns: Mapping[str, str] | None = None) -
     table = open_table(source)
     if not table.columns:
         raise BadInputError(f"{table.name} is empty; give a table with a title and an ingredients column")
-    return RecipeTable(table, _find_columns(table, columns or {}))
+    found = _find_columns(table, columns or {})
+    for part in _REQUIRED:
+        if not found[part]:
+            raise BadInputError(
+                f"{_described(table)}; none of them is the {part}: accepted are {', '.join(COLUMN_NAMES[part])}"
+            )
+    return RecipeTable(table, {part: names[0] for part, names in found.items() if names}, found["ingredients"][1:])
 
 
-def _find_columns(table: TableFile, given: Mapping[str, str]) -> dict[str, str]:
-    found = f"{table.name} has the columns {', '.join(map(repr, table.columns))}"
+def _described(table: TableFile) -> str:
+    return f"{table.name} has the columns {', '.join(map(repr, table.columns))}"
+
+
+def _find_columns(table: TableFile, given: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the columns that may be each part, the best first; only the given one where one is given."""
     for part, column in given.items():
         if part not in COLUMN_NAMES:
             raise BadInputError(f"{part!r} is no part of a recipe; allowed are {', '.join(COLUMN_NAMES)}")
         if column not in table.columns:
-            raise BadInputError(f"{found}; there is no {column!r} to take as {part}")
+            raise BadInputError(f"{_described(table)}; there is no {column!r} to take as {part}")
     by_key = {re.sub(r"[\s_-]+", "_", column.strip().casefold()): column for column in reversed(table.columns)}
-    columns = {
-        part: given.get(part) or next((by_key[name] for name in names if name in by_key), None)
+    return {
+        part: [given[part]] if part in given else [by_key[name] for name in names if name in by_key]
         for part, names in COLUMN_NAMES.items()
     }
-    for part in _REQUIRED:
-        if columns[part] is None:
-            raise BadInputError(f"{found}; none of them is the {part}: accepted are {', '.join(COLUMN_NAMES[part])}")
-    return {part: column for part, column in columns.items() if column is not None}
 
 
-def parse_ingredients(value: Any) -> tuple[str, ...]:
-    """Return the ingredients of one recipe, however they are written.
-
-    Understood are a list (of strings, or of objects with a "text" or "name"), a Python or JSON list in a string, lines,
-    and one line with semicolons or commas. Entries without any letter or digit are no ingredients.
-
-    >>> parse_ingredients("['salt', '2 eggs']")
-    ('salt', '2 eggs')
-    >>> parse_ingredients("salt; 2 eggs, beaten")
-    ('salt', '2 eggs, beaten')
-    """
-    entries = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else _listed(_text(value))
-    texts = (_BULLET.sub("", _entry(entry)).strip() for entry in entries)
-    return tuple(text for text in texts if _WRITTEN.search(text))
-
-
-def _entry(entry: Any) -> str:
-    if isinstance(entry, Mapping):
-        entry = entry.get("text") or entry.get("name")
-    return _text(entry)
-
-
-def _listed(text: str) -> list[Any]:
-    if _PYTHON_LIST.fullmatch(text):  # the common case, ten times faster than the general one
-        return text[1:-1].strip()[1:-1].split("', '")
-    if _NUMPY_LIST.fullmatch(text):
-        return re.findall(r"'([^']*)'", text)
-    if text.startswith("[") and text.endswith("]"):
-        for read in (json.loads, ast.literal_eval):
-            try:
-                return list(read(text))
-            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-                continue
-        text = text[1:-1]
-    lines = text.splitlines()
-    return lines if len(lines) > 1 else text.split(";" if ";" in text else ",")
-
-
-def _refusal(title: str, ingredients: Any) -> str | None:
+def _refusal(title: str, ingredients: Any, surplus: bool) -> str | None:
+    if surplus:
+        return SURPLUS
     if not title:
         return NO_TITLE
-    # Text is not parsed here: millions of rows are checked by one process and parsed by several.
-    text = isinstance(ingredients, str)
-    written = _WRITTEN.search(_text(ingredients)) if text else parse_ingredients(ingredients)
-    return None if written else NO_INGREDIENTS
-
-
-def _text(value: Any) -> str:
-    text = "" if value is None else str(value).strip()
-    return "" if text.casefold() in _NOTHING else text
+    return NO_INGREDIENTS if ingredients is None else None
 
 
 def _instructions(value: Any) -> str:
-    return "\n".join(map(_text, value)) if isinstance(value, list) else _text(value)
+    return "\n".join(map(cell_text, value)) if isinstance(value, list) else cell_text(value)
 
 
 def slug(text: str) -> str:
@@ -261,6 +232,9 @@ class _Identities:
     def __init__(self) -> None:
         self._titles: set[int] = set()
         self._ids: set[int] = set()
+        self._rows_of_given: dict[int, int] = {}
+        # Given ids whose slug another id has already; few, so that they are kept in full.
+        self._renamed: dict[int, str] = {}
 
     def refusal(self, title: str) -> str | None:
         key = hash(title.casefold())
@@ -269,8 +243,22 @@ class _Identities:
         self._titles.add(key)
         return None
 
-    def new_id(self, text: str) -> str:
-        base = dish_id = slug(text)
+    def identify(self, given: str, title: str) -> tuple[str, int]:
+        """Return dish id and variant: equal given ids are one dish, equal slugs of titles are not."""
+        if not given:
+            return self._new_id(slug(title)), 0
+        key, base = hash(given.casefold()), slug(given)
+        variant = self._rows_of_given.get(key, 0)
+        self._rows_of_given[key] = variant + 1
+        if variant:
+            return self._renamed.get(key, base), variant
+        dish_id = self._new_id(base)
+        if dish_id != base:
+            self._renamed[key] = dish_id
+        return dish_id, 0
+
+    def _new_id(self, base: str) -> str:
+        dish_id = base
         number = 1
         while hash(dish_id) in self._ids:
             number += 1

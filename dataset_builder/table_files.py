@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,16 +14,17 @@ import pyarrow.parquet as pq
 
 from dataset_builder.errors import BadInputError
 
-ACCEPTED = "a CSV, TSV, JSON lines or Parquet file, a folder of them, or a data set on the Hub (org/name)"
+ACCEPTED = "a CSV, TSV, JSON lines or Parquet file, a folder of one of these kinds, or a data set on the Hub (org/name)"
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<configuration>.+))?")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
 _PARQUET = ".parquet"
-_SUFFIXES = (_PARQUET, *_JSON, *_DELIMITERS)
+_KINDS = {_PARQUET: "Parquet", **dict.fromkeys(_JSON, "JSON lines"), ".csv": "CSV", ".tsv": "TSV"}
 _BATCH_ROWS = 2048
 
-Row = dict[str, Any]
+# As in `csv.DictReader`, the key None holds the cells of a row that has more of them than the header.
+Row = dict[str | None, Any]
 
 
 class TableFile:
@@ -63,16 +65,31 @@ class _DelimitedFile(TableFile):
         records = self._records()
         next(records, None)
         for record in records:
-            if record:
-                yield {column: record[place] if place < len(record) else None for column, place in places}
+            if not record:
+                continue
+            row: Row = {column: record[place] if place < len(record) else None for column, place in places}
+            surplus = record[len(self.columns) :]
+            if any(surplus):
+                row[None] = surplus
+            yield row
 
     def _records(self) -> Iterator[list[str]]:
         with self._path.open("rb") as raw:
             lines = (line.decode("utf-8-sig" if self.position == len(line) else "utf-8") for line in self._watched(raw))
+            # Strict, or a quote that is never closed would take all rows after it into one cell.
+            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+            begins = 1
             try:
-                yield from csv.reader(lines, delimiter=self._delimiter)
-            except (csv.Error, UnicodeDecodeError) as error:
+                for record in reader:
+                    yield record
+                    begins = reader.line_num + 1
+            except UnicodeDecodeError as error:
                 raise BadInputError(f"{self.name} is not a table in UTF-8: {error}; save it as CSV in UTF-8") from error
+            except csv.Error as error:
+                raise BadInputError(
+                    f"{self.name}, line {begins}: the record that begins there breaks off in line {reader.line_num} "
+                    f"({error}); close its quotes, and write a quote inside a quoted cell twice"
+                ) from error
 
     def _watched(self, raw: BinaryIO) -> Iterator[bytes]:
         self.position = 0
@@ -86,13 +103,15 @@ class _JsonFile(TableFile):
 
     def __init__(self, path: Path):
         self.name, self.folder, self.size, self._path = str(path), path.parent, path.stat().st_size, path
-        self.columns = tuple(next(self._records(), {}))
+        # Objects leave out what they have no value for, so that the first one alone does not tell all columns.
+        first = islice(self._records(), _BATCH_ROWS)
+        self.columns = tuple(dict.fromkeys(name for record in first for name in record))
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         for record in self._records():
             yield {column: record.get(column) for column in columns}
 
-    def _records(self) -> Iterator[Row]:
+    def _records(self) -> Iterator[dict[str, Any]]:
         self.position = 0
         with self._path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -120,28 +139,43 @@ class _ParquetFile(TableFile):
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         self.position = 0
         with self._open() as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
+            batches = file.iter_batches(_BATCH_ROWS, columns=list(columns))
+            while (batch := self._whole(lambda: next(batches, None))) is not None:
                 for row in batch.to_pylist():
                     self.position += 1
                     yield row
 
     def _open(self) -> pq.ParquetFile:
+        return self._whole(lambda: pq.ParquetFile(self._path))
+
+    def _whole(self, read: Callable[[], Any]) -> Any:
         try:
-            return pq.ParquetFile(self._path)
-        except pa.ArrowInvalid as error:
-            raise BadInputError(f"{self.name} is not a whole Parquet file: {error}") from error
+            return read()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadInputError(f"{self.name} is not a whole Parquet file: {error}; write or fetch it again") from error
 
 
 class _Folder(TableFile):
-    """All tables of one kind in a folder, read as one."""
+    """The tables of a folder, all of one kind, read as one; hidden files and folders are not looked at."""
 
     def __init__(self, folder: Path):
         self.name, self.folder = str(folder), folder
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-        first_kind = next((kind for kind in _SUFFIXES for path in paths if path.suffix.lower() == kind), None)
-        if first_kind is None:
+        paths = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in _KINDS
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        )
+        # Beside tables, a JSON document is what describes them, such as the manifest of a build.
+        paths = [path for path in paths if path.suffix.lower() != ".json" or _is_json_lines(path)] or paths
+        kinds = {_KINDS[path.suffix.lower()]: path.relative_to(folder) for path in reversed(paths)}
+        if not kinds:
             raise BadInputError(f"the folder {folder} holds no table; give {ACCEPTED}")
-        self._files = [open_table(path) for path in paths if path.suffix.lower() == first_kind]
+        if len(kinds) > 1:
+            found = ", ".join(f"{kind} ({path})" for kind, path in sorted(kinds.items()))
+            raise BadInputError(f"the folder {folder} holds tables of several kinds, {found}; give one of them alone")
+        self._files = [open_table(path) for path in paths]
         self.columns, self.unit = self._files[0].columns, self._files[0].unit
         self.size = sum(file.size or 0 for file in self._files)
         for file in self._files:
@@ -163,15 +197,26 @@ class _Folder(TableFile):
 class _HubTable(TableFile):
     """A data set on the Hub, streamed, all its splits one after the other."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, configuration: str | None):
         from datasets import load_dataset
 
-        self.name = f"data set {name}"
+        asked = f"{name}:{configuration}" if configuration else name
+        self.name = f"data set {asked}"
         try:
-            self._splits = load_dataset(name, streaming=True)
-            self.columns = tuple(next(iter(self._splits.values())).column_names or ())
+            self._splits = load_dataset(name, configuration, streaming=True)
+            # A text file names its columns only as it is read.
+            first = next(iter(self._splits.values()))
+            self.columns = tuple(first.column_names or next(iter(first.take(1)), {}))
         except (OSError, ValueError) as error:
-            raise BadInputError(f"{name} is neither a file nor a data set that the Hub gives: {error}") from error
+            if configuration is None and len(names := _configurations(name)) > 1:
+                raise BadInputError(
+                    f"{self.name} has the configurations {', '.join(names)}; write {name}:{names[0]} for one of them"
+                ) from error
+            raise BadInputError(f"{asked} is neither a file nor a data set that the Hub gives: {error}") from error
+        except RuntimeError as error:
+            raise BadInputError(
+                f"{self.name} cannot be read: {error}; save it as Parquet, CSV or JSON lines and give that"
+            ) from error
         counts = [getattr(split.info.splits.get(key), "num_examples", 0) if split.info.splits else 0
                   for key, split in self._splits.items()]  # fmt: skip
         self.size = sum(counts) if all(counts) else None
@@ -179,9 +224,37 @@ class _HubTable(TableFile):
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         self.position = 0
         for split in self._splits.values():
-            for row in split.select_columns(list(columns)):
+            rows = iter(split.select_columns(list(columns)))
+            while (row := self._next(rows)) is not None:
                 self.position += 1
                 yield row
+
+    def _next(self, rows: Iterator[Row]) -> Row | None:
+        try:
+            return next(rows, None)
+        except (OSError, ValueError) as error:
+            raise BadInputError(
+                f"{self.name} breaks off after {self.position} rows: {error}; mend or repeat"
+            ) from error
+
+
+def _configurations(name: str) -> list[str]:
+    """Return the configurations of a data set on the Hub; none where it cannot be read."""
+    from datasets import get_dataset_config_names
+
+    try:
+        return get_dataset_config_names(name)
+    except (OSError, ValueError, RuntimeError):
+        return []
+
+
+def _is_json_lines(path: Path) -> bool:
+    """Tell whether a file begins with an object in one line."""
+    try:
+        with path.open("rb") as file:
+            return isinstance(json.loads(next(filter(bytes.strip, file), b"")), dict)
+    except ValueError:
+        return False
 
 
 def open_table(source: str | Path) -> TableFile:
@@ -203,6 +276,6 @@ def open_table(source: str | Path) -> TableFile:
         if kind is None:
             raise BadInputError(f"{path} is no table by its name; give {ACCEPTED}")
         return kind(path)
-    if kind is None and _HUB_ID.fullmatch(str(source)):
-        return _HubTable(str(source))
+    if kind is None and (on_hub := _HUB_ID.fullmatch(str(source))):
+        return _HubTable(on_hub["name"], on_hub["configuration"])
     raise BadInputError(f"{path} does not exist; give {ACCEPTED}")

@@ -115,6 +115,50 @@ def test_a_table_a_folder_or_a_device_is_not_overwritten(table, tmp_path, capsys
     assert "is no file that could be replaced" in capsys.readouterr().err
 
 
+def test_what_is_read_is_not_overwritten_and_a_repeat_does_not_read_its_own_output(table, tmp_path, capsys):
+    lexicon = tmp_path / "lexicon.csv"
+    lexicon.write_text("flavour,source,phrase\nbitter,title,water\n")
+    out, plot = tmp_path / "labels.parquet", tmp_path / "plot.png"
+    for arguments, message in (
+        ((table, "--lexicon", lexicon, "--out", lexicon), "is the lexicon itself"),
+        ((table, "--lexicon", lexicon, "--reliability", lexicon, "--out", out), "is the lexicon itself"),
+        ((table, "--reliability", plot, "--out", plot), "is the file of the labels itself"),
+        ((tmp_path, "--out", out), "lies in the folder that is read; give a place outside it"),
+    ):
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert lexicon.read_text().startswith("flavour,source,phrase")
+    assert sorted(tmp_path.iterdir()) == [lexicon, table]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("r.txt", "has the ending of no picture"), ("no/r.png", "no such folder")]
+)
+def test_a_reliability_file_that_cannot_be_written_is_refused_before_any_work(table, tmp_path, capsys, name, message):
+    out = tmp_path / "labels.parquet"
+    assert run(table, "--reliability", tmp_path / name, "--out", out) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_figures_that_are_not_defined_are_called_so(tmp_path, capsys):
+    table = tmp_path / "recipes.csv"
+    table.write_text('title,ingredients\nPlain,"sugar, honey"\n')
+    assert run(table, "--out", tmp_path / "labels.parquet") == 0
+    assert "agreement not defined, Cohen's kappa not defined" in capsys.readouterr().out
+
+
+def test_rows_of_one_given_dish_keep_their_common_id(tmp_path):
+    table, out = tmp_path / "recipes.csv", tmp_path / "labels.parquet"
+    table.write_text('dish_id,title,ingredients\ncake,Cake,"sugar, honey"\ncake,Honey cake,"sugar, honey"\n')
+    assert run(table, "--out", out) == 0
+    assert pq.read_table(out)["dish_id"].to_pylist() == ["cake", "cake"]
+
+
 def test_a_full_disk_gives_status_2_and_leaves_nothing(table, tmp_path, capsys, monkeypatch):
     def fill(self, batch):
         raise OSError(errno.ENOSPC, "No space left on device")

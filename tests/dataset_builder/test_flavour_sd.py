@@ -130,6 +130,17 @@ def test_rows_without_label_title_or_ingredients_are_counted_and_named(tmp_path)
     assert {split: len(rows) for split, rows in data.items()} == {"train": 1, "test": 1}
 
 
+def test_rows_of_one_given_dish_id_share_a_split(tmp_path):
+    table = tmp_path / "recipes.csv"
+    lines = [f'{dish},{kind} {dish},"sugar, honey"' for dish in ("lasagne", "cake", "pie", "tart") for kind in "abc"]
+    table.write_text("\n".join(["dish_id,Title,Ingredients", *lines]))
+    plan = Plan(BuildSettings(str(table)))
+    assert sorted(len(items) for items in plan.recipes.values()) == [3, 3, 6]
+    for items in plan.recipes.values():
+        assert {item.dish.dish_id: 3 for item in items} == Counter(item.dish.dish_id for item in items)
+        assert [item.dish.variant for item in items] == [0, 1, 2] * (len(items) // 3)
+
+
 def test_a_recipe_of_which_nothing_is_seen_is_given_up_and_named(tmp_path):
     table = tmp_path / "recipes.jsonl"
     rows = [

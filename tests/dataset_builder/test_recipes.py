@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.recipes import EQUAL_TITLE, NO_INGREDIENTS, NO_TITLE, parse_ingredients, read_recipes, slug
+from dataset_builder.ingredient_lists import has_ingredients, parse_ingredients
+from dataset_builder.recipes import EQUAL_TITLE, NO_INGREDIENTS, NO_TITLE, SURPLUS, Skipped, read_recipes, slug
 
 
 def write(folder, name, text):
@@ -29,6 +30,23 @@ def write(folder, name, text):
         ("1 - 2L (1/4 - 1/2 gal) milk", ("1 - 2L (1/4 - 1/2 gal) milk",)),
         ("['', '-']", ()),
         ("[]", ()),
+        ("['sugar', nan]", ("sugar",)),
+        ("['sugar', None, \"baker's nan, warm\"]", ("sugar", "baker's nan, warm")),
+        ('["sugar", NaN, null]', ("sugar",)),
+        ("{'sugar', 'egg'}", ("sugar", "egg")),
+        (["Nan", "NA", "nan"], ("Nan", "NA", "nan")),
+        ("None", ("None",)),
+        (
+            {"sugar": "1 cup", "egg": 2, "vanilla": "", "salt": None, "milk": True, "rum": False},
+            ("1 cup sugar", "2 egg", "vanilla", "milk"),
+        ),
+        ('{"sugar": "1 cup", "flour": {"quantity": 2, "unit": "cups"}}', ("1 cup sugar", "2 cups flour")),
+        ("{'sugar': '1 cup'}", ("1 cup sugar",)),
+        ({"name": ["sugar", "egg"], "amount": ["1 cup", "2"]}, ("sugar", "egg")),
+        ('{"dough": ["flour", "egg"], "sauce": [{"name": "tomato"}]}', ("flour", "egg", "tomato")),
+        ([["salt", "egg"], [{"ingredient": "flour", "amount": "1 cup"}]], ("salt", "egg", "flour")),
+        ("[nan, nan]", ()),
+        ('[{"text": null}]', ()),
         ("nan", ()),
         (float("nan"), ()),
         (None, ()),
@@ -36,6 +54,14 @@ def write(folder, name, text):
 )
 def test_ingredients_are_read_in_every_notation(value, expected):
     assert parse_ingredients(value) == expected
+
+
+def test_only_what_gives_an_ingredient_counts_as_having_some():
+    for hollow in ("[nan]", "[None, null]", "[]", "{}", '[{"text": null}]', "nan", "", None, [None], {"salt": None}):
+        assert not has_ingredients(hollow)
+    for filled in ("['nan']", "None", "[nan, salt]", "{salt}", '{"salt": 1}', ["Nan"], "salt"):
+        assert has_ingredients(filled)
+        assert parse_ingredients(filled)
 
 
 def test_a_list_without_commas_does_not_glue_its_words():
@@ -87,6 +113,55 @@ def test_cleaned_ingredients_are_preferred_and_other_columns_found(tmp_path):
     assert dish.variant == 0
 
 
+def test_an_empty_cell_of_the_better_column_gives_way_to_the_other_one(tmp_path):
+    lines = ["Title,Ingredients,Cleaned_Ingredients", "Soup,\"['1 pinch salt']\",[]", "Cake,\"['1 egg']\",\"['egg']\""]
+    path = write(tmp_path, "a.csv", "\n".join(lines))
+    assert [dish.ingredients for dish in read_recipes(path).dishes] == [("1 pinch salt",), ("egg",)]
+    given = read_recipes(path, {"ingredients": "Cleaned_Ingredients"})
+    assert [dish.title for dish in given.dishes] == ["Cake"]
+
+
+def test_dishes_called_nan_and_none_are_dishes_and_missing_values_are_not(tmp_path):
+    lines = ["title,ingredients", "Nan,flour", "None,water", "NA,salt", "nan,salt", "NaN,salt", ",salt", "Tea,nan"]
+    table = read_recipes(write(tmp_path, "a.csv", "\n".join(lines)))
+    assert [dish.title for dish in table.dishes] == ["Nan", "None", "NA"]
+    assert table.skipped[NO_TITLE].count == 3
+    pq.write_table(pa.table({"title": ["Nan", None], "ingredients": [{"salt": "1 g"}] * 2}), tmp_path / "a.parquet")
+    assert [dish.title for dish in read_recipes(tmp_path / "a.parquet").dishes] == ["Nan"]
+
+
+def test_rows_with_more_cells_than_the_header_are_left_out_and_named(tmp_path):
+    lines = ["Title,Ingredients", "Pie,sugar, honey, apple", "Cake,sugar,,", "Tea,water", "Pie,flour"]
+    table = read_recipes(write(tmp_path, "a.csv", "\n".join(lines)))
+    assert [(dish.title, dish.ingredients) for dish in table.dishes] == [
+        ("Cake", ("sugar",)),
+        ("Tea", ("water",)),
+        ("Pie", ("flour",)),
+    ]
+    assert (table.skipped[SURPLUS].count, table.skipped[SURPLUS].names) == (1, ["Pie"])
+    with pytest.raises(BadInputError, match="has no recipe: 1 with more cells than the header"):
+        _ = read_recipes(write(tmp_path, "b.csv", "Title,Ingredients\nPie,sugar, honey\n")).dishes
+
+
+@pytest.mark.parametrize(("row", "line"), [(20, 42), (25, 28)], ids=["to the end of the file", "to the next quote"])
+def test_a_quote_that_is_never_closed_is_an_error_that_names_the_line(tmp_path, row, line):
+    lines = ["title,ingredients", *[f"Dish {number},salt" for number in range(40)]]
+    lines[row] = f'"{lines[row]}'
+    if row == 25:
+        lines[27] = 'Dish 27,"salt, egg"'
+    path = write(tmp_path, "a.csv", "\n".join(lines) + "\n")
+    last = 41 if row == 20 else line
+    message = rf"a\.csv, line {row + 1}: the record that begins there breaks off in line {last} .*close its quotes"
+    with pytest.raises(BadInputError, match=message):
+        _ = read_recipes(path).dishes
+
+
+def test_names_of_rows_left_out_are_cut():
+    skipped = Skipped()
+    skipped.add("word\n" * 100)
+    assert skipped.names == ["word " * 11 + "wo..."]
+
+
 def test_rows_left_out_are_counted_and_named_by_reason(tmp_path):
     lines = ["name;x,ingredients", 'Soup,"salt"', ',"salt"', "nan,salt", "Cake,[]", "Cake,sugar", "SOUP ,water", "Tea"]
     table = read_recipes(write(tmp_path, "a.csv", "\n".join(lines).replace("name;x", "Name")))
@@ -116,6 +191,21 @@ def test_ids_are_unique_slugs(tmp_path):
 def test_an_id_column_is_kept(tmp_path):
     path = write(tmp_path, "a.csv", "id,title,ingredients\nA 7,Soup,salt\n,Cake,sugar\n")
     assert [dish.dish_id for dish in read_recipes(path).dishes] == ["a-7", "cake"]
+
+
+def test_rows_of_one_given_id_are_one_dish_and_equal_slugs_of_titles_are_not(tmp_path):
+    lines = ["dish_id,title,ingredients", "lasagne,Lasagne,salt", "lasagne,Vegan lasagne,salt", ",Lasagne!,salt"]
+    lines += ["Lasagne,Lasagne verde,salt", "lasagne?,Other,salt", "lasagne?,Another,salt", ",Lasagne?,salt"]
+    dishes = read_recipes(write(tmp_path, "a.csv", "\n".join(lines))).dishes
+    assert [(dish.dish_id, dish.variant) for dish in dishes] == [
+        ("lasagne", 0),
+        ("lasagne", 1),
+        ("lasagne-2", 0),
+        ("lasagne", 2),
+        ("lasagne-3", 0),
+        ("lasagne-3", 1),
+        ("lasagne-4", 0),
+    ]
 
 
 def test_columns_can_be_named(tmp_path):
