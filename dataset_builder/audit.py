@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from datasets import load_dataset
 from dataset_builder.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
-from dataset_builder.finished_build import LEXICON, FinishedBuild, is_catalogue
+from dataset_builder.finished_build import LEXICON, FinishedBuild, is_catalogue, rule_settings
 from dataset_builder.labelling import Labeller, LabelScores, score_labels
 from dataset_builder.lexicon import Lexicon
 from dataset_builder.near_duplicates import alike_across, repeated_within
@@ -40,15 +40,25 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """A lexicon, and whether it gave the labels of the data set; None where nothing says which one did."""
+    """A labelling rule, and whether it gave the labels of the data set; None where nothing says which one did."""
 
     lexicon: Lexicon
     made_the_labels: bool | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labeller(self) -> Labeller:
+        """The rule itself."""
+        return Labeller(self.lexicon, **self.settings)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the audit states of it."""
-        return {"sha256": self.lexicon.digest, "made_the_labels": self.made_the_labels}
+        return {
+            "sha256": self.lexicon.digest,
+            "made_the_labels": self.made_the_labels,
+            "settings": dict(self.settings),
+        }
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def audit(dataset: str) -> Audit:
 
 
 def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
-    """Return the lexicon that gave the labels, or that of the package where it is not known or not at hand.
+    """Return the rule that gave the labels, or the default one where it is not known or not at hand.
 
     Args:
         manifest: of the build; empty where there is none.
@@ -100,19 +110,22 @@ def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
     """
     own = Lexicon.load()
     stated = manifest.get("lexicon_sha256")
-    if stated in (None, own.digest):
-        return Rule(own, None if stated is None else True)
+    if stated is None:
+        return Rule(own, None)
+    settings = rule_settings(manifest)
+    if stated == own.digest:
+        return Rule(own, True, settings)
     try:
         lexicon = own if kept is None else Lexicon.load(kept)
     except BadInputError:
         lexicon = own
-    return Rule(lexicon, True) if lexicon.digest == stated else Rule(own, False)
+    return Rule(lexicon, True, settings) if lexicon.digest == stated else Rule(own, False)
 
 
 def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     """Return the audit of a build under the name of its data set; one made of exactly these shards is used again."""
     rule = find_rule(build.manifest, file_of(str(build.folder), LEXICON))
-    same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "lexicon": rule.facts}
+    same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
     known = _read_facts(build.folder / AUDIT_JSON)
     if known is not None and same.items() <= known.items():
         return Audit({**known, "dataset": name})
@@ -141,8 +154,8 @@ def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -
             "rows": {split: rows.splits.count(split) for split in dict.fromkeys(rows.splits)},
             "absent_columns": [column for column in COLUMNS if column not in rows],
             "balance": _balance(rows),
-            "lexicon": rule.facts,
-            "rule": _rule(rows, rule.lexicon),
+            "labelling": rule.facts,
+            "rule": _rule(rows, rule.labeller),
             "crossing": {
                 "dishes": _crossing(rows, DISH_ID, str),
                 "titles": _crossing(rows, TITLE, plain_title),
@@ -181,12 +194,12 @@ def _balance(rows: Rows) -> dict[str, dict[str, int]]:
     )
 
 
-def _rule(rows: Rows, lexicon: Lexicon) -> dict[str, dict[str, dict[str, float]]]:
+def _rule(rows: Rows, labeller: Labeller) -> dict[str, dict[str, dict[str, float]]]:
     """Return per view and split ("all" for all of them) how the labelling rule scores against the labels."""
     labelled = _labelled(rows)
     if not labelled or TITLE not in rows or INGREDIENTS not in rows:
         return {}
-    labeller, found = Labeller(lexicon), {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
     truth = [rows.columns[FLAVOUR][n] for n in labelled]
     for view, choose in VIEWS.items():
         texts = (choose(rows.columns[TITLE][n] or "", rows.columns[INGREDIENTS][n] or []) for n in labelled)
@@ -327,7 +340,7 @@ def _rule_lines(facts: Mapping[str, Any]) -> list[str]:
     scores = {view: of[split]["accuracy"] for view, of in facts["rule"].items()}
     where = "the test split" if split == "test" else "all rows"
     figures = ", ".join(f"{100 * score:.1f} % from {view}" for view, score in scores.items())
-    rule = RULES[facts["lexicon"]["made_the_labels"]]
+    rule = RULES[facts["labelling"]["made_the_labels"]]
     lines = [f"{rule}, without any learning, is right on {where} in: {figures}."]
     readable = [view for view, score in scores.items() if score >= READABLE]
     if readable:

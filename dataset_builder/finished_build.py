@@ -25,6 +25,7 @@ from dataset_builder.shards import write_whole
 MANIFEST = "manifest.json"
 DATA = "data"
 LEXICON = "lexicon.csv"
+RULE = ("match", "min_ingredient_votes", "min_title_votes", "on_conflict")
 MANIFEST_KEYS = {
     "schema_version": "version of the columns",
     "generator": "settings with which the pictures were made",
@@ -124,6 +125,12 @@ def is_catalogue(manifest: Mapping[str, Any]) -> bool:
     """Tell whether a build is made of the embedded catalogue, whose language and reference flavours are known."""
     settings = manifest.get("settings")
     return isinstance(settings, Mapping) and settings.get("recipes", "") is None
+
+
+def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the labelling rule, as `Labeller` takes them beside the lexicon."""
+    settings = manifest.get("settings")
+    return {name: settings[name] for name in RULE if name in settings} if isinstance(settings, Mapping) else {}
 
 
 def write_lexicon(folder: Path, lexicon: Lexicon) -> None:

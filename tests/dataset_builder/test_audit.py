@@ -212,7 +212,7 @@ def test_the_rule_is_that_of_the_lexicon_that_gave_the_labels(own_lexicon_build,
     )
     found = audit(str(own_lexicon_build))
     assert found.facts["rule"]["ingredients"]["all"]["accuracy"] == 1.0
-    assert found.facts["lexicon"]["made_the_labels"] is True
+    assert found.facts["labelling"]["made_the_labels"] is True
     said = [
         "The labelling rule alone, without any learning, is right on the test split in: 0.0 % from title, "
         "100.0 % from title + ingredients, 100.0 % from ingredients.",
@@ -231,7 +231,7 @@ def test_the_rule_is_that_of_the_lexicon_that_gave_the_labels(own_lexicon_build,
 def test_without_its_lexicon_the_rule_that_made_the_labels_is_not_pretended(own_lexicon_build, tmp_path):
     (own_lexicon_build / "lexicon.csv").write_text(OWN_LEXICON.replace("honey", "sugar"))
     found = audit(str(own_lexicon_build))
-    assert found.facts["lexicon"]["made_the_labels"] is False
+    assert found.facts["labelling"]["made_the_labels"] is False
     assert "is not the rule that made these labels" in found.lines[0]
     assert "is not the rule that made these labels" in found.markdown
     publish(own_lexicon_build, "org/own-words", "1.0.0", "cc-by-4.0", dry_run=tmp_path / "dry")
@@ -240,10 +240,26 @@ def test_without_its_lexicon_the_rule_that_made_the_labels_is_not_pretended(own_
     assert audit(str(own_lexicon_build)).facts == found.facts
 
 
+def test_the_settings_of_the_rule_are_those_of_the_build(tmp_path):
+    with (tmp_path / "recipes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Title", "Ingredients"])
+        # Neither is found as a whole word.
+        writer.writerows((f"Plate {n}", f"['tomato {n}', '{('honeyed', 'saltines')[n % 2]}']") for n in range(12))
+    (tmp_path / "mine.csv").write_text("flavour,source,phrase\nsalty,ingredient,salt\nsweet,ingredient,honey\n")
+    rule = {"match": "substring", "min_ingredient_votes": 1, "min_title_votes": 2, "on_conflict": "title"}
+    recipes, lexicon = str(tmp_path / "recipes.csv"), str(tmp_path / "mine.csv")
+    generation = GenerationSettings(size=64)
+    build(BuildSettings(recipes, lexicon=lexicon, generation=generation, **rule), tmp_path / "build", processes=1)
+    found = audit(str(tmp_path / "build")).facts
+    assert found["labelling"]["settings"] == rule
+    assert found["rule"]["ingredients"]["all"]["accuracy"] == 1.0
+
+
 def test_the_lexicon_of_the_package_is_not_copied(tmp_path, recipe_file):
     build(BuildSettings(recipe_file, generation=GenerationSettings(size=64)), tmp_path / "build", processes=1)
     assert not (tmp_path / "build" / "lexicon.csv").exists()
-    assert audit(str(tmp_path / "build")).facts["lexicon"]["made_the_labels"] is True
+    assert audit(str(tmp_path / "build")).facts["labelling"]["made_the_labels"] is True
 
 
 def test_the_reference_is_for_the_dishes_of_the_catalogue_only(tmp_path, monkeypatch):

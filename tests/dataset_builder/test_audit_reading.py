@@ -65,7 +65,7 @@ def test_numbers_as_titles_unlabelled_tests_and_columns_of_one_split(tmp_path):
 def test_a_manifest_of_somebody_else_says_nothing(tmp_path, content):
     folder = foreign(tmp_path, {"train": [{"title": "Soup"}], "test": [{"title": "Stew"}]})
     (folder / "manifest.json").write_text(content)
-    assert audit(str(folder)).facts["lexicon"]["made_the_labels"] is None
+    assert audit(str(folder)).facts["labelling"]["made_the_labels"] is None
 
 
 def test_broken_pictures_of_every_kind_are_counted_and_named(tmp_path, monkeypatch):
