@@ -203,9 +203,17 @@ CAPTION_SCORES: tuple[Score, ...] = (
         _cider_rows,
         mean_of_rows,
         part=CAPTIONS,
+        highest=np.inf,
     ),
     *(
-        Score(f"bleu_{longest}", f"{_BLEU}, up to {longest}-grams", _bleu_rows, _bleu_formula(longest), part=CAPTIONS)
+        Score(
+            f"bleu_{longest}",
+            f"{_BLEU}, up to {longest}-grams",
+            _bleu_rows,
+            _bleu_formula(longest),
+            part=CAPTIONS,
+            highest=100.0,
+        )
         for longest in range(1, LONGEST_NGRAM + 1)
     ),
     Score(
@@ -215,7 +223,9 @@ CAPTION_SCORES: tuple[Score, ...] = (
         mean_of_rows,
         part=CAPTIONS,
     ),
-    Score("cross_entropy", f"nats per token, {_FORCED}", _token_rows, _per_token(0), None, False, TOKENS),
+    Score(
+        "cross_entropy", f"nats per token, {_FORCED}", _token_rows, _per_token(0), None, False, TOKENS, highest=np.inf
+    ),
     Score(
         "perplexity",
         "exponential of cross_entropy",
@@ -224,6 +234,7 @@ CAPTION_SCORES: tuple[Score, ...] = (
         None,
         False,
         TOKENS,
+        highest=np.inf,
     ),
     Score(
         "token_accuracy", f"share of tokens that are the likeliest, {_FORCED}", _token_rows, _per_token(1), part=TOKENS
@@ -248,7 +259,9 @@ CAPTION_SCORES: tuple[Score, ...] = (
         False,
         CAPTIONS,
     ),
-    Score("words", "mean number of words of a generated caption", _word_rows, mean_of_rows, part=CAPTIONS),
+    Score(
+        "words", "mean number of words of a generated caption", _word_rows, mean_of_rows, part=CAPTIONS, highest=np.inf
+    ),
 )
 
 METEOR_SCORE = Score(

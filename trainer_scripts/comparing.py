@@ -4,7 +4,7 @@ One engine compares every task: a line holds truth and answers of one model or b
 them into statistics per row, and values, intervals and paired tests are formulas on sums of these over groups.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,18 +25,20 @@ class Line:
         kind: `model` or `baseline`.
         modality: inputs it uses.
         predictions: its answers on the test rows.
+        own: name -> a score as this line's own decision computes it, such as by thresholds tuned for it; {}: as all do.
     """
 
     name: str
     kind: str
     modality: str
     predictions: Predictions
+    own: Mapping[str, Score] = field(default_factory=dict, repr=False)
     _differences: dict[tuple[str, str], Interval | None] = field(default_factory=dict, repr=False, init=False)
 
     @cached_property
     def grouped(self) -> GroupedScores:
         """Its contributions to every score, by group."""
-        return GroupedScores(self.predictions.groups, self.predictions.parts)
+        return GroupedScores(self.predictions.groups, self.predictions.parts, self.own)
 
     def has(self, score: Score) -> bool:
         """Whether it answers what the score asks."""

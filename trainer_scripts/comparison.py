@@ -184,7 +184,8 @@ def _add_file(comparison: Comparison, folder: Path) -> None:
     _check_scores(name, predictions, metrics)
     comparison.split = str(metrics["split"])
     comparison.metrics[name] = metrics
-    comparison.models.append(Line(name, MODEL, metrics.get("modality") or IMAGE, predictions))
+    own = {score.name: score for score in scores_of_file(metrics, name)}
+    comparison.models.append(Line(name, MODEL, metrics.get("modality") or IMAGE, predictions, own))
 
 
 def _add_model(comparison: Comparison, model: SavedModel, split: str, out: Path, batch_size: int) -> None:

@@ -65,6 +65,7 @@ def can_show_examples(comparison: Comparison) -> bool:
 
 def score_of_rows(line: Line, score: Score) -> np.ndarray:
     """Return the score of each row taken alone, `(rows,)`."""
+    score = line.grouped.own(score)
     assert score.rows is not None
     assert score.formula is not None
     return np.asarray(score.formula(np.asarray(score.rows(*line.grouped.pair(score)), dtype=np.float64)))

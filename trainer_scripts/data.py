@@ -157,17 +157,22 @@ def label_names(rows: Any, label_column: str, arguments: DataArguments | None = 
 def label_ids(rows: Any, label_column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
     """Return label ids `(rows,)`, or 0/1 `(rows, labels)` for a list column.
 
+    Labels are told by their names: a ClassLabel may count them in another order than `names` does.
+
     Raises:
         BadInputError: a row without a label, or with one outside the label set; row and label are named.
     """
     feature = rows.features[label_column]
     is_list = isinstance(feature, List)
-    is_id = isinstance(feature.feature if is_list else feature, ClassLabel)
-    known: dict[Any, int] = {(i if is_id else name): i for i, name in enumerate(names)}
+    inner = feature.feature if is_list else feature
+    theirs = inner.names if isinstance(inner, ClassLabel) else None
+    known = {name: index for index, name in enumerate(names)}
     table = np.zeros((len(ids), len(names)), dtype=np.float32) if is_list else np.zeros(len(ids), dtype=np.int64)
     for position, value in enumerate(rows[label_column]):
         for item in value if is_list else [value]:
-            key = item if is_id else str(item)
+            if theirs is not None and item is not None and 0 <= item < len(theirs):
+                item = theirs[item]  # what is no id of theirs, such as -1 for an unknown label, is named as it is
+            key = str(item) if theirs is None else item
             if item is None or key not in known:
                 raise BadInputError(
                     f"{where}, row {ids[position]}: {label_column} {item!r} is outside the label set "

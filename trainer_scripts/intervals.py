@@ -47,13 +47,18 @@ class GroupedScores:
     Args:
         groups: per row, what is drawn together.
         parts: part -> (truth, answer), as `predictions.Predictions.parts`.
+        own: name -> the score to compute where one of that name is asked for: the same definition with this answer's
+            own thresholds in it.
     """
 
-    def __init__(self, groups: Sequence[str], parts: Mapping[str, tuple[Any, Any]]):
+    def __init__(
+        self, groups: Sequence[str], parts: Mapping[str, tuple[Any, Any]], own: Mapping[str, Score] | None = None
+    ):
         order: dict[str, int] = {}
         self.index = np.array([order.setdefault(group, len(order)) for group in groups])
         self.number = len(order)
         self.parts = parts
+        self._own = own or {}
         self._sums: dict[Any, np.ndarray] = {}
         self._resampled: dict[Any, np.ndarray] = {}
         self._pairs: dict[str, tuple[Any, Any]] = {}
@@ -68,14 +73,20 @@ class GroupedScores:
             self._pairs[score.part] = checked(*self.parts[score.part])
         return self._pairs[score.part]
 
+    def own(self, score: Score) -> Score:
+        """Return the score as this answer's own decision computes it."""
+        return self._own.get(score.name, score)
+
     def value(self, score: Score) -> float:
         """Return the score of all rows."""
+        score = self.own(score)
         if score.formula is None or score.rows is None:
             return score(*self.pair(score))
         return float(score.formula(self.sums(score).sum(axis=0)))
 
     def sums(self, score: Score) -> np.ndarray:
         """Return the statistics of a score summed within groups, `(groups, k)`, in order of first mention."""
+        score = self.own(score)
         assert score.rows is not None
         key = (score.part, score.rows)
         if key not in self._sums:
@@ -89,6 +100,7 @@ class GroupedScores:
 
         The same seed draws the same groups for every answer on the same rows, so differences of these are paired.
         """
+        score = self.own(score)
         if score.rows is not None and score.formula is not None:
             key = (score.part, score.rows, resamples, seed)
             if key not in self._resampled:
@@ -109,7 +121,7 @@ class GroupedScores:
         if values is None:
             return None
         value = self.value(score)
-        return Interval(value, *_limits(values, value))
+        return Interval(value, *_limits(values, value, -score.highest, score.highest))
 
     def difference(
         self, other: "GroupedScores", score: Score, resamples: int = RESAMPLES, seed: int = 0
@@ -126,7 +138,7 @@ class GroupedScores:
             return None
         value = self.value(score) - other.value(score)
         p = self._swap_test(other, score, resamples, seed + 1) if score.formula is not None else None
-        return Interval(value, *_limits(mine - theirs, value), p)
+        return Interval(value, *_limits(mine - theirs, value, -score.highest, score.highest), p)
 
     def _swap_test(self, other: "GroupedScores", score: Score, resamples: int, seed: int) -> float:
         assert score.formula is not None
@@ -141,15 +153,18 @@ class GroupedScores:
         return float((1 + further) / (resamples + 1))
 
 
-def _limits(values: np.ndarray, value: float) -> tuple[float, float]:
+def _limits(values: np.ndarray, value: float, lowest: float, highest: float) -> tuple[float, float]:
     """Return percentile limits of resampled values, moved by the bias of resampling (Efron & Tibshirani 1993, 10.2).
 
-    A mean over classes falls where a resample misses the pictures of a rare one: unmoved, limits would lie below it.
+    They stay between the least and the largest value that there can be. A mean over classes falls where a resample
+    misses the pictures of a rare one: unmoved, limits would lie below it.
     """
     moved = values - (values.mean() - value)
     low, high = np.quantile(moved, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     # What is never below zero, such as a calibration error, has no limit there either.
-    return float(max(low, 0.0) if values.min() >= 0 and value >= 0 else low), float(high)
+    if values.min() >= 0 and value >= 0:
+        low = max(low, 0.0)
+    return float(max(low, lowest)), float(min(high, highest))
 
 
 def _affordable(score: Score, resamples: int) -> int:

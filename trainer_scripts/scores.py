@@ -37,6 +37,7 @@ class Score:
         part: which pair of truth and answer it reads, see `predictions.Predictions`.
         weighted: (truth, answer, `(resamples, rows)` weights) -> values `(resamples,)`: how a direct score is
             resampled; None for one that has no interval.
+        highest: the largest value that there can be, infinity where there is none; no interval goes beyond it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Score:
     greater_is_better: bool = True
     part: str = CLASSES
     weighted: Weighted | None = None
+    highest: float = 1.0
 
     @property
     def sha256(self) -> str:
@@ -149,6 +151,7 @@ def classification_scores(label_names: Sequence[str]) -> tuple[Score, ...]:
             _negative_log_likelihood,
             _mean,
             greater_is_better=False,
+            highest=np.inf,
         ),
         Score(
             "ece",
@@ -285,6 +288,7 @@ def multilabel_scores(label_names: Sequence[str], decision: Any = None) -> tuple
             _binary_cross_entropy,
             _mean,
             greater_is_better=False,
+            highest=np.inf,
         ),
         Score(
             "ece",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Image, load_dataset
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
@@ -31,6 +32,8 @@ from trainer_scripts.scores import (
 from trainer_scripts.scores import (
     NAMES as NAMES_PART,
 )
+from trainer_scripts.scoring import load_model, save_scores
+from trainer_scripts.tasks import TASKS
 from trainer_scripts.verdicts import compared, usage
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
@@ -62,6 +65,20 @@ def test_scores_are_those_of_the_predictions(models, small_dataset, tmp_path):
     assert metrics["metrics"]["accuracy"] == (predictions.probabilities.argmax(1) == predictions.labels).mean()
     assert metrics["rows_sha256"] == predictions.rows_sha256()
     assert np.allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_data_that_count_the_labels_in_another_order_give_the_same_scores(models, small_dataset, tmp_path):
+    rows = load_dataset(str(small_dataset), split="test").cast_column("image", Image(decode=False))
+    turned = ClassLabel(names=NAMES[::-1])
+    ids = [len(NAMES) - 1 - label for label in rows["flavour"]]
+    rows = rows.remove_columns("flavour").add_column("flavour", ids).cast_column("flavour", turned)
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    rows.to_parquet(tmp_path / "set" / "data" / "test-00000-of-00001.parquet")
+    for name, folder in (("as it is", small_dataset), ("turned", tmp_path / "set")):
+        score.main([str(models["image"]), str(folder), "--out", str(tmp_path / name)])
+    metrics = [read_metrics(tmp_path / name) for name in ("as it is", "turned")]
+    assert metrics[0]["metrics"] == metrics[1]["metrics"]
+    assert metrics[0]["rows_sha256"] == metrics[1]["rows_sha256"]
 
 
 def test_comparison_has_models_baselines_intervals_ablations_and_plots(comparison):
@@ -247,6 +264,30 @@ def test_thresholds_tuned_for_two_models_are_one_rule():
     assert first[0].sha256 != multilabel_scores("ab")[0].sha256
     probabilities = np.array([[0.25, 0.3], [0.1, 0.9], [0.9, 0.9]])
     assert first[0](truth, probabilities) != second[0](truth, probabilities)
+
+
+def test_each_model_is_compared_by_the_thresholds_tuned_for_it(models, small_dataset, tmp_path):
+    saved = load_model(str(models["text"]))
+    saved.task = TASKS["multilabel"]
+    generator, rows = np.random.default_rng(0), [str(row) for row in range(40)]
+    truth = (generator.random((40, len(NAMES))) < 0.4).astype(int)
+    stated, names = {}, ("macro_f1", "samples_f1", "micro_f1", "map", "f1_sweet")
+    for name, thresholds in (("one", (0.2, 0.3, 0.4, 0.5, 0.6)), ("two", (0.8, 0.1, 0.7, 0.2, 0.9))):
+        saved.source = name
+        said = Predictions.of_classes(rows, rows, truth, generator.random(truth.shape))
+        metrics = save_scores(saved, said, str(small_dataset), "test", tmp_path / name, thresholds)
+        stated[name] = metrics["metrics"]
+    compare.main([str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "both")])
+    content = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    for name, entry in content["entries"].items():
+        assert {key: entry["scores"][key]["value"] for key in names} == {key: stated[name][key] for key in names}
+    gain = content["differences"]["two"]["macro_f1"]
+    assert gain["value"] == pytest.approx(stated["one"]["macro_f1"] - stated["two"]["macro_f1"])
+    assert gain["low"] < gain["value"] < gain["high"]
+    rows_of_file = list(csv.DictReader((tmp_path / "both" / "by_row.csv").open()))
+    for name in stated:
+        mean = np.mean([float(row[f"{name}: samples_f1"]) for row in rows_of_file])
+        assert mean == pytest.approx(stated[name]["samples_f1"], abs=1e-4)
 
 
 def test_the_picture_model_is_shown_to_use_its_picture(comparison):

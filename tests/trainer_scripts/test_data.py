@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from PIL import Image
 
 from dataset_builder.errors import BadInputError
@@ -12,7 +12,7 @@ from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import classification
 from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.collators import sample_seed, varied
-from trainer_scripts.data import Columns, detect_task, label_names, make_table
+from trainer_scripts.data import Columns, detect_task, label_ids, label_names, make_table
 from trainer_scripts.kept import Budget
 from trainer_scripts.pictures import Pictures, augmentation, evaluation_picture
 from trainer_scripts.training_data import load_training_data
@@ -66,6 +66,19 @@ def test_a_label_outside_the_label_set_is_named():
     rows = Dataset.from_list([{"id": "a", "flavour": "sweet"}, {"id": "b", "flavour": "hot"}], features=features)
     with pytest.raises(BadInputError, match="row b: flavour 'hot' is outside the label set"):
         make_table(rows, Columns("flavour", None, None, None), ["sweet", "sour"], "test", "the data set")
+
+
+def test_class_labels_in_another_order_are_told_by_their_names():
+    features = Features({"one": ClassLabel(names=["b", "c", "a"]), "many": List(ClassLabel(names=["b", "c", "a"]))})
+    rows = Dataset.from_dict({"one": [0, 2, 1], "many": [[0], [1, 2], []]}, features=features)
+    ids = ["x", "y", "z"]
+    assert label_ids(rows, "one", ["a", "b", "c"], ids, "here").tolist() == [1, 0, 2]
+    assert label_ids(rows, "many", ["a", "b", "c"], ids, "here").tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
+    with pytest.raises(BadInputError, match="row z: one 'c' is outside the label set"):
+        label_ids(rows, "one", ["a", "b"], ids, "here")
+    unknown = Dataset.from_dict({"one": [-1]}, features=Features({"one": features["one"]}))
+    with pytest.raises(BadInputError, match="row x: one -1 is outside the label set"):
+        label_ids(unknown, "one", ["a", "b", "c"], ids, "here")
 
 
 def test_a_row_without_label_or_title_is_named(small_rows, tmp_path):

@@ -1,8 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from trainer_scripts import intervals
+from trainer_scripts.caption_scores import CAPTION_SCORES, METEOR_SCORE
 from trainer_scripts.intervals import bootstrap, fit_temperature, holm, paired_difference, scale_temperature
 from trainer_scripts.scores import Score, classification_scores, multilabel_scores
 from trainer_scripts.segmentation_scores import mask_scores, pixel_counts
@@ -113,6 +116,28 @@ def test_the_interval_of_a_mean_over_rare_classes_holds_its_value():
     score = next(score for score in mask_scores() if score.name == "miou_food")
     found = bootstrap(score, counts, counts, [str(row) for row in range(40)])
     assert found.low < found.value < found.high
+
+
+def test_limits_stay_within_the_range_of_the_score():
+    labels = np.array([0] * 10 + [1] * 10 + [2] * 10 + [3] * 3 + [4])
+    probabilities = np.eye(5)[labels]
+    probabilities[0] = np.eye(5)[1]
+    groups = [str(row) for row in range(len(labels))]
+    scores = {score.name: score for score in classification_scores("abcde")}
+    found = bootstrap(scores["macro_f1"], labels, probabilities, groups)
+    assert 0.9 < found.value < found.high == 1
+    # A likelihood has no such limit; clipped probabilities cost some 16 nats each.
+    wrong = bootstrap(scores["nll"], labels, np.eye(5)[(labels + 1) % 5], groups)
+    assert wrong.low == pytest.approx(wrong.value) == wrong.high > 10
+    best = paired_difference(scores["accuracy"], labels, np.eye(5)[labels], np.eye(5)[(labels + 1) % 5], groups)
+    assert (best.low, best.value, best.high) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("score", [*CAPTION_SCORES, METEOR_SCORE, *mask_scores(), *multilabel_scores("ab")])
+def test_what_is_no_share_says_how_large_it_may_be(score):
+    largest = {"cider", "nll", "cross_entropy", "perplexity", "words"}
+    expected = math.inf if score.name in largest else 100 if score.name.startswith("bleu_") else 1
+    assert score.highest == expected
 
 
 def test_limits_of_what_is_never_negative_are_not_negative():
