@@ -1,5 +1,6 @@
 """Pictures and texts to tensors, as the model's own backbones expect them."""
 
+import difflib
 import io
 import re
 import urllib.request
@@ -153,9 +154,17 @@ def backbone_image_processor(backbone: str | dict | PreTrainedConfig, size: int 
 
 
 def timm_data_config(config: PreTrainedConfig) -> dict[str, Any]:
-    """Input size, mean, standard deviation, interpolation and crop of a timm backbone."""
+    """Input size, mean, standard deviation, interpolation and crop of a timm backbone.
+
+    Raises:
+        ValueError: timm has no such architecture; near names are named.
+    """
     pretrained = getattr(config, "pretrained_cfg", None)
     if pretrained is None:
+        if not timm.is_model(config.architecture):
+            near = difflib.get_close_matches(config.architecture, timm.list_models(), n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"timm has no architecture {config.architecture!r}.{hint}")
         known = timm.get_pretrained_cfg(config.architecture)
         pretrained = known.to_dict() if known is not None else {}
     return timm.data.resolve_data_config(pretrained_cfg=pretrained)

@@ -26,7 +26,7 @@ from trainer_scripts.caption_text import mirrored, names_no_side, train_caption_
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import place_labels, sample_seed, varied
 from trainer_scripts.data import Table
-from trainer_scripts.masks import Masks
+from trainer_scripts.masks import Masks, nearest
 from trainer_scripts.pictures import (
     Pictures,
     Prepare,
@@ -37,6 +37,7 @@ from trainer_scripts.pictures import (
     varies,
 )
 from trainer_scripts.places import learns_places, place_names
+from trainer_scripts.starting_points import building, open_sources
 
 ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
     "transformer": FlavourForTransformerCaptioning,
@@ -82,6 +83,7 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor
         raise BadInputError("captions tell of whole pictures: leave out class_crops, which shows one thing of each")
     if training.balanced_sampling or training.class_weights or recipe.data.mixup_alpha > 0:
         raise BadInputError("captions have no classes: leave out balanced_sampling, class_weights and mixup_alpha")
+    open_sources(arguments)
     if arguments.model_name_or_path:
         from transformers import AutoModelForImageTextToText
 
@@ -89,11 +91,9 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor
         model = AutoModelForImageTextToText.from_pretrained(source, revision=revision)
         processor = FlavourProcessor.from_pretrained(source, revision=revision)
     else:
-        processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
-        try:
+        with building():
+            processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
             model = new_model(recipe, processor, place_names(recipe, data.train))
-        except (TypeError, ValueError) as error:
-            raise BadInputError(f"the model of this recipe cannot be built: {error}") from error
     set_generation(model, processor, arguments)
     return model, processor
 
@@ -251,7 +251,10 @@ class CaptionSamples(Dataset):
         if number is None:
             number = 0 if draw.random() < self._first_share else int(draw.integers(len(self.tokens[row])))
         picture, tokens = self.pictures[row], self.tokens[row][number]
-        mask = None if self.masks is None else tv_tensors.Mask(self.masks[row])
+        mask = None
+        if self.masks is not None:
+            # A large picture is kept smaller than its mask.
+            mask = tv_tensors.Mask(nearest(self.masks[row], picture.shape[-2:]))
         if self._augment is not None:
             picture, mask = varied((tv_tensors.Image(picture), mask), self._augment, seed)
         other = self._mirrored[row][number] if self._mirrored is not None else None

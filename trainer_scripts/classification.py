@@ -13,6 +13,7 @@ from trainer_scripts.data import Table
 from trainer_scripts.pictures import augmentation, evaluation_picture, training_picture, varies
 from trainer_scripts.places import PlaceSamples, learns_places, place_names
 from trainer_scripts.segmentation_classes import source_names
+from trainer_scripts.starting_points import building, open_sources
 from trainer_scripts.vocabulary import train_tokenizer
 
 PROBLEM_TYPES = {1: "single_label_classification", 2: "multi_label_classification"}
@@ -25,12 +26,13 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForClassification, FlavourP
         BadInputError: parts that do not fit together.
     """
     arguments = recipe.model
+    open_sources(arguments)
     if arguments.model_name_or_path:
         source, revision = arguments.model_name_or_path, arguments.model_revision or "main"
         model = FlavourForClassification.from_pretrained(source, revision=revision)
         return model, FlavourProcessor.from_pretrained(source, revision=revision)
-    processor = make_processor(arguments, data.train.texts)
-    try:
+    with building():
+        processor = make_processor(arguments, data.train.texts)
         model = FlavourForClassification.from_parts(
             text=_text_part(arguments, processor),
             image=_image_part(arguments),
@@ -38,8 +40,6 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForClassification, FlavourP
         )
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
-    except (TypeError, ValueError) as error:
-        raise BadInputError(f"the model of this recipe cannot be built: {error}") from error
     return model, processor
 
 

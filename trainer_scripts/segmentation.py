@@ -16,6 +16,7 @@ from trainer_scripts.masks import Masks
 from trainer_scripts.pictures import augmentation, training_picture, varies
 from trainer_scripts.segmentation_classes import class_map, shown_classes, source_names
 from trainer_scripts.segmentation_samples import MaskCollator, MaskSamples
+from trainer_scripts.starting_points import building, open_sources
 
 WEIGHED_MASKS = 500
 
@@ -61,7 +62,8 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForSegmentation, FlavourPro
         raise BadInputError(f"a segmenter reads pictures alone, not {arguments.modality!r}; set modality: image")
     start = arguments.model_name_or_path or arguments.init_segmenter
     revision = arguments.model_revision or "main"
-    try:
+    open_sources(arguments)
+    with building():
         processor = FlavourProcessor.from_pretrained(start, revision=revision) if start else make_processor(recipe)
         if arguments.model_name_or_path:
             model = FlavourForSegmentation.from_pretrained(start, revision=revision)
@@ -74,8 +76,6 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForSegmentation, FlavourPro
             model = FlavourForSegmentation.from_parts(image=image, output_stride=stride, **model_fields(recipe, data))
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
-    except (TypeError, ValueError) as error:
-        raise BadInputError(f"the model of this recipe cannot be built: {error}") from error
     return model, processor
 
 

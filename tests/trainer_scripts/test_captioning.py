@@ -30,6 +30,7 @@ from trainer_scripts.captioning import (
     collator,
     evaluation_samples,
     read_captions,
+    training_samples,
 )
 from trainer_scripts.pictures import augmentation, evaluation_picture
 from trainer_scripts.training_data import load_training_data
@@ -299,6 +300,16 @@ def test_masks_are_varied_like_their_pictures(table):
     assert samples[0]["mask"].shape == (32, 32)
     batch = CaptionCollator((0.5,) * 3, (0.5,) * 3)([{**samples[0], "mask": torch.full((4, 4), 255)}])
     assert (batch["place_labels"] == -100).all()
+
+
+def test_masks_of_large_pictures_shrink_with_them(tmp_path):
+    rows = {split: [make_row(split, index, size=96) for index in range(6)] for split in ROWS}
+    more = ("--config", '{"hidden_size": 32, "num_attention_heads": 2, "place_loss_weight": 1.0}')
+    recipe = parse_recipe(tiny_arguments("merge", write_dataset(tmp_path / "large", rows), tmp_path / "run", *more))
+    data = load_training_data(recipe)
+    _, processor = build(recipe, data)
+    batch = collator(processor)([training_samples(recipe, data, processor)[row] for row in range(6)])
+    assert batch["pixel_values"].shape[-2:] == batch["place_labels"].shape[-2:] == (32, 32)
 
 
 def tiny_processor_of(table):
