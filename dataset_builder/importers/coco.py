@@ -3,6 +3,7 @@
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, Row, held_out
+from dataset_builder.importers.table import ImportedTable, Row, held_out, read_text
 
 # COCO keeps the labels of its test set to itself, so the official validation part is the test split here.
 OFFICIAL_SPLITS = {"train": "train", "val": "test"}
@@ -19,13 +20,26 @@ VALIDATION_SHARE = 0.05
 
 def _load(path: Path, *keys: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise BadInputError(f"{path} is no JSON: {error}; download the file again") from error
     missing = [key for key in keys if key not in content]
     if missing:
         raise BadInputError(f"{path} lacks {', '.join(missing)}; a COCO annotation file is expected")
     return {key: content[key] for key in keys}
+
+
+def _values(entries: Iterable[dict[str, Any]], path: Path, *keys: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of each entry under the keys.
+
+    Raises:
+        BadInputError: an entry lacks one.
+    """
+    for number, entry in enumerate(entries, 1):
+        try:
+            yield tuple(entry[key] for key in keys)
+        except KeyError as error:
+            raise BadInputError(f"{path}: entry {number} with {', '.join(keys)} has no {error}; correct it") from error
 
 
 def _picture_folder(folder: Path, part: str) -> Path:
@@ -36,34 +50,51 @@ def _picture_folder(folder: Path, part: str) -> Path:
     return found
 
 
-def _read_part(folder: Path, captions_file: Path, part: str) -> tuple[list[Row], list[str] | None]:
-    """Return the rows of one official part, and the category names where there is an instances file."""
+def _read_part(
+    folder: Path, captions_file: Path, part: str, left_out: dict[str, list[str]]
+) -> tuple[list[Row], list[str] | None]:
+    """Return the rows of one official part, and the category names where there is an instances file.
+
+    What has no counterpart is added to `left_out`: captions and instances of unlisted pictures by their image id,
+    pictures without a caption by their name.
+    """
     content = _load(captions_file, "images", "annotations")
+    images = dict(_values(content["images"], captions_file, "id", "file_name"))
     captions: dict[int, list[str]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        captions[annotation["image_id"]].append(" ".join(annotation["caption"].split()))
+    for image, caption in _values(content["annotations"], captions_file, "image_id", "caption"):
+        captions[image].append(" ".join(caption.split()))
+    left_out["captions of an image_id that is not listed"] += [str(image) for image in captions if image not in images]
+    left_out["picture without caption"] += [name for image, name in images.items() if image not in captions]
+    images = {image: name for image, name in images.items() if image in captions}
     pictures = _picture_folder(folder, part)
     rows: list[Row] = [
         {
-            columns.ID: image["file_name"],
-            columns.DISH_ID: image["file_name"],
-            columns.IMAGE: pictures / image["file_name"],
-            columns.CAPTIONS: captions[image["id"]],
+            columns.ID: name,
+            columns.DISH_ID: name,
+            columns.IMAGE: pictures / name,
+            columns.CAPTIONS: captions[image],
         }
-        for image in content["images"]
+        for image, name in images.items()
     ]
     instances_file = captions_file.with_name(captions_file.name.replace("captions_", "instances_"))
     if not instances_file.is_file():
         return rows, None
     instances = _load(instances_file, "annotations", "categories")
-    categories = sorted(instances["categories"], key=lambda category: category["id"])
-    index = {category["id"]: position for position, category in enumerate(categories)}
+    categories = dict(sorted(_values(instances["categories"], instances_file, "id", "name")))
+    index = {category: position for position, category in enumerate(categories)}
     seen: dict[int, set[int]] = defaultdict(set)
-    for annotation in instances["annotations"]:
-        seen[annotation["image_id"]].add(index[annotation["category_id"]])
-    for image, row in zip(content["images"], rows, strict=True):
-        row[columns.LABELS] = sorted(seen[image["id"]])
-    return rows, [category["name"] for category in categories]
+    for image, category in _values(instances["annotations"], instances_file, "image_id", "category_id"):
+        if category not in index:
+            raise BadInputError(
+                f"{instances_file}: the category_id {category} of image_id {image} is not among the categories; add or "
+                "correct it"
+            )
+        seen[image].add(index[category])
+    listed = {entry["id"] for entry in content["images"]}
+    left_out["instances of an image_id that is not listed"] += [str(image) for image in seen if image not in listed]
+    for image, row in zip(images, rows, strict=True):
+        row[columns.LABELS] = sorted(seen[image])
+    return rows, list(categories.values())
 
 
 def read_coco(source: str) -> ImportedTable:
@@ -76,13 +107,14 @@ def read_coco(source: str) -> ImportedTable:
     if not files:
         raise BadInputError(f"{folder}/annotations holds no captions_*.json; name the folder of a COCO-format set")
     splits: dict[str, list[Row]] = {}
+    left_out: dict[str, list[str]] = defaultdict(list)
     names: list[str] | None = None
     for path in files:
         part = path.stem.removeprefix("captions_")
         kind = re.sub(r"\d+$", "", part)
         if kind not in OFFICIAL_SPLITS:
             raise BadInputError(f"{path}: the part `{kind}` is unknown; expected {' or '.join(OFFICIAL_SPLITS)}")
-        rows, part_names = _read_part(folder, path, part)
+        rows, part_names = _read_part(folder, path, part, left_out)
         if splits and part_names != names:
             raise BadInputError(f"{path}: the categories differ from those of the other part; give matching files")
         names = part_names
@@ -101,4 +133,4 @@ def read_coco(source: str) -> ImportedTable:
         }
     )
     order = [split for split in columns.SPLITS if split in splits]
-    return ImportedTable(features, {split: splits[split] for split in order})
+    return ImportedTable(features, {split: splits[split] for split in order}, dict(left_out))

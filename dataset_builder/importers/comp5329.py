@@ -1,7 +1,8 @@
 """COMP5329-like tables: a photograph, its COCO category numbers and one caption per record."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, Row
+from dataset_builder.importers.table import ImportedTable, Row, describe_names, read_text
 
 # The numbers are COCO category ids; 12 was never used there.
 CATEGORY_IDS = {
@@ -28,6 +29,10 @@ TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
 
 
+# How a line begins that is surely meant as a record, whether or not it is one.
+_PICTURE = re.compile(r"[^,]*\.(?:jpe?g|png|gif|bmp|webp|tiff?)[\"']?\s*(?:[,;\t]|$)", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Record:
     """One record; `labels` is empty for the unlabelled table."""
@@ -44,14 +49,15 @@ def read_records(path: Path, header: str) -> Iterator[Record]:
     until a line begins like a record.
 
     Raises:
-        BadInputError: no such file, another header, a line that begins no record, a label outside the label set.
+        BadInputError: no such file, another header, a line that begins no record, or names a picture as records do and
+            goes on otherwise, a label outside the label set.
     """
     if not path.is_file():
         raise BadInputError(f"{path} is missing; the table `{header}` is expected there")
     fields = header.count(",")
     start = re.compile(r"[^\s,]+\.\w+," + (r"[\d ]*," if fields == 2 else ""))
     # Only "\n" ends a line here: captions may hold other characters that `splitlines` would break at.
-    first, *lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
+    first, *lines = read_text(path).split("\n")
     if first.strip() != header:
         raise BadInputError(f"{path} begins with `{first[:60]}`; the header `{header}` is expected")
     held: tuple[int, str] | None = None
@@ -60,6 +66,11 @@ def read_records(path: Path, header: str) -> Iterator[Record]:
             if held:
                 yield _parse_record(path, held, fields)
             held = (number, line)
+        elif _PICTURE.match(line):
+            raise BadInputError(
+                f"{path}, line {number}: `{line[:60]}` begins like a record, but is none of `{header}`; write a name "
+                "without blanks, and labels as whole numbers with blanks between; or join the line to its caption"
+            )
         elif held:
             held = (held[0], f"{held[1]}\n{line}")
         elif line.strip():
@@ -92,13 +103,26 @@ def split_records(records: list[Record]) -> dict[str, list[Record]]:
     }
 
 
+def _refuse_repeated(records: Iterable[Record]) -> None:
+    repeated = [name for name, count in Counter(record.image_id for record in records).items() if count > 1]
+    if repeated:
+        raise BadInputError(
+            f"ImageIDs that stand in several records: {describe_names(repeated)}; leave one record of each"
+        )
+
+
 def read_comp5329(source: str) -> ImportedTable:
-    """Read a folder with `train.csv`, `data/` and, if there, `test.csv` (the split `unlabelled`)."""
+    """Read a folder with `train.csv`, `data/` and, if there, `test.csv` (the split `unlabelled`).
+
+    Raises:
+        BadInputError: see `read_records`; or two records of one picture.
+    """
     folder = Path(source)
     pictures = folder / "data"
     splits = split_records(list(read_records(folder / "train.csv", TRAIN_HEADER)))
     if (folder / "test.csv").is_file():
         splits[UNLABELLED] = list(read_records(folder / "test.csv", TEST_HEADER))
+    _refuse_repeated(record for part in splits.values() for record in part)
     features = Features(
         {
             columns.ID: Value("string"),

@@ -7,9 +7,10 @@ from datasets import Features, Image, List, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, held_out
+from dataset_builder.importers.table import ImportedTable, held_out, read_text
 
 OFFICIAL_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+HEADERS = ("image,caption", "image_name,caption")
 PICTURE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
 
 
@@ -21,18 +22,22 @@ def read_captions(folder: Path) -> dict[str, list[str]]:
     """
     tokens, table = folder / "Flickr8k.token.txt", folder / "captions.txt"
     if tokens.is_file():
-        path, separator, lines = tokens, "\t", list(enumerate(tokens.read_text(encoding="utf-8").splitlines(), 1))
+        path, separator = tokens, "\t"
     elif table.is_file():
-        path, separator, lines = table, ",", list(enumerate(table.read_text(encoding="utf-8").splitlines(), 1))[1:]
+        path, separator = table, ","
     else:
         raise BadInputError(f"{folder} holds neither {tokens.name} nor {table.name}; name the folder of Flickr8k")
     captions: dict[str, list[str]] = defaultdict(list)
-    for number, line in lines:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         name, found, caption = line.partition(separator)
-        if not line.strip():
+        if not line.strip() or (number == 1 and line.replace(" ", "").casefold() in HEADERS):
             continue
         if not found:
             raise BadInputError(f"{path}, line {number}: `{line[:60]}` has no caption; correct the line")
+        if number == 1 and "." not in name:
+            raise BadInputError(
+                f"{path} begins with `{line[:60]}`, which names no picture; `image,caption` is expected"
+            )
         captions[name.partition("#")[0]].append(_clean(caption))
     return dict(captions)
 
@@ -59,7 +64,7 @@ def assign_splits(folder: Path, names: list[str]) -> dict[str, str]:
         raise BadInputError(f"{folder} lacks the split lists {', '.join(missing)}; give all three, or none")
     assigned: dict[str, str] = {}
     for split, path in lists.items():
-        for name in path.read_text(encoding="utf-8").split():
+        for name in read_text(path).split():
             if assigned.setdefault(name, split) != split:
                 raise BadInputError(f"{name} stands in the lists of {assigned[name]} and of {split}; correct {path}")
     return assigned

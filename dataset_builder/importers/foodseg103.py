@@ -1,19 +1,21 @@
 """FoodSeg103: photographs of food with a mask of ingredient ids, from the raw folders or the Hub's columns."""
 
 import io
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Features, List, Value, load_dataset
+from datasets import ClassLabel, Features, List, Value, load_dataset, load_dataset_builder
 from datasets import Image as ImageFeature
-from PIL import Image, UnidentifiedImageError
+from datasets.exceptions import DatasetsError
+from PIL import Image
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, Row, held_out
+from dataset_builder.importers.table import UNREADABLE, ImportedTable, Row, held_out, read_text
 
 CATEGORIES_FILE = "category_id.txt"
 VALIDATION_SHARE = 0.1
@@ -26,9 +28,12 @@ def read_categories(path: Path) -> list[str]:
         BadInputError: no such file, a line of another form, or ids that are not 0, 1, 2, ...
     """
     if not path.is_file():
-        raise BadInputError(f"{path} is missing; it names the classes, one `id<TAB>name` a line")
+        raise BadInputError(
+            f"{path.resolve()} is missing; it names the classes, one `id<TAB>name` a line, and lies in the folder of "
+            "the set, for a Hub id in the working directory"
+        )
     names: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         identifier, found, name = line.partition("\t")
         if not line.strip():
             continue
@@ -58,7 +63,7 @@ def labels_in_mask(mask: Path | bytes) -> list[int]:
     try:
         with Image.open(io.BytesIO(mask) if isinstance(mask, bytes) else mask) as image:
             found = np.unique(np.asarray(image)).tolist()
-    except (UnidentifiedImageError, OSError, SyntaxError):
+    except UNREADABLE:
         return []
     return [identifier for identifier in found if identifier not in (columns.BACKGROUND, columns.UNKNOWN)]
 
@@ -120,11 +125,21 @@ class _HubRows(Sequence[Row]):
         return (self[position] for position in range(len(self)))
 
 
+def _loaded(load: Callable[[str], Any], source: str) -> Any:
+    try:
+        return load(source)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise BadInputError(f"{source} cannot be read as a folder or as a data set on the Hub: {error}") from error
+
+
 def _read_hub(source: str) -> ImportedTable:
     """Read the columns `image, label, classes_on_image, id` of the Hub's Parquet files."""
     folder = Path(source)
+    if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise BadInputError(f"{source} is neither a folder nor a data set on the Hub (org/name); name one of them")
+    _loaded(load_dataset_builder, source)  # a mistyped name is told before a long download and any other complaint
     names = read_categories(folder / CATEGORIES_FILE if folder.is_dir() else Path(CATEGORIES_FILE))
-    data = load_dataset(source)
+    data = _loaded(load_dataset, source)
     wanted = {"image", "label", "classes_on_image", "id"}
     held = "validation" if "validation" in data else "test"
     if "train" not in data or held not in data:

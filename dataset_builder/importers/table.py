@@ -59,8 +59,25 @@ class ImportSummary:
         return "\n".join(lines)
 
 
+# What Pillow raises for a file that is damaged, and for one so large that it may be meant to exhaust memory.
+UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
 class _BadPictureError(Exception):
     """A picture that cannot be used; the message is the reason."""
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, with or without a byte order mark, its lines ended by "\\n".
+
+    Raises:
+        BadInputError: another encoding.
+        OSError: no such file.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path} is not in UTF-8: {error}; save it in UTF-8") from error
 
 
 def describe_names(names: Sequence[str]) -> str:
@@ -181,7 +198,7 @@ def _check_picture(picture: Path | bytes) -> tuple[int, int]:
             return size
     except FileNotFoundError as error:
         raise _BadPictureError("picture missing") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise _BadPictureError("picture broken") from error
 
 
@@ -205,7 +222,7 @@ def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) ->
             image.load()
     except FileNotFoundError as error:
         raise _BadPictureError("mask missing") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise _BadPictureError("mask broken") from error
     if image.mode not in ("L", "P"):
         raise _BadPictureError(f"mask of mode {image.mode} where 8-bit ids were expected")

@@ -1,6 +1,7 @@
 """UPMC Food-101: photographs from recipe pages with the page title, 101 classes."""
 
 import csv
+import io
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from datasets import ClassLabel, Features, Image, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, Row, held_out
+from dataset_builder.importers.table import ImportedTable, Row, held_out, read_text
 
 HEADER = ("image_path", "text", "food")
 MAX_TITLE_WORDS = 40
@@ -28,8 +29,15 @@ def _read_part(folder: Path, part: str) -> list[dict[str, str]]:
         raise BadInputError(
             f"{folder} holds {len(found)} tables named *{part}*.csv; exactly one with {','.join(HEADER)} is expected"
         )
-    with found[0].open(encoding="utf-8", newline="") as file:
-        records = list(csv.reader(file))
+    # Strict, or a quote that is never closed would take the rows after it into one cell.
+    reader = csv.reader(io.StringIO(read_text(found[0]), newline=""), strict=True)
+    try:
+        records = list(reader)
+    except csv.Error as error:
+        raise BadInputError(
+            f"{found[0]}, up to line {reader.line_num}: no CSV ({error}); close the quotes, and write a quote inside a "
+            "quoted cell twice"
+        ) from error
     if not records:
         raise BadInputError(f"{found[0]} is empty; {','.join(HEADER)} is expected")
     names = tuple(records[0])

@@ -77,6 +77,11 @@ def test_comp5329_table_has_named_labels_and_the_tail_as_test(comp5329, tmp_path
         ("ImageID,Labels,Caption\n0.jpg,12,x\n", "line 2: the labels `12` are not all among"),
         ("ImageID,Labels,Caption\n0.jpg,,x\n", "line 2: the labels `` are not all among"),
         ("ImageID,Labels,Caption\nrubbish\n", "line 2: `rubbish` begins no record"),
+        *[
+            (f"ImageID,Labels,Caption\n0.jpg,1,x\n{line}\n2.jpg,1,x\n", rf"line 3: `{line[:5]}.* begins like a record")
+            for line in ('4.jpg,1;3,"x"', '6.jpg,"1 3",x', "my 8.jpg,1,x", "9.JPEG,1.0 3,x", '"7.png",1,x', "5.jpg")
+        ],
+        ("ImageID,Labels,Caption\n9.jpg,1,x\n8.jpg,1,x\n9.jpg,2,y\n", r"in several records: 1 \(9\.jpg\); leave one"),
     ],
 )
 def test_comp5329_names_the_faulty_line(tmp_path, text, message):
@@ -93,6 +98,18 @@ def test_missing_and_broken_pictures_are_counted_and_named(comp5329, tmp_path):
     assert summary.left_out == {"picture missing": ["0.jpg"], "picture broken": ["1.jpg"]}
     assert sum(summary.rows.values()) == 18
     assert "picture missing: 1 (0.jpg)" in str(summary)
+
+
+def test_pictures_with_a_damaged_header_or_of_an_insane_size_are_broken(comp5329, tmp_path, monkeypatch):
+    for name in ("0.jpg", "1.jpg"):
+        save_picture(comp5329 / "data" / name.replace("jpg", "png"))
+    content = bytearray((comp5329 / "data" / "0.png").read_bytes())
+    content[8:12] = (5).to_bytes(4, "big")  # the length of the header
+    (comp5329 / "data" / "0.jpg").write_bytes(content)
+    save_picture(comp5329 / "data" / "1.jpg", size=(40, 40))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    summary = import_table("comp5329", str(comp5329), tmp_path / "out")
+    assert summary.left_out == {"picture broken": ["0.jpg", "1.jpg"]}
 
 
 def test_strict_makes_a_missing_picture_fatal_and_leaves_nothing(comp5329, tmp_path):
@@ -157,13 +174,28 @@ def test_flickr8k_reads_the_comma_table_too(flickr8k, tmp_path):
     assert load(tmp_path / "out", tmp_path / "cache")["train"][0]["captions"] == ["One, two."]
 
 
+def test_flickr8k_skips_no_first_caption_where_there_is_no_header(flickr8k, tmp_path):
+    (flickr8k / "Flickr8k.token.txt").unlink()
+    captions = flickr8k / "captions.txt"
+    captions.write_text("a.jpg,One .\na.jpg,Two \u2028 three .\nb.jpg,Three .\nc.jpg,Four .\n", encoding="utf-8")
+    import_table("flickr8k", str(flickr8k), tmp_path / "out")
+    assert load(tmp_path / "out", tmp_path / "cache")["train"][0]["captions"] == ["One.", "Two three."]
+    captions.write_text("picture,text\na.jpg,One .\n")
+    with pytest.raises(BadInputError, match=r"captions\.txt begins with `picture,text`, which names no picture"):
+        import_table("flickr8k", str(flickr8k), tmp_path / "other")
+    captions.write_bytes("a.jpg,Pâté .\n".encode("latin-1"))
+    with pytest.raises(BadInputError, match=r"captions\.txt is not in UTF-8: .*; save it in UTF-8"):
+        import_table("flickr8k", str(flickr8k), tmp_path / "other")
+
+
 def test_flickr8k_refuses_a_picture_in_two_splits(flickr8k, tmp_path):
     (flickr8k / "Flickr_8k.testImages.txt").write_text("a.jpg\n")
     with pytest.raises(BadInputError, match=r"a\.jpg stands in the lists of train and of test"):
         import_table("flickr8k", str(flickr8k), tmp_path / "out")
 
 
-def test_coco_joins_captions_and_categories(tmp_path):
+@pytest.fixture
+def coco(tmp_path):
     folder = tmp_path / "coco"
     (folder / "annotations").mkdir(parents=True)
     for part, count in (("train2017", 40), ("val2017", 2)):
@@ -178,12 +210,53 @@ def test_coco_joins_captions_and_categories(tmp_path):
             ("instances", {"annotations": instances, "categories": categories}),
         ):
             (folder / "annotations" / f"{kind}_{part}.json").write_text(json.dumps(content))
-    import_table("coco", str(folder), tmp_path / "out")
+    return folder
+
+
+def test_coco_joins_captions_and_categories(coco, tmp_path):
+    import_table("coco", str(coco), tmp_path / "out")
     data = load(tmp_path / "out", tmp_path / "cache")
     assert {split: len(data[split]) for split in data} == {"train": 38, "validation": 2, "test": 2}
     assert data["test"][0]["captions"] == ["Picture 100."]
     assert data["test"].features["labels"].feature.names == ["person", "toothbrush"]
     assert data["test"][0]["labels"] == [1]
+
+
+def change_coco(folder, kind, change):
+    path = folder / "annotations" / f"{kind}_val2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_coco_counts_captions_without_picture_and_pictures_without_caption(coco, tmp_path):
+    change_coco(coco, "captions", lambda content: content["annotations"][0].update(image_id=7))
+    change_coco(coco, "instances", lambda content: content["annotations"][2].update(image_id=8))
+    summary = import_table("coco", str(coco), tmp_path / "out")
+    assert summary.rows == {"train": 38, "validation": 2, "test": 1}
+    assert summary.left_out == {
+        "captions of an image_id that is not listed": ["7"],
+        "picture without caption": ["000.jpg"],
+        "instances of an image_id that is not listed": ["8"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("captions", lambda content: content["annotations"][1].pop("caption"), "entry 2 with image_id, caption has no"),
+        ("captions", lambda content: content["images"][0].pop("id"), "entry 1 with id, file_name has no 'id'; correct"),
+        (
+            "instances",
+            lambda content: content["annotations"][0].update(category_id=7),
+            "the category_id 7 of image_id 100 is not among the categories",
+        ),
+    ],
+)
+def test_coco_names_what_is_wrong_with_an_annotation(coco, tmp_path, kind, change, message):
+    change_coco(coco, kind, change)
+    with pytest.raises(BadInputError, match=f"{kind}_val2017.json: {message}"):
+        import_table("coco", str(coco), tmp_path / "out")
 
 
 @pytest.fixture
@@ -220,6 +293,20 @@ def test_foodseg103_counts_masks_that_do_not_fit_their_picture(foodseg103, tmp_p
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(foodseg103 / "Images" / "ann_dir" / "test" / "00.png")
     summary = import_table("foodseg103", str(foodseg103), tmp_path / "out")
     assert summary.left_out == {"mask of another size than its picture": ["test/00"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{folder}/mistyped", "is neither a folder nor a data set on the Hub"),
+        ("nobody/nothing", "nobody/nothing cannot be read as a folder or as a data set on the Hub"),
+        ("{folder}", r"foodseg/category_id\.txt is missing; .* and lies in the folder of the set, for a Hub id in the"),
+    ],
+)
+def test_foodseg103_looks_for_the_source_before_the_class_names(foodseg103, tmp_path, source, message):
+    (foodseg103 / "category_id.txt").unlink()
+    with pytest.raises(BadInputError, match=message):
+        import_table("foodseg103", source.format(folder=foodseg103), tmp_path / "out")
 
 
 def test_foodseg103_reads_the_columns_of_the_hub(foodseg103, tmp_path):
@@ -288,6 +375,18 @@ def test_upmc_food101_cleans_titles_and_splits_by_class(tmp_path, header, texts)
 def test_upmc_food101_names_what_is_wrong_with_a_table(tmp_path, header, message):
     with pytest.raises(BadInputError, match=message):
         import_table("upmc-food101", str(upmc_food101(tmp_path / "upmc", header)), tmp_path / "out")
+
+
+def test_upmc_food101_names_a_table_in_another_encoding_or_with_an_open_quote(tmp_path):
+    folder = upmc_food101(tmp_path / "upmc", "image_path,text,food")
+    table = folder / "train_titles.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:2], lines[2].replace(' Ever!"', ""), *lines[3:]]))
+    with pytest.raises(BadInputError, match=r"train_titles\.csv, up to line 4: no CSV .*; close the quotes"):
+        import_table("upmc-food101", str(folder), tmp_path / "out")
+    table.write_bytes("image_path,text,food\na.jpg,Pâté,pate\n".encode("latin-1"))
+    with pytest.raises(BadInputError, match=r"train_titles\.csv is not in UTF-8"):
+        import_table("upmc-food101", str(folder), tmp_path / "out")
 
 
 def test_what_a_killed_import_left_is_thrown_away_and_a_running_one_is_not(comp5329, tmp_path):
