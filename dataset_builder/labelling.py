@@ -161,7 +161,10 @@ class _Ballot:
         self.least = least
         self._weighted = match == "word"
         # Read for every word found: plain tuples are quicker than the entries themselves.
-        self._spoken = [(entry.flavour, entry.phrase, entry.weight) for entry in self._entries]
+        self._spoken = [
+            (entry.flavour, entry.phrase.strip() if self._weighted else entry.phrase, entry.weight)
+            for entry in self._entries
+        ]
         self._silent = {place for place, entry in enumerate(self._entries) if self._weighted and not entry.weight}
         self._matcher = PhraseMatcher([entry.phrase for entry in self._entries], match)
         # Substrings are found faster than a cache answers.

@@ -47,7 +47,8 @@ class Lexicon:
     """The entries of a lexicon file, in the order of the file.
 
     The file is CSV with the columns `flavour,source,phrase` and, if wanted, `weight` (a whole number, 1 when empty);
-    `source` is "ingredient" or "title". Ties between flavours fall to the one that the file names first.
+    `source` is "ingredient" or "title". Ties between flavours fall to the one that the file names first. Blanks around
+    a phrase belong to it, as substring matching finds them; those of a file that writes one after each comma do not.
     """
 
     def __init__(self, entries: tuple[LexiconEntry, ...], path: Path):
@@ -101,12 +102,15 @@ def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
     reader.fieldnames = found
     for row in reader:
         place = f"lexicon {path}, line {reader.line_num}"
-        flavour, source, phrase = ((row[name] or "").strip() for name in _COLUMNS)
+        flavour, source, phrase = (row[name] or "" for name in _COLUMNS)
+        if source != source.lstrip():
+            phrase = phrase.lstrip()
+        flavour, source = flavour.strip(), source.strip()
         if flavour not in FLAVOURS:
             raise BadInputError(f"{place}: flavour is {flavour!r}; allowed are {', '.join(FLAVOURS)}")
         if source not in SOURCES:
             raise BadInputError(f"{place}: source is {source!r}; allowed are {', '.join(SOURCES)}")
-        if not phrase:
+        if not phrase.strip():
             raise BadInputError(f"{place}: the phrase is empty; write the words that vote for {flavour}")
         yield LexiconEntry(reader.line_num, flavour, source, phrase, _weight(row.get(_WEIGHT), place))
 

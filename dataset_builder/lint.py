@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dataset_builder.catalogue import ingredients
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.lexicon import SOURCES, Lexicon, LexiconEntry
-from dataset_builder.matching import MATCH_MODES, phrase_key
+from dataset_builder.matching import MATCH_MODES, clause_end, phrase_key
 
 # A list this many times longer than another of its source wins by its length.
 UNEVEN = 3
@@ -70,6 +70,7 @@ def lint(lexicon: Lexicon, match: str = "substring") -> list[Finding]:
     findings += _never_matching(lexicon.entries, match)
     findings += _glued(lexicon.entries)
     if match == "substring":
+        findings += _with_outer_blanks(lexicon.entries)
         findings += _trapped(lexicon.entries)
     return sorted(findings)
 
@@ -158,11 +159,29 @@ def _never_matching(entries: Iterable[LexiconEntry], match: str) -> Iterator[Fin
                 "never matches",
                 f"{entry.phrase!r} has upper case, texts are compared in lower case; write {entry.phrase.lower()!r}",
             )
-        elif match == "substring" and entry.phrase != " ".join(entry.phrase.split()):
+        elif match == "substring" and entry.phrase.strip() != " ".join(entry.phrase.split()):
             yield Finding(
                 entry.line,
                 "never matches",
                 f"{entry.phrase!r} has unusual blanks; write {' '.join(entry.phrase.split())!r}",
+            )
+        elif match == "word" and (mark := clause_end(entry.phrase)):
+            yield Finding(
+                entry.line,
+                "never matches",
+                f"{entry.phrase!r} reaches over {mark!r}, which ends a clause and with it every match; write its parts "
+                "in lines of their own",
+            )
+
+
+def _with_outer_blanks(entries: Iterable[LexiconEntry]) -> Iterator[Finding]:
+    for entry in entries:
+        if entry.phrase != entry.phrase.strip():
+            yield Finding(
+                entry.line,
+                "outer blank",
+                f"{entry.phrase!r} begins or ends with a blank, so that it is not found where a text or a line does or "
+                f"beside a comma; match by word, or write {entry.phrase.strip()!r}",
             )
 
 

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ahocorasick import Automaton
@@ -90,6 +91,17 @@ def phrase_key(phrase: str) -> tuple[str, ...]:
     True
     """
     return tuple(token.key for token in _tokens(phrase))
+
+
+def clause_end(phrase: str) -> str | None:
+    """Return the first mark inside a phrase that no match by words reaches over, such as a comma; None without one.
+
+    >>> clause_end("salt, pepper"), clause_end("salt & pepper."), clause_end("half/half")
+    (',', None, '/')
+    """
+    tokens = _tokens(phrase)
+    between = (_CLAUSE_END.search(phrase, one.end, other.start) for one, other in pairwise(tokens))
+    return next((mark.group() for mark in between if mark), None)
 
 
 def _tokens(text: str) -> list[_Token]:

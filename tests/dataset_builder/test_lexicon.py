@@ -4,6 +4,7 @@ import pytest
 
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.labelling import Labeller
 from dataset_builder.lexicon import SOURCES, Lexicon
 from dataset_builder.matching import phrase_key
 
@@ -28,6 +29,18 @@ def test_reads_entries_with_line_weight_and_order(tmp_path):
 def test_the_weight_column_may_be_absent_and_columns_in_any_order(tmp_path):
     lexicon = Lexicon.load(write(tmp_path, "\ufeffphrase,flavour,source\nhoney,sweet,ingredient\n"))
     assert tuple(lexicon.entries[0]) == (2, "sweet", "ingredient", "honey", 1)
+
+
+def test_blanks_around_a_phrase_belong_to_it_but_not_those_after_every_comma(tmp_path):
+    lexicon = Lexicon.load(write(tmp_path, 'flavour,source,phrase\nbitter,ingredient," tea "\nsweet, title, pie\n'))
+    assert [entry[1:4] for entry in lexicon.entries] == [("bitter", "ingredient", " tea "), ("sweet", "title", "pie")]
+    labels = [
+        Labeller(lexicon, match, min_ingredient_votes=1).label("Plate", [line])
+        for match in ("substring", "word")
+        for line in ("steamed steaks", "black tea bags", "black tea")
+    ]
+    assert [label.flavour for label in labels] == [None, "bitter", None, None, "bitter", "bitter"]
+    assert [labels[place].votes["ingredients"]["bitter"] for place in (1, 4)] == [[" tea "], ["tea"]]
 
 
 def test_the_digest_follows_what_shapes_labels(tmp_path):

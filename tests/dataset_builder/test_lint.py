@@ -5,6 +5,7 @@ import pytest
 from dataset_builder.cli import main
 from dataset_builder.lexicon import Lexicon
 from dataset_builder.lint import lint
+from dataset_builder.matching import PhraseMatcher
 
 # Every fault of the first system's word lists: substring traps, a forgotten comma, upper case, one word in four
 # classes, a word twice, words inside words of another flavour, and a list so short that it can never win.
@@ -81,6 +82,29 @@ def test_all_faults_of_the_first_system_are_found(system_0):
 def test_word_matching_is_spared_what_cannot_hurt_it(system_0):
     checks = {finding.check for finding in lint(Lexicon.load(system_0), "word")}
     assert checks == {"several flavours", "duplicate", "glued", "uneven lists", "never matches"}
+
+
+@pytest.mark.parametrize("phrase", ["salt, pepper", "half/half", "salt; pepper", "cream (sour)", "cream: sour", "a. b"])
+def test_phrases_over_the_end_of_a_clause_never_match_by_word(tmp_path, phrase):
+    path = tmp_path / "lexicon.csv"
+    path.write_text(f'flavour,source,phrase\nsalty,ingredient,"{phrase}"\nsour,ingredient,crème (fraîche).\n')
+    lexicon = Lexicon.load(path)
+    messages = [finding.message for finding in lint(lexicon, "word") if finding[:2] == (2, "never matches")]
+    assert len(messages) == 1
+    assert messages[0].startswith(f"{phrase!r} reaches over")
+    assert PhraseMatcher([phrase]).find(phrase) == []
+    assert "never matches" not in {finding.check for finding in lint(lexicon, "substring")}
+
+
+def test_outer_blanks_are_told_where_they_matter(tmp_path):
+    path = tmp_path / "lexicon.csv"
+    path.write_text('flavour,source,phrase\nbitter,ingredient,"tea "\n')
+    lexicon = Lexicon.load(path)
+    found = {finding.check: finding.message for finding in lint(lexicon) if finding.line == 2}
+    assert found["outer blank"].startswith("'tea ' begins or ends with a blank")
+    assert "never matches" not in found
+    assert "substring trap" not in found
+    assert "outer blank" not in {finding.check for finding in lint(lexicon, "word")}
 
 
 def test_whole_words_and_plurals_are_no_traps(tmp_path):
