@@ -171,6 +171,7 @@ class TrainingArguments(transformers.TrainingArguments):
     logging_strategy: str = _option("epoch", "When to log the training loss: epoch or steps.")
     load_best_model_at_end: bool = _option(True, "Keep the checkpoint with the best selection score.")
     save_total_limit: int | None = _option(2, "Checkpoints kept while training.")
+    restore_callback_states_from_checkpoint: bool = _option(True, "Early stopping goes on counting where it was.")
     ddp_find_unused_parameters: bool | None = _option(False, "No part of our models is left out of the loss.")
     dataloader_pin_memory: bool = _option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.")
     remove_unused_columns: bool = _option(False, "The collator makes exactly what the model takes.")

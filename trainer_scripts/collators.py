@@ -206,6 +206,7 @@ class ClassificationCollator:
         """Mix each picture and target with its neighbour's (Zhang et al. 2018)."""
         share = float(np.random.default_rng(seed).beta(self.mixup, self.mixup))
         batch["labels"] = self._shares(batch["labels"])
-        for name in ("pixel_values", "labels"):
-            batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
+        for name in ("pixel_values", "labels", "sample_weights"):
+            if name in batch:
+                batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
         return batch

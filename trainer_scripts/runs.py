@@ -68,7 +68,20 @@ def inspect_run(recipe: Recipe) -> RunState:
             f"{folder} holds a run by another recipe ({', '.join(changed[:4])} differ); "
             "give another --output_dir, or --overwrite to train anew there"
         )
-    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder, written_last(recipe)))
+    state = RunState((folder / METRICS).is_file(), newest_checkpoint(folder, written_last(recipe)))
+    if state.checkpoint is not None and not state.finished:
+        check_processes(state.checkpoint, recipe.training.world_size)
+    return state
+
+
+def check_processes(checkpoint: Path, processes: int) -> None:
+    """Raise BadInputError where other processes wrote a checkpoint than those that would go on from it."""
+    writers = len(list(checkpoint.glob("rng_state_*.pth"))) or 1  # each of several keeps its random state
+    if writers != processes:
+        raise BadInputError(
+            f"{checkpoint} was written by {writers} processes and {processes} would go on, each step with other rows; "
+            f"launch {writers}, or --overwrite to train anew"
+        )
 
 
 def written_last(recipe: Recipe) -> list[str]:

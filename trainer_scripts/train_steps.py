@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.arguments import DEFAULT_DATASET, Recipe, TrainingArguments
@@ -139,6 +139,10 @@ def trainer_arguments(recipe: Recipe, data: TrainingData) -> TrainingArguments:
     name = data.task.selection_metric if given in (None, "loss") else str(given).removeprefix("eval_")
     arguments.metric_for_best_model = f"eval_{name}"
     arguments.greater_is_better = data.task.score_named(name, data.names).greater_is_better
+    if arguments.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+        mode = "max" if arguments.greater_is_better else "min"
+        given_kwargs: Any = arguments.lr_scheduler_kwargs or {}
+        arguments.lr_scheduler_kwargs = {"mode": mode, **given_kwargs}
     return arguments
 
 
@@ -146,6 +150,13 @@ def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any)
     """Return the Trainer of a run."""
     if recipe.data.mixup_alpha > 0 and recipe.model.modality != "image":
         raise BadInputError("mixup_alpha mixes pictures, and words cannot be mixed; use it with --modality image")
+    if recipe.data.mixup_alpha > 0 and model.config.num_place_labels:
+        raise BadInputError("mixup_alpha mixes pictures, and masks cannot be mixed; set place_loss_weight: 0 in config")
+    if recipe.training.dataloader_persistent_workers:
+        raise BadInputError(
+            "dataloader_persistent_workers keeps copies of the samples that never hear of the next epoch, so pictures "
+            "would be varied alike in all of them; leave it out"
+        )
     check_trackers(recipe.training.report_to)
     arguments, task = trainer_arguments(recipe, data), data.task
     samples, callbacks = training_samples(recipe, data, processor)
@@ -160,6 +171,7 @@ def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any)
         train_dataset=samples,
         eval_dataset=task.evaluation_samples(processor, data.selection),
         data_collator=task.collator(processor, len(data.names), recipe),
+        evaluation_collator=unmixed(task.collator(processor, len(data.names), recipe)),
         compute_metrics=task.compute_metrics(data.names),
         callbacks=callbacks,
         learning_rates={prefix: rate for prefix, rate in rates.items() if rate is not None},
@@ -171,6 +183,11 @@ def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any)
     if not arguments.disable_tqdm:
         trainer.add_callback(LinePerEvaluation(str(arguments.metric_for_best_model)))
     return trainer
+
+
+def unmixed(collator: Any) -> Any:
+    """Return a training collator as evaluation needs it: pictures and labels as they are."""
+    return dataclasses.replace(collator, mixup=0.0, target_share=0.0) if hasattr(collator, "mixup") else collator
 
 
 def check_trackers(names: Sequence[str]) -> None:

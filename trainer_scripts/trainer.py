@@ -76,10 +76,12 @@ class FlavourTrainer(Trainer):
         learning_rates: parameter-name prefix -> learning rate; all other parameters get `learning_rate`.
         sampling_weights: weight per training row, or None for plain shuffling.
         averaged: moving average of the weights that evaluation uses, or None.
+        evaluation_collator: makes the batches of evaluations; None takes that of training.
         **kwargs: as for `transformers.Trainer`.
     """
 
     optimizer: Any
+    data_collator: Any
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class FlavourTrainer(Trainer):
         learning_rates: dict[str, float] | None = None,
         sampling_weights: np.ndarray | None = None,
         averaged: AveragedWeights | None = None,
+        evaluation_collator: Any = None,
         **kwargs: Any,
     ):
         check_fsdp(kwargs["args"])
@@ -106,6 +109,7 @@ class FlavourTrainer(Trainer):
         self._learning_rates = learning_rates or {}
         self._sampling_weights = sampling_weights
         self._averaged = averaged
+        self._evaluation_collator = evaluation_collator or self.data_collator
         if averaged is not None:
             self.add_callback(averaged)
 
@@ -148,7 +152,17 @@ class FlavourTrainer(Trainer):
         """Return the batches of training; a stream is shared out to processes already, and read without a lead."""
         if not isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
-        return DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator)
+        # A generator of its own: the loader draws a seed when it starts, and a resumed run starts it once more.
+        own = torch.Generator().manual_seed(self.args.seed)
+        return DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator, generator=own)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return the batches of evaluation, in which nothing is mixed."""
+        training, self.data_collator = self.data_collator, self._evaluation_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if self._sampling_weights is None:

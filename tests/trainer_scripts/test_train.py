@@ -125,7 +125,15 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         inspect_run(parse_recipe(["default", "--output_dir", str(tmp_path)]))
 
 
-@pytest.mark.parametrize("extra", [(), ("--ema_decay", "0.9", "--balanced_sampling", "true")], ids=["plain", "ema"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("--ema_decay", "0.9", "--balanced_sampling", "true"),
+        ("--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"patience": 0}'),
+    ],
+    ids=["plain", "ema", "plateau"],
+)
 def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monkeypatch, extra):
     every_step = (
         "--num_train_epochs",
@@ -137,7 +145,8 @@ def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monke
         "--save_steps",
         "1",
     )
-    arguments = (*every_step, "--eval_steps", "1", "--save_total_limit", "9", *extra)
+    # The best checkpoint may be older than the interruption; the last one is not.
+    arguments = (*every_step, "--eval_steps", "1", "--load_best_model_at_end", "false", *extra)
     whole = run(tmp_path / "whole", small_dataset, *arguments)
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch, interrupted_after(patch, 2):
@@ -268,6 +277,7 @@ def test_a_model_over_budget_is_refused_before_training(small_dataset, tmp_path,
         (("--text_config", '{"model_type": "bart"}'), "cannot be built"),
         (("--dataset", "nowhere"), "there is no data set at 'nowhere'"),
         (("--report_to", "wandb"), "report_to names 'wandb', which is not installed"),
+        (("--dataloader_persistent_workers", "true", "--dataloader_num_workers", "1"), "never hear of the next epoch"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(small_dataset, tmp_path, capsys, arguments, message):
@@ -283,6 +293,55 @@ def test_the_rate_falls_on_a_plateau_of_the_selection_score(small_dataset, tmp_p
     folder = run(tmp_path / "plateau", small_dataset, *plateau, *still)
     rates = [entry["learning_rate"] for entry in read_metrics(folder)["history"] if "learning_rate" in entry]
     assert rates[-1] == pytest.approx(rates[0] / 2)
+
+
+@pytest.mark.parametrize(("metric", "better", "worse"), [("accuracy", 0.4, 0.3), ("nll", 0.3, 0.4)])
+def test_the_rate_stays_while_the_selection_score_gets_better(small_dataset, tmp_path, metric, better, worse):
+    plateau = ("--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"patience": 0, "factor": 0.5}')
+    trainer = make_trainer(small_dataset, tmp_path, *plateau, "--metric_for_best_model", metric)
+    trainer.create_optimizer_and_scheduler(4)
+    for value in (worse, better):
+        trainer.lr_scheduler.step(value)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(trainer.args.learning_rate)
+    trainer.lr_scheduler.step(worse)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(trainer.args.learning_rate / 2)
+
+
+def test_early_stopping_goes_on_counting_where_it_was(small_dataset, tmp_path, monkeypatch):
+    still = ("--learning_rate", "1e-9", "--num_train_epochs", "9", "--modality", "text")
+    still += ("--early_stopping_patience", "3")
+    whole = run(tmp_path / "whole", small_dataset, *still)
+    with monkeypatch.context() as patch, interrupted_after(patch, 11):
+        run(tmp_path / "broken", small_dataset, *still)
+    broken = run(tmp_path / "broken", small_dataset, *still)
+    assert read_metrics(broken)["steps"] == read_metrics(whole)["steps"] == 4 * 4
+
+
+MANY = ("--task", "multilabel", "--label_column", "flavours", "--metric_for_best_model", "map")
+
+
+@pytest.mark.parametrize("task", [(), MANY], ids=["one", "many"])
+def test_mixup_mixes_what_is_trained_on_and_nothing_that_is_judged(small_dataset, tmp_path, task):
+    mixed = ("--modality", "image", "--mixup_alpha", "0.4", *task)
+    trainer = make_trainer(small_dataset, tmp_path / "looked", *mixed)
+    plain = make_trainer(small_dataset, tmp_path / "plain", "--modality", "image", *task)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert ((batch["labels"] > 0) & (batch["labels"] < 1)).any()
+    judged, known = (next(iter(each.get_eval_dataloader())) for each in (trainer, plain))
+    assert torch.equal(judged["labels"], known["labels"])
+    assert torch.equal(judged["pixel_values"], known["pixel_values"])
+    metrics = read_metrics(run(tmp_path / "run", small_dataset, *mixed))
+    assert 0 <= metrics["selection"][metrics["selection_metric"]] <= 1
+
+
+def test_a_checkpoint_of_other_processes_is_not_gone_on_from(tmp_path):
+    recipe = parse_recipe(["default", "--output_dir", str(tmp_path)])
+    start_run(recipe)
+    (tmp_path / "checkpoint-2").mkdir()
+    for name in ("trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"):
+        (tmp_path / "checkpoint-2" / name).write_text("{}")
+    with pytest.raises(BadInputError, match="was written by 2 processes and 1 would go on"):
+        inspect_run(recipe)
 
 
 def test_unsure_labels_and_soft_targets_teach_less(small_dataset, tmp_path):
@@ -374,7 +433,7 @@ train.main(sys.argv[1:])
 def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_dataset, tmp_path):
     common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
     common += ["--num_train_epochs", "1", "--save_strategy", "steps", "--eval_strategy", "steps"]
-    common += ["--save_steps", "1", "--eval_steps", "1"]
+    common += ["--save_steps", "1", "--eval_steps", "1", "--load_best_model_at_end", "false"]
     whole, broken = ([*common, "--output_dir", str(tmp_path / name)] for name in ("whole", "broken"))
     script = tmp_path / "interrupted.py"
     script.write_text(INTERRUPTED)
