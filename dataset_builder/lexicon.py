@@ -67,7 +67,8 @@ class Lexicon:
             raise BadInputError(f"lexicon {path} is not a file; give a CSV with the columns {','.join(_COLUMNS)}")
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                entries = tuple(_read_entries(csv.DictReader(file), path))
+                # Strict, or a quote that is never closed would take the lines after it into one phrase.
+                entries = tuple(_read_entries(csv.DictReader(file, strict=True), path))
         except (UnicodeDecodeError, csv.Error) as error:
             raise BadInputError(f"lexicon {path} is not a CSV file in UTF-8: {error}") from error
         if not entries:
@@ -102,6 +103,8 @@ def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
     reader.fieldnames = found
     for row in reader:
         place = f"lexicon {path}, line {reader.line_num}"
+        if None in row:
+            raise BadInputError(f"{place} has more cells than the header; put a phrase with a comma into quotes")
         flavour, source, phrase = (row[name] or "" for name in _COLUMNS)
         if source != source.lstrip():
             phrase = phrase.lstrip()

@@ -29,7 +29,7 @@ _REQUIRED = ("title", "ingredients")
 NO_TITLE = "without title"
 NO_INGREDIENTS = "without ingredients"
 EQUAL_TITLE = "equal title"
-SURPLUS = "with more cells than the header"
+SURPLUS = "with surplus cells"
 _NAMED = 20
 _LONGEST_NAME = 60
 

@@ -55,6 +55,8 @@ def test_the_digest_follows_what_shapes_labels(tmp_path):
     [
         ("flavour,source,phrase\nspicy,title,chilli\n", "line 2: flavour is 'spicy'; allowed are sweet, salty, sour"),
         ("flavour,source,phrase\nsweet,name,cake\n", "line 2: source is 'name'; allowed are ingredient, title"),
+        ("flavour,source,phrase\nsweet,title,cake, pie\n", "line 2 has more cells than the header; put a phrase with"),
+        ('flavour,source,phrase\nsweet,title,"cake\nsweet,title,pie\n', "is not a CSV file in UTF-8: unexpected end"),
         ("flavour,source,phrase\nsweet,title,cake\nsweet,title,\n", "line 3: the phrase is empty"),
         (
             "flavour,source,phrase,weight\nsweet,title,cake,-1\n",

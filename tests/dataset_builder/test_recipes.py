@@ -139,7 +139,7 @@ def test_rows_with_more_cells_than_the_header_are_left_out_and_named(tmp_path):
         ("Pie", ("flour",)),
     ]
     assert (table.skipped[SURPLUS].count, table.skipped[SURPLUS].names) == (1, ["Pie"])
-    with pytest.raises(BadInputError, match="has no recipe: 1 with more cells than the header"):
+    with pytest.raises(BadInputError, match="has no recipe: 1 with surplus cells"):
         _ = read_recipes(write(tmp_path, "b.csv", "Title,Ingredients\nPie,sugar, honey\n")).dishes
 
 
