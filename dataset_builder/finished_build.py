@@ -20,7 +20,7 @@ from datasets.splits import SplitDict
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
 from dataset_builder.lexicon import Lexicon
-from dataset_builder.shards import write_whole
+from dataset_builder.shards import ROWS_PER_GROUP, write_whole
 
 MANIFEST = "manifest.json"
 DATA = "data"
@@ -44,7 +44,7 @@ class FinishedBuild:
     Attributes:
         folder: holds `data/*.parquet` and `manifest.json`.
         manifest: the manifest as read.
-        shards: files of each split in order.
+        shards: files of each split in order; a split without rows is absent.
         features: columns and their types, label names included.
     """
 
@@ -70,7 +70,8 @@ class FinishedBuild:
     def counts(self) -> dict[str, dict[str, int]]:
         """Rows per split and flavour."""
         found = {split: Counter(table[FLAVOUR].to_pylist()) for split, table in self.labels.items()}
-        return {split: {flavour: of[flavour] for flavour in FLAVOURS} for split, of in found.items()}
+        none: Counter[str] = Counter()
+        return {split: {flavour: found.get(split, none)[flavour] for flavour in FLAVOURS} for split in SPLITS}
 
     @property
     def rows(self) -> int:
@@ -90,12 +91,32 @@ class FinishedBuild:
     @cached_property
     def pictures(self) -> list[dict[str, Any]]:
         """Distinct ways in which pictures were made, with the number of rows of each."""
-        keys = ("pipeline", "revision", "scheduler", "steps", "guidance", "height", "width")
+        keys = ("pipeline", "revision", "lora", "dtype", "scheduler", "steps", "guidance", "height", "width")
         ways: Counter[tuple] = Counter()
         for table in self.read([GENERATION]).values():
             for row in table[GENERATION].to_pylist():
                 ways[tuple((row or {}).get(key) for key in keys)] += 1
         return [{**dict(zip(keys, way, strict=True)), "rows": rows} for way, rows in ways.most_common()]
+
+    @property
+    def example_prompt(self) -> str | None:
+        """The prompt of a row."""
+        prompts = (
+            (row or {}).get("prompt") for table in self.read([GENERATION]).values() for row in table[0].to_pylist()
+        )
+        return next(filter(None, prompts), None)
+
+    def has(self, column: str) -> bool:
+        """Tell whether any row has something in an optional column: a mask, a caption."""
+        for path in (path for paths in self.shards.values() for path in paths):
+            for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=[column]):
+                values = batch.column(0)
+                if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+                    if pc.any(pc.greater(pc.list_value_length(values), 0)).as_py():
+                        return True
+                elif values.null_count < len(values):
+                    return True
+        return False
 
     @cached_property
     def lexicon_file(self) -> Path | None:
@@ -168,7 +189,7 @@ def read_build(folder: str | Path) -> FinishedBuild:
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    shards = _find_shards(folder)
+    shards = _find_shards(folder, manifest["counts"])
     features = _shared_features([path for paths in shards.values() for path in paths])
     needed = (ID, DISH_ID, FLAVOUR, FLAVOURS_PRESENT, LABEL_SOURCE, GENERATION)
     missing = [name for name in needed if name not in features]
@@ -184,31 +205,39 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInputError(f"{folder} has no {MANIFEST}, so no build was finished there; run `flavour-sd build` first")
     try:
-        manifest = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise BadInputError(f"{path} is not JSON ({error}); build again") from error
+    if not isinstance(manifest, dict):
+        raise BadInputError(f"{path} holds no object, so no build wrote it; give the folder of a build")
     if manifest.get("finished") is not True:
         raise BadInputError(f"the build in {folder} is not finished; repeat the `flavour-sd build` command to go on")
     missing = [f"{key} ({meaning})" for key, meaning in MANIFEST_KEYS.items() if key not in manifest]
     if missing:
         raise BadInputError(f"{path} does not state {', '.join(missing)}; build again with this version of the package")
+    broken = [key for key in ("generator", "counts") if not isinstance(manifest[key], dict)]
+    if broken:
+        raise BadInputError(f"{path} has no object under {', '.join(broken)}; build again")
     return manifest
 
 
-def _find_shards(folder: Path) -> dict[str, list[Path]]:
+def _find_shards(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[str, list[Path]]:
     found: dict[str, dict[int, tuple[int, Path]]] = {}
     for path in sorted((folder / DATA).glob("*")):
         match = SHARD.fullmatch(path.name)
         if match is None or match["split"] not in SPLITS:
             raise BadInputError(f"{path} is no shard such as train-00000-of-00001.parquet; move it elsewhere")
         found.setdefault(match["split"], {})[int(match["index"])] = (int(match["total"]), path)
-    missing = [split for split in SPLITS if split not in found]
-    if missing:
-        raise BadInputError(f"{folder / DATA} has no shards of {', '.join(missing)}; finish the build first")
+    # Of few recipes a split may be empty; then the manifest counts nothing in it.
+    missing = [split for split in SPLITS if split not in found and any(counts.get(split, {}).values())]
+    if missing or not found:
+        raise BadInputError(
+            f"{folder / DATA} lacks the shards of {', '.join(missing or SPLITS)}, which {MANIFEST} counts; build again"
+        )
     for split, shards in found.items():
         if {total for total, _ in shards.values()} != {len(shards)} or set(shards) != set(range(len(shards))):
             raise BadInputError(f"the shards of {split} in {folder / DATA} are not complete; repeat the build")
-    return {split: [found[split][index][1] for index in sorted(found[split])] for split in SPLITS}
+    return {split: [found[split][index][1] for index in sorted(found[split])] for split in SPLITS if split in found}
 
 
 def _shared_features(paths: Sequence[Path]) -> Features:

@@ -13,8 +13,9 @@ from huggingface_hub import DatasetCardData, HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from dataset_builder.audit import AUDIT_MARKDOWN, audit_of_build
-from dataset_builder.columns import DISH_ID, FLAVOURS, LABEL_SOURCE
-from dataset_builder.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, read_build
+from dataset_builder.columns import CAPTIONS, DISH_ID, FLAVOURS, LABEL_SOURCE, MASK, SPLITS
+from dataset_builder.errors import BadInputError
+from dataset_builder.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, is_catalogue, read_build
 from dataset_builder.release import (
     CARD,
     FILES,
@@ -31,7 +32,16 @@ from model_cards.cards import data_card
 
 EXAMPLES = 5
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-TASKS = ["image-classification", "text-classification", "image-to-text", "image-segmentation"]
+TASKS = ["image-classification", "text-classification"]
+ANNOTATED = {CAPTIONS: "image-to-text", MASK: "image-segmentation"}  # tasks that only such a column makes possible
+# Settings of the pictures that no column of the card's table shows.
+DRAWING = {
+    "template": "prompt template",
+    "negative_prompt": "negative prompt",
+    "masks": "masks from",
+    "clip": "CLIP model that finds off-prompt pictures",
+    "attempts": "attempts at a picture before its row is given up",
+}
 
 
 def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: str | Path | None = None) -> str:
@@ -90,6 +100,7 @@ def prepare(
         BadInputError: the version is not above the published ones, or the card is refused.
     """
     check_new(repo, version, published)
+    own = read_card(build.folder / CARD)
     changes = changes_since(api, repo, published[-1], build) if published else None
     history = read_history(api, repo, published[-1]) if published else []
     history.append({"version": version, "rows": build.rows, **(changes.counts() if changes else {})})
@@ -97,11 +108,10 @@ def prepare(
     stated = {"version": version, "license": licence, "history": history, "data_sha256": build.fingerprint}
     manifest = {**build.manifest, **stated}
     kept = build.lexicon_file
-    own = build.folder / CARD
     card = data_card(
         metadata(build, repo, licence),
         card_values(build, repo, version, licence, history, changes, audit.lines),
-        own.read_text() if own.exists() else None,
+        own,
     )
     files: dict[str, Path | bytes] = {f"{DATA}/{path.name}": path for paths in build.shards.values() for path in paths}
     if kept is not None:
@@ -113,13 +123,25 @@ def prepare(
     return Release(repo, version, files)
 
 
+def read_card(path: Path) -> str | None:
+    """Return the publisher's own card, None where there is none.
+
+    Raises:
+        BadInputError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig") if path.exists() else None
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path} is not UTF-8 ({error}); save it in that encoding") from error
+
+
 def metadata(build: FinishedBuild, repo: str, licence: str) -> dict[str, Any]:
     """Return the block of the card that the Hub and `load_dataset` read."""
     data = DatasetCardData(
         license=licence,
-        language=["en"],
+        language=["en"] if is_catalogue(build.manifest) else None,
         pretty_name=repo.split("/")[1],
-        task_categories=TASKS,
+        task_categories=[*TASKS, *(task for column, task in ANNOTATED.items() if build.has(column))],
         size_categories=[next((name for limit, name in SIZES if build.rows < limit), "n>1M")],
         tags=["food", "recipes", "taste", "synthetic", "image-text"],
         configs=[
@@ -161,16 +183,26 @@ def card_values(
             split: {"rows": table.num_rows, "dishes": len(dishes[split]), "labels": build.counts[split]}
             for split, table in build.labels.items()
         },
+        "empty_splits": [split for split in SPLITS if split not in build.shards],
+        "has_masks": build.has(MASK),
         "columns": {name: column_type(feature) for name, feature in build.features.items()},
         "lexicon_sha256": build.manifest["lexicon_sha256"],
         "lexicon_file": None if build.lexicon_file is None else LEXICON,
         "label_sources": dict(sorted(sources.items())),
         "pictures": build.pictures,
+        "drawing": drawing_lines(build),
         "left_out": left_out(build.manifest),
         "audit": audit,
         "history": history,
         "examples": example_lines(changes) if changes else [],
     }
+
+
+def drawing_lines(build: FinishedBuild) -> list[str]:
+    """Return how pictures were asked for and chosen, as far as the manifest says it."""
+    known = build.manifest["generator"]
+    lines = [f"{what}: {known[name]}" for name, what in DRAWING.items() if known.get(name) is not None]
+    return [*lines, f"the first prompt, as an example: {build.example_prompt}"]
 
 
 def left_out(manifest: Mapping[str, Any]) -> dict[str, int]:
@@ -199,8 +231,11 @@ def example_lines(changes: Changes) -> list[str]:
     lines = []
     for what, changed in (("relabelled", changes.relabelled), ("moved", changes.moved)):
         lines += [f"{what}: `{one}` from {old} to {new}" for one, (old, new) in list(changed.items())[:EXAMPLES]]
-    for what in ("added", "removed"):
-        ids = getattr(changes, what)
+    for what, ids in (
+        ("added", changes.added),
+        ("removed", changes.removed),
+        ("recipe changed", changes.recipe_changed),
+    ):
         if ids:
             more = f" and {len(ids) - EXAMPLES} more" if len(ids) > EXAMPLES else ""
             lines.append(f"{what}: {', '.join(f'`{one}`' for one in ids[:EXAMPLES])}{more}")

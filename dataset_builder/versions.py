@@ -1,5 +1,6 @@
 """Versions of a published data set: their numbers, their tags, and what changed from one to the next."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,14 @@ from datasets import Features
 from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-from dataset_builder.columns import FLAVOUR, GENERATION, ID
+from dataset_builder.columns import FLAVOUR, GENERATION, ID, INGREDIENTS, INSTRUCTIONS, TITLE
 from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import DATA, MANIFEST, FinishedBuild, named_labels
 
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 # What a picture's record keeps beside how the picture was made.
 NOT_DRAWING = ("attempts", "rejected")
+COMPARED = (ID, FLAVOUR, GENERATION, TITLE, INGREDIENTS, INSTRUCTIONS)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Changes:
         relabelled: ids whose main flavour is another one, with (old, new).
         moved: ids that lie in another split, with (old, new).
         redrawn: ids whose picture was made with another prompt, seed, pipeline or setting.
+        recipe_changed: ids whose title, ingredients or instructions are others.
     """
 
     previous: str
@@ -40,10 +43,11 @@ class Changes:
     relabelled: Mapping[str, tuple[str | None, str | None]]
     moved: Mapping[str, tuple[str, str]]
     redrawn: Sequence[str]
+    recipe_changed: Sequence[str]
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers that manifest and card keep."""
-        names = ("added", "removed", "relabelled", "moved", "redrawn")
+        names = ("added", "removed", "relabelled", "moved", "redrawn", "recipe_changed")
         return {"previous": self.previous, **{name: len(getattr(self, name)) for name in names}}
 
 
@@ -85,15 +89,13 @@ def read_history(api: HfApi, repo: str, version: str) -> list[dict[str, Any]]:
 
 
 def changes_since(api: HfApi, repo: str, version: str, build: FinishedBuild) -> Changes:
-    """Compare a build with a published version, of which only ids, labels and settings are fetched.
+    """Compare a build with a published version, of which no picture is fetched.
 
     Raises:
         BadInputError: the published version holds no rows that can be compared.
     """
     old = _rows(_published_tables(api, repo, version))
-    new = _rows(
-        {split: named_labels(table, build.features) for split, table in build.read([ID, FLAVOUR, GENERATION]).items()}
-    )
+    new = _rows({split: named_labels(table, build.features) for split, table in build.read(COMPARED).items()})
     both = [row_id for row_id in new if row_id in old]
     return Changes(
         previous=version,
@@ -102,6 +104,7 @@ def changes_since(api: HfApi, repo: str, version: str, build: FinishedBuild) -> 
         relabelled={one: (old[one][1], new[one][1]) for one in both if old[one][1] != new[one][1]},
         moved={one: (old[one][0], new[one][0]) for one in both if old[one][0] != new[one][0]},
         redrawn=[one for one in both if old[one][2] != new[one][2]],
+        recipe_changed=[one for one in both if old[one][3] != new[one][3]],
     )
 
 
@@ -114,7 +117,7 @@ def _published_tables(api: HfApi, repo: str, version: str) -> dict[str, pa.Table
         for path in paths:
             with files.open(path) as file:
                 shard = pq.ParquetFile(file)
-                table = shard.read([ID, FLAVOUR, GENERATION])
+                table = shard.read(list(COMPARED))
                 features = Features.from_arrow_schema(shard.schema_arrow)
             tables.setdefault(path.rsplit("/", 1)[1].split("-")[0], []).append(named_labels(table, features))
     except (KeyError, pa.ArrowInvalid) as error:
@@ -124,13 +127,15 @@ def _published_tables(api: HfApi, repo: str, version: str) -> dict[str, pa.Table
     return {split: pa.concat_tables(parts) for split, parts in tables.items()}
 
 
-def _rows(tables: Mapping[str, pa.Table]) -> dict[str, tuple[str, str | None, dict]]:
-    """Return id -> (split, flavour, settings of the picture)."""
+def _rows(tables: Mapping[str, pa.Table]) -> dict[str, tuple[str, str | None, dict, bytes]]:
+    """Return id -> (split, flavour, settings of the picture, hash of the recipe)."""
     rows = {}
     for split, table in tables.items():
-        columns = (table[name].to_pylist() for name in (ID, FLAVOUR, GENERATION))
-        for row_id, flavour, drawing in zip(*columns, strict=True):
+        columns = (table[name].to_pylist() for name in COMPARED)
+        for row_id, flavour, drawing, *recipe in zip(*columns, strict=True):
             # A setting that an older table did not know was not used in it.
             made = {name: value for name, value in (drawing or {}).items() if value is not None}
-            rows[row_id] = (split, flavour, {name: made[name] for name in made if name not in NOT_DRAWING})
+            made = {name: made[name] for name in made if name not in NOT_DRAWING}
+            # Of a million recipes the hashes fit into memory, their texts twice may not.
+            rows[row_id] = (split, flavour, made, hashlib.sha256(json.dumps(recipe).encode()).digest())
     return rows

@@ -19,8 +19,11 @@ from model_cards import runs
 
 TEMPLATES = Path(__file__).parent
 # What templates of cards leave where a person should have written something.
-PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\[More Information Needed\]|\[optional\]|\bTODO\b|\bTBD\b|<!--", re.I)
+PLACEHOLDER = re.compile(
+    r"(?i:\[More Information Needed\]|\[optional\])|<!--|(?<![\w./-])(?:TODO|TBD|(?i:todo|tbd)(?=:))(?![\w/-])"
+)
 EMPTY = re.compile(r"^#.*$|\[More Information Needed\](\([^)]*\))?", re.MULTILINE | re.IGNORECASE)
+FIXED = ("license", "size_categories", "configs", "dataset_info")
 LICENCE = "apache-2.0"
 EXAMPLE_TITLE = "Greek salad with olives"
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
@@ -77,18 +80,26 @@ def join_card(metadata: Mapping[str, Any], body: str) -> str:
     return f"---\n{block}---\n\n{body.strip()}\n"
 
 
-def check_filled(card: str, name: str) -> None:
-    """Refuse a card that still waits for somebody to write it.
+def check_written(template: str, name: str) -> None:
+    """Refuse a template that still waits for somebody to write it; facts are filled in later and may hold any word.
 
     Raises:
-        BadInputError: a placeholder is left, or there is hardly any text.
+        BadInputError: a placeholder is left.
     """
-    _, body = split_card(card)
-    left = sorted({match[0] for match in PLACEHOLDER.finditer(body)})
+    left = sorted({match[0] for match in PLACEHOLDER.finditer(template)})
     if left:
         raise BadInputError(f"{name} has placeholders left ({', '.join(left[:5])}); write what belongs there")
-    if len(body.split()) < 40:
-        raise BadInputError(f"{name} says hardly anything ({len(body.split())} words); describe what is published")
+
+
+def check_length(card: str, name: str) -> None:
+    """Refuse a filled card with hardly any text.
+
+    Raises:
+        BadInputError: it has fewer than 40 words.
+    """
+    words = len(split_card(card)[1].split())
+    if words < 40:
+        raise BadInputError(f"{name} says hardly anything ({words} words); describe what is published")
 
 
 def fill(template: str, values: Mapping[str, Any], name: str) -> str:
@@ -100,7 +111,7 @@ def fill(template: str, values: Mapping[str, Any], name: str) -> str:
         name: how messages call the card.
 
     Raises:
-        BadInputError: the template is faulty, names a value that is not there, or leaves a placeholder.
+        BadInputError: the template is faulty or names a value that is not there.
     """
     try:
         text = environment().from_string(template).render(**values)
@@ -117,15 +128,20 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
         metadata: the block that the Hub and `load_dataset` read.
         values: facts of the build, see `data_card.md`.
         own: a card of the publisher's, in place of the template of this package; it may name the same facts, and its
-            metadata adds to ours.
+            metadata go before ours, except for what the build knows better (`FIXED`).
 
     Raises:
-        BadInputError: a placeholder is left, or a fact that the card names is not there.
+        BadInputError: a placeholder is left, a fact that the card names is not there, or its licence is another one.
     """
     added, template = split_card(own) if own is not None else ({}, (TEMPLATES / "data_card.md").read_text())
     name = "the card README.md" if own is not None else "the data card"
-    card = join_card({**added, **metadata}, fill(template, values, name))
-    check_filled(card, name)
+    stated, given = added.get("license"), metadata["license"]
+    if stated not in (None, given, [given]):
+        raise BadInputError(f"{name} states the licence {stated}, --license {given}; make them agree")
+    check_written(template, name)
+    fixed = {key: metadata[key] for key in FIXED if key in metadata}
+    card = join_card({**metadata, **added, **fixed}, fill(template, values, name))
+    check_length(card, name)
     return card
 
 
@@ -198,7 +214,7 @@ def model_card(
     data = _model_metadata(name, licence, tag, dataset, evaluated)
     body = fill((TEMPLATES / runs.TEMPLATES[task]).read_text(), values, "the model card")
     card = join_card(data.to_dict(), body)
-    check_filled(card, "the model card")
+    check_length(card, "the model card")
     return card
 
 

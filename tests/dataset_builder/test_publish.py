@@ -65,14 +65,14 @@ def test_old_rows_stay_after_a_second_version_and_the_card_states_the_changes(hu
     publish(write_build(tmp_path / "second", changed_rows()), REPO, "1.1.0", LICENCE)
     text = card("1.1.0").text
     assert "| 1.0.0 | 20 | first version |" in text
-    assert "| 1.1.0 | 21 | 1.0.0 | 2 | 1 | 1 | 1 | 1 |" in text
+    assert "| 1.1.0 | 21 | 1.0.0 | 2 | 1 | 1 | 1 | 1 | 0 |" in text
     assert "relabelled: `dish-000-00-00` from sweet to umami" in text
     assert "moved: `dish-002-00-00` from train to test" in text
     assert "added: `dish-100-00-00`, `dish-101-00-00`" in text
     assert "first version" in card("1.0.0").text
     assert "1.1.0" not in card("1.0.0").text
     publish(build, REPO, "1.2.0", LICENCE)
-    assert "| 1.2.0 | 20 | 1.1.0 | 1 | 2 | 1 | 1 | 1 |" in card("1.2.0").text
+    assert "| 1.2.0 | 20 | 1.1.0 | 1 | 2 | 1 | 1 | 1 | 0 |" in card("1.2.0").text
     assert "| 1.1.0 | 21 |" in card("1.2.0").text
     out = hub.run_python(
         """
@@ -296,7 +296,7 @@ def test_broken_folders_are_refused(build, tmp_path):
     with pytest.raises(BadInputError, match=r"the shards of test in .* are not complete"):
         publish(build, REPO, "1.0.0", LICENCE)
     (build / "data" / "test-00000-of-00002.parquet").unlink()
-    with pytest.raises(BadInputError, match="has no shards of test"):
+    with pytest.raises(BadInputError, match=r"lacks the shards of test, which manifest\.json counts"):
         publish(build, REPO, "1.0.0", LICENCE)
     shard.write_text("no Parquet")
     with pytest.raises(BadInputError, match="is not Parquet"):
