@@ -17,6 +17,7 @@ from dataset_builder.errors import BadInputError
 ACCEPTED = "a CSV, TSV, JSON lines or Parquet file, a folder of one of these kinds, or a data set on the Hub (org/name)"
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<configuration>.+))?")
+_SHARD = re.compile(r"data/[\w.]+-\d{5}-of-\d{5}\.\w+")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
 _PARQUET = ".parquet"
@@ -156,7 +157,11 @@ class _ParquetFile(TableFile):
 
 
 class _Folder(TableFile):
-    """The tables of a folder, all of one kind, read as one; hidden files and folders are not looked at."""
+    """The tables of a folder, all of one kind, read as one.
+
+    Where there are shards as data sets have them (`data/train-00000-of-00001.parquet`), they alone are the table, as
+    for `load_dataset`. Hidden files and folders are not looked at.
+    """
 
     def __init__(self, folder: Path):
         self.name, self.folder = str(folder), folder
@@ -167,6 +172,7 @@ class _Folder(TableFile):
             and path.is_file()
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         )
+        paths = [path for path in paths if _SHARD.fullmatch(path.relative_to(folder).as_posix())] or paths
         # Beside tables, a JSON document is what describes them, such as the manifest of a build.
         paths = [path for path in paths if path.suffix.lower() != ".json" or _is_json_lines(path)] or paths
         kinds = {_KINDS[path.suffix.lower()]: path.relative_to(folder) for path in reversed(paths)}

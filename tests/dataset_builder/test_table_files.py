@@ -36,6 +36,11 @@ def test_documents_and_hidden_files_beside_the_tables_of_a_folder_are_no_tables(
     (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": "1.1"}, indent=2))
     (tmp_path / ".cache" / "a.csv").write_text(CSV)
     assert titles(tmp_path) == ["Soup"]
+    (tmp_path / "data" / "b.parquet").rename(tmp_path / "data" / "train-00000-of-00001.parquet")
+    (tmp_path / "lexicon.csv").write_text("flavour,source,phrase\n")  # as a build keeps it
+    assert titles(tmp_path) == ["Soup"]
+    (tmp_path / "lexicon.csv").unlink()
+    (tmp_path / "data" / "train-00000-of-00001.parquet").rename(tmp_path / "b.parquet")
     (tmp_path / "more.json").write_text(LINES)
     with pytest.raises(BadInputError, match=r"JSON lines \(more\.json\), Parquet"):
         open_table(tmp_path)
