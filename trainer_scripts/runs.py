@@ -68,10 +68,7 @@ def inspect_run(recipe: Recipe) -> RunState:
             f"{folder} holds a run by another recipe ({', '.join(changed[:4])} differ); "
             "give another --output_dir, or --overwrite to train anew there"
         )
-    state = RunState((folder / METRICS).is_file(), newest_checkpoint(folder, written_last(recipe)))
-    if state.checkpoint is not None and not state.finished:
-        check_processes(state.checkpoint, recipe.training.world_size)
-    return state
+    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder, written_last(recipe)))
 
 
 def check_processes(checkpoint: Path, processes: int) -> None:

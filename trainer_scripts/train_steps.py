@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
@@ -17,7 +18,16 @@ from trainer_scripts.arguments import DEFAULT_DATASET, Recipe, TrainingArguments
 from trainer_scripts.callbacks import AveragedWeights, EpochOfSamples, LinePerEvaluation
 from trainer_scripts.class_balance import sampling_weights
 from trainer_scripts.features import features_once
-from trainer_scripts.runs import RunState, check_budget, finish_run, inspect_run, megabytes, start_run, write_spread
+from trainer_scripts.runs import (
+    RunState,
+    check_budget,
+    check_processes,
+    finish_run,
+    inspect_run,
+    megabytes,
+    start_run,
+    write_spread,
+)
 from trainer_scripts.scores import definitions
 from trainer_scripts.split_guard import (
     check_vocabulary,
@@ -40,10 +50,17 @@ def run(recipe: Recipe) -> None:
         train_unfinished(recipe, repeated, states)
     if len(repeated) > 1 and recipe.training.should_save:
         print(write_spread(repeated), flush=True)
+    # A process that is gone while another still works would end that one too.
+    together = PartialState()
+    together.wait_for_everyone()
+    together.destroy_process_group()
 
 
 def train_unfinished(recipe: Recipe, repeated: Sequence[Recipe], states: Sequence[RunState]) -> None:
     """Read the data once, and train with each seed that has not come to its end."""
+    for state in states:
+        if state.checkpoint is not None and not state.finished:
+            check_processes(state.checkpoint, recipe.training.world_size)
     say(recipe, f"recipe {recipe.name}\n{recipe.as_yaml()}")
     ensure_dataset(recipe)
     data = load_training_data(recipe)

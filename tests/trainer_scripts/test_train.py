@@ -334,14 +334,16 @@ def test_mixup_mixes_what_is_trained_on_and_nothing_that_is_judged(small_dataset
     assert 0 <= metrics["selection"][metrics["selection_metric"]] <= 1
 
 
-def test_a_checkpoint_of_other_processes_is_not_gone_on_from(tmp_path):
-    recipe = parse_recipe(["default", "--output_dir", str(tmp_path)])
-    start_run(recipe)
+def test_a_checkpoint_of_other_processes_is_not_gone_on_from(small_dataset, tmp_path, capsys):
+    start_run(
+        parse_recipe(["flavour_fusion_tiny", "--dataset", str(small_dataset), "--output_dir", str(tmp_path), *SMALL])
+    )
     (tmp_path / "checkpoint-2").mkdir()
     for name in ("trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"):
         (tmp_path / "checkpoint-2" / name).write_text("{}")
-    with pytest.raises(BadInputError, match="was written by 2 processes and 1 would go on"):
-        inspect_run(recipe)
+    with pytest.raises(SystemExit):
+        run(tmp_path, small_dataset)
+    assert "was written by 2 processes and 1 would go on" in capsys.readouterr().err
 
 
 def test_unsure_labels_and_soft_targets_teach_less(small_dataset, tmp_path):
