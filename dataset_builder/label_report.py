@@ -117,7 +117,7 @@ def scores_text(scores: LabelScores) -> str:
     columns = (*FLAVOURS, "no label")
     lines = [
         f"against the reference flavours of {scores.rows:,} dishes (the authors' own judgement)",
-        f"coverage {scores.coverage:.1%}, accuracy of the labelled {scores.accuracy:.1%}, "
+        f"coverage {scores.coverage:.1%}, accuracy of the labelled {_defined(scores.accuracy, '.1%')}, "
         f"macro-F1 {scores.macro_f1:.3f} (no label counts as a miss)",
         "  ".join(["reference".ljust(9), *(name.rjust(8) for name in columns), "F1".rjust(6)]),
         *(

@@ -60,6 +60,10 @@ class _DelimitedFile(TableFile):
         self._path, self._delimiter = path, _DELIMITERS[path.suffix.lower()]
         csv.field_size_limit(sys.maxsize)
         self.columns = tuple(next(self._records(), []))
+        if self._delimiter == "," and len(self.columns) == 1 and ";" in self.columns[0]:
+            # Spreadsheets write semicolons where the comma is the decimal mark.
+            self._delimiter = ";"
+            self.columns = tuple(next(self._records(), []))
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         places = [(column, self.columns.index(column)) for column in columns]
@@ -123,10 +127,14 @@ class _JsonFile(TableFile):
                     record = json.loads(line.decode("utf-8-sig"))
                 except ValueError as error:
                     raise BadInputError(
-                        f"{self.name}, line {number} is not JSON: {error}; write one object per line"
+                        f"{self.name}, line {number} is not JSON: {error}; write one object per line, "
+                        "as `jq -c '.[]'` does with a list"
                     ) from error
                 if not isinstance(record, dict):
-                    raise BadInputError(f"{self.name}, line {number} is no object; write one object per line")
+                    raise BadInputError(
+                        f"{self.name}, line {number} is no object; write one object per line, as `jq -c '.[]'` does "
+                        "with a list"
+                    )
                 yield record
 
 

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset
 from dataset_builder.catalogue import catalogue_dishes
 from dataset_builder.cli import main
 from dataset_builder.columns import FLAVOURS
-from dataset_builder.label_report import catalogue_labels, cross_checked_reliability
+from dataset_builder.label_report import catalogue_labels, cross_checked_reliability, scores_text
 from dataset_builder.label_table import LabelSummary, label_table
 from dataset_builder.labelling import Labeller, score_labels
 from dataset_builder.recipes import RawRecipe
@@ -150,6 +150,8 @@ def test_figures_that_are_not_defined_are_called_so(tmp_path, capsys):
     table.write_text('title,ingredients\nPlain,"sugar, honey"\n')
     assert run(table, "--out", tmp_path / "labels.parquet") == 0
     assert "agreement not defined, Cohen's kappa not defined" in capsys.readouterr().out
+    none = score_labels([None, None], ["sweet", "sour"])
+    assert "coverage 0.0%, accuracy of the labelled not defined, macro-F1 0.000" in scores_text(none)
 
 
 def test_rows_of_one_given_dish_keep_their_common_id(tmp_path):

@@ -86,7 +86,8 @@ def test_csv_json_lines_and_parquet_read_alike(tmp_path):
         tmp_path, "a.csv", "\ufeffTitle,other,Ingredients\nSoup,1,\"['salt', '2 eggs']\"\n\nCake,1,\"salt\n2 eggs\"\n"
     )
     write(tmp_path, "a.tsv", "Title\tIngredients\nSoup\tsalt, 2 eggs\nCake\tsalt; 2 eggs\n")
-    for name in ("a.csv", "a.tsv", "a.jsonl", "a.parquet", "folder"):
+    write(tmp_path, "b.csv", 'Title;Ingredients\nSoup;salt, 2 eggs\nCake;"salt; 2 eggs"\n')
+    for name in ("a.csv", "b.csv", "a.tsv", "a.jsonl", "a.parquet", "folder"):
         table = read_recipes(tmp_path / name)
         assert [(dish.dish_id, dish.title, dish.ingredients) for dish in table.dishes] == [
             ("soup", "Soup", ("salt", "2 eggs")),
