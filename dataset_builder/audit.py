@@ -81,16 +81,16 @@ class Audit:
     def write(self, folder: Path) -> None:
         """Write `AUDIT.md` and `audit.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / AUDIT_MARKDOWN).write_text(self.markdown)
-        (folder / AUDIT_JSON).write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
+        (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
+        (folder / AUDIT_JSON).write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def audit(dataset: str) -> Audit:
     """Audit a data set.
 
     Args:
-        dataset: folder or Hub id of a data set with columns of `dataset_builder.columns`; parts of the audit whose
-            columns are absent are left out and named.
+        dataset: folder, file or Hub id of a data set with columns of `dataset_builder.columns`; parts of the audit
+            whose columns are absent are left out and named.
 
     Raises:
         BadInputError: it is no single table, there are no rows, or none of the columns is there.
@@ -124,7 +124,7 @@ def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
 
 def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     """Return the audit of a build under the name of its data set; one made of exactly these shards is used again."""
-    rule = find_rule(build.manifest, file_of(str(build.folder), LEXICON))
+    rule = find_rule(build.manifest, build.lexicon_file)
     same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
     known = _read_facts(build.folder / AUDIT_JSON)
     if known is not None and same.items() <= known.items():

@@ -48,12 +48,15 @@ class Rows:
 
 
 def open_dataset(name: str) -> IterableDatasetDict:
-    """Return the splits of a folder or Hub id, to be streamed.
+    """Return the splits of a folder, file or Hub id, to be streamed.
 
     Raises:
         BadInputError: it is no single table.
     """
     try:
+        path = Path(name)
+        if path.is_file():
+            return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
         return load_dataset(name, streaming=True)
     except ValueError as error:
         if "Config name is missing" in str(error):

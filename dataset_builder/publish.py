@@ -15,7 +15,15 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from dataset_builder.audit import AUDIT_MARKDOWN, audit_of_build
 from dataset_builder.columns import CAPTIONS, DISH_ID, FLAVOURS, LABEL_SOURCE, MASK, SPLITS
 from dataset_builder.errors import BadInputError
-from dataset_builder.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, is_catalogue, read_build
+from dataset_builder.finished_build import (
+    DATA,
+    LEXICON,
+    MANIFEST,
+    FinishedBuild,
+    is_catalogue,
+    read_build,
+    rule_settings,
+)
 from dataset_builder.release import (
     CARD,
     FILES,
@@ -188,6 +196,7 @@ def card_values(
         "columns": {name: column_type(feature) for name, feature in build.features.items()},
         "lexicon_sha256": build.manifest["lexicon_sha256"],
         "lexicon_file": None if build.lexicon_file is None else LEXICON,
+        "rule": ", ".join(f"{name} {value}" for name, value in rule_settings(build.manifest).items()),
         "label_sources": dict(sorted(sources.items())),
         "pictures": build.pictures,
         "drawing": drawing_lines(build),

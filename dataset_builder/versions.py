@@ -112,18 +112,22 @@ def _published_tables(api: HfApi, repo: str, version: str) -> dict[str, pa.Table
     files = HfFileSystem(endpoint=api.endpoint, token=api.token)
     root = f"datasets/{repo}@{tag_of(version)}/{DATA}"
     tables: dict[str, list[pa.Table]] = {}
-    try:
-        paths = sorted(files.glob(f"{root}/*.parquet"))
-        for path in paths:
+    for path in sorted(files.glob(f"{root}/*.parquet")):
+        try:
             with files.open(path) as file:
                 shard = pq.ParquetFile(file)
-                table = shard.read(list(COMPARED))
-                features = Features.from_arrow_schema(shard.schema_arrow)
-            tables.setdefault(path.rsplit("/", 1)[1].split("-")[0], []).append(named_labels(table, features))
-    except (KeyError, pa.ArrowInvalid) as error:
-        raise BadInputError(
-            f"version {version} of {repo} is no flavour-sd table ({error}); publish to another --repo"
-        ) from error
+                missing = set(COMPARED) - set(shard.schema_arrow.names)
+                table = None if missing else shard.read(list(COMPARED))
+        except pa.ArrowInvalid as error:
+            raise BadInputError(
+                f"{path} of version {version} is not Parquet ({error}); publish to another --repo"
+            ) from error
+        if table is None:
+            raise BadInputError(
+                f"version {version} of {repo} lacks the columns {', '.join(sorted(missing))}; publish to another --repo"
+            )
+        features = Features.from_arrow_schema(shard.schema_arrow)
+        tables.setdefault(path.rsplit("/", 1)[1].split("-")[0], []).append(named_labels(table, features))
     return {split: pa.concat_tables(parts) for split, parts in tables.items()}
 
 

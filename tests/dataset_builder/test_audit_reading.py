@@ -1,5 +1,6 @@
 """The audit reads data sets that no build of ours wrote, and says in one line what it cannot read."""
 
+import json
 import re
 
 import pyarrow as pa
@@ -59,6 +60,17 @@ def test_numbers_as_titles_unlabelled_tests_and_columns_of_one_split(tmp_path):
     assert found.facts["crossing"]["titles"]["examples"] == ["7 (test, train)"]
     assert found.facts["crossing"]["dishes"]["values"] == 0
     assert "is right on all rows in" in found.lines[0]
+
+
+def test_a_single_file_is_audited(tmp_path, recipe_file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["label", recipe_file, "--out", "labels.parquet"], ["audit", "labels.parquet"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert not stopped.value.code
+    facts = json.loads((tmp_path / "audit.json").read_text())
+    assert facts["rows"] == {"train": 18}
+    assert facts["rule"]["title + ingredients"]["all"]["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("content", ["[]", '"text"', '{"finished": true, "given_up": 3}'])

@@ -1,8 +1,11 @@
 """Publishing a build: one commit, one tag, nothing by halves, and old versions stay as they were."""
 
+import io
 import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard, HfApi, snapshot_download
 
@@ -252,6 +255,19 @@ def test_only_files_of_the_version_before_are_deleted(hub, build, tmp_path):
     with pytest.raises(BadInputError, match=r"holds data/test\.csv, which no release wrote .* move them out of data/"):
         publish(build, REPO, "1.2.0", LICENCE)
     assert list(tags(hub)) == ["v1.0.0", "v1.1.0"]
+
+
+def test_a_published_version_without_its_columns_is_one_line(hub, build):
+    publish(build, REPO, "1.0.0", LICENCE)
+    table = io.BytesIO()
+    pq.write_table(pa.table({"id": ["a"], "flavour": [1]}), table)
+    api, shard = HfApi(), "data/train-00000-of-00001.parquet"
+    for content, message in ((table.getvalue(), "lacks the columns generation, ingredients"), (b"x", "is not Parquet")):
+        api.upload_file(path_or_fileobj=content, path_in_repo=shard, repo_id=REPO, repo_type="dataset")
+        api.delete_tag(REPO, tag="v1.0.0", repo_type="dataset")
+        api.create_tag(REPO, tag="v1.0.0", repo_type="dataset")
+        with pytest.raises(BadInputError, match=f"{message}.*publish to another --repo"):
+            publish(build, REPO, "1.1.0", LICENCE)
 
 
 @pytest.mark.parametrize("version", ["v1.0.0", "1.0", "1.0.0-rc1", "01.0.0", "1.0.0 ", ""])
