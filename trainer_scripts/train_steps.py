@@ -151,6 +151,7 @@ def vocabulary_record(recipe: Recipe, data: TrainingData) -> dict[str, Any] | No
 def trainer_arguments(recipe: Recipe, data: TrainingData) -> TrainingArguments:
     """Return the Trainer's arguments: the checkpoint is chosen by a named score of the selection split."""
     arguments = copy.copy(recipe.training)
+    arguments.label_smoothing_factor = 0.0  # the model smooths labels itself, for one label and for many
     # The Trainer puts "loss" where nothing is given.
     given = arguments.metric_for_best_model
     name = data.task.selection_metric if given in (None, "loss") else str(given).removeprefix("eval_")

@@ -102,8 +102,6 @@ class FlavourTrainer(Trainer):
             self.model.to(memory_format=torch.channels_last)
         if averaged is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise BadInputError("ema_decay averages whole weights, which FSDP and DeepSpeed share out; leave it out")
-        # The model smooths labels itself, for one label and for many.
-        self.label_smoother = None
         # Other targets, such as masks, only teach: evaluation has the labels alone.
         self.label_names = ["labels"]
         self._learning_rates = learning_rates or {}
