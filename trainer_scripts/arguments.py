@@ -218,12 +218,17 @@ ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArgu
 
 @dataclass
 class Recipe:
-    """One run: its name and its three groups of arguments."""
+    """One run: its name and its three groups of arguments.
+
+    Attributes:
+        given: names of the arguments that the command line gave, as against the recipe file and defaults.
+    """
 
     name: str
     model: ModelArguments
     data: DataArguments
     training: TrainingArguments
+    given: frozenset[str] = frozenset()
 
     @property
     def output_dir(self) -> Path:
@@ -329,6 +334,7 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
         BadInputError: an unknown recipe or argument (close matches are named), or a value of the wrong type.
     """
     given = list(arguments)
+    named = frozenset(_argument_name(word) for word in given if word.startswith("--"))
     name = given.pop(0) if given and not given[0].startswith("--") else DEFAULT_RECIPE
     parser = _Parser(
         ARGUMENT_CLASSES,
@@ -350,11 +356,17 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
         )
     except ValueError as error:
         raise BadInputError(str(error)) from error
-    unknown = [word.removeprefix("--").split("=")[0].replace("-", "_") for word in rest if word.startswith("--")]
+    unknown = [_argument_name(word) for word in rest if word.startswith("--")]
     _refuse_unknown(unknown, "the command line")
     if rest:
         raise BadInputError(f"do not know what {rest[0]!r} means; give one recipe first, then `--argument value`")
-    return Recipe(path.stem, *parts)
+    model, data, training = parts
+    return Recipe(path.stem, model, data, training, named)
+
+
+def _argument_name(word: str) -> str:
+    """Return the name of the argument that a word such as `--freeze-text=true` gives."""
+    return word.removeprefix("--").split("=")[0].replace("-", "_")
 
 
 def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:

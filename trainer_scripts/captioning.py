@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 from dataset_builder.captions import plural
 from dataset_builder.columns import BACKGROUND_NAME
 from dataset_builder.errors import BadInputError
+from modeling_flavour.captioning_configuration_flavour import FlavourCaptionerConfig
 from modeling_flavour.captioning_flavour import (
     FlavourCaptioner,
     FlavourForMergeCaptioning,
@@ -25,6 +26,7 @@ from trainer_scripts.arguments import ModelArguments, Recipe
 from trainer_scripts.caption_text import mirrored, names_no_side, train_caption_tokenizer
 from trainer_scripts.classification import input_size
 from trainer_scripts.collators import place_labels, sample_seed, varied
+from trainer_scripts.continuing import check_kind, load, load_processor, settle
 from trainer_scripts.data import Table
 from trainer_scripts.masks import Masks, nearest
 from trainer_scripts.pictures import (
@@ -83,13 +85,15 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor
         raise BadInputError("captions tell of whole pictures: leave out class_crops, which shows one thing of each")
     if training.balanced_sampling or training.class_weights or recipe.data.mixup_alpha > 0:
         raise BadInputError("captions have no classes: leave out balanced_sampling, class_weights and mixup_alpha")
-    open_sources(arguments)
+    sources = open_sources(arguments)
     if arguments.model_name_or_path:
-        from transformers import AutoModelForImageTextToText
-
-        source, revision = arguments.model_name_or_path, arguments.model_revision or "main"
-        model = AutoModelForImageTextToText.from_pretrained(source, revision=revision)
-        processor = FlavourProcessor.from_pretrained(source, revision=revision)
+        config = sources["model_name_or_path"]
+        check_kind(recipe, config, FlavourCaptionerConfig, [])
+        processor = load_processor(arguments)
+        teaches = learns_places(recipe) and not training.self_critical_draws
+        places = len(place_names(recipe, data.train)) if teaches else None
+        settle(recipe, config, processor, config_fields(recipe, processor), places)
+        model = load(recipe, config, ARCHITECTURES[config.decoder_type])
     else:
         with building():
             processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
@@ -117,30 +121,34 @@ def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> Flavou
 def new_model(recipe: Recipe, processor: FlavourProcessor, places: Sequence[str] = ()) -> FlavourCaptioner:
     """Return a captioner with a fresh decoder for the tokenizer of the processor."""
     arguments, tokenizer = recipe.model, processor.tokenizer
-    fields = dict(arguments.config)
-    kind = fields.get("decoder_type", "transformer")
+    kind = arguments.config.get("decoder_type", "transformer")
     if kind not in ARCHITECTURES:
         raise ValueError(f"decoder_type {kind!r} is none of {', '.join(ARCHITECTURES)}")
     model = ARCHITECTURES[kind].from_parts(
         image=arguments.image_encoder or arguments.vision_config,
-        **{
-            "max_position_embeddings": arguments.max_length,
-            "label_smoothing": recipe.training.label_smoothing_factor,
-            "freeze_image": arguments.freeze_image,
-            "trainable_image_layers": arguments.trainable_image_layers,
-            "num_place_labels": len(places),
-            **fields,
-            "vocab_size": len(tokenizer),
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
+        **{"num_place_labels": len(places), **config_fields(recipe, processor)},
     )
     if model.seen_words is not None:
         model.seen_words.name([name_tokens(name, tokenizer) for name in places])
     if arguments.init_image_encoder:
         model.load_image_encoder(arguments.init_image_encoder)
     return model
+
+
+def config_fields(recipe: Recipe, processor: FlavourProcessor) -> dict[str, Any]:
+    """Return the config's fields that follow from the recipe and the tokenizer."""
+    arguments, tokenizer = recipe.model, processor.tokenizer
+    return {
+        "max_position_embeddings": arguments.max_length,
+        "label_smoothing": recipe.training.label_smoothing_factor,
+        "freeze_image": arguments.freeze_image,
+        "trainable_image_layers": arguments.trainable_image_layers,
+        **arguments.config,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
 
 
 def name_tokens(name: str, tokenizer: Any) -> list[int]:

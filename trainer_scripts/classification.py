@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataset_builder.errors import BadInputError
+from modeling_flavour.configuration_flavour import FlavourConfig
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import ModelArguments, Recipe
 from trainer_scripts.class_balance import class_prior, class_weights
 from trainer_scripts.collators import ClassificationCollator, Samples
+from trainer_scripts.continuing import check_kind, load, load_processor, settle
 from trainer_scripts.data import Table
 from trainer_scripts.pictures import augmentation, evaluation_picture, training_picture, varies
 from trainer_scripts.places import PlaceSamples, learns_places, place_names
@@ -26,16 +28,20 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForClassification, FlavourP
         BadInputError: parts that do not fit together.
     """
     arguments = recipe.model
-    open_sources(arguments)
+    sources = open_sources(arguments)
     if arguments.model_name_or_path:
-        source, revision = arguments.model_name_or_path, arguments.model_revision or "main"
-        model = FlavourForClassification.from_pretrained(source, revision=revision)
-        return model, FlavourProcessor.from_pretrained(source, revision=revision)
+        config, problem_type = sources["model_name_or_path"], PROBLEM_TYPES[data.train.labels.ndim]
+        check_kind(recipe, config, FlavourConfig, data.names, problem_type)
+        processor = load_processor(arguments)
+        places = len(place_names(recipe, data.train)) if learns_places(recipe) else None
+        settle(recipe, config, processor, _config_fields(recipe, data, processor), places)
+        return load(recipe, config, FlavourForClassification), processor
     with building():
         processor = make_processor(arguments, data.train.texts)
         model = FlavourForClassification.from_parts(
             text=_text_part(arguments, processor),
             image=_image_part(arguments),
+            num_place_labels=0 if arguments.modality == "text" else len(place_names(recipe, data.train)),
             **_config_fields(recipe, data, processor),
         )
         if arguments.init_image_encoder:
@@ -112,7 +118,6 @@ def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> di
         **fields,
         "id2label": dict(enumerate(data.names)),
         "label2id": {name: index for index, name in enumerate(data.names)},
-        "num_place_labels": 0 if arguments.modality == "text" else len(place_names(recipe, data.train)),
         "problem_type": PROBLEM_TYPES[labels.ndim],
         "freeze_text": arguments.freeze_text,
         "freeze_image": arguments.freeze_image,

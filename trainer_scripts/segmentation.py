@@ -7,10 +7,12 @@ import numpy as np
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import FlavourProcessor
+from modeling_flavour.segmentation_configuration_flavour import FlavourSegmentationConfig
 from modeling_flavour.segmentation_flavour import FlavourForSegmentation
 from trainer_scripts.arguments import Recipe
 from trainer_scripts.class_balance import class_prior
 from trainer_scripts.classification import input_size
+from trainer_scripts.continuing import check_kind, load, load_processor, settle
 from trainer_scripts.data import Table
 from trainer_scripts.masks import Masks
 from trainer_scripts.pictures import augmentation, training_picture, varies
@@ -60,23 +62,43 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForSegmentation, FlavourPro
         raise BadInputError("masks know neither mixup_alpha nor balanced_sampling nor target_column: leave them out")
     if arguments.modality != "image":
         raise BadInputError(f"a segmenter reads pictures alone, not {arguments.modality!r}; set modality: image")
-    start = arguments.model_name_or_path or arguments.init_segmenter
+    sources, fields = open_sources(arguments), model_fields(recipe, data)
+    if arguments.model_name_or_path:
+        config, processor = sources["model_name_or_path"], load_processor(arguments)
+        check_kind(recipe, config, FlavourSegmentationConfig, data.names)
+        check_heads(recipe, config)
+        settle(recipe, config, processor, fields)
+        return load(recipe, config, FlavourForSegmentation), processor
     revision = arguments.model_revision or "main"
-    open_sources(arguments)
     with building():
-        processor = FlavourProcessor.from_pretrained(start, revision=revision) if start else make_processor(recipe)
-        if arguments.model_name_or_path:
-            model = FlavourForSegmentation.from_pretrained(start, revision=revision)
-        elif arguments.init_segmenter:
-            fields = {name: value for name, value in model_fields(recipe, data).items() if value is not None}
+        if arguments.init_segmenter:
+            processor = FlavourProcessor.from_pretrained(arguments.init_segmenter, revision=revision)
+            fields = {name: value for name, value in fields.items() if value is not None}
             model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)
         else:
+            processor = make_processor(recipe)
             image = arguments.image_encoder or arguments.vision_config
             stride = (arguments.vision_config.get("model_args") or {}).get("output_stride")
-            model = FlavourForSegmentation.from_parts(image=image, output_stride=stride, **model_fields(recipe, data))
+            model = FlavourForSegmentation.from_parts(image=image, output_stride=stride, **fields)
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
     return model, processor
+
+
+def check_heads(recipe: Recipe, config: Any) -> None:
+    """Raise BadInputError unless a checkpoint has the heads that the recipe gives labels to."""
+    fields = recipe.model.config
+    asked = (fields.get("head") != "none", bool(fields.get("ingredient_head") or recipe.model.init_segmenter))
+    has = (config.head != "none", config.ingredient_head)
+    if asked != has:
+        told = [
+            f"{'a' if each[0] else 'no'} mask head and {'an' if each[1] else 'no'} ingredient head"
+            for each in (asked, has)
+        ]
+        raise BadInputError(
+            f"the recipe teaches a model with {told[0]}, and {recipe.model.model_name_or_path} has {told[1]}; choose "
+            "the recipe of that checkpoint"
+        )
 
 
 def make_processor(recipe: Recipe) -> FlavourProcessor:
@@ -102,6 +124,7 @@ def model_fields(recipe: Recipe, data: Any) -> dict[str, Any]:
     source = source_names(data.train.rows)
     mapped = class_map(source, names, recipe.data.label_level)
     fields = {
+        "class_weights": None,
         **arguments.config,
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},

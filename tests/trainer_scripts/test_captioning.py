@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
+from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
 from modeling_flavour.captioning_flavour import FlavourForTransformerCaptioning
 from modeling_flavour.processing_flavour import FlavourProcessor
@@ -280,6 +281,24 @@ def test_self_critical_recipe_goes_on_from_a_captioner_in_two_processes(trained,
     for more in (["--self_critical_draws", "1"], ["--quarter_turns", "true"]):
         with pytest.raises(SystemExit):
             train.main([*critical, *more, "--overwrite", "true"])
+
+
+def test_a_captioner_goes_on_with_the_settings_that_fit_it(trained, caption_data, tmp_path):
+    def go_on(config, *more):
+        given = ["--model_name_or_path", str(trained), "--config", config, *more]
+        recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path / "run", *given))
+        return build(recipe, load_training_data(recipe))
+
+    model, _ = go_on('{"dropout": 0.4}', "--label_smoothing_factor", "0.2", "--freeze_image", "true")
+    assert (model.config.dropout, model.config.label_smoothing, model.config.freeze_image) == (0.4, 0.2, True)
+    assert not any(parameter.requires_grad for parameter in model.image_encoder.model.parameters())
+    for config, message in (
+        ('{"place_loss_weight": 2.0}', "place_loss_weight: the masks show 6 classes .* has no head for them"),
+        ('{"hidden_size": 64}', r"config.hidden_size 64 \(the checkpoint: 32\)"),
+        ('{"decoder_type": "merge"}', r"config.decoder_type 'merge' \(the checkpoint: 'transformer'\)"),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            go_on(config)
 
 
 def test_masks_are_varied_like_their_pictures(table):

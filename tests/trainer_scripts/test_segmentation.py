@@ -423,3 +423,31 @@ def test_an_id_outside_the_classes_of_real_data_names_the_file(shared_data, tmp_
     wrong.save(path)
     with pytest.raises(BadInputError, match=f"{path.stem}.*200"):
         import_table("foodseg103", str(source), tmp_path / "data")
+
+
+def test_a_segmenter_goes_on_with_the_settings_that_fit_it(runs, mask_data, tmp_path):
+    def go_on(kind, start, *more):
+        given = ["--model_name_or_path", str(runs / start), *more]
+        recipe = parse_recipe(arguments(kind, mask_data, tmp_path / "run", *given))
+        data = load_training_data(recipe)
+        return data.task.build(recipe, data)
+
+    fits = '{"head": "deeplabv3plus", "dropout": 0.3, "loss": "focal"}'
+    settings = ("--config", fits, "--class_weights", "false", "--freeze_image", "true")
+    model, _ = go_on("segmentation", "segmentation", *settings)
+    config = model.config
+    assert (config.dropout, config.loss, config.class_weights, config.freeze_image) == (0.3, "focal", None, True)
+    assert not any(parameter.requires_grad for parameter in model.image_encoder.model.parameters())
+    for kind, start, more, message in (
+        ("segmentation", "multitask", (), "no ingredient head, and .* has a mask head and an ingredient head"),
+        ("segmentation", "ingredients", (), "has no mask head and an ingredient head"),
+        ("segmentation", "segmentation", ("--label_level", "group"), "has 6 labels and the data"),
+        (
+            "segmentation",
+            "segmentation",
+            ("--config", '{"aspp_channels": 8}'),
+            "config.aspp_channels 8 .the checkpoint",
+        ),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            go_on(kind, start, *more)

@@ -1,10 +1,12 @@
 """Where a model starts from: parts that do not fit or are absent are refused by name, and what a checkpoint keeps."""
 
 import pytest
+import torch
 
 from dataset_builder.errors import BadInputError
-from tests.trainer_scripts.test_train import SMALL
-from trainer_scripts.arguments import parse_recipe
+from tests.trainer_scripts.test_train import SMALL, run, weights
+from trainer_scripts import classification
+from trainer_scripts.arguments import RECIPES, parse_recipe
 from trainer_scripts.training_data import load_training_data
 
 
@@ -42,3 +44,95 @@ def test_a_start_that_is_not_there_is_named_with_its_option(small_dataset, optio
         build(small_dataset, f"--{option}", "/nowhere/model")
     with pytest.raises(BadInputError, match=f"^{option}: nothing can be loaded from 'outputs/nothing'"):
         build(small_dataset, f"--{option}", "outputs/nothing")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, small_dataset):
+    return run(tmp_path_factory.mktemp("trained") / "fusion", small_dataset, "--num_train_epochs", "1")
+
+
+def go_on(trained, dataset, *arguments, **recipe):
+    return build(dataset, "--model_name_or_path", str(trained), *arguments, **recipe)
+
+
+def test_a_checkpoint_takes_freezing_losses_and_dropout_of_the_recipe(small_dataset, trained):
+    model, _ = go_on(trained, small_dataset)
+    assert model.config.label_smoothing == 0.05
+    assert model.config.class_weights is None
+    settings = ("--class_weights", "true", "--label_smoothing_factor", "0.3", "--freeze_text", "true",
+                "--freeze_image", "true", "--trainable_image_layers", "2", "--config", '{"dropout": 0.9}')  # fmt: skip
+    model, _ = go_on(trained, small_dataset, *settings)
+    config = model.config
+    assert (config.label_smoothing, config.freeze_text, config.dropout) == (0.3, True, 0.9)
+    assert config.class_weights == pytest.approx([1.0] * 5)
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} >= {0.9}
+    assert not any(parameter.requires_grad for parameter in model.text_encoder.model.parameters())
+    moving = [each.requires_grad for each in model.image_encoder.model.parameters()]
+    assert any(moving)
+    assert not all(moving)
+    for name, value in weights(trained).items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_a_checkpoint_takes_the_image_encoder_of_another(small_dataset, trained, tmp_path):
+    other = run(tmp_path / "other", small_dataset, "--num_train_epochs", "1", "--seed", "3", "--modality", "image")
+    model, _ = go_on(trained, small_dataset, "--init_image_encoder", str(other))
+    donor = weights(other)
+    for name, value in model.image_encoder.model.state_dict().items():
+        assert torch.equal(value, donor[f"image_encoder.model.{name}"]), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config", '{"fusion": "gated"}'), r"config.fusion 'gated' \(the checkpoint: 'early'\)"),
+        (("--image_size", "48"), r"image_size 48 \(the checkpoint: 32\)"),
+        (("--max_length", "9"), r"max_length 9 \(the checkpoint: 32\)"),
+        (("--tokenizer", "wordpiece"), r"tokenizer 'wordpiece' \(the checkpoint: 'words'\)"),
+        (("--vocabulary_size", "9"), r"vocabulary_size 9 \(the checkpoint: \d+\)"),
+        (("--letters_only", "true"), r"letters_only True \(the checkpoint: False\)"),
+        (("--prior_bias", "true"), r"prior_bias True \(the checkpoint: 'its own output bias'\)"),
+        (("--text_config", '{"model_type": "bert", "hidden_size": 32}'), r"text_config.hidden_size 32"),
+        (("--config", '{"droput": 0.1}'), "FlavourConfig has no field 'droput'"),
+        (("--config", '{"dropout": 2}'), r"dropout must lie in \[0, 1\)"),
+        (("--config", '{"place_loss_weight": 1}'), "place_loss_weight: the masks show 6 classes .* has no head for"),
+        (("--modality", "text"), "modality 'text' does not fit .*; give --modality fusion"),
+        (("--task", "multilabel", "--label_column", "flavours"), "was made for single_label_classification"),
+    ],
+)
+def test_what_a_checkpoint_cannot_follow_is_refused_by_name(small_dataset, trained, arguments, message):
+    with pytest.raises(BadInputError, match=message):
+        go_on(trained, small_dataset, *arguments)
+
+
+def test_what_only_the_recipe_file_says_otherwise_is_kept_and_printed(small_dataset, trained, tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        (RECIPES / "flavour_fusion_tiny.yaml").read_text().replace("fusion: early", "fusion: gated\n  dropout: 0.7", 1)
+        .replace("dropout: 0.3\n  mod", "mod")
+    )  # fmt: skip
+    given = [str(recipe), "--dataset", str(small_dataset), "--model_name_or_path", str(trained)]
+    made = parse_recipe([*given, "--use_cpu", "true", "--output_dir", str(tmp_path / "run")])
+    made.model.config.pop("place_loss_weight")
+    model, _ = classification.build(made, load_training_data(made))
+    assert (model.config.fusion, model.config.dropout) == ("early", 0.7)
+    assert "kept as in the checkpoint, not as in the recipe: config." in (said := capsys.readouterr().out)
+    assert "config.fusion 'gated' (the checkpoint: 'early')" in said
+
+
+def test_another_label_set_is_refused_with_the_labels_that_differ(small_dataset, trained):
+    many = ("--task", "multilabel", "--label_column", "flavours", "--metric_for_best_model", "samples_f1")
+    tagger = trained.parent / "many"
+    run(tagger, small_dataset, *many, "--num_train_epochs", "1", "--modality", "image")
+    with pytest.raises(BadInputError, match=r"has 5 labels and the data 6 \(only the data: background, tomato, "):
+        go_on(tagger, small_dataset, "--modality", "image", "--task", "multilabel", "--label_column",
+              "ingredient_labels")  # fmt: skip
+    with pytest.raises(BadInputError, match="was made for multi_label_classification"):
+        go_on(tagger, small_dataset, "--modality", "image")
+
+
+def test_a_checkpoint_of_another_task_is_refused(small_dataset, trained):
+    with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot go on in this task"):
+        go_on(trained, small_dataset, recipe="segmentation_deeplabv3_tiny")
+    with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot go on in this task"):
+        go_on(trained, small_dataset, recipe="captioner_resnet18_transformer_tiny")
