@@ -134,9 +134,8 @@ class RecipeTable:
         identities = _Identities()
         photographs = _Photographs(self.table.folder) if "image" in self.columns else None
         read = kept = 0
-        for read, row in enumerate(
-            self.table.rows(list(dict.fromkeys([*self.columns.values(), *self._ingredients]))), 1
-        ):
+        wanted = list(dict.fromkeys([*self.columns.values(), *self._ingredients]))
+        for read, row in enumerate(self.table.rows(wanted), start=1):
             title = " ".join(cell_text(row[self.columns["title"]]).split())
             ingredients = next((row[name] for name in self._ingredients if has_ingredients(row[name])), None)
             reason = _refusal(title, ingredients, None in row) or identities.refusal(title)

@@ -36,10 +36,26 @@ def _values(entries: Iterable[dict[str, Any]], path: Path, *keys: str) -> Iterat
         BadInputError: an entry lacks one.
     """
     for number, entry in enumerate(entries, 1):
-        try:
-            yield tuple(entry[key] for key in keys)
-        except KeyError as error:
-            raise BadInputError(f"{path}: entry {number} with {', '.join(keys)} has no {error}; correct it") from error
+        values = tuple(entry.get(key) for key in keys)
+        if None in values:
+            raise BadInputError(
+                f"{path}: entry {number} with {', '.join(keys)} has no {keys[values.index(None)]}; mend it"
+            )
+        yield values
+
+
+def _by_id(entries: Iterable[dict[str, Any]], path: Path, key: str) -> dict[int, str]:
+    """Return the value of each entry by its id.
+
+    Raises:
+        BadInputError: an id comes twice.
+    """
+    found: dict[int, str] = {}
+    for identifier, value in _values(entries, path, "id", key):
+        if identifier in found:
+            raise BadInputError(f"{path}: {found[identifier]} and {value} have one id, {identifier}; give each its own")
+        found[identifier] = value
+    return found
 
 
 def _picture_folder(folder: Path, part: str) -> Path:
@@ -59,13 +75,13 @@ def _read_part(
     pictures without a caption by their name.
     """
     content = _load(captions_file, "images", "annotations")
-    images = dict(_values(content["images"], captions_file, "id", "file_name"))
+    listed = _by_id(content["images"], captions_file, "file_name")
     captions: dict[int, list[str]] = defaultdict(list)
     for image, caption in _values(content["annotations"], captions_file, "image_id", "caption"):
         captions[image].append(" ".join(caption.split()))
-    left_out["captions of an image_id that is not listed"] += [str(image) for image in captions if image not in images]
-    left_out["picture without caption"] += [name for image, name in images.items() if image not in captions]
-    images = {image: name for image, name in images.items() if image in captions}
+    left_out["captions of an image_id that is not listed"] += [str(image) for image in captions if image not in listed]
+    left_out["picture without caption"] += [name for image, name in listed.items() if image not in captions]
+    images = {image: name for image, name in listed.items() if image in captions}
     pictures = _picture_folder(folder, part)
     rows: list[Row] = [
         {
@@ -80,7 +96,7 @@ def _read_part(
     if not instances_file.is_file():
         return rows, None
     instances = _load(instances_file, "annotations", "categories")
-    categories = dict(sorted(_values(instances["categories"], instances_file, "id", "name")))
+    categories = dict(sorted(_by_id(instances["categories"], instances_file, "name").items()))
     index = {category: position for position, category in enumerate(categories)}
     seen: dict[int, set[int]] = defaultdict(set)
     for image, category in _values(instances["annotations"], instances_file, "image_id", "category_id"):
@@ -90,7 +106,6 @@ def _read_part(
                 "correct it"
             )
         seen[image].add(index[category])
-    listed = {entry["id"] for entry in content["images"]}
     left_out["instances of an image_id that is not listed"] += [str(image) for image in seen if image not in listed]
     for image, row in zip(images, rows, strict=True):
         row[columns.LABELS] = sorted(seen[image])

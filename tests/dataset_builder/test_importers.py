@@ -245,7 +245,13 @@ def test_coco_counts_captions_without_picture_and_pictures_without_caption(coco,
     ("kind", "change", "message"),
     [
         ("captions", lambda content: content["annotations"][1].pop("caption"), "entry 2 with image_id, caption has no"),
-        ("captions", lambda content: content["images"][0].pop("id"), "entry 1 with id, file_name has no 'id'; correct"),
+        ("captions", lambda content: content["images"][0].pop("id"), "entry 1 with id, file_name has no id; mend it"),
+        (
+            "captions",
+            lambda content: content["annotations"][0].update(caption=None),
+            "entry 1 with .* has no caption; mend",
+        ),
+        ("captions", lambda content: content["images"][1].update(id=100), "000.jpg and 001.jpg have one id, 100; give"),
         (
             "instances",
             lambda content: content["annotations"][0].update(category_id=7),
