@@ -69,7 +69,7 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
         "modality": "image",
         "dataset": dataset,
         "split": split,
-        "selection_split": model.arguments.selection_split,
+        "selection_split": model.selection_split,
         "rows": len(table),
         "groups": len(set(table.groups)),
         "rows_sha256": predictions.rows_sha256(),

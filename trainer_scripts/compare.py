@@ -1,7 +1,7 @@
 """Compare models honestly: `python trainer_scripts/compare.py MODEL MODEL ... DATASET [--out DIR]`.
 
-A MODEL may also be a folder that `score.py` wrote; when all are, no DATASET is needed, and what needs a model or its
-data is left out and named.
+A MODEL may also be `ID@REVISION` on a Hub, or a folder that `score.py` wrote; when all are such folders no DATASET is
+given, and what needs a model or its data is left out and named.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.parsers import ArgumentParser
+from trainer_scripts.parsers import ArgumentParser, add_columns, at_least
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "compare.py"
@@ -20,17 +20,26 @@ ABLATION_ROWS = 2000
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = ArgumentParser(
-        prog=PROGRAM, description="Models and baselines on the same test rows: scores, tests, ablations, plots."
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [options] MODEL [MODEL ...] DATASET\n       {PROGRAM} [options] SCORES [SCORES ...]",
+        description="Models and baselines on the same test rows: scores, tests, ablations, plots.",
     )
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="folders or Hub ids, or folders with predictions of score.py"
+        "sources",
+        nargs="+",
+        metavar="MODEL ... DATASET",
+        help="models (folders, Hub ids or ID@REVISION; folders that score.py wrote stand for theirs), and last the "
+        "data set (folder or Hub id), which is left out where all models are such folders",
     )
-    parser.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
     parser.add_argument("--split", default="test", help="split to compare on (%(default)s)")
     parser.add_argument("--dataset_revision", default=None, help="revision of a Hub data set")
-    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="rows per batch (%(default)s)")
+    add_columns(parser)
+    parser.add_argument("--batch_size", type=at_least(1), default=BATCH_SIZE, help="rows per batch (%(default)s)")
     parser.add_argument(
-        "--ablation_rows", type=int, default=ABLATION_ROWS, help="most rows that ablations are run on (%(default)s)"
+        "--ablation_rows",
+        type=at_least(2),
+        default=ABLATION_ROWS,
+        help="most rows that ablations are run on (%(default)s)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/comparison"), help="folder of the result (%(default)s)"

@@ -1,9 +1,11 @@
 """The steps of `compare.py`: lines on the same rows, tests, ablations, report, plots, cards."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import CONFIG_NAME
 
 from dataset_builder.errors import BadInputError
 from model_cards.runs import COMPARISON
@@ -29,15 +31,42 @@ from trainer_scripts.scoring import refresh_card
 
 def run(given: argparse.Namespace) -> None:
     """Compare models on one split, as the command line asks."""
-    models, dataset = given.models, given.dataset
-    if is_prediction_folder(dataset):
-        models, dataset = [*models, dataset], None
+    models, dataset = models_and_dataset(given.sources)
     content = compare(
-        models, dataset, given.split, given.out, given.batch_size, given.ablation_rows, given.dataset_revision
+        models,
+        dataset,
+        given.split,
+        given.out,
+        given.batch_size,
+        given.ablation_rows,
+        given.dataset_revision,
+        given.columns,
     )
     print((given.out / "comparison.md").read_text(encoding="utf-8"))
     print("Verdicts\n\n" + "\n".join(content["verdicts"]))
     print(f"written to {given.out}")
+
+
+def models_and_dataset(sources: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the models and the data set of a command line; None where only folders of `score.py` are given.
+
+    Raises:
+        BadInputError: no data set is named, or one that nothing would be read of.
+    """
+    *models, last = sources
+    if is_prediction_folder(last):
+        if not all(map(is_prediction_folder, models)):
+            raise BadInputError(f"name the data set last; {last!r} holds predictions of score.py")
+        return [*models, last], None
+    is_model = (Path(last) / CONFIG_NAME).is_file()
+    if is_model or not models:
+        what = "a model" if is_model else "the only argument"
+        raise BadInputError(f"name the data set last, after the models; {last!r} is {what}")
+    if all(map(is_prediction_folder, models)):
+        raise BadInputError(
+            f"only predictions of score.py are compared, and nothing would be read of {last!r}; leave it out"
+        )
+    return models, last
 
 
 def compare(
@@ -48,6 +77,7 @@ def compare(
     batch_size: int,
     ablation_rows: int,
     revision: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write comparison.json, comparison.md, answers by row and plots, and return the content of the first.
 
@@ -57,7 +87,7 @@ def compare(
     if dataset is None and not all(is_prediction_folder(model) for model in models):
         raise BadInputError("name the data set last; only folders of score.py can be compared without one")
     out.mkdir(parents=True, exist_ok=True)
-    comparison = gather(models, dataset, split, out, batch_size, revision)
+    comparison = gather(models, dataset, split, out, batch_size, revision, columns)
     content = describe(comparison, batch_size, ablation_rows)
     draw(comparison, content, out)
     write_rows(comparison, out)

@@ -3,7 +3,7 @@
 What differs between tasks comes from `Task.comparing`; nothing here knows what a row or an answer is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from trainer_scripts.ablations import drawn_rows
 from trainer_scripts.comparing import MODEL, Line
 from trainer_scripts.data import Table
 from trainer_scripts.intervals import GroupedScores, Interval, holm
-from trainer_scripts.predictions import PREDICTIONS, Predictions, check_comparable, read_metrics
+from trainer_scripts.predictions import PREDICTIONS, Predictions, check_comparable, read_scores
 from trainer_scripts.scores import CLASSES, TOKENS, Score
 from trainer_scripts.scoring import (
     SavedModel,
@@ -150,7 +150,13 @@ def _widest(lines: Sequence[Line]) -> Line:
 
 
 def gather(
-    sources: Sequence[str], dataset: str | None, split: str, out: Path, batch_size: int, revision: str | None = None
+    sources: Sequence[str],
+    dataset: str | None,
+    split: str,
+    out: Path,
+    batch_size: int,
+    revision: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Score every model on the test split, or read its prediction file, and check that the results can be compared.
 
@@ -162,7 +168,7 @@ def gather(
         if is_prediction_folder(source):
             _add_file(comparison, Path(source))
         else:
-            _add_model(comparison, load_model(source), split, out, batch_size)
+            _add_model(comparison, load_model(*pinned(source), columns), split, out, batch_size)
     check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
     if comparison.saved and comparison.task.comparing.baselines is not None:
         for name, model in comparison.saved.items():
@@ -172,13 +178,21 @@ def gather(
     return comparison
 
 
+def pinned(source: str) -> tuple[str, str]:
+    """Return a model and its revision, `main` unless a Hub id names another: `ID@REVISION`."""
+    if Path(source).exists() or "@" not in source:
+        return source, "main"
+    name, _, revision = source.rpartition("@")
+    return name, revision
+
+
 def is_prediction_folder(source: str) -> bool:
     """Whether a folder holds what `score.py` wrote, and no model."""
     return (Path(source) / PREDICTIONS).is_file() and not (Path(source) / "config.json").is_file()
 
 
 def _add_file(comparison: Comparison, folder: Path) -> None:
-    predictions, metrics = Predictions.load(folder), read_metrics(folder)
+    predictions, metrics = Predictions.load(folder), read_scores(folder)
     _check_split(str(metrics.get("split")), metrics.get("selection_split"), metrics.get("train_split"))
     name = _free_name(comparison, Path(str(metrics.get("model") or folder)).name)
     _check_scores(name, predictions, metrics)
@@ -189,7 +203,7 @@ def _add_file(comparison: Comparison, folder: Path) -> None:
 
 
 def _add_model(comparison: Comparison, model: SavedModel, split: str, out: Path, batch_size: int) -> None:
-    _check_split(split, model.arguments.selection_split, model.arguments.train_split)
+    _check_split(split, model.selection_split, model.arguments.train_split)
     name = _free_name(comparison, model.name)
     table = load_table(model, str(comparison.dataset), split, comparison.revision)
     predictions = model.task.comparing.answer(model, table, batch_size, name)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.parsers import ArgumentParser
+from trainer_scripts.parsers import ArgumentParser, add_columns, at_least
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "export.py"
@@ -32,11 +32,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", help="folder or Hub id of real samples (that of the model's recipe)")
     parser.add_argument("--dataset-revision", help="revision of a Hub data set")
+    add_columns(parser)
     parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
-    parser.add_argument("--calibration-rows", type=int, default=128, help="rows (%(default)s)")
-    parser.add_argument("--max-rows", type=int, default=1000, help="rows of each split that are scored (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="rows per batch (%(default)s)")
+    parser.add_argument("--calibration-rows", type=at_least(1), default=128, help="rows (%(default)s)")
+    parser.add_argument(
+        "--max-rows", type=at_least(2), default=1000, help="rows of each split that are scored (%(default)s)"
+    )
+    parser.add_argument("--batch-size", type=at_least(1), default=32, help="rows per batch (%(default)s)")
     return parser
 
 

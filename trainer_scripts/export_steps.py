@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data import Table
@@ -20,7 +21,7 @@ from trainer_scripts.onnx_quantization import PLANS, Plan, quantize
 from trainer_scripts.onnx_weights import graph_megabytes, store_weights
 from trainer_scripts.predictions import write_json
 from trainer_scripts.runs import RECIPE, megabytes
-from trainer_scripts.scoring import SavedModel, load_model, load_table
+from trainer_scripts.scoring import SavedModel, load_model, load_selection, load_table
 
 REPORT = "export.json"
 TABLE = "export.md"
@@ -70,7 +71,7 @@ class Job:
 def run(given: argparse.Namespace) -> None:
     """Export one model, as the command line asks."""
     require_onnx()
-    model = load_for_export(given.model, given.revision)
+    model = load_for_export(given.model, given.revision, given.columns)
     out = given.out or default_folder(model, given)
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,13 +91,13 @@ def run(given: argparse.Namespace) -> None:
     print(f"written to {out}")
 
 
-def load_for_export(source: str, revision: str) -> SavedModel:
+def load_for_export(source: str, revision: str, columns: Mapping[str, str] | None = None) -> SavedModel:
     """Return the model on the CPU in fp32.
 
     Raises:
         BadInputError: it is exported already, or its task answers by generating, which is no single graph.
     """
-    model = load_model(source, revision)
+    model = load_model(source, revision, columns)
     if isinstance(model.model, OnnxModel):
         raise BadInputError(f"{source} is exported already; give the folder it was exported from")
     if model.task.graph is None:
@@ -121,15 +122,15 @@ def read_tables(model: SavedModel, given: argparse.Namespace) -> dict[str, Table
     """Return selection and test rows, as many as are scored.
 
     Raises:
-        BadInputError: there is no such data set, or it lacks one of the two splits.
+        BadInputError: there is no such data set, or it has no test split.
     """
-    dataset = given.dataset or model.arguments.dataset
     arguments = model.arguments
-    tables = {}
-    for split in (arguments.selection_split, arguments.test_split):
-        table = load_table(model, dataset, split, given.dataset_revision or arguments.dataset_revision)
-        tables[split] = table.select(np.arange(min(given.max_rows, len(table))))
-    return tables
+    dataset, revision = given.dataset or arguments.dataset, given.dataset_revision or arguments.dataset_revision
+    found = (
+        load_selection(model, dataset, revision),
+        load_table(model, dataset, arguments.test_split, revision),
+    )
+    return {table.split: table.select(np.arange(min(given.max_rows, len(table)))) for table in found}
 
 
 def export_plain(job: Job) -> tuple[Path, dict[str, Any]]:
@@ -236,8 +237,8 @@ def write_folder(job: Job, path: Path, out: Path) -> None:
     )
     for name in (REPORT, TABLE):
         shutil.copy(job.folder / name, folder)
-    if (Path(model.source) / RECIPE).is_file():
-        shutil.copy(Path(model.source) / RECIPE, folder)
+    if model.recipe:
+        (folder / RECIPE).write_text(yaml.safe_dump(dict(model.recipe), sort_keys=False, allow_unicode=True), "utf-8")
     if out.exists():
         shutil.rmtree(out)
     folder.replace(out)

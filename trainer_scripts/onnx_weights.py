@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dataset_builder.errors import BadInputError
+
 STORED = ("fp16", "bf16", "int8")
 # Smaller tensors (biases, scales) are a thousandth of a model and the most sensitive part of it.
 SMALLEST_STORED = 1024
@@ -88,7 +90,7 @@ def half_precision(values: np.ndarray, name: str, kind: int) -> Any:
     """Return an initializer in half precision, rounded to the nearest even.
 
     Raises:
-        OverflowError: a weight is beyond what fp16 holds.
+        BadInputError: a weight is beyond what fp16 holds.
     """
     import onnx
 
@@ -96,7 +98,9 @@ def half_precision(values: np.ndarray, name: str, kind: int) -> Any:
         with np.errstate(over="ignore"):
             small = values.astype(np.float16)
         if not np.isfinite(small).all():
-            raise OverflowError(f"weight {name} has values up to {np.abs(values).max():.3g}, beyond fp16; take bf16")
+            raise BadInputError(
+                f"weight {name} has values up to {np.abs(values).max():.3g}, beyond fp16; use --dtype bf16"
+            )
         return onnx.numpy_helper.from_array(small, name)
     import torch
 

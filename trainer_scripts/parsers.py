@@ -1,6 +1,8 @@
-"""The parser of the command lines beside `train.py`."""
+"""The parser of the command lines beside `train.py`, and the kinds of values that they take."""
 
 import argparse
+import json
+from collections.abc import Callable
 from typing import Any
 
 
@@ -14,3 +16,50 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 _OTHER = str.maketrans("-_", "_-")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the kind of option that takes a whole number from `least` on."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+        return value
+
+    return whole_number
+
+
+def probability(text: str) -> float:
+    """Return a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+def column_mapping(text: str) -> dict[str, str]:
+    """Return a column mapping, ours to theirs, given as a JSON object as `train.py` takes it."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
+        raise argparse.ArgumentTypeError(f'{text!r} is no mapping of columns such as \'{{"title": "name"}}\'')
+    return value
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add `--columns`, for data that name their columns otherwise than those a model was trained on."""
+    parser.add_argument(
+        "--columns",
+        type=column_mapping,
+        metavar="JSON",
+        help='column mapping of this data set, ours to theirs: \'{"title": "name"}\' (that of the model\'s recipe)',
+    )

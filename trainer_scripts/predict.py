@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
-from trainer_scripts.parsers import ArgumentParser
+from trainer_scripts.parsers import ArgumentParser, at_least, probability
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "predict.py"
@@ -20,18 +20,18 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = ArgumentParser(prog=PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("table", metavar="TABLE", type=Path, help="CSV file")
+    parser.add_argument("table", metavar="TABLE", type=Path, help="CSV file in UTF-8")
+    parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")
     parser.add_argument("--images", type=Path, help="folder of the pictures")
     parser.add_argument("--out", type=Path, default=Path("Predicted_labels.csv"), help="result (%(default)s)")
     parser.add_argument("--id_column", default="ImageID", help="column of ids and picture names (%(default)s)")
     parser.add_argument("--text_column", default="Caption", help="column of texts (%(default)s)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="for several labels per row (%(default)s)")
+    parser.add_argument("--threshold", type=probability, help="for several labels per row (0.5)")
     parser.add_argument("--thresholds", type=Path, help="thresholds.json of score.py --tune_thresholds")
     parser.add_argument(
         "--decision",
         choices=(THRESHOLD, EXPECTED_F1),
-        default=THRESHOLD,
-        help="for several labels per row: threshold, or the set with the highest expected F1 (%(default)s)",
+        help="for several labels per row: threshold, or the set with the highest expected F1 (threshold)",
     )
     parser.add_argument(
         "--missing_pictures",
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="refuse",
         help="refuse a table with missing or broken pictures, or predict those rows from their text alone",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="rows per batch (%(default)s)")
+    parser.add_argument("--batch_size", type=at_least(1), default=32, help="rows per batch (%(default)s)")
     return parser
 
 

@@ -34,7 +34,8 @@ class Item:
 
 def run(given: argparse.Namespace) -> None:
     """Predict every row of a table, as the command line asks."""
-    model = load_model(given.model)
+    model = load_model(given.model, given.revision)
+    check_decision(model, given)
     items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
     if model.task.predict is not None:
         print(model.task.predict(model, items, given.out, given.batch_size))
@@ -42,33 +43,62 @@ def run(given: argparse.Namespace) -> None:
     probabilities, broken = predict_items(model, items, given.batch_size, given.missing_pictures == "text")
     labels = label_cells(model, probabilities, make_decision(model, given))
     write_labels(given.out, items, labels)
-    if broken:
-        named = ", ".join(broken[:NAMED])
-        print(f"{len(broken)} pictures missing or broken, predicted from text alone: {named}", file=sys.stderr)
+    report("pictures missing or broken, predicted from text alone", broken)
+    report(
+        f"rows without text, predicted from {'the picture and ' if model.modality == 'fusion' else ''}an empty one",
+        [item.item_id for item in items if item.text is not None and not item.text.strip()],
+    )
     print(f"{len(items)} rows written to {given.out}")
+
+
+def report(what: str, ids: Sequence[str]) -> None:
+    """Count and name the rows that something is wrong with."""
+    if ids:
+        more = ", ..." if len(ids) > NAMED else ""
+        print(f"{len(ids)} {what}: {', '.join(ids[:NAMED])}{more}", file=sys.stderr)
+
+
+def check_decision(model: SavedModel, given: argparse.Namespace) -> None:
+    """Raise BadInputError for a decision that the model has no use for, or two of them."""
+    options = {"--threshold": given.threshold, "--thresholds": given.thresholds, "--decision": given.decision}
+    asked = [option for option, value in options.items() if value is not None]
+    if asked and model.task.name != MULTILABEL:
+        raise BadInputError(f"{asked[0]} is for several labels per row; {model.name} is of task {model.task.name}")
+    if given.threshold is not None and given.thresholds is not None:
+        raise BadInputError("--threshold and --thresholds are two rules; give one of them")
+    if given.decision == EXPECTED_F1 and len(asked) > 1:
+        raise BadInputError(f"--decision expected_f1 needs no thresholds; leave out {asked[0]}")
 
 
 def read_items(path: Path, images: Path | None, id_column: str, text_column: str, modality: str) -> list[Item]:
     """Return the rows of a table in its order.
 
     Raises:
-        BadInputError: no such table, no such columns, no row, or no folder of pictures for a model that sees them.
+        BadInputError: no such table, none in UTF-8, no such columns, no row, or no folder of pictures for a model that
+            sees them.
     """
     if modality != "text" and (images is None or not images.is_dir()):
         raise BadInputError(f"this model sees pictures and --images is {images}; give the folder that holds them")
     if not path.is_file():
         raise BadInputError(f"there is no table {path}")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline().strip()
-    if header in (TEST_HEADER, TRAIN_HEADER):
-        records = read_records(path, header)
-        pairs: list[tuple[str, str | None]] = [(record.image_id, record.caption) for record in records]
-    else:
-        pairs = _read_csv(path, id_column, text_column if modality != "image" else None)
+    try:
+        pairs = _read_pairs(path, id_column, text_column if modality != "image" else None)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInputError(f"{path} is no CSV table in UTF-8 ({error}); save it as one") from error
     if not pairs:
         raise BadInputError(f"{path} has no rows")
     folder = images if modality != "text" else None
     return [Item(name, text, folder / name if folder is not None else None) for name, text in pairs]
+
+
+def _read_pairs(path: Path, id_column: str, text_column: str | None) -> list[tuple[str, str | None]]:
+    """Return id and text of each row; the text is None where the model reads none, and empty where the row has none."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline().strip()
+    if header in (TEST_HEADER, TRAIN_HEADER):
+        records = read_records(path, header)
+        return [(record.image_id, record.caption if text_column else None) for record in records]
+    return _read_csv(path, id_column, text_column)
 
 
 def _read_csv(path: Path, id_column: str, text_column: str | None) -> list[tuple[str, str | None]]:
@@ -78,7 +108,7 @@ def _read_csv(path: Path, id_column: str, text_column: str | None) -> list[tuple
         for name in (id_column, text_column):
             if name is not None and name not in found:
                 raise BadInputError(f"{path} has no column {name!r}; it has {', '.join(found)}")
-        return [(row[id_column], row[text_column] if text_column else None) for row in reader]
+        return [(row[id_column], (row[text_column] or "") if text_column else None) for row in reader]
 
 
 @torch.inference_mode()
@@ -100,7 +130,8 @@ def predict_items(
                 picture, reason = _open(item)
                 if picture is None:
                     if not (without_picture and model.modality == "fusion"):
-                        raise BadInputError(f"row {item.item_id}: {reason}; mend it, or give --missing_pictures text")
+                        hint = ", or give --missing_pictures text" if model.modality == "fusion" else ""
+                        raise BadInputError(f"row {item.item_id}: {reason}; mend it or remove the row{hint}")
                     broken.append(item.item_id)
                 pictures.append(picture)
         texts = [item.text for item in batch] if model.modality != "image" else None
@@ -128,7 +159,7 @@ def read_thresholds(model: SavedModel, path: Path | None) -> tuple[float, ...] |
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         return tuple(float(saved[name]) for name in model.names)
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"{path} holds no threshold for every label of {model.name}: {error}") from error
 
 
@@ -136,7 +167,7 @@ def make_decision(model: SavedModel, given: argparse.Namespace) -> Callable[[np.
     """Return what turns probabilities into sets of labels."""
     if given.decision == EXPECTED_F1:
         return ExpectedF1Decision()
-    return Decision(read_thresholds(model, given.thresholds) or given.threshold)
+    return Decision(read_thresholds(model, given.thresholds) or (0.5 if given.threshold is None else given.threshold))
 
 
 def label_cells(model: SavedModel, probabilities: np.ndarray, decide: Callable[[np.ndarray], np.ndarray]) -> list[str]:

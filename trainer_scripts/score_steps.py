@@ -26,7 +26,8 @@ from trainer_scripts.segmentation_views import Views
 
 def run(given: argparse.Namespace) -> None:
     """Score one model on one split, as the command line asks."""
-    model = load_model(given.model, given.revision)
+    model = load_model(given.model, given.revision, given.columns)
+    check_decision(given, model)
     table = load_table(model, given.dataset, given.split, given.dataset_revision)
     out = given.out or default_folder(model, given.split)
     if model.task.score is not None:
@@ -35,8 +36,7 @@ def run(given: argparse.Namespace) -> None:
         refresh_card(model)
         print(f"written to {out}")
         return
-    check_decision(given, model)
-    tuned = tune(model, given.dataset, given.dataset_revision, out) if given.tune_thresholds else None
+    tuned = tune(given, model, out) if given.tune_thresholds else None
     predictions = score_model(model, table, given.batch_size)
     content = save_scores(model, predictions, given.dataset, given.split, out, tuned, given.decision)
     refresh_card(model)
@@ -58,15 +58,16 @@ def mask_options(given: argparse.Namespace, model: SavedModel) -> dict[str, Any]
         raise BadInputError(f"--scales, --flip, --window and --classifier are for masks, and {model.name} has none")
     options: dict[str, Any] = {"testing": Views(**{**asked, "scales": tuple(given.scales or (1.0,))})}
     if given.classifier is not None:
-        said = flavours_said(given.classifier, given.dataset, given.split, given.dataset_revision)
+        said = flavours_said(given.classifier, given.dataset, given.split, given.dataset_revision, given.columns)
         options["classifier"] = (given.classifier, said)
     return options
 
 
 def check_decision(given: argparse.Namespace, model: SavedModel) -> None:
     """Raise BadInputError for a decision that the model has no use for, or two of them."""
-    if given.decision == EXPECTED_F1 and model.task.name != MULTILABEL:
-        raise BadInputError(f"--decision expected_f1 is for several labels per row; {model.name} gives one")
+    asked = "--tune_thresholds" if given.tune_thresholds else "--decision expected_f1"
+    if (given.decision == EXPECTED_F1 or given.tune_thresholds) and model.task.name != MULTILABEL:
+        raise BadInputError(f"{asked} is for several labels per row; {model.name} is of task {model.task.name}")
     if given.decision == EXPECTED_F1 and given.tune_thresholds:
         raise BadInputError("--decision expected_f1 needs no thresholds; leave out --tune_thresholds")
 
@@ -77,16 +78,10 @@ def default_folder(model: SavedModel, split: str) -> Path:
     return local / "scores" / split if local.is_dir() else Path("outputs/scores") / model.name / split
 
 
-def tune(model: SavedModel, dataset: str, revision: str | None, out: Path) -> tuple[float, ...]:
-    """Return a threshold per label tuned on the selection split, and write them for predict.py.
-
-    Raises:
-        BadInputError: rows have one label each, so there is nothing to tune.
-    """
-    if model.task.name != MULTILABEL:
-        raise BadInputError(f"--tune_thresholds is for several labels per row; {model.name} gives one")
-    selection = load_selection(model, dataset, revision)
-    thresholds = tuned_thresholds(selection.labels, score_model(model, selection).probabilities)
+def tune(given: argparse.Namespace, model: SavedModel, out: Path) -> tuple[float, ...]:
+    """Return a threshold per label tuned on the selection split, and write them for predict.py."""
+    selection = load_selection(model, given.dataset, given.dataset_revision)
+    thresholds = tuned_thresholds(selection.labels, score_model(model, selection, given.batch_size).probabilities)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / THRESHOLDS, dict(zip(model.names, thresholds, strict=True)))
     return thresholds

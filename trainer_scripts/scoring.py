@@ -1,8 +1,10 @@
 """A saved model on a split of a data set: predictions, scores, and the hash of everything that defines them."""
 
+import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
 from model_cards.runs import COMPARISON
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.arguments import DataArguments, TrainingArguments
+from trainer_scripts.arguments import DataArguments, JsonMapping, TrainingArguments
 from trainer_scripts.data import (
     MULTILABEL,
     Table,
@@ -27,6 +29,7 @@ from trainer_scripts.data import (
 )
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD, ExpectedF1Decision
 from trainer_scripts.intervals import GroupedScores
+from trainer_scripts.model_files import file_of_model
 from trainer_scripts.onnx_graphs import GRAPH, OnnxModel, require_onnx
 from trainer_scripts.predictions import METRICS, Predictions, write_json
 from trainer_scripts.runs import RECIPE
@@ -34,6 +37,7 @@ from trainer_scripts.scores import Decision, Score, definitions, multilabel_scor
 from trainer_scripts.tasks import Task, task_named, task_of
 
 BATCH_SIZE = 64
+HELD_OUT = "{} (held out)"
 
 
 @dataclass
@@ -47,6 +51,8 @@ class SavedModel:
         processor: its processor.
         task: its task.
         arguments: data arguments it was trained with, or the defaults.
+        recipe: all settings of its run, as saved; {} where it has none.
+        results: what its run wrote into `metrics.json`; {} where it has none.
     """
 
     name: str
@@ -55,6 +61,16 @@ class SavedModel:
     processor: FlavourProcessor
     task: Task
     arguments: DataArguments
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def selection_split(self) -> str:
+        """Name of the rows that chose its checkpoint: a split, or those that its run held out of the training split."""
+        chosen, train = self.results.get("selection_split"), self.arguments.train_split
+        if chosen == train:
+            return HELD_OUT.format(train)
+        return chosen or self.arguments.selection_split
 
     @property
     def names(self) -> list[str]:
@@ -69,8 +85,13 @@ class SavedModel:
         return "fusion" if config.has_text and config.has_image else "text" if config.has_text else "image"
 
 
-def load_model(source: str, revision: str = "main") -> SavedModel:
+def load_model(source: str, revision: str = "main", columns: Mapping[str, str] | None = None) -> SavedModel:
     """Load a checkpoint of this package from a folder or a Hub, or an exported graph from a folder.
+
+    Args:
+        source: folder or Hub id.
+        revision: of the Hub's.
+        columns: column mapping, ours to theirs, of the data it will read; None: that of its recipe.
 
     Raises:
         BadInputError: nothing is there, or it is no model of this package.
@@ -82,10 +103,16 @@ def load_model(source: str, revision: str = "main") -> SavedModel:
         task = task_of(config)
         model = _load_weights(source, revision, config, task)
         processor = FlavourProcessor.from_pretrained(source, revision=revision)
+        recipe, results = saved_recipe(source, revision), saved_results(source, revision)
     except (OSError, TypeError, ValueError) as error:
         raise BadInputError(f"cannot load a model from {source!r}: {error}") from error
     name = Path(source).resolve().name if Path(source).exists() else source
-    return SavedModel(name, source, model, processor, task, data_arguments(source))
+    if revision != "main" and not Path(source).exists():
+        name += f"@{revision}"
+    arguments = data_arguments(recipe)
+    if columns is not None:
+        arguments = replace(arguments, columns=JsonMapping(columns))
+    return SavedModel(name, source, model, processor, task, arguments, recipe, results)
 
 
 def _load_weights(source: str, revision: str, config: Any, task: Task) -> Any:
@@ -98,14 +125,22 @@ def _load_weights(source: str, revision: str, config: Any, task: Task) -> Any:
     return task.model_class.from_pretrained(source, revision=revision).eval().to(device)
 
 
-def data_arguments(source: str) -> DataArguments:
-    """Return the data arguments that a model was trained with, as its recipe says, or the defaults."""
-    path = Path(source) / RECIPE
-    if not path.is_file():
-        return DataArguments()
-    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+def saved_recipe(source: str, revision: str = "main") -> dict[str, Any]:
+    """Return the settings that a model's run saved beside it; {} where there are none."""
+    path = file_of_model(source, RECIPE, revision)
+    return {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def saved_results(source: str, revision: str = "main") -> dict[str, Any]:
+    """Return what a model's run wrote into its `metrics.json`; {} where there is none."""
+    path = file_of_model(source, METRICS, revision)
+    return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+
+
+def data_arguments(recipe: Mapping[str, Any]) -> DataArguments:
+    """Return the data arguments of a saved recipe, defaults where it names none."""
     known = DataArguments.__dataclass_fields__
-    return DataArguments(**{name: value for name, value in saved.items() if name in known})
+    return DataArguments(**{name: value for name, value in recipe.items() if name in known})
 
 
 def load_table(
@@ -145,10 +180,16 @@ def _has_selection(model: SavedModel, dataset: str, revision: str | None) -> boo
 
 
 def _carved(model: SavedModel, train: Table) -> tuple[Table, Table]:
-    path = Path(model.source) / RECIPE
-    saved = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    seed = saved.get("seed", TrainingArguments.__dataclass_fields__["seed"].default)
-    return carve_selection(train, model.arguments.selection_share, seed)
+    rest, selection = carve_selection(train, model.arguments.selection_share, carving_seed(model.recipe))
+    return rest, replace(selection, split=HELD_OUT.format(train.split))
+
+
+def carving_seed(recipe: Mapping[str, Any]) -> int:
+    """Return the seed that drew the selection rows of a run; the repetitions of `--seeds` share those of the first."""
+    seed = recipe.get("seed", TrainingArguments.__dataclass_fields__["seed"].default)
+    repetition = re.fullmatch(r"seed-(\d+)", Path(str(recipe.get("output_dir"))).name)
+    number = int(repetition[1]) if repetition else 0
+    return seed - number if number < recipe.get("seeds", 1) else seed
 
 
 def score_model(model: SavedModel, table: Table, batch_size: int = BATCH_SIZE) -> Predictions:
@@ -176,7 +217,7 @@ def save_scores(
         "modality": model.modality,
         "dataset": dataset,
         "split": split,
-        "selection_split": model.arguments.selection_split,
+        "selection_split": model.selection_split,
         "train_split": model.arguments.train_split,
         "rows": len(predictions.ids),
         "groups": len(set(predictions.groups)),

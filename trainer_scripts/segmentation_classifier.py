@@ -1,5 +1,7 @@
 """The flavour that another saved model gives each row, for a flavour map to be held against."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from dataset_builder.columns import FLAVOURS
@@ -12,13 +14,15 @@ from trainer_scripts.segmentation_scoring import samples_for
 from trainer_scripts.segmentation_tastes import main_flavour, plate_taste, tastes_of
 
 
-def flavours_said(source: str, dataset: str, split: str, revision: str | None = None) -> list[str]:
+def flavours_said(
+    source: str, dataset: str, split: str, revision: str | None = None, columns: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the flavour of each row by a classifier of flavours, or by the tastes that an ingredient model names.
 
     Raises:
         BadInputError: the model knows neither flavours nor ingredients.
     """
-    model = load_model(source)
+    model = load_model(source, columns=columns)
     table = load_table(model, dataset, split, revision)
     if model.task.name == CLASSIFICATION and set(model.names) <= set(FLAVOURS):
         return [model.names[best] for best in score_model(model, table).probabilities.argmax(axis=1)]

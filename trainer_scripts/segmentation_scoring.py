@@ -71,7 +71,7 @@ def score_segmenter(
         "modality": "image",
         "dataset": dataset,
         "split": split,
-        "selection_split": model.arguments.selection_split,
+        "selection_split": model.selection_split,
         "rows": len(table),
         "groups": len(set(table.groups)),
         "testing": testing.describe(),

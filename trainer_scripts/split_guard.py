@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.model_files import file_of_model
 
 VOCABULARY_SOURCE = "vocabulary_source.json"
 NAMED = 3
@@ -110,10 +111,10 @@ def save_vocabulary_record(record: dict[str, Any], folder: Path) -> None:
     (folder / VOCABULARY_SOURCE).write_text(json.dumps(record), encoding="utf-8")
 
 
-def load_vocabulary_record(folder: str | Path) -> dict[str, Any] | None:
-    """Return the record beside a tokenizer; None for one that was not trained here."""
-    path = Path(folder) / VOCABULARY_SOURCE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def load_vocabulary_record(source: str | Path, revision: str | None = None) -> dict[str, Any] | None:
+    """Return the record beside a tokenizer, in a folder or on a Hub; None for one that was not trained here."""
+    path = file_of_model(source, VOCABULARY_SOURCE, revision)
+    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
 
 
 def check_vocabulary(record: dict[str, Any] | None, held_out: Mapping[str, Sequence[str]]) -> None:

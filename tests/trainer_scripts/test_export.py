@@ -214,7 +214,7 @@ def test_a_scale_belongs_to_an_output_channel():
 
 
 def test_weights_beyond_fp16_are_refused():
-    with pytest.raises(OverflowError, match="take bf16"):
+    with pytest.raises(BadInputError, match="use --dtype bf16"):
         half_precision(np.array([1e6], dtype=np.float32), "weight", onnx.TensorProto.FLOAT16)
 
 

@@ -1,0 +1,136 @@
+"""What scoring knows of a saved model: its recipe, from a folder or a Hub, and the rows that chose its checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import load_dataset
+from huggingface_hub import HfApi
+
+from tests.trainer_scripts.conftest import write_dataset
+from tests.trainer_scripts.test_train import SMALL, run
+from trainer_scripts import compare, export, predict, score
+from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.predictions import read_metrics
+from trainer_scripts.scoring import load_model, load_selection, load_train, saved_recipe
+from trainer_scripts.split_guard import load_vocabulary_record
+from trainer_scripts.training_data import load_training_data
+
+MAPPED = ("--columns", '{"title": "name", "flavours": "tags"}', "--label_column", "flavours", "--modality", "text")
+MANY = ("--task", "multilabel", "--metric_for_best_model", "samples_f1", "--num_train_epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def unsplit(small_rows, tmp_path_factory) -> Path:
+    """Data without a validation split that name their columns otherwise."""
+    rows = {split: small_rows[split] for split in ("train", "test")}
+    plain = write_dataset(tmp_path_factory.mktemp("plain") / "set", rows)
+    folder = tmp_path_factory.mktemp("unsplit") / "set"
+    (folder / "data").mkdir(parents=True)
+    for split, members in load_dataset(str(plain)).items():
+        renamed = members.rename_columns({"title": "name", "flavours": "tags"})
+        renamed.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def carved(unsplit, tmp_path_factory) -> Path:
+    """A run, repeated with a second seed, whose selection rows were held out of the training split."""
+    return run(tmp_path_factory.mktemp("carved") / "multi", unsplit, *MAPPED, *MANY, "--seeds", "2")
+
+
+def refused(capsys, program, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        program.main([str(word) for word in arguments])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+def test_repetitions_share_the_selection_rows_that_the_first_run_held_out(carved, unsplit):
+    recipe = parse_recipe(["flavour_fusion_tiny", "--dataset", str(unsplit), *SMALL, *MAPPED, *MANY])
+    expected = load_training_data(recipe)
+    assert saved_recipe(str(carved / "seed-1"))["seed"] == saved_recipe(str(carved))["seed"] + 1
+    for folder in (carved, carved / "seed-1"):
+        model = load_model(str(folder))
+        assert load_selection(model, str(unsplit)).ids == expected.selection.ids
+        assert load_train(model, str(unsplit)).ids == expected.train.ids
+
+
+def test_results_name_the_rows_that_were_held_out_and_thresholds_are_tuned_on_them(carved, unsplit, tmp_path):
+    score.main([str(carved), str(unsplit), "--tune_thresholds", "--batch_size", "3", "--out", str(tmp_path)])
+    metrics = read_metrics(tmp_path)
+    assert metrics["selection_split"] == "train (held out)"
+    assert len(metrics["thresholds"]) == 5
+
+
+def test_a_run_without_a_selection_split_is_exported_and_its_bf16_graph_scores_and_predicts(
+    carved, unsplit, tmp_path, capsys
+):
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "graph"
+    export.main([str(carved), "--dtype", "bf16", "--max_rows", "12", "--max_loss", "100", "--out", str(out)])
+    report = json.loads((out / "export.json").read_text())
+    assert list(report["rows"]) == ["train (held out)", "test"]
+    assert report["form"] == "onnx bf16"
+    sizes = {line["name"]: line["megabytes"] for line in report["measurements"]}
+    assert sizes["onnx bf16"] < sizes["onnx fp32"]
+    for name, folder in (("torch", carved), ("graph", out)):
+        score.main([str(folder), str(unsplit), "--out", str(tmp_path / name)])
+    whole, small = (read_metrics(tmp_path / name)["metrics"] for name in ("torch", "graph"))
+    assert small["nll"] == pytest.approx(whole["nll"], abs=0.02)
+    table = tmp_path / "table.csv"
+    table.write_text("ImageID,Caption\na.jpg,cake number one\nb.jpg,broth\n")
+    predict.main([str(out), str(table), "--out", str(tmp_path / "labels.csv")])
+    assert [line.split(",")[0] for line in (tmp_path / "labels.csv").read_text().splitlines()] == [
+        "ImageID",
+        "a.jpg",
+        "b.jpg",
+    ]
+
+
+def test_a_mapping_of_another_data_set_takes_the_place_of_that_of_the_recipe(carved, small_dataset, tmp_path, capsys):
+    message = refused(capsys, score, carved, small_dataset)
+    assert "has no column 'name' that `columns` maps" in message
+    score.main([str(carved), str(small_dataset), "--columns", "{}", "--out", str(tmp_path / "scores")])
+    assert read_metrics(tmp_path / "scores")["rows"] == 30
+    compare.main([str(carved), str(small_dataset), "--columns", "{}", "--out", str(tmp_path / "comparison")])
+    assert json.loads((tmp_path / "comparison" / "comparison.json").read_text())["rows"] == 30
+    assert "is no mapping of columns" in refused(capsys, export, carved, "--columns", "title")
+
+
+def test_a_model_on_a_hub_keeps_its_recipe_and_what_it_was_chosen_on(
+    carved, small_dataset, connected_hub, tmp_path, capsys
+):
+    """What a folder says of its run is said by the same model on a Hub, at the revision that is asked for."""
+    api = HfApi()
+    api.create_repo("org/multi")
+    changed = tmp_path / "changed"
+    shutil.copytree(carved, changed, ignore=shutil.ignore_patterns("seed-*"))
+    for split, columns in (("test", {"title": "name", "flavours": "tags"}), ("validation", {})):
+        recipe = saved_recipe(str(carved)) | {"selection_split": split, "test_split": "other", "columns": columns}
+        (changed / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        results = read_metrics(carved) | {"selection_split": split}
+        (changed / "metrics.json").write_text(json.dumps(results))
+        commit = api.upload_folder(repo_id="org/multi", folder_path=changed)
+        api.create_tag("org/multi", tag=f"chosen-on-{split}", revision=commit.oid)
+    latest, first = load_model("org/multi"), load_model("org/multi", "chosen-on-test")
+    assert latest.arguments == load_model(str(changed)).arguments
+    assert (latest.selection_split, latest.arguments.columns) == ("validation", {})
+    assert (first.selection_split, first.arguments.columns) == ("test", {"title": "name", "flavours": "tags"})
+    assert first.arguments.label_column == "flavours"
+    assert load_vocabulary_record("org/multi") == load_vocabulary_record(carved) is not None
+    out = ("--out", tmp_path / "out")
+    message = refused(capsys, compare, "org/multi@chosen-on-test", small_dataset, "--columns", "{}", *out)
+    assert "'test' chose the checkpoints" in message
+    compare.main(["org/multi@chosen-on-validation", "org/multi", str(small_dataset), *map(str, out)])
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {"org/multi@chosen-on-validation", "org/multi"} <= set(content["entries"])
+    table = tmp_path / "table.csv"
+    table.write_text("ImageID,Caption\na.jpg,cake\n")
+    assert "no-such-tag" in refused(capsys, predict, "org/multi", table, "--revision", "no-such-tag")
+    predict.main(["org/multi", str(table), "--revision", "chosen-on-test", "--out", str(tmp_path / "labels.csv")])
+    assert (tmp_path / "labels.csv").read_text().startswith("ImageID,Labels\na.jpg,")
