@@ -33,7 +33,7 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
         nargs="?",
         default="catalogue",
         metavar="RECIPES",
-        help="CSV, TSV, JSON lines or Parquet file, folder or Hub data set (default: the embedded catalogue)",
+        help="CSV, TSV, JSON lines or Parquet file, folder, Hub id or ID:CONFIG (default: the embedded catalogue)",
     )
     _add_labelling(verb)
     verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
@@ -81,7 +81,9 @@ def _run_lint(parsed: argparse.Namespace) -> int:
 
 def _add_build(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("build", help="label, split and illustrate recipes; safe to interrupt and repeat")
-    verb.add_argument("recipes", nargs="?", metavar="RECIPES", help="table or Hub id; default: the embedded catalogue")
+    verb.add_argument(
+        "recipes", nargs="?", metavar="RECIPES", help="table, Hub id or ID:CONFIG; default: the embedded catalogue"
+    )
     verb.add_argument("--out", required=True, metavar="DIR", help="folder of the result")
     verb.add_argument("--number", type=int, default=3600, help="recipes to widen the catalogue to (default 3600)")
     _add_labelling(verb)

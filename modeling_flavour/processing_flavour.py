@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -56,7 +56,7 @@ def open_picture(source: Picture) -> Image.Image:
         return to_rgb(image)
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow meets broken files
         raise ValueError(f"{name} cannot be read as a picture: {error}") from error
 
 

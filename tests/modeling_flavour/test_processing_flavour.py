@@ -79,6 +79,17 @@ def test_transparency_lies_over_white():
         assert np.asarray(open_picture(given)).min() == 255
 
 
+def test_a_damaged_header_and_too_many_pixels_are_unreadable(monkeypatch):
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(stream, "PNG")
+    whole = stream.getvalue()
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        open_picture(whole[:11] + b"\x05" + whole[12:])  # the length of the first chunk
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        open_picture(whole)
+
+
 def test_unreadable_pictures_are_refused(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as a picture"):
