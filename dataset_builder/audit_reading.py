@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, load_dataset
+from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, get_dataset_config_names, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
@@ -47,24 +47,33 @@ class Rows:
         return str(self.columns[ID][position]) if ID in self else f"{self.splits[position]} row {position}"
 
 
-def open_dataset(name: str) -> IterableDatasetDict:
-    """Return the splits of a folder, file or Hub id, to be streamed.
+def split_name(dataset: str) -> tuple[str, str | None]:
+    """Return folder, file or Hub id, and the configuration of `name:configuration`."""
+    if Path(dataset).exists() or ":" not in dataset:
+        return dataset, None
+    name, _, configuration = dataset.rpartition(":")
+    return name, configuration
+
+
+def open_dataset(dataset: str) -> IterableDatasetDict:
+    """Return the splits of a folder, file or Hub id, to be streamed; `name:configuration` picks one of several.
 
     Raises:
         BadInputError: it is no single table.
     """
+    name, configuration = split_name(dataset)
+    path = Path(name)
     try:
-        path = Path(name)
         if path.is_file():
             return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
-        return load_dataset(name, streaming=True)
+        return load_dataset(name, configuration, streaming=True)
     except ValueError as error:
         if "Config name is missing" in str(error):
-            known = str(error).splitlines()[1].rpartition(": ")[2]
+            known = get_dataset_config_names(name)
             raise BadInputError(
-                f"{name} has several configurations ({known.strip('[]')}); give a folder that holds the files of one"
+                f"{name} has the configurations {', '.join(known)}; write {name}:{known[0]} for one of them"
             ) from error
-        raise BadInputError(f"{name} cannot be read ({_first_line(error)}); mend or remove that file") from error
+        raise BadInputError(f"{dataset} cannot be read ({_first_line(error)}); mend or remove that file") from error
     except RuntimeError as error:
         raise BadInputError(
             f"{name} cannot be read ({_first_line(error)}); give a folder of its tables: of a set on the Hub, "
@@ -86,11 +95,12 @@ def manifest_of(dataset: str) -> Mapping[str, Any]:
 
 def file_of(dataset: str, name: str) -> Path | None:
     """Return a file beside the tables of a folder or Hub id; None when there is no such file."""
-    if Path(dataset).is_dir():
-        path = Path(dataset, name)
+    place = split_name(dataset)[0]
+    if Path(place).exists():
+        path = Path(place, name)
         return path if path.is_file() else None
     try:
-        return Path(hf_hub_download(dataset, name, repo_type="dataset"))
+        return Path(hf_hub_download(place, name, repo_type="dataset"))
     except (EntryNotFoundError, FileNotFoundError):
         return None
 

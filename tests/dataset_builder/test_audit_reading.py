@@ -9,6 +9,7 @@ import pytest
 
 from dataset_builder.audit import audit
 from dataset_builder.cli import main
+from dataset_builder.errors import BadInputError
 from tests.dataset_builder.tiny_build import encoded, make_rows, picture, write_build
 
 
@@ -62,6 +63,16 @@ def test_numbers_as_titles_unlabelled_tests_and_columns_of_one_split(tmp_path):
     assert "is right on all rows in" in found.lines[0]
 
 
+def test_one_of_several_configurations_is_audited(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.csv").write_text(f"title\nSoup {name}\n" + "Stew\n" * (name == "two"))
+    entries = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in ("one", "two"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{entries}---\n")
+    assert audit(f"{tmp_path}:two").facts["rows"] == {"train": 2}
+    with pytest.raises(BadInputError, match="BuilderConfig 'three' not found"):
+        audit(f"{tmp_path}:three")
+
+
 def test_a_single_file_is_audited(tmp_path, recipe_file, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments in (["label", recipe_file, "--out", "labels.parquet"], ["audit", "labels.parquet"]):
@@ -110,7 +121,7 @@ def test_broken_pictures_of_every_kind_are_counted_and_named(tmp_path, monkeypat
                 "a.csv": "title\nSoup\n",
                 "b.csv": "title\nSoup\n",
             },
-            "has several configurations \\('one', 'two'\\); give a folder that holds the files of one",
+            "has the configurations one, two; write .*:one for one of them",
         ),
         ({"data.py": "import datasets"}, "scripts are no longer supported.*refs/convert/parquet"),
         ({"train.parquet": "no Parquet"}, "cannot be read .*mend or remove"),

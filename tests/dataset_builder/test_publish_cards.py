@@ -98,7 +98,7 @@ def test_tasks_are_those_that_the_columns_allow(tmp_path, column, nothing, task)
     empty = dry_card(write_build(tmp_path / "empty", rows), tmp_path, name="second")
     assert task not in empty.data.task_categories
     if column == "mask":
-        assert "`mask` and `captions` are exact" in full.text
+        assert "\n\nDrawn plates know where each ingredient lies, so `mask` and `captions` are exact.\n\n" in full.text
         assert "are exact" not in empty.text
 
 
