@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer_scripts import features, train, train_steps
+from modeling_flavour.modeling_flavour import FlavourForClassification
+from trainer_scripts import backbone_engines, features, train, train_steps
 from trainer_scripts.arguments import parse_recipe
-from trainer_scripts.backbone_engines import Backbone, onnx_session
+from trainer_scripts.backbone_engines import Backbone, ImageEngine, onnx_session
 from trainer_scripts.feature_files import FINISHED
 from trainer_scripts.predictions import read_metrics
 
@@ -105,8 +106,6 @@ def test_by_default_what_cannot_be_kept_is_computed_and_the_reason_is_said(tmp_p
 
 
 def test_the_saved_model_still_reads_pictures(tmp_path, small_dataset):
-    from modeling_flavour.modeling_flavour import FlavourForClassification
-
     run(tmp_path / "run", small_dataset)
     model = FlavourForClassification.from_pretrained(tmp_path / "run").eval()
     tokens = torch.tensor([[1, 2, 3]])
@@ -126,3 +125,22 @@ def test_the_graph_says_what_the_backbone_says(small_dataset, tmp_path):
     for row in range(2):
         found = session.run(None, {"pixel_values": pictures[row : row + 1].numpy()})[0]
         assert torch.allclose(torch.from_numpy(found), expected[row : row + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("factor", "trusted"), [(1 + 5e-6, True), (1 + 2e-5, False)])
+def test_a_graph_that_differs_by_more_than_a_hundred_thousandth_is_not_used(monkeypatch, factor, trusted):
+    monkeypatch.setattr(backbone_engines, "has_onnxruntime", lambda: True)
+    encoder = FlavourForClassification.from_parts(image=json.loads(VISION), image_dense_sizes=[]).image_encoder.eval()
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = ImageEngine(encoder, True, False, 1).batch(picture[None])
+
+    class Session:
+        """Answers with another factor on all values, as another order of additions may."""
+
+        def run(self, outputs, inputs):
+            return [expected * factor]
+
+    monkeypatch.setattr(backbone_engines, "onnx_session", lambda backbone, example: Session())
+    engine = ImageEngine(encoder, True, False, backbone_engines.WORTH_A_GRAPH)
+    engine.prepare(picture)
+    assert engine.by_picture is trusted
