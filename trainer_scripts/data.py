@@ -1,12 +1,12 @@
 """Rows for training and scoring: read from a folder or a Hub, checked before any step, told apart by column."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, List, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_dataset
 
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
@@ -19,7 +19,10 @@ CLASSIFICATION = "classification"
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns in use; None: the model does not need it."""
+    """Names of the columns in use; None: the model does not need it.
+
+    `compared_text` and `compared_image` are read by the split guard alone, where the model does not read them.
+    """
 
     label: str
     text: str | None
@@ -28,6 +31,8 @@ class Columns:
     target: str | None = None
     weight: str | None = None
     confidence: str | None = None
+    compared_text: str | None = None
+    compared_image: str | None = None
 
     def needed(self) -> list[str]:
         """Return the names of all columns in use."""
@@ -49,6 +54,8 @@ class Table:
         weights: sample weights `(rows,)`, or None.
         rows: the data set itself; its pictures are encoded bytes.
         image_column: name of the picture column, or None.
+        compared_text: name of a text column that only the split guard reads, or None.
+        compared_image: the same for pictures.
     """
 
     split: str
@@ -60,24 +67,37 @@ class Table:
     weights: np.ndarray | None
     rows: Dataset
     image_column: str | None
+    compared_text: str | None = None
+    compared_image: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def keys(self) -> Iterator[Keys]:
         """Yield per row what must not be on two sides."""
-        texts = self.texts if self.texts is not None else [None] * len(self)
-        for row_id, group, text, picture in zip(self.ids, self.groups, texts, self.cells(), strict=True):
+        texts: Any = self.texts if self.texts is not None else self._compared_texts()
+        pictures = self.cells() if self.image_column is not None else self._column(self.compared_image)
+        for row_id, group, text, picture in zip(self.ids, self.groups, texts, pictures, strict=True):
             yield row_keys(row_id, group, text, picture)
+
+    def _compared_texts(self) -> Iterator[str | None]:
+        """Yield the text that only the split guard reads; an empty one is compared with nothing."""
+        for value in self._column(self.compared_text):
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            yield text if text and text.strip() else None
 
     def cells(self) -> Iterator[dict[str, Any] | None]:
         """Yield the undecoded picture of each row, None where the model sees none."""
-        if self.image_column is None:
+        yield from self._column(self.image_column)
+
+    def _column(self, name: str | None) -> Iterator[Any]:
+        """Yield the undecoded values of a column, None for each row where there is no such column."""
+        if name is None or name not in self.rows.column_names:
             yield from [None] * len(self)
             return
         # One row at a time costs the library milliseconds each; a batch in Arrow costs them once.
-        for batch in self.rows.select_columns([self.image_column]).with_format("arrow").iter(256):
-            yield from batch[self.image_column].to_pylist()
+        for batch in self.rows.select_columns([name]).with_format("arrow").iter(256):
+            yield from batch[name].to_pylist()
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
         """Return the table of these rows."""
@@ -92,6 +112,8 @@ class Table:
             weights=None if self.weights is None else self.weights[chosen],
             rows=self.rows.select(chosen),
             image_column=self.image_column,
+            compared_text=self.compared_text,
+            compared_image=self.compared_image,
         )
 
 
@@ -255,6 +277,21 @@ def make_table(
         weights=_weights(plain, columns, labels, len(names), ids, where),
         rows=rows,
         image_column=columns.image,
+        compared_text=columns.compared_text,
+        compared_image=columns.compared_image,
+    )
+
+
+def compared_columns(rows: Any, columns: Columns, arguments: DataArguments) -> Columns:
+    """Return the columns with those that the split guard compares although the model does not read them."""
+    texts = rows.features.get(arguments.text_column)
+    inner = texts.feature if isinstance(texts, List) else texts
+    is_text = isinstance(inner, Value) and inner.dtype in ("string", "large_string")
+    is_image = isinstance(rows.features.get(arguments.image_column), Image)
+    return replace(
+        columns,
+        compared_text=arguments.text_column if columns.text is None and is_text else None,
+        compared_image=arguments.image_column if columns.image is None and is_image else None,
     )
 
 

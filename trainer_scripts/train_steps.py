@@ -36,7 +36,7 @@ from trainer_scripts.split_guard import (
     save_vocabulary_record,
 )
 from trainer_scripts.streaming import StreamPosition, StreamSamples
-from trainer_scripts.training_data import TrainingData, load_training_data
+from trainer_scripts.training_data import TrainingData, load_training_data, vocabulary_texts
 
 
 def run(recipe: Recipe) -> None:
@@ -143,9 +143,11 @@ def vocabulary_record(recipe: Recipe, data: TrainingData) -> dict[str, Any] | No
     """Return what the tokenizer saw: the training texts for one trained here, its own record for another."""
     if recipe.model.model_name_or_path:
         return load_vocabulary_record(recipe.model.model_name_or_path)
-    if recipe.model.tokenizer is None or data.train.texts is None:
-        return load_vocabulary_record(recipe.model.text_encoder) if recipe.model.text_encoder else None
-    return record_vocabulary(data.train.texts, recipe.data.train_split)
+    texts = vocabulary_texts(data.train)
+    # Captioners have a tokenizer of their own in any case.
+    if texts and (recipe.model.tokenizer is not None or data.train.texts is None):
+        return record_vocabulary(texts, recipe.data.train_split)
+    return load_vocabulary_record(recipe.model.text_encoder) if recipe.model.text_encoder else None
 
 
 def trainer_arguments(recipe: Recipe, data: TrainingData) -> TrainingArguments:

@@ -1,6 +1,8 @@
 """From a recipe's data arguments to checked training and selection rows."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,18 @@ from trainer_scripts.data import (
     carve_selection,
     check_columns,
     columns_of,
+    compared_columns,
     make_table,
     map_columns,
     open_dataset,
     split_rows,
 )
-from trainer_scripts.split_guard import SplitGuard, check_split_names
+from trainer_scripts.split_guard import SplitGuard, check_split_names, normalise_text
 from trainer_scripts.streaming import Stream, streamed
 from trainer_scripts.tasks import Task, choose_task
+
+# What others call the split that chooses the checkpoint.
+SELECTION_NAMES = ("val", "valid", "validate", "dev", "eval", "evaluation")
 
 
 @dataclass
@@ -56,7 +62,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     arguments = recipe.data
     check_split_names(arguments.train_split, arguments.selection_split, arguments.test_split)
     splits = open_dataset(arguments.dataset, arguments.dataset_revision, arguments.streaming)
-    rows = _mapped(splits, arguments)
+    rows = _mapped(splits, recipe)
     if arguments.streaming:
         return _streaming(recipe, rows)
     task, columns = choose_columns(recipe, rows[arguments.train_split])
@@ -77,6 +83,12 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     if arguments.selection_split not in tables:
         carved = carve_selection(tables[arguments.train_split], arguments.selection_share, recipe.training.seed)
         tables[arguments.train_split], tables[arguments.selection_split] = carved
+        if recipe.training.process_index == 0:
+            print(
+                f"there is no split {arguments.selection_split!r}: {len(carved[1])} rows are taken out of "
+                f"{arguments.train_split} to choose the checkpoint, {len(carved[0])} are left to train on",
+                flush=True,
+            )
     return _guarded(tables, task, names, arguments)
 
 
@@ -109,8 +121,9 @@ def _streaming(recipe: Recipe, rows: dict[str, Any]) -> TrainingData:
     drop = arguments.shared_rows == "drop"
     place = (where[arguments.train_split], arguments.train_split)
     stream = Stream(train, columns, names, *place, task.read_labels, guard, drop)
-    held_out = {split: table.texts or [] for split, table in tables.items()}
-    return TrainingData(task, names, stream.head(), tables[arguments.selection_split], held_out, stream=stream)
+    head = stream.head()
+    held_out = held_out_texts(tables, head)
+    return TrainingData(task, names, head, tables[arguments.selection_split], held_out, stream=stream)
 
 
 def choose_columns(recipe: Recipe, rows: Any) -> tuple[Task, Columns]:
@@ -119,12 +132,58 @@ def choose_columns(recipe: Recipe, rows: Any) -> tuple[Task, Columns]:
     task, label_column = choose_task(recipe.training.task, arguments.label_column, rows)
     columns = columns_of(arguments, label_column, recipe.model.modality)
     check_columns(rows, columns, f"{arguments.dataset}, split {arguments.train_split}")
-    return task, columns
+    return task, compared_columns(rows, columns, arguments) if rows.features is not None else columns
 
 
-def _mapped(splits: DatasetDict, arguments: DataArguments) -> dict[str, Any]:
+def vocabulary_texts(table: Table) -> list[str]:
+    """Return what a tokenizer trained on a table sees: a text per row, of captions all of the row's as one."""
+    if table.texts is not None:
+        return table.texts
+    return ["\n".join(captions) for captions in table.labels] if table.labels.dtype == object else []
+
+
+def held_out_texts(tables: dict[str, Table], train: Table) -> dict[str, list[str]]:
+    """Return per split that judges the texts that no vocabulary may have seen, as the training rows lack them."""
+    trained = set(map(normalise_text, vocabulary_texts(train)))
+    return {
+        split: [text for text in vocabulary_texts(table) if normalise_text(text) not in trained]
+        for split, table in tables.items()
+        if split != train.split
+    }
+
+
+def check_named_splits(splits: Iterable[str], recipe: Recipe) -> None:
+    """Raise BadInputError for a selection or test split that is absent although it was named, or goes by another name.
+
+    A data set without such a split is fine as long as nobody asked for it: selection rows are then taken out of the
+    training split.
+    """
+    arguments, there = recipe.data, list(splits)
+    free = [name for name in there if name != arguments.train_split]
+    for option, usual in (("selection_split", SELECTION_NAMES), ("test_split", ())):
+        name = getattr(arguments, option)
+        if name in there:
+            continue
+        default = next(each.default for each in fields(DataArguments) if each.name == option)
+        if option in recipe.given or name != default:
+            raise BadInputError(
+                f"{option}: {arguments.dataset} has no split {name!r}; it has {', '.join(there)}. Name one of them, or "
+                f"leave {option} out"
+            )
+        others = [each for each in free if each not in (arguments.selection_split, arguments.test_split)]
+        near = [each for each in others if each.lower() in usual] or get_close_matches(name, others, cutoff=0.8)
+        if near:
+            raise BadInputError(
+                f"{option}: {arguments.dataset} has no split {name!r}, but {near[0]!r}; if it is meant, give "
+                f"--{option} {near[0]}"
+            )
+
+
+def _mapped(splits: DatasetDict, recipe: Recipe) -> dict[str, Any]:
     """Return the splits in use, columns renamed; the test and the selection split may be absent."""
-    rows = {}
+    arguments, rows = recipe.data, {}
+    split_rows(splits, arguments.train_split, arguments.dataset)
+    check_named_splits(splits, recipe)
     for name in (arguments.train_split, arguments.selection_split, arguments.test_split):
         if name == arguments.train_split or name in splits:
             where = f"{arguments.dataset}, split {name}"
@@ -148,9 +207,5 @@ def _guarded(tables: dict[str, Table], task: Task, names: list[str], arguments: 
     train = tables[arguments.train_split]
     if arguments.max_train_samples is not None:
         train = train.select(np.arange(min(arguments.max_train_samples, len(train))))
-    held_out = {
-        split: tables[split].texts or []
-        for split in (arguments.test_split, arguments.selection_split)
-        if split in tables
-    }
+    held_out = held_out_texts(tables, train)
     return TrainingData(task, names, train, tables[arguments.selection_split], held_out, left_out)

@@ -34,6 +34,7 @@ from trainer_scripts.captioning import (
     training_samples,
 )
 from trainer_scripts.pictures import augmentation, evaluation_picture
+from trainer_scripts.split_guard import VOCABULARY_SOURCE
 from trainer_scripts.training_data import load_training_data
 from trainer_scripts.vocabulary import wordpiece_vocabulary
 
@@ -89,6 +90,11 @@ def test_tokenizer_has_seen_training_captions_only(trained):
     assert "rose" in vocabulary
     assert "unheardof" not in vocabulary
     assert not any("unh" in word for word in vocabulary)
+
+
+def test_a_captioner_keeps_what_its_vocabulary_saw(trained):
+    record = json.loads((trained / VOCABULARY_SOURCE).read_text())
+    assert (record["split"], bool(record["texts"])) == ("train", True)
 
 
 def test_training_chooses_on_validation_and_learns_to_name_what_it_sees(trained):

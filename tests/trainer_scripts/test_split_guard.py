@@ -1,11 +1,14 @@
 import copy
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from dataset_builder.errors import BadInputError
-from tests.trainer_scripts.conftest import write_dataset
+from dataset_builder.features import table_features
+from tests.trainer_scripts.conftest import INGREDIENTS, write_dataset
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.split_guard import check_split_names, check_vocabulary, record_vocabulary
+from trainer_scripts.train_steps import vocabulary_record
 from trainer_scripts.training_data import load_training_data
 
 
@@ -74,3 +77,68 @@ def test_a_vocabulary_that_saw_the_test_split_is_refused(small_dataset, small_ro
     with pytest.raises(BadInputError, match="vocabulary was made with 30 texts of the test split"):
         check_vocabulary(record_vocabulary(titles, "train"), data.held_out_texts)
     check_vocabulary(record_vocabulary(data.train.texts, "train"), data.held_out_texts)
+
+
+@pytest.mark.parametrize(
+    ("modality", "key", "kind"),
+    [("image", "title", "text"), ("text", "image", "picture"), ("text", "dish_id", "group")],
+)
+@pytest.mark.parametrize("streams", [(), ("--streaming", "true", "--max_steps", "2")], ids=["table", "stream"])
+def test_rows_are_compared_by_columns_that_the_model_does_not_read_too(rows, tmp_path, modality, key, kind, streams):
+    rows["train"][0][key] = rows["test"][3][key]
+    folder = write_dataset(tmp_path / "shared", rows)
+    with pytest.raises(BadInputError, match=f"the same {kind} .* is in train .row train-000-00-00. and in test"):
+        load(folder, "--modality", modality, *streams)
+
+
+def test_titles_are_optional_for_pictures(rows, tmp_path):
+    for row in rows["train"] + rows["test"]:
+        row["title"] = " "
+    assert len(load(write_dataset(tmp_path / "untitled", rows), "--modality", "image").train) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--test_split", "tests"), "test_split: .* has no split 'tests'; it has train, validation, test"),
+        (("--selection_split", "validaton"), "selection_split: .* has no split 'validaton'; it has train, validation"),
+    ],
+)
+def test_a_split_that_was_named_must_be_there(small_dataset, arguments, message):
+    with pytest.raises(BadInputError, match=message):
+        load(small_dataset, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "option"), [("validation", "val", "selection_split"), ("test", "tests", "test_split")]
+)
+def test_a_split_under_another_name_is_not_overlooked(rows, tmp_path, monkeypatch, old, new, option):
+    rows[new] = rows.pop(old)
+    splits = {name: Dataset.from_list(members, features=table_features(INGREDIENTS)) for name, members in rows.items()}
+    monkeypatch.setattr("trainer_scripts.training_data.open_dataset", lambda *_: DatasetDict(splits))
+    with pytest.raises(BadInputError, match=f"{option}: .* has no split '{old}', but '{new}'"):
+        load(tmp_path)
+    assert len(load(tmp_path, f"--{option}", new).selection) == 10
+
+
+def test_rows_that_are_carved_out_are_said_so(rows, tmp_path, capsys):
+    del rows["validation"]
+    load(write_dataset(tmp_path / "two", rows))
+    assert "there is no split 'validation': 1 rows are taken out of train" in capsys.readouterr().out
+
+
+def test_a_captioner_whose_vocabulary_saw_the_test_split_is_refused(rows, tmp_path):
+    def captions(*arguments):
+        recipe = parse_recipe(["captioner_resnet18_transformer_tiny", "--dataset", str(folder), *arguments])
+        return recipe, load_training_data(recipe)
+
+    for split, members in rows.items():
+        for number, row in enumerate(members):
+            # One pair of captions is in all splits by chance, which is no sign of anything.
+            row["captions"] = ["A plate.", f"A plate of {split} {number}."] if number else ["A plate.", "Some food."]
+    folder = write_dataset(tmp_path / "captions", rows)
+    _, data = captions()
+    leaked = vocabulary_record(*captions("--train_split", "test", "--test_split", "train"))
+    with pytest.raises(BadInputError, match="vocabulary was made with 9 texts of the test split"):
+        check_vocabulary(leaked, data.held_out_texts)
+    check_vocabulary(vocabulary_record(*captions()), data.held_out_texts)

@@ -80,7 +80,7 @@ def test_rows_of_another_side_and_unknown_labels_stop_the_stream(small_rows, tmp
     [
         (("--max_steps", "-1"), "give --max_steps"),
         (("--balanced_sampling", "true"), "draws from all rows at once"),
-        (("--selection_split", "dev"), "needs a selection split"),
+        (("--selection_split", "dev"), "has no split 'dev'"),
         (("--text_column", "name"), "has no column 'name'"),
     ],
 )
