@@ -15,15 +15,18 @@ import transformers
 import yaml
 from transformers import HfArgumentParser
 from transformers.integrations.deepspeed import is_deepspeed_available
+from transformers.trainer_utils import SchedulerType
 from transformers.utils import strtobool
 
 from dataset_builder.columns import DISH_ID, IMAGE, TITLE
 from dataset_builder.errors import BadInputError
+from trainer_scripts.argument_checks import check_crops, check_ranges, check_schedule
 from trainer_scripts.devices import bf16_gains
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "default"
 DEFAULT_DATASET = "outputs/flavour-sd"
+OPTIONAL_COLUMNS = ("label_column", "group_column", "target_column", "weight_column", "confidence_column")
 
 
 class JsonMapping(dict[str, Any]):
@@ -86,6 +89,9 @@ class ModelArguments:
     trainable_image_layers: int = _option(0, "Of a frozen image encoder, the last so many layers that still train.")
     max_mb: float | None = _option(None, "Refuse, before training, a model larger than this on disk.")
 
+    def __post_init__(self):
+        check_ranges(self)
+
 
 @dataclass
 class DataArguments:
@@ -110,7 +116,7 @@ class DataArguments:
         default=None,
         metadata={"help": "Segmentation: keep these classes only; pixels of the others count as unknown."},
     )
-    group_column: str | None = _option(DISH_ID, "Column whose equal values never cross splits.")
+    group_column: str | None = _option(DISH_ID, "Column whose equal values never cross splits; none: there is none.")
     target_column: str | None = _option(None, "Column of soft targets that sum to 1, such as taste.")
     target_share: float = _option(0.5, "Weight of the soft target; the rest is on the label.")
     weight_column: str | None = _option(None, "Column of sample weights.")
@@ -160,6 +166,13 @@ class DataArguments:
     )
     features_dir: str = _option("outputs/features", "Folder of kept features, shared by all runs.")
 
+    def __post_init__(self):
+        for name in OPTIONAL_COLUMNS:
+            if str(getattr(self, name)).lower() in ("none", "null"):  # the command line has no other word for it
+                setattr(self, name, None)
+        check_ranges(self)
+        check_crops(self.crop_scale, self.crop_scale_most)
+
 
 @dataclass
 class TrainingArguments(transformers.TrainingArguments):
@@ -186,7 +199,7 @@ class TrainingArguments(transformers.TrainingArguments):
     gradient_log_steps: int = _option(
         0, "Multi-task: log every so many steps whether the two losses pull the encoder the same way; 0: never."
     )
-    frozen_image_epochs: float = _option(0.0, "Keep the image encoder fixed for the first so many epochs.")
+    frozen_image_epochs: float = _option(0.0, "Captioning: keep the image encoder fixed for the first so many epochs.")
     self_critical_draws: int = _option(
         0, "Captioning: train for CIDEr on so many drawn captions per picture, from 2; 0: train on the given words."
     )
@@ -197,6 +210,7 @@ class TrainingArguments(transformers.TrainingArguments):
     overwrite: bool = _option(False, "Train again in a folder that holds a finished run.")
 
     def __post_init__(self):
+        check_ranges(self)
         asked = self.deepspeed or strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
         if asked and not is_deepspeed_available():
             raise ValueError(
@@ -211,6 +225,8 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.bf16 and not torch.cuda.is_available():
             self.use_cpu = True  # the Trainer takes bf16 on a CPU only when it is told to use the CPU
         super().__post_init__()
+        settings: Any = self.lr_scheduler_kwargs or {}
+        check_schedule(SchedulerType(self.lr_scheduler_type), settings)
 
 
 ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)

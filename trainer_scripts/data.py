@@ -56,6 +56,7 @@ class Table:
         image_column: name of the picture column, or None.
         compared_text: name of a text column that only the split guard reads, or None.
         compared_image: the same for pictures.
+        grouped: whether there is a group column; without one each row is a group of its own within its split.
     """
 
     split: str
@@ -69,6 +70,7 @@ class Table:
     image_column: str | None
     compared_text: str | None = None
     compared_image: str | None = None
+    grouped: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,7 +79,8 @@ class Table:
         """Yield per row what must not be on two sides."""
         texts: Any = self.texts if self.texts is not None else self._compared_texts()
         pictures = self.cells() if self.image_column is not None else self._column(self.compared_image)
-        for row_id, group, text, picture in zip(self.ids, self.groups, texts, pictures, strict=True):
+        groups: Any = self.groups if self.grouped else [None] * len(self)
+        for row_id, group, text, picture in zip(self.ids, groups, texts, pictures, strict=True):
             yield row_keys(row_id, group, text, picture)
 
     def _compared_texts(self) -> Iterator[str | None]:
@@ -114,6 +117,7 @@ class Table:
             image_column=self.image_column,
             compared_text=self.compared_text,
             compared_image=self.compared_image,
+            grouped=self.grouped,
         )
 
 
@@ -279,6 +283,7 @@ def make_table(
         image_column=columns.image,
         compared_text=columns.compared_text,
         compared_image=columns.compared_image,
+        grouped=columns.group is not None,
     )
 
 

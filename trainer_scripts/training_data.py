@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.argument_checks import refuse_idle_options, refuse_options_of_other_tasks
 from trainer_scripts.arguments import DataArguments, Recipe
 from trainer_scripts.data import (
     Columns,
@@ -60,6 +61,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         BadInputError: a missing split or column, a label outside the label set, rows shared between splits.
     """
     arguments = recipe.data
+    refuse_idle_options(recipe)
     check_split_names(arguments.train_split, arguments.selection_split, arguments.test_split)
     splits = open_dataset(arguments.dataset, arguments.dataset_revision, arguments.streaming)
     rows = _mapped(splits, recipe)
@@ -130,6 +132,7 @@ def choose_columns(recipe: Recipe, rows: Any) -> tuple[Task, Columns]:
     """Return the task and the columns it reads; the task follows from the label column where it is not given."""
     arguments = recipe.data
     task, label_column = choose_task(recipe.training.task, arguments.label_column, rows)
+    refuse_options_of_other_tasks(recipe, task.name)
     columns = columns_of(arguments, label_column, recipe.model.modality)
     check_columns(rows, columns, f"{arguments.dataset}, split {arguments.train_split}")
     return task, compared_columns(rows, columns, arguments) if rows.features is not None else columns

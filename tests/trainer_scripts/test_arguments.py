@@ -1,10 +1,21 @@
+import dataclasses
+
 import pytest
 import yaml
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts import train
-from trainer_scripts.arguments import RECIPES, TrainingArguments, parse_recipe, recipe_names
+from trainer_scripts.argument_checks import RANGES, READ_BY, refuse_idle_options, refuse_options_of_other_tasks
+from trainer_scripts.arguments import (
+    ARGUMENT_CLASSES,
+    OPTIONAL_COLUMNS,
+    RECIPES,
+    TrainingArguments,
+    parse_recipe,
+    recipe_names,
+)
 from trainer_scripts.devices import bf16_gains
+from trainer_scripts.training_data import load_training_data
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -90,3 +101,102 @@ def test_recipes_hold_no_machine_paths():
     for path in RECIPES.glob("*.yaml"):
         for value in yaml.safe_load(path.read_text()).values():
             assert not str(value).startswith("/"), path
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "allowed"),
+    [
+        ("seeds", ("0", "-1"), "it must be at least 1"),
+        ("ema_decay", ("2", "1", "-1"), r"it must lie in \[0, 1\)"),
+        ("word_dropout", ("5", "1"), r"it must lie in \[0, 1\)"),
+        ("crop_scale", ("0", "-0.5", "1.1"), r"it must lie in \(0, 1\]"),
+        ("target_share", ("3", "-0.1"), r"it must lie in \[0, 1\]"),
+        ("mixup_alpha", ("-1", "nan"), "it must be at least 0"),
+        ("stream_block", ("0",), "it must be at least 1"),
+        ("feature_views", ("-3",), "it must be at least 0"),
+        ("image_size", ("0",), "it must be at least 1"),
+        ("early_stopping_patience", ("-1", "0"), "it must be at least 1"),
+        ("label_smoothing_factor", ("1.5", "1"), r"it must lie in \[0, 1\)"),
+        ("trainable_image_layers", ("-1",), "it must be at least 0"),
+        ("max_length", ("0", "2"), "it must be at least 3"),
+        ("per_device_train_batch_size", ("0",), "it must be at least 1"),
+        ("num_train_epochs", ("0",), "it must be above 0"),
+        ("selection_share", ("0", "1"), r"it must lie in \(0, 1\)"),
+        ("mask_stride", ("0",), "it must be at least 1"),
+    ],
+)
+def test_numbers_outside_their_range_are_refused_by_name(name, values, allowed):
+    for value in values:
+        with pytest.raises(BadInputError, match=f"^{name} is {float(value):g}; {allowed}"):
+            parse_recipe([f"--{name}={value}"])
+
+
+def test_every_range_is_that_of_an_argument_and_holds_its_default():
+    known = {item.name: item.default for part in ARGUMENT_CLASSES for item in dataclasses.fields(part)}
+    for name, allowed in RANGES.items():
+        default = known[name]
+        assert default is None or default in allowed, name
+    assert set(READ_BY) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--crop_scale", "0.5", "--crop_scale_most", "0.2"], r"crop_scale is 0.5, above crop_scale_most 0.2"),
+        (
+            ["--lr_scheduler_kwargs", '{"patienc": 1}'],
+            "schedule cosine has no setting 'patienc'; it has num_cycles",
+        ),
+        (
+            ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"patienc": 1}'],
+            "the schedule reduce_lr_on_plateau has no setting 'patienc'; it has mode, factor, patience",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(arguments, message):
+    with pytest.raises(BadInputError, match=message):
+        parse_recipe(arguments)
+
+
+@pytest.mark.parametrize("word", ["none", "None", "null"])
+def test_a_column_can_be_none_on_the_command_line(word):
+    given = parse_recipe([f"--{name}={word}" for name in OPTIONAL_COLUMNS]).data
+    assert [getattr(given, name) for name in OPTIONAL_COLUMNS] == [None] * len(OPTIONAL_COLUMNS)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_recipe_sets_an_option_that_its_task_does_not_read(name):
+    recipe = parse_recipe([name])
+    refuse_idle_options(recipe)
+    refuse_options_of_other_tasks(recipe, recipe.training.task or "classification")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("captioner_resnet18_transformer_tiny", {"weight_column": "w", "word_dropout": 0.2, "letters_only": "true"}),
+        ("segmentation_deeplabv3_tiny", {"weight_column": "w", "label_smoothing_factor": 0.1, "word_dropout": 0.2}),
+        ("segmentation_deeplabv3_tiny", {"frozen_image_epochs": 1, "confidence_column": "taste"}),
+        ("flavour_fusion_tiny", {"frozen_image_epochs": 1, "self_critical_draws": 3, "mask_stride": 2}),
+        ("multilabel_tiny", {"generation": '{"num_beams": 2}', "label_filter": "egg", "label_level": "group"}),
+    ],
+)
+def test_options_that_a_task_does_not_read_are_refused_by_name(recipe, options):
+    for name, value in options.items():
+        made = parse_recipe([recipe, f"--{name}={value}"])
+        with pytest.raises(BadInputError, match=f"^{name} .* does nothing in {made.training.task or 'classification'}"):
+            refuse_options_of_other_tasks(made, made.training.task or "classification")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume_from_checkpoint", "/nowhere"], "resume_from_checkpoint '/nowhere': a repeated command goes on"),
+        (["--early_stopping_patience", "2", "--eval_strategy", "no", "--load_best_model_at_end", "false"],
+         "eval_strategy no makes none"),
+        (["--dataset", ".", "--dataset_revision", "v1"], "dataset_revision 'v1': . is a folder here"),
+    ],
+)  # fmt: skip
+def test_options_without_effect_are_refused(arguments, message):
+    with pytest.raises(BadInputError, match=message):
+        load_training_data(parse_recipe(arguments))

@@ -142,3 +142,13 @@ def test_a_captioner_whose_vocabulary_saw_the_test_split_is_refused(rows, tmp_pa
     with pytest.raises(BadInputError, match="vocabulary was made with 9 texts of the test split"):
         check_vocabulary(leaked, data.held_out_texts)
     check_vocabulary(vocabulary_record(*captions()), data.held_out_texts)
+
+
+def test_data_without_groups_and_without_ids_can_be_used(rows, tmp_path, monkeypatch):
+    splits = {name: Dataset.from_list(members, features=table_features(INGREDIENTS)) for name, members in rows.items()}
+    plain = DatasetDict(splits).remove_columns(["dish_id", "id"])
+    monkeypatch.setattr("trainer_scripts.training_data.open_dataset", lambda *_: plain)
+    with pytest.raises(BadInputError, match="has no column 'dish_id'"):
+        load(tmp_path)
+    # Row numbers stand for ids, and are the same in each split.
+    assert len(load(tmp_path, "--group_column", "none").train) == 10
