@@ -14,7 +14,7 @@ def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         logits: `(batch, places, classes)`.
-        mask: `(batch, height, width)` class ids; -100 where nobody knows.
+        mask: `(batch, height, width)` class ids; -100 where nobody knows. A batch without a known place gives 0.
     """
     rows, columns = grid_shape(logits.shape[1], (mask.shape[-2], mask.shape[-1]))
     fine = functional.interpolate(mask[:, None].float(), (2 * rows, 2 * columns), mode="nearest-exact").long()
@@ -22,7 +22,7 @@ def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
     # One softmax serves the four samples of a place.
     known = cells != IGNORED_LABEL
     said = logits.float().log_softmax(-1).gather(-1, cells.masked_fill(~known, 0))
-    return -(said * known).sum() / known.sum()
+    return -(said * known).sum() / known.sum().clamp(min=1)
 
 
 def classification_loss(

@@ -58,3 +58,11 @@ def test_masks_without_a_head_are_refused():
     masks = torch.zeros(2, *batch["pixel_values"].shape[-2:], dtype=torch.long)
     with pytest.raises(ValueError, match="place_labels need pixel_values and a config with num_place_labels"):
         tiny_classifier()(**batch, place_labels=masks)
+
+
+def test_masks_that_nobody_knows_teach_nothing():
+    logits = torch.randn(2, 9, 4, requires_grad=True)
+    loss = place_loss(logits, torch.full((2, 12, 12), -100))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
