@@ -9,9 +9,12 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.arguments import ModelArguments
+from trainer_scripts.arguments import ModelArguments, recipe_names
 
 SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
+
+# How folders begin, ours included: nobody should wait for a Hub to say that it does not know them.
+FOLDERS = (".", "~", "/", "outputs/")
 
 
 @contextmanager
@@ -42,8 +45,12 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
             continue
         if option == "image_encoder" and arguments.modality == "text":
             continue
-        if not Path(value).exists() and (value.count("/") > 1 or value.startswith((".", "~", "/"))):
-            raise BadInputError(f"{option}: there is no folder {value!r}; give a checkpoint's folder or a Hub id")
+        if not Path(value).exists() and (value.count("/") > 1 or value.startswith(FOLDERS)):
+            name = Path(value).name
+            first = f"; train it first: `train.py {name}`" if name in recipe_names() else ""
+            raise BadInputError(
+                f"{option}: there is no folder {value!r}; give a checkpoint's folder or a Hub id{first}"
+            )
         own = option in ("model_name_or_path", "init_segmenter")
         try:
             found[option] = AutoConfig.from_pretrained(

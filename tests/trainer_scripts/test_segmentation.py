@@ -87,7 +87,7 @@ def runs(mask_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for kind in HEADS:
         start = ["--init_segmenter", str(folder / "segmentation")] if kind == "multitask" else []
-        settings = ["--num_train_epochs", "6", "--gradient_log_steps", "5"]
+        settings = ["--num_train_epochs", "6", *(["--gradient_log_steps", "5"] if start else [])]
         train.main(arguments(kind, mask_data, folder / kind, *start, *settings))
     return folder
 

@@ -42,8 +42,14 @@ def test_parts_that_do_not_fit_are_bad_input(small_dataset, recipe, arguments, m
 def test_a_start_that_is_not_there_is_named_with_its_option(small_dataset, option):
     with pytest.raises(BadInputError, match=f"^{option}: there is no folder '/nowhere/model'"):
         build(small_dataset, f"--{option}", "/nowhere/model")
-    with pytest.raises(BadInputError, match=f"^{option}: nothing can be loaded from 'outputs/nothing'"):
-        build(small_dataset, f"--{option}", "outputs/nothing")
+    with pytest.raises(BadInputError, match=f"^{option}: nothing can be loaded from 'org/nothing'"):
+        build(small_dataset, f"--{option}", "org/nothing")
+
+
+def test_a_warm_up_that_was_not_trained_yet_is_named_with_its_recipe(small_dataset, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInputError, match=r"train it first: `train\.py ingredient_tagging_tiny`"):
+        build(small_dataset, "--init_image_encoder", "outputs/ingredient_tagging_tiny")
 
 
 @pytest.fixture(scope="module")
