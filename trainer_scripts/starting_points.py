@@ -39,11 +39,12 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
         BadInputError: names the option, its value and why nothing can be loaded from there.
     """
     found = {}
+    unread = {"text": {"image_encoder"}, "image": {"text_encoder"}, "fusion": set()}[arguments.modality]
+    if arguments.model_name_or_path:  # all parts come from it
+        unread = {"text_encoder", "image_encoder", "init_segmenter"}
     for option in SOURCES:
         value = getattr(arguments, option)
-        if not value or (option == "text_encoder" and arguments.modality == "image"):
-            continue
-        if option == "image_encoder" and arguments.modality == "text":
+        if not value or option in unread:
             continue
         if not Path(value).exists() and (value.count("/") > 1 or value.startswith(FOLDERS)):
             name = Path(value).name

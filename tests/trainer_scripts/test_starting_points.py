@@ -126,6 +126,15 @@ def test_what_only_the_recipe_file_says_otherwise_is_kept_and_printed(small_data
     assert "config.fusion 'gated' (the checkpoint: 'early')" in said
 
 
+def test_a_checkpoint_needs_none_of_the_parts_that_its_recipe_started_from(small_dataset, trained):
+    given = ["--dataset", str(small_dataset), "--model_name_or_path", str(trained), "--use_cpu", "true"]
+    recipe = parse_recipe(["flavour_fusion", *given])
+    assert recipe.model.image_encoder.startswith("timm/")
+    model, _ = classification.build(recipe, load_training_data(recipe))
+    assert model.config.freeze_text
+    assert torch.equal(model.classifier.weight, weights(trained)["classifier.weight"])
+
+
 def test_another_label_set_is_refused_with_the_labels_that_differ(small_dataset, trained):
     many = ("--task", "multilabel", "--label_column", "flavours", "--metric_for_best_model", "samples_f1")
     tagger = trained.parent / "many"
