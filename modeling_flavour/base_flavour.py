@@ -143,8 +143,11 @@ class FlavourPreTrainedModel(PreTrainedModel):
             **kwargs: Passed to `from_pretrained`, such as `revision`.
 
         Raises:
-            ValueError: Names each weight that is missing, unexpected or of another shape.
+            ValueError: This model has no image part, or names each weight that is missing, unexpected or of another
+                shape.
         """
+        if getattr(self, "image_encoder", None) is None:
+            raise ValueError(f"This model reads text only: it has no image encoder to start from {checkpoint}.")
         donor = family_image_encoder(checkpoint, **kwargs)
         load_checked(self.image_encoder.model, donor.model.state_dict(), checkpoint)
         if hasattr(donor, "place_head") and hasattr(self.image_encoder, "place_head"):

@@ -208,7 +208,7 @@ def _guarded(tables: dict[str, Table], task: Task, names: list[str], arguments: 
             tables[split], keys = tables[split].select(kept), [keys[row] for row in kept]
         guard.hold_out(split, keys)
     train = tables[arguments.train_split]
+    held_out = held_out_texts(tables, train)
     if arguments.max_train_samples is not None:
         train = train.select(np.arange(min(arguments.max_train_samples, len(train))))
-    held_out = held_out_texts(tables, train)
     return TrainingData(task, names, train, tables[arguments.selection_split], held_out, left_out)

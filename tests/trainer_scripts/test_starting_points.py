@@ -88,6 +88,11 @@ def test_a_checkpoint_takes_the_image_encoder_of_another(small_dataset, trained,
         assert torch.equal(value, donor[f"image_encoder.model.{name}"]), name
 
 
+def test_a_text_model_has_no_image_encoder_to_start(small_dataset, trained):
+    with pytest.raises(BadInputError, match="This model reads text only: it has no image encoder to start from"):
+        build(small_dataset, "--modality", "text", "--init_image_encoder", str(trained))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
