@@ -20,11 +20,10 @@ from datasets.splits import SplitDict
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
 from dataset_builder.lexicon import Lexicon
-from dataset_builder.shards import ROWS_PER_GROUP, write_whole
+from dataset_builder.shards import LEXICON, ROWS_PER_GROUP, write_whole
 
 MANIFEST = "manifest.json"
 DATA = "data"
-LEXICON = "lexicon.csv"
 RULE = ("match", "min_ingredient_votes", "min_title_votes", "on_conflict")
 MANIFEST_KEYS = {
     "schema_version": "version of the columns",

@@ -28,6 +28,7 @@ ROWS_PER_GROUP = 100
 PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
 
+LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
 # What a changed hash means.
 CHANGED = {
     "recipes_sha256": "the recipes, their labels or their splits changed",
@@ -218,6 +219,7 @@ class BuildFolder:
             write_json(self.manifest_path, {"finished": False, "settings": {}})
         shutil.rmtree(self.root / "data", ignore_errors=True)
         shutil.rmtree(self._unfinished / "data", ignore_errors=True)
+        (self.root / LEXICON).unlink(missing_ok=True)
         self.manifest_path.unlink(missing_ok=True)
         self._settings_path.unlink(missing_ok=True)
 

@@ -242,6 +242,16 @@ def test_a_build_reads_columns_and_labels_by_the_rule_that_it_is_told(tmp_path, 
     assert "match was 'substring' and is 'word'" in capsys.readouterr().err
 
 
+def test_a_fresh_build_leaves_no_lexicon_of_the_one_before(recipe_file, tmp_path):
+    lexicon, out = tmp_path / "words.csv", tmp_path / "out"
+    lexicon.write_text("flavour,source,phrase\nsweet,ingredient,tomato\nsweet,title,cake\nsalty,ingredient,salt\n")
+    words = ("--lexicon", lexicon, "--min-ingredient-votes", 1)
+    assert run(recipe_file, "--size", 64, "--out", out, *words) == 0
+    assert (out / "lexicon.csv").is_file()
+    assert run(recipe_file, "--size", 64, "--out", out, "--fresh") == 0
+    assert not (out / "lexicon.csv").exists()
+
+
 def test_a_changed_recipe_table_is_noticed(recipe_file, tmp_path, capsys):
     table, out = tmp_path / "recipes.csv", tmp_path / "out"
     text = Path(recipe_file).read_text()
