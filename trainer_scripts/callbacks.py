@@ -32,7 +32,7 @@ class LinePerEvaluation(TrainerCallback):
 
     def __init__(self, metric: str):
         self._metric = metric
-        self._loss = float("nan")
+        self._loss = "-"  # until the first one is logged
         self._training = True
 
     def on_log(
@@ -45,10 +45,10 @@ class LinePerEvaluation(TrainerCallback):
     ) -> None:
         """Remember the training loss; print an evaluation."""
         logs = logs or {}
-        self._loss = logs.get("loss", self._loss)
+        self._loss = f"{logs['loss']:.4f}" if "loss" in logs else self._loss
         if self._training and self._metric in logs and state.is_world_process_zero:
             print(
-                f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss:.4f}  "
+                f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss}  "
                 f"{self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}",
                 flush=True,
             )

@@ -29,6 +29,7 @@ from trainer_scripts.runs import (
     write_spread,
 )
 from trainer_scripts.scores import definitions
+from trainer_scripts.scoring import HELD_OUT
 from trainer_scripts.split_guard import (
     check_vocabulary,
     load_vocabulary_record,
@@ -136,13 +137,13 @@ def train_once(recipe: Recipe, data: TrainingData, checkpoint: Path | None) -> N
         finish_run(recipe.output_dir, results)
     name = results["selection_metric"]
     value = results["selection"][name]
-    say(recipe, f"{recipe.output_dir}: {name} {value:.4f} on {data.selection.split}, {results['seconds']:.0f} s")
+    say(recipe, f"{recipe.output_dir}: {name} {value:.4f} on {results['selection_split']}, {results['seconds']:.0f} s")
 
 
 def vocabulary_record(recipe: Recipe, data: TrainingData) -> dict[str, Any] | None:
     """Return what the tokenizer saw: the training texts for one trained here, its own record for another."""
     if recipe.model.model_name_or_path:
-        return load_vocabulary_record(recipe.model.model_name_or_path)
+        return load_vocabulary_record(recipe.model.model_name_or_path, recipe.model.model_revision)
     texts = vocabulary_texts(data.train)
     # Captioners have a tokenizer of their own in any case.
     if texts and (recipe.model.tokenizer is not None or data.train.texts is None):
@@ -242,7 +243,7 @@ def rows_seen(data: TrainingData, trainer: Any) -> int:
 def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: float) -> dict[str, Any]:
     """Return what `metrics.json` holds: the chosen checkpoint's scores on the selection split, and its making."""
     evaluated = trainer.evaluate()
-    scores = data.task.scores(data.names)
+    scores, split = data.task.scores(data.names), data.selection.split
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
         "recipe": recipe.name,
@@ -250,7 +251,7 @@ def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: 
         "modality": recipe.model.modality,
         "dataset": recipe.data.dataset,
         "dataset_revision": recipe.data.dataset_revision,
-        "selection_split": data.selection.split,
+        "selection_split": HELD_OUT.format(split) if split == data.train.split else split,
         "selection_metric": str(trainer.args.metric_for_best_model).removeprefix("eval_"),
         "selection": {score.name: evaluated[f"eval_{score.name}"] for score in scores},
         "definitions": definitions(scores),

@@ -64,6 +64,7 @@ def test_results_name_the_rows_that_were_held_out_and_thresholds_are_tuned_on_th
     score.main([str(carved), str(unsplit), "--tune_thresholds", "--batch_size", "3", "--out", str(tmp_path)])
     metrics = read_metrics(tmp_path)
     assert metrics["selection_split"] == "train (held out)"
+    assert read_metrics(carved)["selection_split"] == "train (held out)"
     assert len(metrics["thresholds"]) == 5
 
 
