@@ -58,6 +58,7 @@ def connect(hub, monkeypatch, cache) -> None:
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the address that it was first made with
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
