@@ -128,6 +128,7 @@ def test_exported_graph_answers_like_the_model_at_any_batch_size(name):
 
 
 DISTRIBUTED_SCRIPT = """
+import os
 import torch
 import torch.distributed as distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -146,7 +147,9 @@ for name, member in FAMILY.items():
     other = gradients.clone()
     distributed.broadcast(other, src=0)
     assert torch.allclose(gradients, other), f"{name}: the processes differ"
+distributed.barrier()
 distributed.destroy_process_group()
+os._exit(0)  # how torch's threads end with the interpreter is not asked here: now and then they abort it
 """
 
 
@@ -156,6 +159,6 @@ def test_every_parameter_is_used_in_each_of_two_processes(tmp_path):
     script.write_text(DISTRIBUTED_SCRIPT)
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]

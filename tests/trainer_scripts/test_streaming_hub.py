@@ -84,7 +84,7 @@ def main(folder: str) -> None:
 
 def launch(hub: LocalHub, *command: str) -> subprocess.CompletedProcess:
     """Run a script in two processes that know the Hub on loopback alone."""
-    environment = {**hub.environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**hub.environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=500, env=environment)
 
