@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,9 @@ def run(recipe: Recipe) -> None:
         train_unfinished(recipe, repeated, states)
     if len(repeated) > 1 and recipe.training.should_save:
         print(write_spread(repeated), flush=True)
-    # A process that is gone while another still works would end that one too.
+    # A process that is gone while another still works would end that one too, and a group that is alive when the
+    # interpreter ends aborts it; the wrapped models of past runs keep it alive.
+    gc.collect()
     together = PartialState()
     together.wait_for_everyone()
     together.destroy_process_group()
