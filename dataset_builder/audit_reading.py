@@ -1,7 +1,6 @@
 """Reads the rows of any data set for the audit, ours or not: what cannot be understood is left empty, not refused."""
 
 import json
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,23 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, get_dataset_config_names, load_dataset
+from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from PIL.Image import DecompressionBombError
 from tqdm import tqdm
 
 from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import MANIFEST, MANIFEST_KEYS
+from dataset_builder.hub_names import configured, several_configurations
+from dataset_builder.importers.table import UNREADABLE
+from dataset_builder.ingredient_lists import parse_ingredients
 from dataset_builder.near_duplicates import Looks, looks_of
-from dataset_builder.recipes import parse_ingredients
 
 BATCH = 256
 COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
-# What Pillow and the image feature raise for files that are broken, of another format, or no files at all.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, DecompressionBombError)
 
 
 @dataclass
@@ -47,32 +45,21 @@ class Rows:
         return str(self.columns[ID][position]) if ID in self else f"{self.splits[position]} row {position}"
 
 
-def split_name(dataset: str) -> tuple[str, str | None]:
-    """Return folder, file or Hub id, and the configuration of `name:configuration`."""
-    if Path(dataset).exists() or ":" not in dataset:
-        return dataset, None
-    name, _, configuration = dataset.rpartition(":")
-    return name, configuration
-
-
 def open_dataset(dataset: str) -> IterableDatasetDict:
     """Return the splits of a folder, file or Hub id, to be streamed; `name:configuration` picks one of several.
 
     Raises:
         BadInputError: it is no single table.
     """
-    name, configuration = split_name(dataset)
+    name, configuration = configured(dataset)
     path = Path(name)
     try:
         if path.is_file():
             return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
         return load_dataset(name, configuration, streaming=True)
     except ValueError as error:
-        if "Config name is missing" in str(error):
-            known = get_dataset_config_names(name)
-            raise BadInputError(
-                f"{name} has the configurations {', '.join(known)}; write {name}:{known[0]} for one of them"
-            ) from error
+        if configuration is None and (several := several_configurations(name)):
+            raise BadInputError(several) from error
         raise BadInputError(f"{dataset} cannot be read ({_first_line(error)}); mend or remove that file") from error
     except RuntimeError as error:
         raise BadInputError(
@@ -95,7 +82,7 @@ def manifest_of(dataset: str) -> Mapping[str, Any]:
 
 def file_of(dataset: str, name: str) -> Path | None:
     """Return a file beside the tables of a folder or Hub id; None when there is no such file."""
-    place = split_name(dataset)[0]
+    place = configured(dataset)[0]
     if Path(place).exists():
         path = Path(place, name)
         return path if path.is_file() else None
@@ -167,7 +154,7 @@ def _add_looks(rows: Rows, pictures: Sequence[Any]) -> None:
     def look(picture: Any) -> Looks | str | None:
         try:
             return None if picture is None else looks_of(Image().decode_example(picture))
-        except BROKEN as error:
+        except UNREADABLE as error:
             return str(error)
 
     with ThreadPoolExecutor() as pool:

@@ -18,7 +18,7 @@ from dataset_builder.catalogue import (
 )
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.drawing_vessels import GLASS, dish_title, vessel_for
-from dataset_builder.plating import Plate, PlateItem
+from dataset_builder.plating import Plate, PlateItem, item_seen
 
 NUMBERS = ("no", "a", "two", "three", "four", "five", "six", "seven", "eight")
 # "mostly" takes this share of all food, "a little" is below that share of the picture.
@@ -324,12 +324,9 @@ def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> lis
 
 def _items_in(mask: np.ndarray) -> tuple[PlateItem, ...]:
     """Return what a `(height, width)` mask of ingredient ids shows, the largest area first."""
-    catalogue, size = visible_ingredients(), np.array(mask.shape)
-    items = []
-    for number in np.unique(mask[(mask != BACKGROUND) & (mask != UNKNOWN)]):
-        pixels = (np.argwhere(mask == number) + 0.5) / size
-        (y, x), name = pixels.mean(axis=0), catalogue[int(number) - 1]
-        area, spread = len(pixels) / mask.size, float(np.sqrt(pixels.var(axis=0).sum()))
-        group = ingredients_by_name()[name].group
-        items.append(PlateItem(name, group, pieces=1, area=area, x=float(x), y=float(y), spread=spread))
+    catalogue, known = visible_ingredients(), ingredients_by_name()
+    items = [
+        item_seen(known[catalogue[int(number) - 1]], mask == number, pieces=1)
+        for number in np.unique(mask[(mask != BACKGROUND) & (mask != UNKNOWN)])
+    ]
     return tuple(sorted(items, key=lambda item: -item.area))

@@ -17,7 +17,6 @@ from dataset_builder.captions import captions_from_plate, captions_from_prompt
 from dataset_builder.catalogue import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
-from dataset_builder.plating import LARGEST_SIZE, SMALLEST_SIZE
 from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
 from dataset_builder.text_to_image import (
     DTYPES,
@@ -93,10 +92,6 @@ class GenerationSettings:
                 raise BadInputError(f"the plating pipeline has no {name}; leave --{name} {value} out")
         if self.dtype != "float32":
             raise BadInputError(f"the plating pipeline draws in float32 alone; leave --dtype {self.dtype} out")
-        if self.steps not in (None, 1):
-            raise BadInputError(f"plating draws a picture in one step; leave --steps {self.steps} out")
-        if self.size is not None and not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
-            raise BadInputError(f"size is {self.size}; plating draws {SMALLEST_SIZE} to {LARGEST_SIZE} pixels")
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,21 @@ def _develop(canvas: Canvas, factor: int) -> Array:
     return np.clip(pixels, 0, 1, out=pixels).transpose(1, 2, 0)
 
 
+def item_seen(ingredient: Ingredient, where: np.ndarray, pieces: int) -> PlateItem:
+    """Return an ingredient with what its pixels tell of it; `where` is a `(height, width)` bool array with some set."""
+    rows, columns = np.nonzero(where)
+    height, width = where.shape
+    return PlateItem(
+        name=ingredient.name,
+        group=ingredient.group,
+        pieces=pieces,
+        area=len(rows) / where.size,
+        x=float((columns.mean() + 0.5) / width),
+        y=float((rows.mean() + 0.5) / height),
+        spread=float(np.sqrt(rows.var() / height**2 + columns.var() / width**2)),
+    )
+
+
 def _describe(pieces: Array, canvas: Canvas, named: dict[int, Ingredient]) -> tuple[np.ndarray, tuple[PlateItem, ...]]:
     """Return mask and ingredients of the piece numbers `(height, width)` of the finished picture."""
     owners = np.array(canvas.owners, np.uint8)
@@ -134,18 +149,8 @@ def _describe(pieces: Array, canvas: Canvas, named: dict[int, Ingredient]) -> tu
     for number in np.unique(mask):
         if number == BACKGROUND:
             continue
-        rows, columns = np.nonzero(mask == number)
-        items.append(
-            PlateItem(
-                name=named[int(number)].name,
-                group=named[int(number)].group,
-                pieces=max(1, int((counted & (owners == number)).sum())),
-                area=len(rows) / side**2,
-                x=float((columns.mean() + 0.5) / side),
-                y=float((rows.mean() + 0.5) / side),
-                spread=float(np.sqrt(rows.var() + columns.var()) / side),
-            )
-        )
+        several = int((counted & (owners == number)).sum())
+        items.append(item_seen(named[int(number)], mask == number, max(1, several)))
     return mask, tuple(sorted(items, key=lambda item: -item.area))
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from dataset_builder.columns import BACKGROUND
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_names import pinned
 from dataset_builder.near_duplicates import Looks, looks_of
-from dataset_builder.text_to_image import pinned
 
 BLACK_LEVEL = 16  # the brightest value of a picture that counts as black, out of 255
 FLAT_DEVIATION = 3.0  # standard deviation of the grey values, out of 255; a white plate on white cloth has about 12

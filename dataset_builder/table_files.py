@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_names import configured, several_configurations
 
 ACCEPTED = "a CSV, TSV, JSON lines or Parquet file, a folder of one of these kinds, or a data set on the Hub (org/name)"
 
-_HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<configuration>.+))?")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SHARD = re.compile(r"data/[\w.]+-\d{5}-of-\d{5}\.\w+")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
@@ -222,10 +223,8 @@ class _HubTable(TableFile):
             first = next(iter(self._splits.values()))
             self.columns = tuple(first.column_names or next(iter(first.take(1)), {}))
         except (OSError, ValueError) as error:
-            if configuration is None and len(names := _configurations(name)) > 1:
-                raise BadInputError(
-                    f"{self.name} has the configurations {', '.join(names)}; write {name}:{names[0]} for one of them"
-                ) from error
+            if configuration is None and (several := several_configurations(name)):
+                raise BadInputError(several) from error
             raise BadInputError(f"{asked} is neither a file nor a data set that the Hub gives: {error}") from error
         except RuntimeError as error:
             raise BadInputError(
@@ -250,16 +249,6 @@ class _HubTable(TableFile):
             raise BadInputError(
                 f"{self.name} breaks off after {self.position} rows: {error}; mend or repeat"
             ) from error
-
-
-def _configurations(name: str) -> list[str]:
-    """Return the configurations of a data set on the Hub; none where it cannot be read."""
-    from datasets import get_dataset_config_names
-
-    try:
-        return get_dataset_config_names(name)
-    except (OSError, ValueError, RuntimeError):
-        return []
 
 
 def _is_json_lines(path: Path) -> bool:
@@ -290,6 +279,7 @@ def open_table(source: str | Path) -> TableFile:
         if kind is None:
             raise BadInputError(f"{path} is no table by its name; give {ACCEPTED}")
         return kind(path)
-    if kind is None and (on_hub := _HUB_ID.fullmatch(str(source))):
-        return _HubTable(on_hub["name"], on_hub["configuration"])
+    name, configuration = configured(str(source))
+    if kind is None and _HUB_ID.fullmatch(name):
+        return _HubTable(name, configuration)
     raise BadInputError(f"{path} does not exist; give {ACCEPTED}")

@@ -15,6 +15,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download, snapshot_download
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_names import pinned
 
 PLATING = "plating"
 PLATING_SIZE = 128
@@ -155,18 +156,6 @@ def _other_scheduler(name: str, config: Any) -> Any:
     if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin) and hasattr(found, "from_config")):
         raise BadInputError(f"scheduler {name!r} is no diffusers scheduler class; DPMSolverMultistepScheduler is one")
     return found.from_config(config)
-
-
-def pinned(name: str) -> tuple[str, str | None]:
-    """Return a Hub id and its revision, None without one: `org/model@v1.0` pins a tag, branch or commit.
-
-    >>> pinned("org/lora@1a2b3c"), pinned("org/lora")
-    (('org/lora', '1a2b3c'), ('org/lora', None))
-    """
-    if Path(name).expanduser().exists():
-        return name, None
-    head, _, revision = name.partition("@")
-    return head, revision or None
 
 
 def _locate_lora(lora: str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_names import pinned
 from trainer_scripts.ablations import drawn_rows
 from trainer_scripts.comparing import MODEL, Line
 from trainer_scripts.data import Table
@@ -168,7 +169,8 @@ def gather(
         if is_prediction_folder(source):
             _add_file(comparison, Path(source))
         else:
-            _add_model(comparison, load_model(*pinned(source), columns), split, out, batch_size)
+            name, revision_of_model = pinned(source)
+            _add_model(comparison, load_model(name, revision_of_model or "main", columns), split, out, batch_size)
     check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
     if comparison.saved and comparison.task.comparing.baselines is not None:
         for name, model in comparison.saved.items():
@@ -176,14 +178,6 @@ def gather(
                 comparison.selection_predictions[name] = _on_selection(model, comparison, batch_size)
         comparison.baselines = comparison.task.comparing.baselines(comparison)
     return comparison
-
-
-def pinned(source: str) -> tuple[str, str]:
-    """Return a model and its revision, `main` unless a Hub id names another: `ID@REVISION`."""
-    if Path(source).exists() or "@" not in source:
-        return source, "main"
-    name, _, revision = source.rpartition("@")
-    return name, revision
 
 
 def is_prediction_folder(source: str) -> bool:

@@ -328,7 +328,8 @@ def carve_selection(table: Table, share: float, seed: int) -> tuple[Table, Table
     drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(share * len(groups)))]
     chosen = {groups[index] for index in drawn}
     inside = np.array([group in chosen for group in table.groups])
-    return table.select(np.flatnonzero(~inside)), table.select(np.flatnonzero(inside))
+    selection = table.select(np.flatnonzero(inside))
+    return table.select(np.flatnonzero(~inside)), replace(selection, split=f"{table.split} (held out)")
 
 
 def decode_bytes(value: Any, row_id: str) -> bytes:

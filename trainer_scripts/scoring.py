@@ -37,7 +37,6 @@ from trainer_scripts.scores import Decision, Score, definitions, multilabel_scor
 from trainer_scripts.tasks import Task, task_named, task_of
 
 BATCH_SIZE = 64
-HELD_OUT = "{} (held out)"
 
 
 @dataclass
@@ -67,10 +66,7 @@ class SavedModel:
     @property
     def selection_split(self) -> str:
         """Name of the rows that chose its checkpoint: a split, or those that its run held out of the training split."""
-        chosen, train = self.results.get("selection_split"), self.arguments.train_split
-        if chosen == train:
-            return HELD_OUT.format(train)
-        return chosen or self.arguments.selection_split
+        return self.results.get("selection_split") or self.arguments.selection_split
 
     @property
     def names(self) -> list[str]:
@@ -180,8 +176,7 @@ def _has_selection(model: SavedModel, dataset: str, revision: str | None) -> boo
 
 
 def _carved(model: SavedModel, train: Table) -> tuple[Table, Table]:
-    rest, selection = carve_selection(train, model.arguments.selection_share, carving_seed(model.recipe))
-    return rest, replace(selection, split=HELD_OUT.format(train.split))
+    return carve_selection(train, model.arguments.selection_share, carving_seed(model.recipe))
 
 
 def carving_seed(recipe: Mapping[str, Any]) -> int:

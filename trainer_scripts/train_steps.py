@@ -30,7 +30,6 @@ from trainer_scripts.runs import (
     write_spread,
 )
 from trainer_scripts.scores import definitions
-from trainer_scripts.scoring import HELD_OUT
 from trainer_scripts.split_guard import (
     check_vocabulary,
     load_vocabulary_record,
@@ -140,7 +139,7 @@ def train_once(recipe: Recipe, data: TrainingData, checkpoint: Path | None) -> N
         finish_run(recipe.output_dir, results)
     name = results["selection_metric"]
     value = results["selection"][name]
-    say(recipe, f"{recipe.output_dir}: {name} {value:.4f} on {results['selection_split']}, {results['seconds']:.0f} s")
+    say(recipe, f"{recipe.output_dir}: {name} {value:.4f} on {data.selection.split}, {results['seconds']:.0f} s")
 
 
 def vocabulary_record(recipe: Recipe, data: TrainingData) -> dict[str, Any] | None:
@@ -165,8 +164,7 @@ def trainer_arguments(recipe: Recipe, data: TrainingData) -> TrainingArguments:
     arguments.greater_is_better = data.task.score_named(name, data.names).greater_is_better
     if arguments.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
         mode = "max" if arguments.greater_is_better else "min"
-        given_kwargs: Any = arguments.lr_scheduler_kwargs or {}
-        arguments.lr_scheduler_kwargs = {"mode": mode, **given_kwargs}
+        arguments.lr_scheduler_kwargs = {"mode": mode, **dict(arguments.lr_scheduler_kwargs or {})}
     return arguments
 
 
@@ -246,7 +244,7 @@ def rows_seen(data: TrainingData, trainer: Any) -> int:
 def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: float) -> dict[str, Any]:
     """Return what `metrics.json` holds: the chosen checkpoint's scores on the selection split, and its making."""
     evaluated = trainer.evaluate()
-    scores, split = data.task.scores(data.names), data.selection.split
+    scores = data.task.scores(data.names)
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
         "recipe": recipe.name,
@@ -254,7 +252,7 @@ def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: 
         "modality": recipe.model.modality,
         "dataset": recipe.data.dataset,
         "dataset_revision": recipe.data.dataset_revision,
-        "selection_split": HELD_OUT.format(split) if split == data.train.split else split,
+        "selection_split": data.selection.split,
         "selection_metric": str(trainer.args.metric_for_best_model).removeprefix("eval_"),
         "selection": {score.name: evaluated[f"eval_{score.name}"] for score in scores},
         "definitions": definitions(scores),

@@ -4,6 +4,7 @@ import fcntl
 import io
 import os
 import shutil
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
 
 from dataset_builder import columns
@@ -59,8 +60,11 @@ class ImportSummary:
         return "\n".join(lines)
 
 
-# What Pillow raises for a file that is damaged, and for one so large that it may be meant to exhaust memory.
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# What Pillow and the image feature raise for a file that is damaged, of another format or no file at all, and for a
+# picture so large that it may be meant to exhaust memory.
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class _BadPictureError(Exception):

@@ -106,9 +106,7 @@ def test_tables_on_the_hub_are_read_in_any_notation_and_configuration(local_hub)
     both = [["Soup", "salt"], ["Cake", "sugar", "egg"]]
     assert found["org/rec"] == both
     assert [found["org/two:soups"], found["org/two:cakes"]] == [both[:1], both[1:]]
-    assert found["org/two"] == (
-        "data set org/two has the configurations soups, cakes; write org/two:soups for one of them"
-    )
+    assert found["org/two"] == ("org/two has the configurations soups, cakes; write org/two:soups for one of them")
     assert found["org/two:pies"].startswith("org/two:pies is neither a file nor a data set that the Hub gives")
     assert "['soups', 'cakes']" in found["org/two:pies"]
     assert found["org/script"].startswith("data set org/script cannot be read: Dataset scripts are no longer supported")

@@ -71,3 +71,13 @@ def small_rows() -> dict[str, list[dict]]:
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory, small_rows) -> Path:
     return write_dataset(tmp_path_factory.mktemp("small") / "flavour-sd", small_rows)
+
+
+def refused(capsys, program, *arguments: object) -> str:
+    """What a command says on stderr as it refuses its arguments: status 2, no traceback."""
+    with pytest.raises(SystemExit) as ended:
+        program.main([str(word) for word in arguments])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message

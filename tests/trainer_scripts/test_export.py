@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
+from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.test_segmentation import arguments as segmentation_arguments
 from tests.trainer_scripts.test_train import run
 from trainer_scripts import export, export_steps, predict, score, train
@@ -55,15 +56,6 @@ def plain(model, tmp_path_factory) -> Path:
     table = load_table(saved, saved.arguments.dataset, "validation")
     trace(graph, next(input_batches(saved, table, list(graph.inputs), 4, 4)), path)
     return path
-
-
-def failed(capsys, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        export.main([*arguments])
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    return message
 
 
 def test_report_has_parity_on_real_samples_size_accuracy_and_latency(exported, model):
@@ -157,7 +149,7 @@ def test_the_description_alone_is_enough_to_use_the_graph(exported, model):
 def test_a_missed_budget_fails_and_writes_nothing(model, plain, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export_steps, "trace", lambda graph, example, path: shutil.copy(plain, path))
     out = tmp_path / "graph"
-    message = failed(capsys, str(model), "--max-mb", "0.01", "--out", str(out))
+    message = refused(capsys, export, str(model), "--max-mb", "0.01", "--out", str(out))
     assert "over --max-mb 0.01" in message
     assert not out.exists()
     assert not list(tmp_path.iterdir())
@@ -167,7 +159,7 @@ def test_a_lost_score_fails(model, plain, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export_steps, "trace", lambda graph, example, path: shutil.copy(plain, path))
     monkeypatch.setattr(export_steps, "PLANS", PLANS[-1:])
     out = str(tmp_path / "graph")
-    message = failed(capsys, str(model), "--quantize", "int8", "--max-loss", "-1000", "--out", out)
+    message = refused(capsys, export, str(model), "--quantize", "int8", "--max-loss", "-1000", "--out", out)
     assert "within --max-loss -1000" in message
 
 
@@ -284,13 +276,13 @@ def test_the_graph_takes_exactly_its_inputs(exported):
 
 
 def test_what_cannot_be_exported_is_refused_in_one_line(exported, model, tmp_path, capsys, monkeypatch):
-    assert "exported already" in failed(capsys, str(exported))
+    assert "exported already" in refused(capsys, export, str(exported))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.txt").write_text("keep")
-    assert "holds no export" in failed(capsys, str(model), "--out", str(tmp_path / "full"))
+    assert "holds no export" in refused(capsys, export, str(model), "--out", str(tmp_path / "full"))
     captioner = replace(load_model(str(model)), task=TASKS["captioning"])
     with monkeypatch.context() as patched:
         patched.setattr(export_steps, "load_model", lambda *_: captioner)
-        assert "generate step by step" in failed(capsys, str(model))
+        assert "generate step by step" in refused(capsys, export, str(model))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert "pip install 'flavour-fusion[onnx]'" in failed(capsys, str(model))
+    assert "pip install 'flavour-fusion[onnx]'" in refused(capsys, export, str(model))

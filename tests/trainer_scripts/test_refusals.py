@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.test_train import run
 from trainer_scripts import compare, export, predict, score
 from trainer_scripts.predictions import read_metrics
@@ -34,15 +35,6 @@ def places(small_dataset, tmp_path_factory) -> dict[str, str]:
         "TABLE": str(folder / "table.csv"), "LATIN": str(folder / "latin.csv"),
         "PARQUET": str(folder / "table.parquet"), "OUT": str(folder / "out"),
     }  # fmt: skip
-
-
-def refused(capsys, program, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        program.main([*arguments])
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    return message
 
 
 def predicted(places, tmp_path: Path, *more: str) -> list[str]:

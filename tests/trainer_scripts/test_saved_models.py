@@ -9,7 +9,7 @@ import yaml
 from datasets import load_dataset
 from huggingface_hub import HfApi
 
-from tests.trainer_scripts.conftest import write_dataset
+from tests.trainer_scripts.conftest import refused, write_dataset
 from tests.trainer_scripts.test_train import SMALL, run
 from trainer_scripts import compare, export, predict, score
 from trainer_scripts.arguments import parse_recipe
@@ -39,15 +39,6 @@ def unsplit(small_rows, tmp_path_factory) -> Path:
 def carved(unsplit, tmp_path_factory) -> Path:
     """A run, repeated with a second seed, whose selection rows were held out of the training split."""
     return run(tmp_path_factory.mktemp("carved") / "multi", unsplit, *MAPPED, *MANY, "--seeds", "2")
-
-
-def refused(capsys, program, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        program.main([str(word) for word in arguments])
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    return message
 
 
 def test_repetitions_share_the_selection_rows_that_the_first_run_held_out(carved, unsplit):

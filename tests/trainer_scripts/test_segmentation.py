@@ -3,20 +3,17 @@
 import csv
 import json
 import pickle
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
-from transformers import pipeline
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers import import_table
 from modeling_flavour.segmentation_flavour import FlavourForSegmentation
 from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, write_dataset
 from trainer_scripts import compare, predict, score, train
@@ -383,46 +380,6 @@ def test_a_filter_is_remapped_in_the_config_and_in_the_scores(mask_data, tmp_pat
     # A picture of a class that was left out has no pixel to find but its background.
     assert ((true[:, 1] > 0) == (labels[:, 3] > 0)).all()
     assert ((true[:, 2] > 0) == (labels[:, 4] > 0)).all()
-
-
-@pytest.fixture(scope="module")
-def real_run(shared_data, tmp_path_factory):
-    """Thirty-two real photographs from import to a trained model, for a moment."""
-    folder = tmp_path_factory.mktemp("real")
-    import_table("foodseg103", str(shared_data / "foodseg_sample"), folder / "data")
-    settings = ["--label_level", "ingredient", "--num_train_epochs", "1"]
-    train.main(arguments("segmentation", folder / "data", folder / "run", *settings))
-    return folder
-
-
-def test_real_photographs_run_from_import_to_panels(real_run):
-    score.main([str(real_run / "run"), str(real_run / "data")])
-    scores = real_run / "run" / "scores" / "test"
-    content = json.loads((scores / "metrics.json").read_text())
-    assert len(content["label_names"]) == 14
-    assert Image.open(scores / "panels.png").size[0] > 4 * 150
-    assert (scores / "flavour_map.png").is_file()
-    assert "accuracy" not in content["flavour_map"]
-
-
-def test_the_pipeline_answers_for_a_real_photograph(real_run, shared_data):
-    photograph = next((shared_data / "foodseg_sample").rglob("*.jpg"))
-    segmenter = pipeline("flavour-segmentation", model=str(real_run / "run"), trust_remote_code=True)
-    found = segmenter(str(photograph))
-    with Image.open(photograph) as picture:
-        assert all(entry["mask"].size == ImageOps.exif_transpose(picture).size for entry in found)
-    assert 0 <= sum(entry["area"] for entry in found) <= 1
-
-
-def test_an_id_outside_the_classes_of_real_data_names_the_file(shared_data, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(shared_data / "foodseg_sample", source)
-    path = sorted((source / "Images" / "ann_dir" / "train").glob("*.png"))[0]
-    with Image.open(path) as mask:
-        wrong = Image.fromarray(np.full((mask.height, mask.width), 200, np.uint8))
-    wrong.save(path)
-    with pytest.raises(BadInputError, match=f"{path.stem}.*200"):
-        import_table("foodseg103", str(source), tmp_path / "data")
 
 
 def test_a_segmenter_goes_on_with_the_settings_that_fit_it(runs, mask_data, tmp_path):

@@ -1,0 +1,41 @@
+"""How command lines name things on a Hub: `org/name@REVISION`, and one table of several as `org/name:CONFIGURATION`."""
+
+from pathlib import Path
+
+
+def pinned(name: str) -> tuple[str, str | None]:
+    """Return a Hub id and its revision (tag, branch or commit), None without one; a path here is left as it is.
+
+    >>> pinned("org/lora@1a2b3c"), pinned("org/lora")
+    (('org/lora', '1a2b3c'), ('org/lora', None))
+    """
+    return _split(name, "@")
+
+
+def configured(name: str) -> tuple[str, str | None]:
+    """Return a Hub id and the configuration of its data set, None without one; a path here is left as it is.
+
+    >>> configured("org/recipes:german"), configured("org/recipes")
+    (('org/recipes', 'german'), ('org/recipes', None))
+    """
+    return _split(name, ":")
+
+
+def _split(name: str, mark: str) -> tuple[str, str | None]:
+    if Path(name).expanduser().exists():
+        return name, None
+    head, _, tail = name.partition(mark)
+    return head, tail or None
+
+
+def several_configurations(name: str) -> str | None:
+    """Return what to say of a data set that cannot be read without a configuration; None where it has not several."""
+    from datasets import get_dataset_config_names
+
+    try:
+        known = get_dataset_config_names(name)
+    except (OSError, ValueError, RuntimeError):
+        return None
+    if len(known) < 2:
+        return None
+    return f"{name} has the configurations {', '.join(known)}; write {name}:{known[0]} for one of them"
