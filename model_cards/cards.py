@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2.sandbox import SandboxedEnvironment
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.finished_build import is_catalogue
 from model_cards import runs
 
 TEMPLATES = Path(__file__).parent
@@ -187,7 +188,7 @@ def model_card(
         # The comparison has the intervals, so its scores stand for those of the same split.
         results = [result for result in results if result["split"] != compared["result"]["split"]]
         results.append(compared["result"])
-    name = repo.split("/")[-1] if repo else folder.name
+    name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
         "source": repo or folder.name,
@@ -200,7 +201,7 @@ def model_card(
         "example": EXAMPLE_TITLE,
         "dataset": dataset,
         "dataset_revision": dataset_revision,
-        "simulated": runs.trained_on_simulation(metrics),
+        "simulated": bool(manifest.get("simulator")),
         "parts": runs.parts_of(config, metrics),
         "training": runs.training_of(metrics),
         "results": results,
@@ -211,7 +212,8 @@ def model_card(
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
     evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
-    data = _model_metadata(name, licence, tag, dataset, evaluated)
+    language = ["en"] if is_catalogue(manifest) else None
+    data = _model_metadata(name, licence, tag, dataset, evaluated, language)
     body = fill((TEMPLATES / runs.TEMPLATES[task]).read_text(), values, "the model card")
     card = join_card(data.to_dict(), body)
     check_length(card, "the model card")
@@ -219,12 +221,12 @@ def model_card(
 
 
 def _model_metadata(
-    name: str, licence: str, tag: str, dataset: str | None, evaluated: list[EvalResult]
+    name: str, licence: str, tag: str, dataset: str | None, evaluated: list[EvalResult], language: list[str] | None
 ) -> ModelCardData:
     """Return the card's head; the library wants a model name beside results, and only there."""
     return ModelCardData(
         license=licence,
-        language=["en"],
+        language=language,
         library_name="transformers",
         pipeline_tag=tag,
         tags=["food", "recipes", "taste", "image-text"],

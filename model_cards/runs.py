@@ -80,9 +80,9 @@ def dataset_name(metrics: Mapping[str, Any]) -> str | None:
     return hub_dataset(metrics) or (Path(metrics["dataset"]).name if metrics.get("dataset") else None)
 
 
-def trained_on_simulation(metrics: Mapping[str, Any]) -> bool:
-    """Return whether the data of the run lie in a folder whose manifest calls its pictures simulated."""
-    return bool(metrics.get("dataset")) and bool(read_json(Path(metrics["dataset"], MANIFEST)).get("simulator"))
+def manifest_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of the data that the run names; {} where they lie in no folder of ours."""
+    return read_json(Path(metrics["dataset"], MANIFEST)) if metrics.get("dataset") else {}
 
 
 def parts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:

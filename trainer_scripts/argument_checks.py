@@ -156,8 +156,11 @@ def refuse_idle_options(recipe: Any) -> None:
             f"dataset_revision {recipe.data.dataset_revision!r}: {recipe.data.dataset} is a folder here, which has no "
             "revisions; leave it out"
         )
-    if "early_stopping_patience" in recipe.given and training.eval_strategy == IntervalStrategy.NO:
-        raise BadInputError("early_stopping_patience counts evaluations, and eval_strategy no makes none; give one")
+    if training.early_stopping_patience is not None and training.eval_strategy == IntervalStrategy.NO:
+        raise BadInputError(
+            "early_stopping_patience counts evaluations, and eval_strategy no makes none; give another eval_strategy, "
+            "or early_stopping_patience none"
+        )
 
 
 def refuse_options_of_other_tasks(recipe: Any, task: str) -> None:

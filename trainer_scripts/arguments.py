@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 import transformers
@@ -23,10 +24,10 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.argument_checks import check_crops, check_ranges, check_schedule
 from trainer_scripts.devices import bf16_gains
 
+NOTHING = ("none", "null")
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "default"
 DEFAULT_DATASET = "outputs/flavour-sd"
-OPTIONAL_COLUMNS = ("label_column", "group_column", "target_column", "weight_column", "confidence_column")
 
 
 class JsonMapping(dict[str, Any]):
@@ -103,6 +104,7 @@ class DataArguments:
     selection_split: str = _option("validation", "Split that chooses the checkpoint; never the test split.")
     test_split: str = _option("test", "Split kept for scoring; training only checks that nothing of it leaks.")
     selection_share: float = _option(0.1, "Share of groups taken from training where the selection split is absent.")
+    selection_seed: int = _option(0, "Seed that draws these groups; other than seed, so that repeated runs share them.")
     columns: JsonMapping = field(
         default_factory=JsonMapping, metadata={"help": "Column mapping, ours to theirs: {title: name, flavour: label}."}
     )
@@ -167,9 +169,6 @@ class DataArguments:
     features_dir: str = _option("outputs/features", "Folder of kept features, shared by all runs.")
 
     def __post_init__(self):
-        for name in OPTIONAL_COLUMNS:
-            if str(getattr(self, name)).lower() in ("none", "null"):  # the command line has no other word for it
-                setattr(self, name, None)
         check_ranges(self)
         check_crops(self.crop_scale, self.crop_scale_most)
 
@@ -298,7 +297,14 @@ def _plain(value: Any) -> Any:
 
 
 class _Parser(HfArgumentParser):
-    """The parser of all argument classes; wrong values raise instead of printing the usage."""
+    """The parser of all argument classes; wrong values raise instead of printing the usage.
+
+    `none` takes an optional setting of ours back, such as one of the recipe's.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        optional = action.dest in _optional_names() and action.choices is None and action.nargs is None
+        return None if optional and arg_string.lower() in NOTHING else super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         raise BadInputError(f"{message}; `--help` lists all arguments")
@@ -328,6 +334,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise BadInputError(f"{path} must hold `name: value` lines")
     base = settings.pop("base", None)
     return {**(read_recipe(path.parent / f"{base}.yaml") if base else {}), **settings}
+
+
+@cache
+def _optional_names() -> frozenset[str]:
+    """Return our own arguments that may be None."""
+    # Not the types of the fields: the parser changes those.
+    kinds = [item for part in ARGUMENT_CLASSES for item in part.__annotations__.items()]
+    return frozenset(name for name, kind in kinds if type(None) in get_args(kind))
 
 
 def _argument_names() -> list[str]:

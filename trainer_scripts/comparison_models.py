@@ -89,7 +89,7 @@ def cost(comparison: Comparison) -> dict[str, dict[str, float]]:
 
 @torch.inference_mode()
 def _cost(table: Table, model: SavedModel) -> dict[str, float]:
-    table = table.select(np.arange(min(TIMED_ROWS, len(table))))
+    table = table.first(TIMED_ROWS)
     found: dict[str, float] = {}
     if isinstance(model.model, torch.nn.Module):
         found["parameters"] = sum(parameter.numel() for parameter in model.model.parameters())

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
 from trainer_scripts.arguments import DEFAULT_DATASET, DataArguments
-from trainer_scripts.split_guard import Keys, row_keys
+from trainer_scripts.split_guard import Keys, SplitGuard, row_keys
 
 MULTILABEL = "multilabel"
 CLASSIFICATION = "classification"
@@ -101,6 +101,10 @@ class Table:
         # One row at a time costs the library milliseconds each; a batch in Arrow costs them once.
         for batch in self.rows.select_columns([name]).with_format("arrow").iter(256):
             yield from batch[name].to_pylist()
+
+    def first(self, number: int) -> "Table":
+        """Return the table of the first rows, all where there are fewer."""
+        return self.select(np.arange(min(number, len(self))))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
         """Return the table of these rows."""
@@ -320,16 +324,33 @@ def split_rows(splits: DatasetDict, name: str, where: str) -> Any:
     return splits[name]
 
 
-def carve_selection(table: Table, share: float, seed: int) -> tuple[Table, Table]:
+def carve_selection(table: Table, arguments: DataArguments) -> tuple[Table, Table]:
     """Return (training, selection) rows of a data set without a selection split; groups stay whole."""
-    groups = sorted(set(table.groups))
-    if len(groups) < 2 or not 0 < share < 1:
-        raise BadInputError(f"cannot take a selection split out of {len(groups)} groups with selection_share {share}")
-    drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(share * len(groups)))]
+    groups, share = sorted(set(table.groups)), arguments.selection_share
+    if len(groups) < 2:
+        raise BadInputError(f"cannot take a selection split out of {len(groups)} group; give more, or such a split")
+    number = min(max(1, round(share * len(groups))), len(groups) - 1)
+    drawn = np.random.default_rng(arguments.selection_seed).permutation(len(groups))[:number]
     chosen = {groups[index] for index in drawn}
     inside = np.array([group in chosen for group in table.groups])
     selection = table.select(np.flatnonzero(inside))
     return table.select(np.flatnonzero(~inside)), replace(selection, split=f"{table.split} (held out)")
+
+
+def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table:
+    """Hold the rows of a split out; of those that are held out already, none is left with `shared_rows: drop`.
+
+    Raises:
+        BadInputError: rows are shared and not to be dropped, or all of them are.
+    """
+    keys = list(table.keys())
+    if arguments.shared_rows == "drop":
+        kept = [row for row, key in enumerate(keys) if not guard.leaks(key)]
+        if not kept:
+            raise BadInputError(f"every row of {table.split} is on another side too; split the data by group")
+        table, keys = table.select(kept), [keys[row] for row in kept]
+    guard.hold_out(table.split, keys)
+    return table
 
 
 def decode_bytes(value: Any, row_id: str) -> bytes:

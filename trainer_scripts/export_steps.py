@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
@@ -16,14 +15,22 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.data import Table
 from trainer_scripts.export_description import PREPROCESSOR, describe_answer, describe_preprocessing
 from trainer_scripts.export_measure import Measurement, latencies, points_lost, scores_of, table_of
-from trainer_scripts.onnx_graphs import GRAPH, OnnxModel, check_parity, input_batches, parity, require_onnx, trace
+from trainer_scripts.onnx_graphs import (
+    EXPORT_REPORT,
+    GRAPH,
+    OnnxModel,
+    check_parity,
+    input_batches,
+    parity,
+    require_onnx,
+    trace,
+)
 from trainer_scripts.onnx_quantization import PLANS, Plan, quantize
 from trainer_scripts.onnx_weights import graph_megabytes, store_weights
 from trainer_scripts.predictions import write_json
 from trainer_scripts.runs import RECIPE, megabytes
 from trainer_scripts.scoring import SavedModel, load_model, load_selection, load_table
 
-REPORT = "export.json"
 TABLE = "export.md"
 TORCH = "torch fp32"
 PLAIN = "onnx fp32"
@@ -114,7 +121,7 @@ def default_folder(model: SavedModel, given: argparse.Namespace) -> Path:
 
 def check_out(out: Path) -> None:
     """Refuse a folder that holds anything but an earlier export."""
-    if out.exists() and any(out.iterdir()) and not (out / REPORT).is_file():
+    if out.exists() and any(out.iterdir()) and not (out / EXPORT_REPORT).is_file():
         raise BadInputError(f"{out} is not empty and holds no export; give another --out")
 
 
@@ -130,7 +137,7 @@ def read_tables(model: SavedModel, given: argparse.Namespace) -> dict[str, Table
         load_selection(model, dataset, revision),
         load_table(model, dataset, arguments.test_split, revision),
     )
-    return {table.split: table.select(np.arange(min(given.max_rows, len(table)))) for table in found}
+    return {table.split: table.first(given.max_rows) for table in found}
 
 
 def export_plain(job: Job) -> tuple[Path, dict[str, Any]]:
@@ -200,13 +207,14 @@ def finish_table(job: Job, tried: list[Measurement], chosen: Measurement, path: 
         "form": chosen.name,
         "megabytes": chosen.megabytes,
         "main_score": score,
+        "selection_split": job.selection,
         "rows": {split: len(table) for split, table in job.tables.items()},
         "parity_of_fp32_with_torch": report,
         "parity_with_torch": parity(job.graph, exported, job.batches(PARITY_ROWS, CALIBRATION_BATCH)),
         "threads": torch.get_num_threads(),
         "measurements": [line.as_json() for line in tried],
     }
-    write_json(job.folder / REPORT, content)
+    write_json(job.folder / EXPORT_REPORT, content)
     rows = ", ".join(f"{len(table)} rows of {split}" for split, table in job.tables.items())
     found = ", ".join(f"{name} {key} {value:.2g}" for name, line in report.items() for key, value in line.items())
     table = (
@@ -235,7 +243,7 @@ def write_folder(job: Job, path: Path, out: Path) -> None:
         folder / PREPROCESSOR,
         {"graph": GRAPH, "inputs": describe_preprocessing(model.processor), "outputs": describe_answer(model)},
     )
-    for name in (REPORT, TABLE):
+    for name in (EXPORT_REPORT, TABLE):
         shutil.copy(job.folder / name, folder)
     if model.recipe:
         (folder / RECIPE).write_text(yaml.safe_dump(dict(model.recipe), sort_keys=False, allow_unicode=True), "utf-8")

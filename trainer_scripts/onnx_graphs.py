@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 from dataset_builder.errors import BadInputError
 
 GRAPH = "model.onnx"
+EXPORT_REPORT = "export.json"
 # Newest operator set that tracing emits without a conversion afterwards, and that onnxruntime reads since 1.17.
 OPSET = 20
 # Float outputs may differ by this share of their largest value, and so many whole numbers (pixels) may: what is left is

@@ -44,6 +44,17 @@ def probability(text: str) -> float:
     return value
 
 
+def factor(text: str) -> float:
+    """Return a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
 def column_mapping(text: str) -> dict[str, str]:
     """Return a column mapping, ours to theirs, given as a JSON object as `train.py` takes it."""
     try:

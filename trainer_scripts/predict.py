@@ -1,7 +1,8 @@
 """Predict labels for a table: `python trainer_scripts/predict.py MODEL TABLE --images DIR --out Predicted_labels.csv`.
 
-The table is CSV with one row per picture: `ImageID,Caption` as in COMP5329 (broken quoting included), or any CSV whose
-id, picture and text columns are named. Every row gets one line, in the order of the table.
+The table has one row per picture: `ImageID,Caption` as in COMP5329 (broken quoting included), or CSV, TSV, JSON lines,
+Parquet or a data set on a Hub whose columns of ids and texts are named. An id names the picture's file. Every row gets
+one line, in the order of the table.
 """
 
 import argparse
@@ -20,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = ArgumentParser(prog=PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("table", metavar="TABLE", type=Path, help="CSV file in UTF-8")
+    parser.add_argument("table", metavar="TABLE", help="CSV, TSV, JSON lines or Parquet file, or Hub id")
     parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")
     parser.add_argument("--images", type=Path, help="folder of the pictures")
     parser.add_argument("--out", type=Path, default=Path("Predicted_labels.csv"), help="result (%(default)s)")

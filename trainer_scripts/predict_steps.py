@@ -4,7 +4,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import CATEGORY_IDS, TEST_HEADER, TRAIN_HEADER, read_records
+from dataset_builder.table_files import open_table
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data import MULTILABEL
 from trainer_scripts.expected_f1 import EXPECTED_F1, ExpectedF1Decision
@@ -70,45 +71,42 @@ def check_decision(model: SavedModel, given: argparse.Namespace) -> None:
         raise BadInputError(f"--decision expected_f1 needs no thresholds; leave out {asked[0]}")
 
 
-def read_items(path: Path, images: Path | None, id_column: str, text_column: str, modality: str) -> list[Item]:
+def read_items(table: str, images: Path | None, id_column: str, text_column: str, modality: str) -> list[Item]:
     """Return the rows of a table in its order.
 
     Raises:
-        BadInputError: no such table, none in UTF-8, no such columns, no row, or no folder of pictures for a model that
-            sees them.
+        BadInputError: no such table, no such columns, no row, a row without id or with cells beyond the header, or no
+            folder of pictures for a model that sees them.
     """
     if modality != "text" and (images is None or not images.is_dir()):
         raise BadInputError(f"this model sees pictures and --images is {images}; give the folder that holds them")
-    if not path.is_file():
-        raise BadInputError(f"there is no table {path}")
-    try:
-        pairs = _read_pairs(path, id_column, text_column if modality != "image" else None)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInputError(f"{path} is no CSV table in UTF-8 ({error}); save it as one") from error
+    pairs = list(_read_pairs(table, id_column, text_column if modality != "image" else None))
     if not pairs:
-        raise BadInputError(f"{path} has no rows")
+        raise BadInputError(f"{table} has no rows")
     folder = images if modality != "text" else None
     return [Item(name, text, folder / name if folder is not None else None) for name, text in pairs]
 
 
-def _read_pairs(path: Path, id_column: str, text_column: str | None) -> list[tuple[str, str | None]]:
-    """Return id and text of each row; the text is None where the model reads none, and empty where the row has none."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline().strip()
-    if header in (TEST_HEADER, TRAIN_HEADER):
-        records = read_records(path, header)
-        return [(record.image_id, record.caption if text_column else None) for record in records]
-    return _read_csv(path, id_column, text_column)
-
-
-def _read_csv(path: Path, id_column: str, text_column: str | None) -> list[tuple[str, str | None]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        found = reader.fieldnames or []
-        for name in (id_column, text_column):
-            if name is not None and name not in found:
-                raise BadInputError(f"{path} has no column {name!r}; it has {', '.join(found)}")
-        return [(row[id_column], (row[text_column] or "") if text_column else None) for row in reader]
+def _read_pairs(source: str, id_column: str, text_column: str | None) -> Iterator[tuple[str, str | None]]:
+    """Yield id and text of each row; the text is None where the model reads none, and empty where the row has none."""
+    table = open_table(source)
+    header = ",".join(table.columns)
+    if header in (TEST_HEADER, TRAIN_HEADER) and Path(source).suffix == ".csv":
+        for record in read_records(Path(source), header):
+            yield record.image_id, record.caption if text_column else None
+        return
+    columns = [name for name in (id_column, text_column) if name is not None]
+    for name in columns:
+        if name not in table.columns:
+            raise BadInputError(f"{source} has no column {name!r}; it has {', '.join(table.columns)}")
+    for number, row in enumerate(table.rows(columns), start=1):
+        if row.get(None):
+            raise BadInputError(f"{source}, row {number} has more cells than the header; put its text in quotes")
+        if row[id_column] in (None, ""):
+            raise BadInputError(f"{source}, row {number} has no {id_column}; give it one or remove the row")
+        text = row[text_column] if text_column else None
+        joined = " ".join(text) if isinstance(text, list) else str(text or "")
+        yield str(row[id_column]), joined if text_column else None
 
 
 @torch.inference_mode()

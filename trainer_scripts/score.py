@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
-from trainer_scripts.parsers import ArgumentParser, add_columns, at_least
+from trainer_scripts.parsers import ArgumentParser, add_columns, at_least, factor
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "score.py"
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_columns(parser)
     parser.add_argument("--batch_size", type=at_least(1), default=64, help="rows per batch (%(default)s)")
     masks = parser.add_argument_group("models that give masks")
-    masks.add_argument("--scales", type=float, nargs="+", help="average the answers at these factors on the size")
+    masks.add_argument("--scales", type=factor, nargs="+", help="average the answers at these factors on the size")
     masks.add_argument("--flip", action="store_true", help="average with the answer to the mirrored picture")
     masks.add_argument(
         "--window", type=at_least(1), help="slide windows of so many pixels over the picture at its own size"

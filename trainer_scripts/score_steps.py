@@ -58,7 +58,7 @@ def mask_options(given: argparse.Namespace, model: SavedModel) -> dict[str, Any]
         raise BadInputError(f"--scales, --flip, --window and --classifier are for masks, and {model.name} has none")
     options: dict[str, Any] = {"testing": Views(**{**asked, "scales": tuple(given.scales or (1.0,))})}
     if given.classifier is not None:
-        said = flavours_said(given.classifier, given.dataset, given.split, given.dataset_revision, given.columns)
+        said = flavours_said(given.classifier, given)
         options["classifier"] = (given.classifier, said)
     return options
 

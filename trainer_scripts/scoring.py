@@ -1,9 +1,8 @@
 """A saved model on a split of a data set: predictions, scores, and the hash of everything that defines them."""
 
 import json
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,14 @@ from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
 from model_cards.runs import COMPARISON
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.arguments import DataArguments, JsonMapping, TrainingArguments
+from trainer_scripts.arguments import DataArguments, JsonMapping
 from trainer_scripts.data import (
     MULTILABEL,
     Table,
     carve_selection,
     columns_of,
+    compared_columns,
+    hold_out,
     make_table,
     map_columns,
     open_dataset,
@@ -30,10 +31,11 @@ from trainer_scripts.data import (
 from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD, ExpectedF1Decision
 from trainer_scripts.intervals import GroupedScores
 from trainer_scripts.model_files import file_of_model
-from trainer_scripts.onnx_graphs import GRAPH, OnnxModel, require_onnx
+from trainer_scripts.onnx_graphs import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.predictions import METRICS, Predictions, write_json
 from trainer_scripts.runs import RECIPE
 from trainer_scripts.scores import Decision, Score, definitions, multilabel_scores
+from trainer_scripts.split_guard import SplitGuard
 from trainer_scripts.tasks import Task, task_named, task_of
 
 BATCH_SIZE = 64
@@ -128,8 +130,8 @@ def saved_recipe(source: str, revision: str = "main") -> dict[str, Any]:
 
 
 def saved_results(source: str, revision: str = "main") -> dict[str, Any]:
-    """Return what a model's run wrote into its `metrics.json`; {} where there is none."""
-    path = file_of_model(source, METRICS, revision)
+    """Return what a model's run wrote into its `metrics.json`, an export into its report; {} where there is neither."""
+    path = file_of_model(source, METRICS, revision) or file_of_model(source, EXPORT_REPORT, revision)
     return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -154,37 +156,54 @@ def load_table(
     rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
     label_column = arguments.label_column or model.task.label_column
     columns = columns_of(arguments, label_column, modality or model.modality)
-    columns = type(columns)(columns.label, columns.text, columns.image, columns.group)
+    # What shapes training only is not read.
+    columns = compared_columns(rows, replace(columns, target=None, weight=None, confidence=None), arguments)
     return make_table(rows, columns, model.names, split, where, model.task.read_labels)
 
 
 def load_train(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:
-    """Return the rows that a model was trained on."""
-    train = load_table(model, dataset, model.arguments.train_split, revision, modality)
-    return train if _has_selection(model, dataset, revision) else _carved(model, train)[0]
+    """Return the rows that a model was trained on, without those that its run left out."""
+    arguments = model.arguments
+    train = load_table(model, dataset, arguments.train_split, revision, modality)
+    if not _has_split(dataset, revision, arguments.selection_split):
+        train = carve_selection(train, arguments)[0]
+    train = _unshared(model, train, _held_out(model, dataset, revision, modality, selection=True))
+    return train if arguments.max_train_samples is None else train.first(arguments.max_train_samples)
 
 
 def load_selection(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:
     """Return the rows that chose a model's checkpoint: a split of the data, or what its run carved out."""
-    if _has_selection(model, dataset, revision):
-        return load_table(model, dataset, model.arguments.selection_split, revision, modality)
-    return _carved(model, load_table(model, dataset, model.arguments.train_split, revision, modality))[1]
+    arguments = model.arguments
+    if _has_split(dataset, revision, arguments.selection_split):
+        table = load_table(model, dataset, arguments.selection_split, revision, modality)
+    else:
+        train = load_table(model, dataset, arguments.train_split, revision, modality)
+        table = carve_selection(train, arguments)[1]
+    return _unshared(model, table, _held_out(model, dataset, revision, modality, selection=False))
 
 
-def _has_selection(model: SavedModel, dataset: str, revision: str | None) -> bool:
-    return model.arguments.selection_split in open_dataset(dataset, revision)
+def _has_split(dataset: str, revision: str | None, split: str) -> bool:
+    return split in open_dataset(dataset, revision)
 
 
-def _carved(model: SavedModel, train: Table) -> tuple[Table, Table]:
-    return carve_selection(train, model.arguments.selection_share, carving_seed(model.recipe))
+def _held_out(
+    model: SavedModel, dataset: str, revision: str | None, modality: str | None, selection: bool
+) -> Iterator[Table]:
+    """Yield the rows that judged a run: those of the test split, then those that chose its checkpoint."""
+    if _has_split(dataset, revision, model.arguments.test_split):
+        yield load_table(model, dataset, model.arguments.test_split, revision, modality)
+    if selection:
+        yield load_selection(model, dataset, revision, modality)
 
 
-def carving_seed(recipe: Mapping[str, Any]) -> int:
-    """Return the seed that drew the selection rows of a run; the repetitions of `--seeds` share those of the first."""
-    seed = recipe.get("seed", TrainingArguments.__dataclass_fields__["seed"].default)
-    repetition = re.fullmatch(r"seed-(\d+)", Path(str(recipe.get("output_dir"))).name)
-    number = int(repetition[1]) if repetition else 0
-    return seed - number if number < recipe.get("seeds", 1) else seed
+def _unshared(model: SavedModel, table: Table, held_out: Iterable[Table]) -> Table:
+    """Return a table as training left it: with `shared_rows: drop`, without the rows that are on another side."""
+    if model.arguments.shared_rows != "drop":
+        return table
+    guard = SplitGuard()
+    for other in held_out:
+        hold_out(guard, other, model.arguments)
+    return hold_out(guard, table, model.arguments)
 
 
 def score_model(model: SavedModel, table: Table, batch_size: int = BATCH_SIZE) -> Predictions:

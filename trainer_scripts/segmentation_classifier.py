@@ -1,6 +1,6 @@
 """The flavour that another saved model gives each row, for a flavour map to be held against."""
 
-from collections.abc import Mapping
+import argparse
 
 import numpy as np
 
@@ -14,20 +14,24 @@ from trainer_scripts.segmentation_scoring import samples_for
 from trainer_scripts.segmentation_tastes import main_flavour, plate_taste, tastes_of
 
 
-def flavours_said(
-    source: str, dataset: str, split: str, revision: str | None = None, columns: Mapping[str, str] | None = None
-) -> list[str]:
+def flavours_said(source: str, given: argparse.Namespace) -> list[str]:
     """Return the flavour of each row by a classifier of flavours, or by the tastes that an ingredient model names.
+
+    Args:
+        source: the model.
+        given: command line of `score.py`, which names the rows.
 
     Raises:
         BadInputError: the model knows neither flavours nor ingredients.
     """
-    model = load_model(source, columns=columns)
-    table = load_table(model, dataset, split, revision)
+    model = load_model(source, columns=given.columns)
+    table = load_table(model, given.dataset, given.split, given.dataset_revision)
     if model.task.name == CLASSIFICATION and set(model.names) <= set(FLAVOURS):
-        return [model.names[best] for best in score_model(model, table).probabilities.argmax(axis=1)]
+        return [model.names[best] for best in score_model(model, table, given.batch_size).probabilities.argmax(axis=1)]
     if getattr(model.model.config, "ingredient_head", False):
-        return _tasted(model, answer(model.model, samples_for(model, table), 64, model.name).probabilities)
+        return _tasted(
+            model, answer(model.model, samples_for(model, table), given.batch_size, model.name).probabilities
+        )
     raise BadInputError(f"{source} knows neither flavours nor ingredients; give a classifier of one of them")
 
 

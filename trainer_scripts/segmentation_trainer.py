@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
+from dataset_builder.errors import BadInputError
 from trainer_scripts.segmentation_evaluation import answer
 from trainer_scripts.segmentation_samples import MaskSamples
 from trainer_scripts.trainer import FlavourTrainer, agreed
@@ -53,6 +54,10 @@ class SegmentationTrainer(FlavourTrainer):
         super().__init__(**kwargs)
         self._logged_at = -1
         samples, config = self.eval_dataset, self.accelerator.unwrap_model(self.model).config
+        if getattr(self.args, "gradient_log_steps", 0) and (config.head == "none" or not config.ingredient_head):
+            raise BadInputError(
+                "gradient_log_steps compares the losses of two tasks, and this model has one; leave it out"
+            )
         if isinstance(samples, MaskSamples) and config.class_map is not None:
             samples.read_as(config.class_map, config.num_labels)
 

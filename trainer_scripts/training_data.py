@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
 from datasets import Dataset, DatasetDict
 
 from dataset_builder.errors import BadInputError
@@ -18,6 +17,7 @@ from trainer_scripts.data import (
     check_columns,
     columns_of,
     compared_columns,
+    hold_out,
     make_table,
     map_columns,
     open_dataset,
@@ -83,7 +83,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         for split, members in rows.items()
     }
     if arguments.selection_split not in tables:
-        carved = carve_selection(tables[arguments.train_split], arguments.selection_share, recipe.training.seed)
+        carved = carve_selection(tables[arguments.train_split], arguments)
         tables[arguments.train_split], tables[arguments.selection_split] = carved
         if recipe.training.process_index == 0:
             print(
@@ -197,18 +197,12 @@ def _mapped(splits: DatasetDict, recipe: Recipe) -> dict[str, Any]:
 def _guarded(tables: dict[str, Table], task: Task, names: list[str], arguments: DataArguments) -> TrainingData:
     guard, left_out = SplitGuard(), 0
     for split in (arguments.test_split, arguments.selection_split, arguments.train_split):
-        if split not in tables:
-            continue
-        keys = list(tables[split].keys())
-        if arguments.shared_rows == "drop":
-            kept = [row for row, key in enumerate(keys) if not guard.leaks(key)]
-            left_out += len(keys) - len(kept)
-            if not kept:
-                raise BadInputError(f"every row of {split} is on another side too; split the data by group")
-            tables[split], keys = tables[split].select(kept), [keys[row] for row in kept]
-        guard.hold_out(split, keys)
+        if split in tables:
+            before = len(tables[split])
+            tables[split] = hold_out(guard, tables[split], arguments)
+            left_out += before - len(tables[split])
     train = tables[arguments.train_split]
     held_out = held_out_texts(tables, train)
     if arguments.max_train_samples is not None:
-        train = train.select(np.arange(min(arguments.max_train_samples, len(train))))
+        train = train.first(arguments.max_train_samples)
     return TrainingData(task, names, train, tables[arguments.selection_split], held_out, left_out)

@@ -50,6 +50,17 @@ def test_figures_come_from_the_files_of_the_run(run):
     assert "text_encoder: minilm" in card
 
 
+def test_the_language_is_known_of_the_catalogue_alone(tmp_path):
+    found = {}
+    for name, recipes in (("catalogue", None), ("own", "recipes.csv")):
+        manifest = tmp_path / name / "manifest.json"
+        manifest.parent.mkdir()
+        manifest.write_text(json.dumps({"settings": {"recipes": recipes}}))
+        run = make_run(tmp_path / f"run-{name}", metrics={**METRICS, "dataset": str(manifest.parent)})
+        found[name] = ModelCard(model_card(run, **NAMES)).data.language
+    assert found == {"catalogue": ["en"], "own": None}
+
+
 def test_a_section_without_figures_is_absent(tmp_path):
     card = model_card(make_run(tmp_path / "bare", metrics=None, recipe=None), **NAMES)
     headings = re.findall("^## (.*)$", card, re.MULTILINE)

@@ -8,7 +8,6 @@ from trainer_scripts import train
 from trainer_scripts.argument_checks import RANGES, READ_BY, refuse_idle_options, refuse_options_of_other_tasks
 from trainer_scripts.arguments import (
     ARGUMENT_CLASSES,
-    OPTIONAL_COLUMNS,
     RECIPES,
     TrainingArguments,
     parse_recipe,
@@ -158,10 +157,23 @@ def test_settings_that_do_not_go_together_are_refused(arguments, message):
         parse_recipe(arguments)
 
 
+def settings_of(arguments):
+    recipe = parse_recipe(arguments)
+    return vars(recipe.model) | vars(recipe.data) | vars(recipe.training)
+
+
 @pytest.mark.parametrize("word", ["none", "None", "null"])
-def test_a_column_can_be_none_on_the_command_line(word):
-    given = parse_recipe([f"--{name}={word}" for name in OPTIONAL_COLUMNS]).data
-    assert [getattr(given, name) for name in OPTIONAL_COLUMNS] == [None] * len(OPTIONAL_COLUMNS)
+def test_what_a_recipe_sets_is_taken_back_on_the_command_line(word):
+    names = ("group_column", "image_learning_rate", "early_stopping_patience", "max_mb", "image_encoder")
+    before = settings_of(["multilabel_efficientnet_b4_bilstm"])
+    given = settings_of(["multilabel_efficientnet_b4_bilstm", *(f"--{name}={word}" for name in names)])
+    assert None not in [before[name] for name in names]
+    assert [given[name] for name in names] == [None] * len(names)
+
+
+def test_a_column_that_must_be_there_is_never_none():
+    assert parse_recipe(["--text_column", "none"]).data.text_column == "none"
+    assert parse_recipe(["--report_to", "none"]).training.report_to == []
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -194,6 +206,8 @@ def test_options_that_a_task_does_not_read_are_refused_by_name(recipe, options):
         (["--resume_from_checkpoint", "/nowhere"], "resume_from_checkpoint '/nowhere': a repeated command goes on"),
         (["--early_stopping_patience", "2", "--eval_strategy", "no", "--load_best_model_at_end", "false"],
          "eval_strategy no makes none"),
+        (["multilabel_efficientnet_b4_bilstm", "--eval_strategy", "no", "--load_best_model_at_end", "false"],
+         "or early_stopping_patience none"),
         (["--dataset", ".", "--dataset_revision", "v1"], "dataset_revision 'v1': . is a folder here"),
     ],
 )  # fmt: skip

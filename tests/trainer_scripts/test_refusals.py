@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from tests.trainer_scripts.conftest import refused
@@ -28,12 +29,15 @@ def places(small_dataset, tmp_path_factory) -> dict[str, str]:
         Image.new("RGB", (40, 30), (200, 60, 90)).save(folder / "pictures" / name)
     (folder / "table.csv").write_text("name,text\na.png,lemon cake\nb.png,\nc.png\n")
     (folder / "latin.csv").write_bytes("name,text\na.png,crème\n".encode("latin-1"))
+    (folder / "long.csv").write_text("name,text\na.png,cake\nb.png,cake, with lemon\n")
+    (folder / "nameless.csv").write_text("name,text\na.png,cake\n,broth\n")
     shutil.copy(small_dataset / "data" / "test-00000-of-00001.parquet", folder / "table.parquet")
     return {
         "DATA": str(small_dataset), "ONE": str(one), "MANY": str(many), "SCORES": str(one / "scores" / "test"),
         "THRESHOLDS": str(many / "scores" / "test" / "thresholds.json"), "PICTURES": str(folder / "pictures"),
         "TABLE": str(folder / "table.csv"), "LATIN": str(folder / "latin.csv"),
         "PARQUET": str(folder / "table.parquet"), "OUT": str(folder / "out"),
+        "LONG": str(folder / "long.csv"), "NAMELESS": str(folder / "nameless.csv"),
     }  # fmt: skip
 
 
@@ -75,8 +79,11 @@ COLUMNS = ["--id_column", "name", "--text_column", "text"]
             ["MANY", "TABLE", "--thresholds", "THRESHOLDS", "--threshold", "0.5"],
             "--threshold and --thresholds are two rules",
         ),
-        (predict, ["ONE", "LATIN", *COLUMNS], "latin.csv is no CSV table in UTF-8"),
-        (predict, ["ONE", "PARQUET", *COLUMNS], "table.parquet is no CSV table in UTF-8"),
+        (predict, ["ONE", "LATIN", *COLUMNS], "latin.csv is not a table in UTF-8"),
+        (predict, ["ONE", "PARQUET", *COLUMNS], "table.parquet has no column 'name'; it has id, dish_id"),
+        (predict, ["ONE", "LONG", *COLUMNS], "long.csv, row 2 has more cells than the header; put its text in quotes"),
+        (predict, ["ONE", "NAMELESS", *COLUMNS], "nameless.csv, row 2 has no name; give it one or remove the row"),
+        (score, ["ONE", "DATA", "--scales", "1", "-0.5"], "'-0.5' is no number above 0"),
         (compare, ["SCORES", "ONE"], "name the data set last, after the models"),
         (compare, ["ONE"], "/one' is a model"),
         (compare, ["SCORES", "/no/such/set"], "nothing would be read of '/no/such/set'; leave it out"),
@@ -116,6 +123,26 @@ def test_one_folder_of_scores_is_a_comparison_that_names_its_data(places, tmp_pa
 def test_rows_without_text_are_answered_counted_and_named(places, tmp_path, capsys):
     assert all(predicted(places, tmp_path))
     assert "2 rows without text, predicted from the picture and an empty one: b.png, c.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "tsv"])
+def test_a_table_of_any_kind_is_answered_alike(places, tmp_path, kind):
+    table, out = tmp_path / f"table.{kind}", tmp_path / "labels.csv"
+    rows = [{"name": 7, "text": "lemon cake"}, {"name": 8, "text": "broth"}]
+    if kind == "parquet":
+        Dataset.from_list([{**row, "text": row["text"].split()} for row in rows]).to_parquet(table)
+    elif kind == "jsonl":
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        table.write_text("name\ttext\n" + "".join(f"{row['name']}\t{row['text']}\n" for row in rows))
+    plain = tmp_path / "table.csv"
+    plain.write_text("name,text\n7,lemon cake\n8,broth\n")
+    answers = []
+    for given in (table, plain):
+        predict.main([places["ONE"], str(given), *COLUMNS, "--out", str(out)])
+        answers.append(out.read_text())
+    assert answers[0] == answers[1]
+    assert [line.split(",")[0] for line in answers[0].splitlines()] == ["ImageID", "7", "8"]
 
 
 def test_tuned_thresholds_decide_what_is_predicted(places, tmp_path):

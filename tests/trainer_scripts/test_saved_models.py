@@ -41,14 +41,37 @@ def carved(unsplit, tmp_path_factory) -> Path:
     return run(tmp_path_factory.mktemp("carved") / "multi", unsplit, *MAPPED, *MANY, "--seeds", "2")
 
 
-def test_repetitions_share_the_selection_rows_that_the_first_run_held_out(carved, unsplit):
+def test_repetitions_share_the_selection_rows_that_the_first_run_held_out(carved, unsplit, tmp_path):
     recipe = parse_recipe(["flavour_fusion_tiny", "--dataset", str(unsplit), *SMALL, *MAPPED, *MANY])
     expected = load_training_data(recipe)
-    assert saved_recipe(str(carved / "seed-1"))["seed"] == saved_recipe(str(carved))["seed"] + 1
-    for folder in (carved, carved / "seed-1"):
+    alone = tmp_path / "alone"
+    shutil.copytree(carved / "seed-1", alone)
+    assert saved_recipe(str(alone))["seed"] == saved_recipe(str(carved))["seed"] + 1
+    for folder in (carved, alone):
         model = load_model(str(folder))
         assert load_selection(model, str(unsplit)).ids == expected.selection.ids
         assert load_train(model, str(unsplit)).ids == expected.train.ids
+
+
+@pytest.mark.parametrize("judged", [("test", "validation"), ("test",)], ids=["split", "carved"])
+def test_rows_that_training_left_out_are_neither_scored_nor_learned_from(small_rows, tmp_path, judged):
+    rows = {split: [dict(row) for row in small_rows[split][:20]] for split in ("train", *judged)}
+    rows["train"][0]["image"] = rows["test"][3]["image"]
+    rows["train"][1]["title"] = rows[judged[-1]][4]["title"]
+    if "validation" in judged:
+        rows["validation"][2]["dish_id"] = rows["test"][5]["dish_id"]
+    dataset = write_dataset(tmp_path / "shared", rows)
+    given = ("--shared_rows", "drop", "--modality", "text", "--num_train_epochs", "1", "--max_train_samples", "12")
+    folder = run(tmp_path / "run", dataset, *given)
+    data = load_training_data(
+        parse_recipe(["flavour_fusion_tiny", "--dataset", str(dataset), *SMALL, *given, "--overwrite", "true"])
+    )
+    assert data.left_out == len(judged) + 1
+    model = load_model(str(folder))
+    for modality in (None, "fusion"):
+        assert load_selection(model, str(dataset), modality=modality).ids == data.selection.ids
+        assert load_train(model, str(dataset), modality=modality).ids == data.train.ids
+    assert len(data.train) == 12
 
 
 def test_results_name_the_rows_that_were_held_out_and_thresholds_are_tuned_on_them(carved, unsplit, tmp_path):
@@ -74,6 +97,7 @@ def test_a_run_without_a_selection_split_is_exported_and_its_bf16_graph_scores_a
         score.main([str(folder), str(unsplit), "--out", str(tmp_path / name)])
     whole, small = (read_metrics(tmp_path / name)["metrics"] for name in ("torch", "graph"))
     assert small["nll"] == pytest.approx(whole["nll"], abs=0.02)
+    assert read_metrics(tmp_path / "graph")["selection_split"] == "train (held out)"
     table = tmp_path / "table.csv"
     table.write_text("ImageID,Caption\na.jpg,cake number one\nb.jpg,broth\n")
     predict.main([str(out), str(table), "--out", str(tmp_path / "labels.csv")])

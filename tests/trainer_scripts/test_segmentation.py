@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_flavour import FlavourForSegmentation
-from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, write_dataset
+from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused, write_dataset
 from trainer_scripts import compare, predict, score, train
 from trainer_scripts.arguments import DataArguments, parse_recipe
 from trainer_scripts.collators import varied
@@ -356,7 +356,7 @@ def test_gradients_of_two_tasks_are_compared():
     assert gradient_conflict(one, two, encoder) == {}
 
 
-def test_the_log_of_a_multitask_run_shows_conflicts(runs):
+def test_the_log_of_a_multitask_run_shows_conflicts(runs, mask_data, tmp_path, capsys):
     history = json.loads((runs / "multitask" / "metrics.json").read_text())["history"]
     logged = [line for line in history if "gradient_cosine" in line]
     assert [line["step"] for line in logged] == sorted({line["step"] for line in logged})
@@ -364,6 +364,8 @@ def test_the_log_of_a_multitask_run_shows_conflicts(runs):
     assert all(-1 <= line["gradient_cosine"] <= 1 for line in logged)
     single = json.loads((runs / "segmentation" / "metrics.json").read_text())["history"]
     assert not any("gradient_cosine" in line for line in single)
+    asked = arguments("segmentation", mask_data, tmp_path / "one", "--gradient_log_steps", "5")
+    assert "gradient_log_steps compares the losses of two tasks" in refused(capsys, train, *asked)
 
 
 def test_a_filter_is_remapped_in_the_config_and_in_the_scores(mask_data, tmp_path):

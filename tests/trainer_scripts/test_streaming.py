@@ -4,6 +4,7 @@ import json
 from itertools import islice
 
 import pytest
+from datasets import load_dataset
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import make_row, write_dataset
@@ -41,6 +42,20 @@ def test_processes_share_the_rows_out(small_dataset, tmp_path):
     halves = [tokens(islice(iter(stream_of(small_dataset, tmp_path, rank, 2)), 30)) for rank in range(2)]
     assert len(set(halves[0]) | set(halves[1])) == 60
     assert not set(halves[0]) & set(halves[1])
+
+
+def test_columns_of_other_names_stream_as_ours_do(small_dataset, tmp_path):
+    (tmp_path / "other" / "data").mkdir(parents=True)
+    for split, rows in load_dataset(str(small_dataset)).items():
+        other = rows.rename_columns({"title": "name", "flavour": "kind"})
+        other.to_parquet(tmp_path / "other" / "data" / f"{split}-00000-of-00001.parquet")
+    mapped = ("--columns", '{"title": "name", "flavour": "kind"}')
+    plain, renamed = stream_of(small_dataset, tmp_path), stream_of(tmp_path / "other", tmp_path, 0, 1, *mapped)
+    ours, theirs = (list(islice(iter(stream), 60)) for stream in (plain, renamed))
+    assert tokens(ours) == tokens(theirs)
+    assert [sample["labels"] for sample in ours] == [sample["labels"] for sample in theirs]
+    with pytest.raises(BadInputError, match="has no column 'label' that `columns` maps; it has id, dish_id"):
+        stream_of(tmp_path / "other", tmp_path, 0, 1, "--columns", '{"flavour": "label"}')
 
 
 @pytest.mark.parametrize("stop", [0, 7, 16, 59, 60, 75])

@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,8 +16,10 @@ from safetensors.torch import load_file
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
+from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import train, train_steps
 from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.callbacks import AveragedWeights
 from trainer_scripts.predictions import read_metrics
 from trainer_scripts.runs import inspect_run, newest_checkpoint, start_run
 from trainer_scripts.split_guard import VOCABULARY_SOURCE
@@ -356,6 +359,83 @@ def test_unsure_labels_and_soft_targets_teach_less(small_dataset, tmp_path):
     assert torch.allclose(batch["labels"].sort(dim=1).values, torch.tensor([0.05, 0.05, 0.05, 0.05, 0.8]))
 
 
+@pytest.fixture(scope="module")
+def uneven(small_rows, tmp_path_factory) -> Path:
+    """Half of the rows of one class are missing."""
+    kept = [row for row in small_rows["train"] if row["flavour"] != 3 or row["id"] < "train-03"]
+    return write_dataset(tmp_path_factory.mktemp("uneven") / "data", {**small_rows, "train": kept})
+
+
+def test_rare_classes_weigh_more_and_labels_are_smoothed(uneven, tmp_path):
+    """Against the formulas: weights in inverse proportion to frequency, with mean 1 over the rows."""
+    plain = make_trainer(uneven, tmp_path / "plain", "--modality", "text")
+    asked = ("--class_weights", "true", "--label_smoothing_factor", "0.2")
+    weighing = make_trainer(uneven, tmp_path / "weighing", "--modality", "text", *asked)
+    labels = plain.train_dataset.table.labels
+    counts = np.bincount(labels)
+    assert counts[3] == 6 < counts[0]
+    expected = torch.tensor(len(labels) / (5 * counts), dtype=torch.float32)
+    assert weighing.model.config.class_weights == pytest.approx(expected.tolist())
+    assert weighing.args.label_smoothing_factor == 0  # else the Trainer smooths once more
+    batch = weighing.data_collator([weighing.train_dataset[index] for index in range(9)])
+    with torch.inference_mode():
+        outputs = weighing.model.eval()(**batch)
+    smooth = 0.8 * torch.nn.functional.one_hot(batch["labels"], 5) + 0.2 / 5
+    terms = expected * smooth * outputs.logits.log_softmax(1)
+    assert float(outputs.loss) == pytest.approx(float(-terms.sum(1).mean()), abs=1e-5)
+
+
+def test_balanced_sampling_draws_rare_classes_as_often(uneven, tmp_path):
+    trainer = make_trainer(uneven, tmp_path, "--modality", "text", "--balanced_sampling", "true")
+    loader, drawn = trainer.get_train_dataloader(), []
+    for epoch in range(40):
+        loader.set_epoch(epoch)
+        drawn.append(np.concatenate([batch["labels"].numpy() for batch in loader]))
+    # 40 x 54 draws: a fifth of them is 432, with a standard deviation of 19; the rare class would be drawn 240 times.
+    assert (abs(np.bincount(np.concatenate(drawn)) - 432) < 80).all()
+    assert not np.array_equal(drawn[0], drawn[1])
+
+
+def test_averaged_weights_are_what_is_evaluated_and_saved(small_dataset, tmp_path, monkeypatch):
+    """The average is followed by hand, step by step."""
+    followed, evaluated = [], []
+    step, loop = AveragedWeights.on_step_end, transformers.Trainer.evaluation_loop
+
+    def watched_step(self, args, state, control, **kwargs):
+        now = {name: value.detach().clone() for name, value in kwargs["model"].state_dict().items()}
+        before = followed[-1] if followed else {name: value.clone() for name, value in self._average.items()}
+        keep = min(0.9, (1 + state.global_step) / (10 + state.global_step))
+        followed.append({name: keep * value + (1 - keep) * now[name] for name, value in before.items()})
+        step(self, args, state, control, **kwargs)
+
+    def watched_loop(self, *args, **kwargs):
+        evaluated.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        return loop(self, *args, **kwargs)
+
+    monkeypatch.setattr(AveragedWeights, "on_step_end", watched_step)
+    monkeypatch.setattr(transformers.Trainer, "evaluation_loop", watched_loop)
+    short = ("--modality", "text", "--num_train_epochs", "1", "--ema_decay", "0.9")
+    folder = run(tmp_path / "averaged", small_dataset, *short)
+    assert len(followed) == 4
+    for found in (evaluated[0], weights(folder)):
+        for name, value in followed[-1].items():
+            assert torch.allclose(found[name], value, atol=1e-6), name
+
+
+def test_a_tracker_logs_losses_and_scores(small_dataset, tmp_path, monkeypatch):
+    """The real TensorBoard writes, and its own reader reads."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
+    folder = run(tmp_path / "run", small_dataset, "--modality", "text", "--report_to", "tensorboard")
+    reader = accumulator.EventAccumulator(str(tmp_path / "logs"))
+    reader.Reload()
+    logged = {tag: [event.value for event in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+    history = read_metrics(folder)["history"]
+    assert logged["train/loss"] == pytest.approx([entry["loss"] for entry in history if "loss" in entry])
+    scores = [entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry]
+    assert logged["eval/accuracy"][:2] == pytest.approx(scores[:2])
+
+
 def test_output_bias_starts_at_the_class_prior(small_dataset, tmp_path):
     many = ("--label_column", "flavours", "--task", "multilabel", "--metric_for_best_model", "samples_f1")
     trainer = make_trainer(small_dataset, tmp_path, *many)
@@ -397,7 +477,6 @@ def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=400, env=environment)
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_dataset, tmp_path):
     steady = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
     steady += '"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
@@ -431,7 +510,6 @@ train.main(sys.argv[1:])
 """
 
 
-@pytest.mark.slow
 def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_dataset, tmp_path):
     common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
     common += ["--num_train_epochs", "1", "--save_strategy", "steps", "--eval_strategy", "steps"]
