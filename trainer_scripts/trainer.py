@@ -155,12 +155,13 @@ class FlavourTrainer(Trainer):
         return DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator, generator=own)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Return the batches of evaluation, in which nothing is mixed."""
-        training, self.data_collator = self.data_collator, self._evaluation_collator
+        """Return the batches of evaluation, in which nothing is mixed and no row is left out."""
+        training, dropping = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = self._evaluation_collator, False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
-            self.data_collator = training
+            self.data_collator, self.args.dataloader_drop_last = training, dropping
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if self._sampling_weights is None:

@@ -205,6 +205,13 @@ def test_every_training_row_is_seen_once_per_epoch(small_dataset, tmp_path):
     assert len(set(seen)) == 60
 
 
+def test_a_last_batch_is_left_out_of_training_alone(small_dataset, tmp_path):
+    size = ("--per_device_train_batch_size", "16", "--per_device_eval_batch_size", "16")
+    trainer = make_trainer(small_dataset, tmp_path, "--modality", "text", "--dataloader_drop_last", "true", *size)
+    assert [len(batch["labels"]) for batch in trainer.get_train_dataloader()] == [16, 16, 16]
+    assert [len(batch["labels"]) for batch in trainer.get_eval_dataloader()] == [16, 14]
+
+
 def make_trainer(dataset, folder, *arguments):
     recipe = parse_recipe(
         ["flavour_fusion_tiny", "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments]
@@ -478,18 +485,28 @@ def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_dataset, tmp_path):
+    """60 rows are no whole number of 16: the last batch is left out, as each side would fill it up in its own way."""
     steady = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
     steady += '"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
     head = '{"text_dense_sizes": [8], "head_dense_sizes": [8], "dropout": 0.0}'
     common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--text_config", steady, "--config", head]
     common += ["--optim", "sgd", "--learning_rate", "0.1", "--num_train_epochs", "2", "--modality", "text"]
-    train.main([*common, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "20"])
+    common += ["--dataloader_drop_last", "true"]
+    train.main([*common, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "16"])
     ended = run_on_two(
-        train.__file__, *common, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "10"
+        train.__file__, *common, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "8"
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     for name, value in weights(tmp_path / "one").items():
         assert torch.allclose(value, weights(tmp_path / "two")[name], atol=1e-5), name
+    curves = [
+        [(entry["step"], entry["loss"]) for entry in read_metrics(tmp_path / name)["history"] if "loss" in entry]
+        for name in ("one", "two")
+    ]
+    assert [step for step, _ in curves[0]] == [3, 6]
+    for (step, loss), (other_step, other) in zip(*curves, strict=True):
+        assert step == other_step
+        assert loss == pytest.approx(other, abs=1e-5)
 
 
 INTERRUPTED = """
