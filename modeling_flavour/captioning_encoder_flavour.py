@@ -113,6 +113,14 @@ class SeenWords(nn.Module):
         return added.masked_fill(said > 0, 0.0)
 
     @torch.no_grad()
+    def resize(self, vocab_size: int) -> None:
+        """Follow the vocabulary; no label names a new word."""
+        old, kept = self.words.weight, min(vocab_size, self.words.out_features)
+        self.words = nn.Linear(self.words.in_features, vocab_size, bias=False, device=old.device, dtype=old.dtype)
+        self.words.weight.zero_()
+        self.words.weight[:kept] = old[:kept]
+
+    @torch.no_grad()
     def name(self, tokens: Sequence[Sequence[int]]) -> None:
         """Start from the tokens of each label's name; without, the words of a label are learned from captions alone."""
         self.words.weight.zero_()

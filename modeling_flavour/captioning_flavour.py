@@ -7,11 +7,7 @@ by beam search or by sampling, and every step reuses what the earlier ones compu
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    DynamicCache,
-    EncoderDecoderCache,
-    GenerationMixin,
-)
+from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -98,6 +94,19 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             load_checked(model.image_encoder.model, backbone.state_dict(), str(image))
         return model
 
+    @classmethod
+    def from_pretrained(cls, *args, config: PreTrainedConfig | None = None, **kwargs):
+        """Load a captioner; see [`PreTrainedModel.from_pretrained`].
+
+        A given `config` decides which kind. An Auto class remembers one class per config class: once it has loaded one
+        kind of captioner, it asks that class for the other kind too, if this lies in another folder of the same name.
+        """
+        kind = cls
+        if config is not None and config.decoder_type != cls.decoder_type:
+            kinds = (FlavourForTransformerCaptioning, FlavourForMergeCaptioning)
+            kind = next(other for other in kinds if other.decoder_type == config.decoder_type)
+        return super(FlavourCaptioner, kind).from_pretrained(*args, config=config, **kwargs)
+
     def get_encoder(self, modality: str | None = None) -> VisualEncoder:
         """The visual encoder; `generate` runs it once per picture."""
         return self.image_encoder
@@ -134,6 +143,20 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         """The inputs of a step; with a cache the decoder reads one word, but all that were said still count."""
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
         return inputs if self.seen_words is None else {**inputs, "said_ids": input_ids}
+
+    def words_said(
+        self, ids: Tensor | None, said_ids: Tensor | None, past: EncoderDecoderCache | LSTMState | None
+    ) -> Tensor | None:
+        """All words so far: those given now, unless earlier ones are in a cache.
+
+        Raises:
+            ValueError: What was found is to be named once, but nobody says which words the cache stands for.
+        """
+        if said_ids is not None:
+            return said_ids
+        if self.seen_words is not None and ids is not None and past is not None and past.get_seq_length():
+            raise ValueError("Going on from past_key_values, this captioner needs said_ids, all words so far.")
+        return ids
 
     def score_words(self, states: Tensor, encoded: BaseModelOutput, said_ids: Tensor | None) -> Tensor:
         """Logits `(batch, words, vocab_size)` of the decoder's states, with the words of what was found made likelier.
@@ -184,6 +207,12 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         """Replace the table of word vectors."""
         self.decoder.words = value
 
+    def _resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        table = super()._resize_token_embeddings(*args, **kwargs)
+        if self.seen_words is not None:
+            self.seen_words.resize(table.weight.shape[0])
+        return table
+
     def get_output_embeddings(self) -> nn.Module:
         """The layer that scores the vocabulary."""
         return self.lm_head
@@ -193,7 +222,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         self.lm_head = value
 
 
-class FlavourForTransformerCaptioning(FlavourCaptioner):
+class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):
     """Captioner whose decoder attends to every place of the picture at every word.
 
     Projected features of the places with sines of their row and column, then pre-norm transformer layers (Vaswani et
@@ -254,6 +283,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         encoded, words, ids = self.read_inputs(
             pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, **wanted
         )
+        said_ids = self.words_said(ids, said_ids, past_key_values)
         if use_cache is None:
             use_cache = labels is None and not self.training and self.config.use_cache
         if use_cache and past_key_values is None:
@@ -261,7 +291,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner):
         states, layers, word_weights, place_weights = self.decoder(
             words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
         )
-        logits = self.score_words(states, encoded, ids if said_ids is None else said_ids)
+        logits = self.score_words(states, encoded, said_ids)
         loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
@@ -292,7 +322,7 @@ class MergeDecoder(nn.Module):
         return read, self.dense(picture + read).relu()
 
 
-class FlavourForMergeCaptioning(FlavourCaptioner):
+class FlavourForMergeCaptioning(FlavourCaptioner, GenerationMixin):
     """Captioner whose language side is an LSTM that never sees the picture; both meet before the vocabulary."""
 
     decoder_type = "merge"
@@ -353,12 +383,13 @@ class FlavourForMergeCaptioning(FlavourCaptioner):
             labels,
             output_hidden_states=output_hidden_states,
         )
+        said_ids = self.words_said(ids, said_ids, past_key_values)
         if use_cache is None:
             use_cache = labels is None and not self.training and self.config.use_cache
         if use_cache and past_key_values is None:
             past_key_values = LSTMState()
         read, merged = self.decoder(words, encoded.last_hidden_state, past_key_values)
-        logits = self.score_words(merged, encoded, ids if said_ids is None else said_ids)
+        logits = self.score_words(merged, encoded, said_ids)
         loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,

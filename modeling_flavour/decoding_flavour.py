@@ -159,6 +159,9 @@ class TransformerDecoder(nn.Module):
                 "positions; give a smaller max_length."
             )
         steps = torch.arange(seen, length, device=embedded.device)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            # Padding before the words takes no position.
+            steps = (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, seen:length]
         states = self.dropout(embedded + self.positions(steps))
         mask = create_causal_mask(
             config=self.config,

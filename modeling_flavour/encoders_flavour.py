@@ -5,6 +5,7 @@ Both hold the pretrained part as `.model`, so a checkpoint's keys read `text_enc
 device.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -162,7 +163,7 @@ class FlavourTextEncoder(PreTrainedModel):
     """Token ids to one vector per text and one per token."""
 
     config_class = PreTrainedConfig
-    _supports_sdpa = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
     supports_gradient_checkpointing = True
     _no_split_modules = ["BidirectionalLSTM"]
 
@@ -245,7 +246,7 @@ class FlavourImageEncoder(PreTrainedModel):
 
     config_class = PreTrainedConfig
     main_input_name = "pixel_values"
-    _supports_sdpa = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
     supports_gradient_checkpointing = True
 
     def __init__(self, config: PreTrainedConfig):
@@ -325,6 +326,8 @@ def describe_backbone(model: PreTrainedModel) -> tuple[int, int, int]:
 
 def probe_size(config: PreTrainedConfig) -> int:
     """Width of a transformers backbone's output, read off a run without data; configs name it in many ways."""
+    config = copy.deepcopy(config)
+    config._attn_implementation = "eager"  # other kernels may need a real device
     side = getattr(config, "image_size", None) or 224
     height, width = side if isinstance(side, (list, tuple)) else (side, side)
     with torch.device("meta"), torch.no_grad():

@@ -1,6 +1,7 @@
 """Pictures and texts to tensors, as the model's own backbones expect them."""
 
 import difflib
+import inspect
 import io
 import re
 import urllib.request
@@ -32,25 +33,33 @@ def open_picture(source: Picture) -> Image.Image:
 
     Args:
         source: PIL image; array or tensor `(height, width)`, `(height, width, channels)` or
-            `(channels, height, width)`, 8-bit, 16-bit, or float between 0 and 1; path; `http(s)` address; encoded
-            bytes; or the dictionary with `bytes` or `path` that `datasets` gives for an undecoded image. Arrays of
-            three channels are RGB.
+            `(channels, height, width)`, 8-bit, 16-bit, or float between 0 and 1; path; `http(s)` or `data` address;
+            encoded bytes or an open file; or the dictionary with `bytes` or `path` that `datasets` gives for an
+            undecoded image. Arrays of three channels are RGB.
 
     Raises:
+        TypeError: It is nothing of these.
         ValueError: The bytes are no picture, the address does not answer, or the array has another shape.
         FileNotFoundError: There is no such file.
     """
     name = "the given picture"
     if isinstance(source, dict):
-        source = source["bytes"] if source.get("bytes") is not None else source["path"]
+        source = source["bytes"] if source.get("bytes") is not None else source.get("path")
     if isinstance(source, str | Path):
         name = str(source)
-        if name.startswith(("http://", "https://")):
+        if name.startswith(("http://", "https://", "data:image/")):
             source = fetch(name)
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         source = io.BytesIO(source)
-    if isinstance(source, np.ndarray | torch.Tensor):
-        return array_to_rgb(np.asarray(source))
+    if isinstance(source, torch.Tensor):
+        source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
+    if isinstance(source, np.ndarray):
+        return array_to_rgb(source)
+    if not (isinstance(source, Image.Image | str | Path) or hasattr(source, "read")):
+        raise TypeError(
+            "A picture may be a PIL image, an array, a tensor, a path, an address or encoded bytes, got "
+            f"{type(source).__name__}."
+        )
     try:
         image = source if isinstance(source, Image.Image) else Image.open(source)
         return to_rgb(image)
@@ -61,12 +70,12 @@ def open_picture(source: Picture) -> Image.Image:
 
 
 def fetch(address: str) -> bytes:
-    """The bytes at an `http(s)` address."""
+    """The bytes at an `http(s)` address, or in a `data` address."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return answer.read()
-    except OSError as error:
-        raise ValueError(f"{address} cannot be fetched: {error}") from error
+    except (OSError, ValueError) as error:  # a ValueError where base64 is damaged
+        raise ValueError(f"{address[:100]} cannot be fetched: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,6 +96,8 @@ def array_to_rgb(values: np.ndarray) -> Image.Image:
         values = values.transpose(1, 2, 0)
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
+    if values.dtype.kind not in "buif":
+        raise ValueError(f"A picture needs whole or floating numbers, got an array of {values.dtype}.")
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (3, 4)) or not values.size:
         raise ValueError(f"A picture needs shape (height, width[, 1, 3 or 4]) or channels first, got {values.shape}.")
     if np.issubdtype(values.dtype, np.floating):
@@ -171,12 +182,19 @@ def timm_data_config(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def as_list(batch: Any) -> list:
-    """A batch as a list; a single item, `None` included, is a batch of one."""
-    if isinstance(batch, list | tuple):
+    """A batch (any sequence, a data set's column, or an array) as a list; a single item or `None` is a batch of one."""
+    if isinstance(batch, Sequence) and not isinstance(batch, str | bytes | bytearray | memoryview):
         return list(batch)
-    if isinstance(batch, np.ndarray | torch.Tensor) and batch.ndim == 4:
+    if isinstance(batch, np.ndarray | torch.Tensor) and batch.ndim in (1, 4):
         return list(batch)
     return [batch]
+
+
+def check_text(text: Any) -> str | None:
+    """A text as it was given; a blank one is none."""
+    if not (text is None or isinstance(text, str)):
+        raise TypeError(f"A text is a string, or None where a sample has none, got {type(text).__name__}.")
+    return text if text and text.strip() else None
 
 
 class FlavourProcessor(ProcessorMixin):
@@ -268,14 +286,26 @@ class FlavourProcessor(ProcessorMixin):
         text = ["input_ids", "attention_mask"] if self.tokenizer is not None else []
         return text + (["pixel_values"] if self.image_processor is not None else [])
 
-    def __call__(self, images: Any = None, text: Any = None, padding: bool | str = True, **kwargs) -> BatchFeature:
+    def __call__(
+        self,
+        images: Any = None,
+        text: Any = None,
+        padding: bool | str = True,
+        truncation: bool = True,
+        max_length: int | None = None,
+        return_tensors: str = "pt",
+        **kwargs,
+    ) -> BatchFeature:
         """Make tensors of pictures, texts, or both.
 
         Args:
             images: One picture or a list, each as `open_picture` takes it; `None` in a list is a missing picture.
             text: One text or a list; `None` or a blank text in a list is a missing text.
             padding: `True` to the longest text of the batch, `"max_length"` to `max_length`.
-            **kwargs: `return_tensors`, which must be `"pt"`.
+            truncation: Whether to cut texts at `max_length`.
+            max_length: In tokens; `None` takes that of the processor.
+            return_tensors: Must be `"pt"`.
+            **kwargs: Refused: pictures are prepared as the image processor says.
 
         Returns:
             `pixel_values` `(batch, 3, height, width)` float32, `input_ids` and `attention_mask` `(batch, length)`, each
@@ -284,15 +314,21 @@ class FlavourProcessor(ProcessorMixin):
         Raises:
             ValueError: Neither is given, for the batch or for one sample; a part that this processor lacks is given; or
                 numbers of pictures and texts differ.
+            TypeError: A picture or a text is nothing of the kind.
         """
-        if kwargs.pop("return_tensors", "pt") != "pt" or kwargs:
-            raise ValueError(f"FlavourProcessor returns PyTorch tensors and takes images, text, padding; got {kwargs}.")
+        if return_tensors != "pt":
+            raise ValueError(
+                f"FlavourProcessor makes PyTorch tensors: return_tensors must be 'pt', not {return_tensors!r}."
+            )
+        if kwargs:
+            taken = ", ".join(list(inspect.signature(self.__call__).parameters)[:-1])
+            raise ValueError(f"FlavourProcessor takes no {', '.join(sorted(kwargs))}; it takes {taken}.")
         pictures = None if images is None else as_list(images)
-        texts = None if text is None else [item if item and item.strip() else None for item in as_list(text)]
+        texts = None if text is None else [check_text(item) for item in as_list(text)]
         self.check_batch(pictures, texts)
         data: dict[str, torch.Tensor] = {}
         if texts is not None and any(item is not None for item in texts):
-            data |= self.encode_texts(texts, padding)
+            data |= self.encode_texts(texts, padding, truncation, max_length)
             if None in texts:
                 data["text_present"] = torch.tensor([item is not None for item in texts])
         if pictures is not None and any(item is not None for item in pictures):
@@ -318,16 +354,18 @@ class FlavourProcessor(ProcessorMixin):
             if picture is None and words is None:
                 raise ValueError(f"Sample {number} has neither a picture nor a text: give at least one of them.")
 
-    def encode_texts(self, texts: Sequence[str | None], padding: bool | str) -> dict[str, torch.Tensor]:
+    def encode_texts(
+        self, texts: Sequence[str | None], padding: bool | str, truncation: bool = True, max_length: int | None = None
+    ) -> dict[str, torch.Tensor]:
         """Token ids and their mask; a missing text is all padding."""
         words = ["" if item is None else item for item in texts]
         if self.letters_only:
             words = [" ".join(re.findall(r"[^\W\d_]+", item)) for item in words]
-        limit = min(self.max_length, self.tokenizer.model_max_length)
+        limit = min(max_length or self.max_length, self.tokenizer.model_max_length)
         encoded = self.tokenizer(
             words,
             padding=padding,
-            truncation=True,
+            truncation=truncation,
             max_length=limit,
             return_attention_mask=True,
             return_token_type_ids=False,

@@ -3,15 +3,17 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import TimmWrapperConfig
+from transformers import PreTrainedModel, TimmWrapperConfig
 
-from modeling_flavour import base_flavour
+from modeling_flavour import FlavourForTransformerCaptioning, base_flavour
 
 from .family import FAMILY
+from .tiny import tiny_captioner, tiny_classifier
 
 CAPTIONERS = ("captioner-transformer", "captioner-merge")
 
@@ -125,6 +127,18 @@ def test_exported_graph_answers_like_the_model_at_any_batch_size(name):
     fewer = {key: value[:3] for key, value in inputs.items()}
     found = getattr(program.module()(**fewer, **settings), FAMILY[name].answer)
     torch.testing.assert_close(found, answer_of(name, model, fewer), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny_classifier, partial(tiny_captioner, FlavourForTransformerCaptioning)])
+def test_every_attention_that_a_model_offers_is_offered_by_its_parts(make):
+    """On backbones of transformers: those of timm know eager and sdpa alone, as transformers says when asked."""
+    model = make()
+    for part in (part for part in model.modules() if isinstance(part, PreTrainedModel)):
+        assert part._supports_sdpa
+        assert part._supports_flash_attn
+        assert part._supports_flex_attn
+    chosen = type(model)._from_config(model.config, attn_implementation="flex_attention")
+    assert chosen.image_encoder.model.config._attn_implementation == "flex_attention"
 
 
 DISTRIBUTED_SCRIPT = """

@@ -1,5 +1,6 @@
 """Pictures of every kind and texts to tensors."""
 
+import base64
 import io
 import time
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from datasets import Dataset
 from PIL import Image
 from transformers import AutoProcessor, TimmWrapperConfig
 
@@ -49,6 +51,10 @@ def test_kinds_of_pictures_give_the_same_colours(colours):
         "array": np.asarray(colours),
         "channels first": np.asarray(colours).transpose(2, 0, 1),
         "tensor": torch.from_numpy(np.array(colours)),
+        "tensor with a gradient": (torch.from_numpy(np.array(colours)) / 255).requires_grad_(),
+        "bytes that may change": bytearray(turned.getvalue()),
+        "open file": io.BytesIO(turned.getvalue()),
+        "data address": f"data:image/png;base64,{base64.b64encode(turned.getvalue()).decode()}",
         "floats": np.asarray(colours) / 255,
         "CMYK": cmyk.getvalue(),
         "turned by its EXIF tag": turned.getvalue(),
@@ -102,6 +108,13 @@ def test_unreadable_pictures_are_refused(tmp_path):
         open_picture(np.zeros((2, 5, 7)))
     with pytest.raises(ValueError, match="finite values"):
         open_picture(np.full((4, 4), np.nan))
+    with pytest.raises(ValueError, match="an array of complex128"):
+        open_picture(np.zeros((4, 4), complex))
+    with pytest.raises(ValueError, match=r"data:image/png;base64,A{78} cannot be fetched"):
+        open_picture("data:image/png;base64," + "A" * 4001)
+    for given, kind in ((5, "int"), ([[]], "list"), ({"bytes": None, "path": None}, "NoneType")):
+        with pytest.raises(TypeError, match=f"A picture may be a PIL image, .* got {kind}"):
+            open_picture(given)
 
 
 def test_whole_pictures_are_shrunk_without_cropping():
@@ -135,6 +148,26 @@ def test_texts_are_cut_and_padded(processor):
     assert batch["attention_mask"].sum(1).tolist() == [2, 40]
     assert processor(text="greek", padding="max_length")["input_ids"].shape == (1, 40)
     assert set(batch) == {"input_ids", "attention_mask"}
+
+
+def test_arguments_are_those_of_any_processor_or_refused(processor, colours):
+    usual = {"return_tensors": "pt", "padding": "max_length", "truncation": True, "max_length": 6}
+    assert processor(text=["greek " * 9, "soup"], **usual)["input_ids"].shape == (2, 6)
+    assert processor(text="greek " * 90, padding=False, truncation=False)["input_ids"].shape == (1, 90)
+    with pytest.raises(ValueError, match="return_tensors must be 'pt', not 'np'"):
+        processor(images=colours, return_tensors="np")
+    with pytest.raises(ValueError, match="takes no do_rescale; it takes images, text, padding, truncation"):
+        processor(images=colours, do_rescale=False)
+    with pytest.raises(TypeError, match="A text is a string, or None where a sample has none, got Image"):
+        processor("greek salad", colours)
+
+
+def test_columns_of_a_data_set_are_batches(processor, colours):
+    data = Dataset.from_dict({"image": [colours, colours], "title": ["greek salad", "soup"]})
+    expected = processor(images=[colours, colours], text=["greek salad", "soup"])
+    for texts in (data["title"], np.array(data["title"][:])):
+        batch = processor(images=data["image"], text=texts)
+        assert all(torch.equal(batch[name], value) for name, value in expected.items())
 
 
 def test_letters_only():
