@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 import torch
-from transformers import Pipeline
 from transformers.utils import ModelOutput
+
+from .pipelines_flavour import ProcessorPipeline
 
 CAPTIONING_TASK = "flavour-captioning"
 
@@ -23,11 +24,12 @@ def as_sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-class CaptioningPipeline(Pipeline):
+class CaptioningPipeline(ProcessorPipeline):
     """Pictures to captions.
 
     Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
-    `top_k` dictionaries: `generated_text`, and `score`, the geometric mean of the probabilities of its tokens.
+    `top_k` dictionaries: `generated_text`, and `score`, the geometric mean of the probabilities of its tokens. Other
+    settings go to `generate`, one by one or together as `generate_kwargs`.
 
     Example:
 
@@ -37,13 +39,12 @@ class CaptioningPipeline(Pipeline):
     ```
     """
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
     _pipeline_calls_generate = True
 
-    def _sanitize_parameters(self, top_k: int | None = None, **generate_kwargs: Any):
+    def _sanitize_parameters(
+        self, top_k: int | None = None, generate_kwargs: dict[str, Any] | None = None, **settings: Any
+    ):
+        generate_kwargs = {**(generate_kwargs or {}), **settings}
         if top_k is not None:
             if top_k < 1:
                 raise ValueError(f"top_k must be at least 1, got {top_k}.")
@@ -59,7 +60,8 @@ class CaptioningPipeline(Pipeline):
         return dict(self.processor(images=inputs))
 
     def _forward(self, input_tensors: dict[str, torch.Tensor], **generate_kwargs: Any) -> ModelOutput:
-        sequences = self.model.generate(**input_tensors, **generate_kwargs)
+        generated = self.model.generate(**input_tensors, **generate_kwargs)
+        sequences = generated if isinstance(generated, torch.Tensor) else generated.sequences
         pictures = input_tensors["pixel_values"]
         scores = sequence_scores(self.model, pictures, sequences)
         # One row per picture again, so that the loader can take the batch apart.

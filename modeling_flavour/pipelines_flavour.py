@@ -17,12 +17,21 @@ CLASSIFICATION_PIPELINE: dict[str, dict] = {
 }
 
 
-class FlavourPipeline(Pipeline):
-    """What the pipelines of the family share: reading samples, and making tensors of whole batches.
+# A setting that a call does not mention keeps the value given when the pipeline was made; `None` means all.
+UNSET: Any = object()
 
-    A sample is a dictionary with `image`, `text`, or both, or just a picture, or just a text for a model without
-    pictures. A picture is anything that [`FlavourProcessor`] takes: path, address, PIL image, array.
-    """
+
+def sanitize_top_k(top_k: int | None) -> dict[str, int | None]:
+    """The setting `top_k` of a pipeline, where it was given."""
+    if top_k is UNSET:
+        return {}
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}.")
+    return {"top_k": top_k}
+
+
+class ProcessorPipeline(Pipeline):
+    """A pipeline that reads its inputs with the model's own processor, and is saved with it."""
 
     _load_processor = True
     _load_tokenizer = False
@@ -33,12 +42,28 @@ class FlavourPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError(f"{type(self).__name__} needs the model's processor: pass processor=.")
+
+    def save_pretrained(self, save_directory, **kwargs: Any) -> None:
+        """Save model and processor; the base class saves the parts of a processor alone."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+
+class FlavourPipeline(ProcessorPipeline):
+    """What the pipelines of texts and pictures share: reading samples, and making tensors of whole batches.
+
+    A sample is a dictionary with `image`, `text`, or both, or just a picture, or just a text for a model without
+    pictures. A picture is anything that [`FlavourProcessor`] takes: path, address, PIL image, array.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         # The base class wants one of the two before it makes batches.
         self.tokenizer = self.processor.tokenizer
         self.image_processor = self.processor.image_processor
 
     def __call__(self, inputs: Any = None, *, image: Any = None, text: str | None = None, **kwargs):
-        """Answer for one sample, a list, a generator or a data set of samples; or for `image=` and `text=`."""
+        """Answer for one sample, a list, a generator or a torch data set of samples; or for `image=` and `text=`."""
         if inputs is None:
             inputs = {"image": image, "text": text}
         elif image is not None or text is not None:
@@ -79,10 +104,8 @@ class FlavourClassificationPipeline(FlavourPipeline):
     sample stand each for itself.
     """
 
-    def _sanitize_parameters(self, top_k: int | None = None):
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
-        return {}, {}, {} if top_k is None else {"top_k": top_k}
+    def _sanitize_parameters(self, top_k: int | None = UNSET):
+        return {}, {}, sanitize_top_k(top_k)
 
     @property
     def label_names(self) -> list[str]:

@@ -44,7 +44,10 @@ def open_picture(source: Picture) -> Image.Image:
     """
     name = "the given picture"
     if isinstance(source, dict):
+        keys = ", ".join(map(repr, source))
         source = source["bytes"] if source.get("bytes") is not None else source.get("path")
+        if source is None:
+            raise ValueError(f"The dictionary of a picture needs bytes or a path, got one of {keys or 'nothing'}.")
     if isinstance(source, str | Path):
         name = str(source)
         if name.startswith(("http://", "https://", "data:image/")):

@@ -4,16 +4,15 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import Pipeline
 
-from .pipelines_flavour import FlavourClassificationPipeline
+from .pipelines_flavour import UNSET, FlavourClassificationPipeline, ProcessorPipeline, sanitize_top_k
 from .processing_flavour import open_picture
 from .segmentation_heads_flavour import resize
 
 SEGMENTATION_TASK = "flavour-segmentation"
 
 
-class SegmentationPipeline(Pipeline):
+class SegmentationPipeline(ProcessorPipeline):
     """Pictures to masks.
 
     Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
@@ -29,27 +28,17 @@ class SegmentationPipeline(Pipeline):
     ```
     """
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.processor is None:
-            raise ValueError("SegmentationPipeline needs the model's processor: pass processor=.")
         if getattr(self.processor.image_processor, "do_center_crop", False):
             raise ValueError(
                 "The image processor crops pictures, so masks would not lie where things are: make it with whole=True."
             )
 
-    def _sanitize_parameters(self, min_area: float | None = None, top_k: int | None = None):
+    def _sanitize_parameters(self, min_area: float | None = None, top_k: int | None = UNSET):
         if min_area is not None and not 0 <= min_area <= 1:
             raise ValueError(f"min_area is a share of the picture, between 0 and 1, got {min_area}.")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
-        given = {"min_area": min_area, "top_k": top_k}
-        return {}, {}, {name: value for name, value in given.items() if value is not None}
+        return {}, {}, sanitize_top_k(top_k) | ({} if min_area is None else {"min_area": min_area})
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
         """Open and normalise one picture."""

@@ -331,5 +331,8 @@ def test_pipeline_takes_any_picture_and_writes_sentences(saved_captioner, tmp_pa
     assert [len(each) for each in many] == [3, 3]
     assert len({each["generated_text"] for each in many[0]}) == 3
     assert captioner(picture, num_beams=2, length_penalty=1.0, max_new_tokens=3)
+    short = captioner(picture, max_new_tokens=3)
+    assert short != one
+    assert captioner(picture, generate_kwargs={"max_new_tokens": 3}, return_dict_in_generate=True) == short
     with pytest.raises(ValueError, match="top_k must be at least 1"):
         captioner(picture, top_k=0)

@@ -11,6 +11,7 @@ from modeling_flavour import FlavourProcessor
 from modeling_flavour.pipelines_flavour import FlavourClassificationPipeline
 
 from .contract import randomise
+from .family import FAMILY
 from .tiny import tiny_classifier, tiny_resnet, tiny_tokenizer, tiny_vit
 
 
@@ -83,6 +84,33 @@ def test_bad_samples_are_refused(pipe, picture):
         pipe(image=picture, top_k=0)
     with pytest.raises(ValueError, match="not both"):
         pipe([picture], image=picture)
+
+
+def test_a_call_may_take_back_what_the_pipeline_was_made_with(saved, picture):
+    pipe = pipeline("flavour-classification", model=str(saved), trust_remote_code=True, top_k=2)
+    assert [len(pipe(image=picture, **given)) for given in ({}, {"top_k": 1}, {"top_k": None}, {})] == [2, 1, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("fusion-early", "flavour-classification"),
+        ("captioner-merge", "flavour-captioning"),
+        ("segmenter", "flavour-segmentation"),
+    ],
+)
+def test_a_saved_pipeline_is_whole(name, task, picture, tmp_path):
+    FAMILY[name].build().save_pretrained(tmp_path / "model")
+    FAMILY[name].processor().save_pretrained(tmp_path / "model")
+    pipe = pipeline(task, model=str(tmp_path / "model"), trust_remote_code=True)
+    pipe.save_pretrained(tmp_path / "pipe")
+    again = pipeline(task, model=str(tmp_path / "pipe"), trust_remote_code=True)
+    assert again.processor.max_length == pipe.processor.max_length
+    given = {"image": picture, "text": "greek salad"} if name == "fusion-early" else picture
+    one, other = pipe(given), again(given)
+    assert one
+    for entry, same in zip(one, other, strict=True):
+        assert entry["score"] == pytest.approx(same["score"], abs=1e-4)
 
 
 def test_text_model_takes_plain_texts_and_several_labels_stand_for_themselves():

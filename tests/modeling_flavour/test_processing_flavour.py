@@ -112,7 +112,9 @@ def test_unreadable_pictures_are_refused(tmp_path):
         open_picture(np.zeros((4, 4), complex))
     with pytest.raises(ValueError, match=r"data:image/png;base64,A{78} cannot be fetched"):
         open_picture("data:image/png;base64," + "A" * 4001)
-    for given, kind in ((5, "int"), ([[]], "list"), ({"bytes": None, "path": None}, "NoneType")):
+    with pytest.raises(ValueError, match="needs bytes or a path, got one of 'image'"):
+        open_picture({"image": "plate.jpg"})
+    for given, kind in ((5, "int"), ([[]], "list")):
         with pytest.raises(TypeError, match=f"A picture may be a PIL image, .* got {kind}"):
             open_picture(given)
 

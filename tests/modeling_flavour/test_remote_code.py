@@ -20,12 +20,12 @@ from .family import FAMILY
 FROZEN = {"fusion-early": {"freeze_text": True}, "segmenter": {"freeze_image": True}}
 
 STRANGER = """
-import json, sys
+import json, pickle, sys
 import numpy as np
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 folder, address, family = {folder!r}, {address!r}, {family!r}
 torch.set_num_threads(1)
@@ -51,6 +51,12 @@ for name, (auto_classes, answer) in family.items():
         if source == repo:
             model.push_to_hub(repo + "-again")
             processor.push_to_hub(repo + "-again")
+
+# Two kinds of captioner in folders of one name share their code, and Auto classes remember one class for it.
+found["captioners"] = []
+for place in ("one", "two"):
+    model = AutoModelForImageTextToText.from_pretrained(f"{{folder}}/{{place}}/captioner", trust_remote_code=True)
+    found["captioners"].append([type(model).__name__, type(pickle.loads(pickle.dumps(model))).__name__])
 
 picture = Image.open(f"{{folder}}/plate.png")
 kinds = {{"path": f"{{folder}}/plate.png", "address": address, "picture": picture, "array": np.asarray(picture)}}
@@ -85,6 +91,8 @@ def published(tmp_path_factory):
     """What a stranger's process found, and the names of the files in each repository."""
     folder = tmp_path_factory.mktemp("published")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(folder / "plate.png")
+    for place, name in (("one", "captioner-transformer"), ("two", "captioner-merge")):
+        FAMILY[name].build().save_pretrained(folder / place / "captioner")
     with LocalHub(folder / "hub", tokens={"hf_writer": "org"}) as hub, pytest.MonkeyPatch.context() as patch:
         connect(hub, patch, folder / "cache")
         for name, member in FAMILY.items():
@@ -126,6 +134,11 @@ def test_remote_code_answers_like_the_model_and_travels_on(published, name):
     assert files[f"org/{name}"] == files[f"org/{name}-again"]
     assert {"model.safetensors", "config.json", "processor_config.json"} <= set(files[f"org/{name}"])
     assert not [file for file in files[f"org/{name}"] if file.endswith((".bin", ".pkl", ".pt"))]
+
+
+def test_captioners_of_both_kinds_load_from_folders_of_one_name_and_can_be_pickled(published):
+    kinds = ("FlavourForTransformerCaptioning", "FlavourForMergeCaptioning")
+    assert published["captioners"] == [[kind, kind] for kind in kinds]
 
 
 def test_pipelines_answer_alike_for_paths_addresses_pictures_arrays_and_batches(published):
