@@ -19,6 +19,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.finished_build import write_lexicon
 from dataset_builder.flavour_sd import GIVEN_UP, SCHEMA_VERSION, BuildSettings, Plan
 from dataset_builder.generation import GenerationSettings
+from dataset_builder.label_report import NOT_CALIBRATED
 from dataset_builder.shards import BuildFolder, write_table
 from dataset_builder.text_to_image import PLATING
 from dataset_builder.workers import draw_here, draw_in_processes
@@ -66,8 +67,9 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
             plating = settings.generation.pipeline == PLATING
             draw_in_processes(plan, folder, processes or ((os.cpu_count() or 1) if plating else 1))
         if folder.manifest() is None:
+            manifest = make_manifest(plan, folder)
             write_lexicon(out, plan.lexicon)
-            folder.finish(make_manifest(plan, folder))
+            folder.finish(manifest)
         if state is not None:
             state.wait_for_everyone()
         return folder.manifest() or {}
@@ -107,7 +109,11 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
             rejected.update(reason.split(" (")[0].split(" of ")[0] for reason in reasons)
     empty = [split for split, labels in counts.items() if plan.recipes[split] and not any(labels.values())]
     if empty:
-        raise BadInputError(f"every picture of {', '.join(empty)} was given up; change the pipeline or the recipes")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        raise BadInputError(
+            f"every picture of {', '.join(empty)} was given up (rejected: {reasons}); "
+            "change the pipeline or the recipes"
+        )
     settings = plan.fingerprint
     generation = [entry.name for entry in fields(GenerationSettings)]
     return {
@@ -118,6 +124,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         "simulator": settings["pipeline"] == PLATING,
         "seeds": {"build": settings["seed"]},
         "lexicon_sha256": settings["lexicon_sha256"],
+        "soft_labels_calibrated": plan.label_model.temperature != 1,
         "recipes_sha256": settings["recipes_sha256"],
         "rows": sum(shards.values()),
         "counts": counts,
@@ -144,6 +151,8 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
         lines.append(f"left out {reason}: {recipes['count']} recipes ({_some(recipes['names'], recipes['count'])})")
     for reason, count in manifest["rejected"].items():
         lines.append(f"rejected, {reason}: {count} pictures")
+    if not manifest.get("soft_labels_calibrated", True):
+        lines.append(NOT_CALIBRATED)
     if manifest["prompts_cut"]:
         lines.append(
             f"longer than the text encoder reads: the prompts of {manifest['prompts_cut']} pictures; "

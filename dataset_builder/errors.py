@@ -1,8 +1,15 @@
 """The one error for input that its giver can mend, and how command lines report it."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_MAKE_ROOM = "; make room there, or name another place, and repeat the command"
+_REMEDIES: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES), "; name a place that you may write to or read from"),
+}
 
 
 class BadInputError(ValueError):
@@ -19,7 +26,8 @@ def exit_on_bad_input(program: str) -> Iterator[None]:
     try:
         yield
     except (BadInputError, OSError) as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        remedy = _REMEDIES.get(getattr(error, "errno", None), "")
+        print(f"{program}: error: {' '.join(str(error).split())}{remedy}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{program}: interrupted; repeat the command to go on", file=sys.stderr)

@@ -116,6 +116,7 @@ class Plan:
         settings: what it was made from.
         recipes: labelled recipes per split.
         skipped: reason -> how many recipes are left out for it, and some names.
+        label_model: gives soft labels; fitted on the votes of the recipes, calibrated on the catalogue.
 
     Raises:
         BadInputError: no recipe is left, or two rows would have one id.
@@ -130,7 +131,9 @@ class Plan:
         if not labelled:
             reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
             raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
-        labelled = soften(labelled, labeller)
+        self.label_model = LabelModel.fit([item.label for item in labelled[:FIT_RECIPES]])
+        self.label_model = self.label_model.calibrated(*catalogue_labels(labeller))
+        labelled = soften(labelled, self.label_model)
         keys = [item.key for item in labelled]
         if len(set(keys)) < len(keys):
             twice = next(key for index, key in enumerate(keys) if key in keys[:index])
@@ -275,10 +278,9 @@ def _read(settings: BuildSettings, labeller: Labeller) -> tuple[Sequence[Dish], 
     return table.dishes, {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
 
 
-def soften(labelled: Sequence[LabelledDish], labeller: Labeller) -> list[LabelledDish]:
-    """Return the recipes with the soft labels of a label model: fitted on their votes, calibrated on the catalogue."""
-    labels = [item.label for item in labelled]
-    scores = LabelModel.fit(labels[:FIT_RECIPES]).calibrated(*catalogue_labels(labeller)).scores(labels).tolist()
+def soften(labelled: Sequence[LabelledDish], model: LabelModel) -> list[LabelledDish]:
+    """Return the recipes with the soft labels of a label model."""
+    scores = model.scores([item.label for item in labelled]).tolist()
     return [
         LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
         for item, taste in zip(labelled, scores, strict=True)

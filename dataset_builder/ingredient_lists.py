@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _WRITTEN = re.compile(r"[^\W_]")
-# How a missing value looks that was written as text. "Nan" is a bread, and somebody's dish is called "None".
-_MISSING = frozenset({"nan", "NaN", "<NA>"})
+# How pandas or R write a missing value as text. "Nan" is a bread, and somebody's dish is called "None".
+_MISSING = frozenset({"nan", "NaN", "<NA>", "character(0)"})
 _BULLET = re.compile(r"^\s*[-*\u2022\u00b7]\s+")
 _PYTHON_LIST = re.compile(r"\[\s*'[^'\"\\]*'(?:, '[^'\"\\]*')*\s*\]")
 # A printed NumPy array has no commas; read as Python its words would be glued into one.
 _NUMPY_LIST = re.compile(r"\[\s*'[^'\"\\]*'(?:\s+'[^'\"\\]*')+\s*\]")
 _HOLLOW_LIST = re.compile(r"\[(?:[\s,]|nan|NaN|None|null)*\]")
-_NULLS = frozenset({"nan", "NaN", "null"})
+# A vector as R prints it, which is how one large set of Food.com's recipes is stored.
+_R_VECTOR = re.compile(r'c\(("|NA,).*\)', re.DOTALL)
+_NULLS = frozenset({"nan", "NaN", "null", "NA"})
 # What an object in a list of ingredients calls the ingredient, best name first.
 _ENTRY_KEYS = ("text", "name", "ingredient", "item")
 
@@ -23,8 +25,8 @@ def parse_ingredients(value: Any) -> tuple[str, ...]:
     """Return the ingredients of one recipe, however they are written.
 
     Understood are a list (of strings, or of objects with a "text" or "name"), an object of ingredients with their
-    amounts, both also written as Python or JSON in a string, lines, and one line with semicolons or commas. Entries
-    without any letter or digit are no ingredients.
+    amounts, both also written as Python or JSON in a string, a vector as R prints it, lines, and one line with
+    semicolons or commas. Entries without any letter or digit are no ingredients.
 
     >>> parse_ingredients("['salt', '2 eggs']")
     ('salt', '2 eggs')
@@ -80,6 +82,8 @@ def _listed(text: str) -> Any:
         return text[1:-1].strip()[1:-1].split("', '")
     if _NUMPY_LIST.fullmatch(text):
         return re.findall(r"'([^']*)'", text)
+    if _R_VECTOR.fullmatch(text):
+        text = f"[{text[2:-1]}]"
     if text[:1] + text[-1:] in ("[]", "{}"):
         for read in (json.loads, _read_python):
             try:
@@ -121,3 +125,10 @@ def cell_text(value: Any) -> str:
     """Return the text of a cell, empty for a missing value."""
     text = "" if value is None else str(value).strip()
     return "" if text in _MISSING else text
+
+
+def lines_of(value: Any) -> str:
+    """Return the text of a cell that may be a list of texts, or of objects with a text, as lines."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return cell_text(value)
+    return "\n".join(filter(None, map(cell_text, _texts(value))))

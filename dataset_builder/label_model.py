@@ -33,6 +33,8 @@ _ACCURACY_RANGE = (0.5, 0.99)
 _ROUNDS = 200
 _TOLERANCE = 1e-6
 _TEMPERATURES = (0.2, 20.0)
+# Of fewer recipes the temperature is mostly chance.
+FEWEST_CALIBRATING = 50
 
 
 def _functions(label: Label) -> Iterator[Function]:
@@ -54,7 +56,7 @@ class LabelModel:
         accuracies: per labelling function, the estimated probability that it is right when it speaks; one that was
             never seen counts as right in 7 of 10 cases.
         prior: share of each flavour, in the order of `columns.FLAVOURS`.
-        temperature: what the log-posterior is divided by; 1 before `calibrated`.
+        temperature: what the log-posterior is divided by; 1 where it was not calibrated.
     """
 
     accuracies: dict[Function, float]
@@ -105,10 +107,16 @@ class LabelModel:
     def calibrated(self, labels: Sequence[Label], reference: Sequence[str]) -> "LabelModel":
         """Return the same model with the temperature that makes the reference flavours most likely.
 
+        Recipes without any vote take no part, as they say nothing of how far votes can be trusted; with fewer than
+        `FEWEST_CALIBRATING` others, as of a lexicon in another language than the references, the model stays as it is.
+
         Source: Guo et al., "On calibration of modern neural networks" (2017), section 4.2.
         """
-        logits = self.logits(labels)
-        truth = np.array([FLAVOURS.index(flavour) for flavour in reference])
+        known = [(label, flavour) for label, flavour in zip(labels, reference, strict=True) if any(_functions(label))]
+        if len(known) < FEWEST_CALIBRATING:
+            return self
+        logits = self.logits([label for label, _ in known])
+        truth = np.array([FLAVOURS.index(flavour) for _, flavour in known])
 
         def surprise(log_temperature: float) -> float:
             scores = _softmax(logits / np.exp(log_temperature))

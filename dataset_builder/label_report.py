@@ -11,13 +11,24 @@ from tqdm import tqdm
 from dataset_builder.catalogue import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
-from dataset_builder.label_model import LabelModel, Reliability, picture_kinds, plot_reliability, reliability
+from dataset_builder.label_model import (
+    FEWEST_CALIBRATING,
+    LabelModel,
+    Reliability,
+    picture_kinds,
+    plot_reliability,
+    reliability,
+)
 from dataset_builder.label_table import LabelSummary, fit_label_model, label_table, read_with_bar
 from dataset_builder.labelling import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
 from dataset_builder.lexicon import Lexicon
 from dataset_builder.recipes import Dish, RawRecipe, Skipped, read_recipes
 
 CATALOGUE = "catalogue"
+NOT_CALIBRATED = (
+    f"soft labels are not calibrated, and too sure of themselves: the lexicon speaks of fewer than "
+    f"{FEWEST_CALIBRATING} dishes of the catalogue, whose reference flavours would calibrate them"
+)
 
 
 def label_recipes(
@@ -34,15 +45,12 @@ def label_recipes(
     Raises:
         BadInputError: a table that cannot be used (see `recipes.read_recipes`).
     """
-    named = [_raw(dish) for dish in catalogue_dishes()]
-    reference = {dish_id: flavour for dish_id, (flavour, _) in reference_flavours().items()}
     if source == CATALOGUE:
-        model = fit_label_model(named, labeller, reference)
+        named = [_raw(dish) for dish in catalogue_dishes()]
+        model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
         return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
     table = read_recipes(source, columns)
-    model = fit_label_model(table.stream(), labeller)
-    labels = [labeller.label(recipe.title, recipe.ingredients) for recipe in named]
-    model = model.calibrated(labels, [reference[recipe.dish_id] for recipe in named])
+    model = fit_label_model(table.stream(), labeller).calibrated(*catalogue_labels(labeller))
     scaled = table.table.unit == "B"
     with tqdm(total=table.table.size, desc="labelling", unit="B" if scaled else " recipes", unit_scale=scaled) as bar:
         summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
@@ -184,8 +192,10 @@ def run_label(arguments: Namespace) -> str:
         BadInputError: settings, lexicon or table that cannot be used.
     """
     columns = parse_columns(arguments.columns)
-    if min(arguments.min_ingredient_votes, arguments.min_title_votes, arguments.processes or 1) < 1:
-        raise BadInputError("--min-ingredient-votes, --min-title-votes and --processes must be 1 or more")
+    for name in ("min_ingredient_votes", "min_title_votes", "processes"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise BadInputError(f"--{name.replace('_', '-')} is {value}; give a whole number of at least 1")
     _check_files(arguments)
     labeller = Labeller(
         Lexicon.load(arguments.lexicon),
@@ -194,8 +204,10 @@ def run_label(arguments: Namespace) -> str:
         arguments.min_title_votes,
         arguments.on_conflict,
     )
-    summary, _ = label_recipes(arguments.recipes, labeller, arguments.out, columns, arguments.processes)
+    summary, model = label_recipes(arguments.recipes, labeller, arguments.out, columns, arguments.processes)
     parts = [summary_text(summary)]
+    if model.temperature == 1:
+        parts.append(NOT_CALIBRATED)
     if arguments.recipes == CATALOGUE or arguments.reliability:
         parts.append(catalogue_report(labeller, arguments.reliability))
     return "\n\n".join([*parts, f"written to {arguments.out}"])

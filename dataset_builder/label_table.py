@@ -156,22 +156,10 @@ def label_table(
     return summary
 
 
-def fit_label_model(
-    recipes: Iterable[RawRecipe], labeller: Labeller, reference: dict[str, str] | None = None
-) -> LabelModel:
-    """Fit the label model on the first recipes of a table.
-
-    Args:
-        recipes: at most `FIT_RECIPES` of them are read.
-        labeller: the rule whose votes are weighed.
-        reference: true flavour per dish id; the dishes found in it calibrate the model.
-    """
-    first = list(islice(recipes, FIT_RECIPES))
-    labels = [labeller.label(recipe.title, parse_ingredients(recipe.ingredients)) for recipe in first]
-    model = LabelModel.fit(labels)
-    known = [(label, reference[recipe.dish_id]) for recipe, label in zip(first, labels, strict=True)
-             if reference and recipe.dish_id in reference]  # fmt: skip
-    return model.calibrated(*zip(*known, strict=True)) if known else model
+def fit_label_model(recipes: Iterable[RawRecipe], labeller: Labeller) -> LabelModel:
+    """Fit the label model of a rule on the first recipes of a table, at most `FIT_RECIPES`."""
+    first = islice(recipes, FIT_RECIPES)
+    return LabelModel.fit([labeller.label(one.title, parse_ingredients(one.ingredients)) for one in first])
 
 
 def read_with_bar(table: RecipeTable, bar: tqdm) -> Iterator[RawRecipe]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.ingredient_lists import cell_text, has_ingredients, parse_ingredients
+from dataset_builder.ingredient_lists import cell_text, has_ingredients, lines_of, parse_ingredients
 from dataset_builder.table_files import TableFile, open_table
 
 # What a table calls each part, best name first; upper and lower case, blanks, hyphens and underscores are equal.
@@ -149,7 +149,7 @@ class RecipeTable:
                 dish_id,
                 title,
                 ingredients,
-                _instructions(cells.get("instructions")),
+                lines_of(cells.get("instructions")),
                 photographs.find(cell_text(cells.get("image"))) if photographs else None,
                 variant,
             )
@@ -208,10 +208,6 @@ def _refusal(title: str, ingredients: Any, surplus: bool) -> str | None:
     if not title:
         return NO_TITLE
     return NO_INGREDIENTS if ingredients is None else None
-
-
-def _instructions(value: Any) -> str:
-    return "\n".join(map(cell_text, value)) if isinstance(value, list) else cell_text(value)
 
 
 def slug(text: str) -> str:

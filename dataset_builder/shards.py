@@ -9,6 +9,7 @@ When all shards are there, the data folder is renamed to `DIR/data` and `DIR/man
 """
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -73,8 +74,10 @@ def write_whole(path: Path, write: Any) -> None:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:  # as those of Arrow are
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -88,11 +91,62 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
 
 
+class _PatientFile(io.RawIOBase):
+    """A file that keeps what goes wrong as it is written, and says nothing of it meanwhile."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("wb")
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        if self.error is None:
+            try:
+                self._file.write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        finally:
+            super().close()
+
+
+class ShardWriter(pq.ParquetWriter):
+    """Writes a Parquet file with the settings of `PARQUET`; a full disk is an `OSError`.
+
+    Arrow itself ends the whole process when a disk is full within a content-defined chunk, so it learns of it late.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._sink = _PatientFile(path)
+        super().__init__(self._sink, schema, **PARQUET)
+
+    def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
+        """Write a table as one or more row groups."""
+        super().write_table(table, row_group_size)
+        self._raise()
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        super().close()
+        self._sink.close()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._sink.error is not None:
+            raise self._sink.error
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write Parquet whole."""
 
     def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, table.schema, **PARQUET) as writer:
+        with ShardWriter(temporary, table.schema) as writer:
             if table.num_rows:  # `load_dataset` fails on a row group that is empty, not on a file that has none
                 writer.write_table(table, row_group_size=ROWS_PER_GROUP)
 

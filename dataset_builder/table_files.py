@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -131,6 +132,11 @@ class _JsonFile(TableFile):
                         f"{self.name}, line {number} is not JSON: {error}; write one object per line, "
                         "as `jq -c '.[]'` does with a list"
                     ) from error
+                if b"\\ud" in line.lower() and not _can_be_written(record):
+                    raise BadInputError(
+                        f"{self.name}, line {number} holds half of a character (a lone surrogate such as \\ud83c), "
+                        "which no text can keep; remove it"
+                    )
                 if not isinstance(record, dict):
                     raise BadInputError(
                         f"{self.name}, line {number} is no object; write one object per line, as `jq -c '.[]'` does "
@@ -149,9 +155,11 @@ class _ParquetFile(TableFile):
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         self.position = 0
         with self._open() as file:
+            schema = pa.schema([_written_as_text(file.schema_arrow.field(name)) for name in columns])
             batches = file.iter_batches(_BATCH_ROWS, columns=list(columns))
             while (batch := self._whole(lambda: next(batches, None))) is not None:
-                for row in batch.to_pylist():
+                table = self._whole(partial(pa.table(batch).select(columns).cast, schema))
+                for row in table.to_pylist(maps_as_pydicts="lossy"):
                     self.position += 1
                     yield row
 
@@ -249,6 +257,22 @@ class _HubTable(TableFile):
             raise BadInputError(
                 f"{self.name} breaks off after {self.position} rows: {error}; mend or repeat"
             ) from error
+
+
+def _can_be_written(record: Any) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _written_as_text(field: pa.Field) -> pa.Field:
+    """Return a column as text where it holds bytes: not every writer of Parquet says that they are text."""
+    items = getattr(field.type, "value_type", field.type)
+    if not (pa.types.is_binary(items) or pa.types.is_large_binary(items)):
+        return field
+    return field.with_type(pa.large_string() if items is field.type else pa.large_list(pa.large_string()))
 
 
 def _is_json_lines(path: Path) -> bool:

@@ -8,7 +8,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -17,14 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
 from PIL import Image
 from tqdm.auto import tqdm
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.shards import PARQUET
+from dataset_builder.shards import ShardWriter
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -156,8 +155,11 @@ def _sole_writer(scratch: Path, out: Path) -> Iterator[None]:
 
 def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, left_out: dict[str, list[str]]) -> int:
     """Write one split and return its number of rows; bad pictures are added to `left_out`."""
-    writer = _ShardWriter(folder, split, table.features.arrow_schema)
-    with ThreadPoolExecutor(os.cpu_count()) as threads, tqdm(total=len(table.splits[split]), desc=split) as progress:
+    with (
+        _SplitWriter(folder, split, table.features.arrow_schema) as writer,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        tqdm(total=len(table.splits[split]), desc=split) as progress,
+    ):
         for batch in _batches(table.splits[split], ROWS_PER_BATCH):
             outcomes = threads.map(lambda row: _encode_row(row, table.features, embed), batch)
             good = []
@@ -168,7 +170,7 @@ def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, le
                     good.append(outcome)
             writer.write(good)
             progress.update(len(batch))
-    return writer.close()
+    return writer.rows
 
 
 def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
@@ -241,7 +243,7 @@ def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) ->
     return data
 
 
-class _ShardWriter:
+class _SplitWriter:
     """Parquet files of one split, closed at about `SHARD_BYTES` of input and numbered when all are known."""
 
     def __init__(self, folder: Path, split: str, schema: pa.Schema):
@@ -250,7 +252,19 @@ class _ShardWriter:
         self.rows = 0
         self._bytes = 0
         self._shards: list[Path] = []
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: ShardWriter | None = None
+
+    def __enter__(self) -> "_SplitWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is not None:
+            with suppress(OSError):
+                self._close()
+            return
+        self._close()
+        for number, shard in enumerate(self._shards):
+            shard.rename(self.folder / f"{self.split}-{number:05d}-of-{len(self._shards):05d}.parquet")
 
     def write(self, rows: list[Row]) -> None:
         if not rows:
@@ -264,15 +278,12 @@ class _ShardWriter:
         self.rows += len(rows)
 
     def _next_shard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._close()
         self._shards.append(self.folder / f"{self.split}-{len(self._shards):05d}.part")
-        self._writer = pq.ParquetWriter(self._shards[-1], self.schema, **PARQUET)
+        self._writer = ShardWriter(self._shards[-1], self.schema)
         self._bytes = 0
 
-    def close(self) -> int:
+    def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-        for number, shard in enumerate(self._shards):
-            shard.rename(self.folder / f"{self.split}-{number:05d}-of-{len(self._shards):05d}.parquet")
-        return self.rows
+            self._writer = None

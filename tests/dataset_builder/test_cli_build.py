@@ -1,10 +1,11 @@
 """`flavour-sd build`: safe to kill and repeat, the same over several processes, one line for bad input."""
 
-import errno
 import json
 import multiprocessing
 import os
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -302,19 +303,28 @@ def test_a_second_build_in_the_same_folder_is_refused(recipe_file, tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(processes, recipe_file, tmp_path, monkeypatch, capsys):
-    class FullDisk:
-        def __init__(self, where, schema, **options):
-            Path(where).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(shards.pq, "ParquetWriter", FullDisk)
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(processes, recipe_file, tmp_path, capsys):
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, unlimited[1]))
+    try:
         assert run(recipe_file, "--size", 64, "--out", tmp_path / "out", "--processes", processes) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"File too large: '.*-00000-of-00001\.parquet'; make room there", error)
     left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert sorted(left) == ["lock", "settings.json"]
     assert run(recipe_file, "--size", 64, "--out", tmp_path / "out") == 0
+
+
+def test_a_build_whose_every_picture_is_given_up_says_why_and_leaves_nothing_that_looks_like_data(tmp_path, capsys):
+    table, lexicon = tmp_path / "rezepte.csv", tmp_path / "lexikon.csv"
+    table.write_text("title,ingredients\nZwetschgenmus,Zwetschgen;Zucker\nSalzhering,Hering;Salz\n")
+    lexicon.write_text("flavour,source,phrase\nsweet,ingredient,Zucker\nsalty,ingredient,Salz\n")
+    out = tmp_path / "out"
+    assert run(table, "--lexicon", lexicon, "--min-ingredient-votes", 1, "--size", 64, "--out", out) == 2
+    assert "was given up (rejected: 8 empty plate); change the pipeline or the recipes" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [".unfinished"]
 
 
 def test_bad_input_is_one_line_and_status_2(recipe_file, tmp_path, capsys):

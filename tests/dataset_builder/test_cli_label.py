@@ -90,7 +90,8 @@ def test_conflicts_can_be_dropped_and_another_lexicon_used(table, tmp_path):
         (["{table}", "--lexicon", "none.csv"], "lexicon none.csv is not a file"),
         (["{table}", "--columns", "title=Name"], "there is no 'Name' to take as title"),
         (["{table}", "--columns", "Name"], "write each as PART=NAME"),
-        (["{table}", "--min-title-votes", "0"], "must be 1 or more"),
+        (["{table}", "--min-title-votes", "0"], "--min-title-votes is 0; give a whole number"),
+        (["{table}", "--processes", "0"], "--processes is 0; give a whole number"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2(table, tmp_path, capsys, arguments, message):
@@ -100,6 +101,15 @@ def test_bad_input_gives_one_line_and_status_2(table, tmp_path, capsys, argument
     assert message in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_lexicon_that_does_not_speak_of_the_catalogue_leaves_soft_labels_uncalibrated_and_says_so(tmp_path, capsys):
+    (tmp_path / "rezepte.csv").write_text("title,ingredients\nKuchen,Zucker;Zimt\n")
+    (tmp_path / "lexikon.csv").write_text("flavour,source,phrase\nsweet,ingredient,Zucker\nsweet,ingredient,Zimt\n")
+    out = tmp_path / "labels.parquet"
+    assert run(tmp_path / "rezepte.csv", "--lexicon", tmp_path / "lexikon.csv", "--out", out) == 0
+    assert "soft labels are not calibrated" in capsys.readouterr().out
+    assert pq.read_table(out)["taste"].to_pylist()[0][0] > 0.9  # a temperature fitted to silent dishes gave .26
 
 
 def test_a_folder_that_cannot_be_written_gives_status_2(table, tmp_path, capsys):
@@ -167,7 +177,7 @@ def test_a_full_disk_gives_status_2_and_leaves_nothing(table, tmp_path, capsys, 
 
     monkeypatch.setattr(pq.ParquetWriter, "write_batch", fill)
     assert run(table, "--out", tmp_path / "labels.parquet") == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
+    assert "No space left on device; make room there" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [table]
 
 

@@ -45,6 +45,8 @@ def write(folder, name, text):
         ({"name": ["sugar", "egg"], "amount": ["1 cup", "2"]}, ("sugar", "egg")),
         ('{"dough": ["flour", "egg"], "sauce": [{"name": "tomato"}]}', ("flour", "egg", "tomato")),
         ([["salt", "egg"], [{"ingredient": "flour", "amount": "1 cup"}]], ("salt", "egg", "flour")),
+        ('c("salt", "milk, whole", NA)', ("salt", "milk, whole")),
+        ("character(0)", ()),
         ("[nan, nan]", ()),
         ('[{"text": null}]', ()),
         ("nan", ()),
@@ -54,6 +56,13 @@ def write(folder, name, text):
 )
 def test_ingredients_are_read_in_every_notation(value, expected):
     assert parse_ingredients(value) == expected
+
+
+def test_instructions_may_be_text_a_list_of_texts_or_of_objects(tmp_path):
+    recipe = {"title": "Soup", "ingredients": [{"text": "salt"}]}  # as Recipe1M writes both
+    for given in ("Stir.\nServe.", ["Stir.", "Serve."], [{"text": "Stir."}, {"text": "Serve."}]):
+        table = write(tmp_path, "a.jsonl", json.dumps({**recipe, "instructions": given}))
+        assert read_recipes(table).dishes[0].instructions == "Stir.\nServe."
 
 
 def test_only_what_gives_an_ingredient_counts_as_having_some():

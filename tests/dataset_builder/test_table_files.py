@@ -53,6 +53,25 @@ def test_the_first_object_of_json_lines_need_not_have_all_columns(tmp_path):
     assert open_table(path).columns == ("title", "ingredients")
 
 
+def test_texts_stored_as_bytes_and_maps_are_read_as_what_they_say(tmp_path):
+    path = tmp_path / "a.parquet"
+    amounts = pa.array([[("salt", "1 tsp")]], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"title": pa.array([b"Br\xc3\xbche"]), "ingredients": amounts}), path)
+    dish = read_recipes(path).dishes[0]
+    assert (dish.title, dish.ingredients) == ("Brühe", ("1 tsp salt",))
+    pq.write_table(pa.table({"title": ["Soup"], "ingredients": [[b"salt", b"stock"]]}), path)
+    assert read_recipes(path).dishes[0].ingredients == ("salt", "stock")
+
+
+def test_half_a_character_in_json_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(LINES + '{"title": "Pizza \\ud83c\\udf55", "ingredients": ["salt"]}\n')
+    assert titles(path) == ["Soup", "Pizza \U0001f355"]
+    path.write_text(LINES + '{"title": "Pizza \\ud83c", "ingredients": ["salt"]}\n')
+    with pytest.raises(BadInputError, match=r"a\.jsonl, line 2 holds half of a character"):
+        titles(path)
+
+
 def test_a_damaged_parquet_body_is_named(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"title": [f"Soup {n}" for n in range(9999)], "ingredients": ["salt"] * 9999}), path)
