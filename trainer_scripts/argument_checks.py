@@ -7,6 +7,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from torch import zeros
+from torch.nn import Parameter
+from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
@@ -125,10 +128,8 @@ def check_crops(least: float, most: float) -> None:
 
 
 def check_schedule(kind: SchedulerType, settings: dict[str, Any]) -> None:
-    """Raise BadInputError for a setting that the schedule of the learning rate does not know."""
-    if not settings:
-        return
-    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+    """Raise BadInputError for a setting that the schedule of the learning rate does not know, or lacks."""
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 
     plateau = kind == SchedulerType.REDUCE_ON_PLATEAU
     schedule: Any = ReduceLROnPlateau if plateau else TYPE_TO_SCHEDULER_FUNCTION[kind]
@@ -141,6 +142,10 @@ def check_schedule(kind: SchedulerType, settings: dict[str, Any]) -> None:
                 f"lr_scheduler_kwargs: the schedule {kind.value} has no setting {name!r}; "
                 f"it has {', '.join(known) or 'none'}"
             )
+    try:
+        get_scheduler(kind, SGD([Parameter(zeros(1))]), 0, 1, dict(settings))
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"lr_scheduler_kwargs: the schedule {kind.value} cannot be made: {error}") from error
 
 
 def refuse_idle_options(recipe: Any) -> None:
@@ -150,6 +155,18 @@ def refuse_idle_options(recipe: Any) -> None:
         raise BadInputError(
             f"resume_from_checkpoint {training.resume_from_checkpoint!r}: a repeated command goes on from the "
             "checkpoints in its output_dir; leave the option out, or start from weights with model_name_or_path"
+        )
+    if training.push_to_hub:
+        raise BadInputError(
+            "push_to_hub sends checkpoints before one is chosen, without processor and card; "
+            f"leave it out, and publish the finished run: `hf upload ID {recipe.output_dir}`"
+        )
+    if training.batch_eval_metrics:
+        raise BadInputError("batch_eval_metrics: scores are of all rows together; leave it out")
+    if training.train_sampling_strategy == "group_by_length":
+        raise BadInputError(
+            "train_sampling_strategy group_by_length would prepare every picture to learn how long its text is, and "
+            "texts are short here (max_length); leave it out"
         )
     if recipe.data.dataset_revision is not None and Path(recipe.data.dataset).exists():
         raise BadInputError(

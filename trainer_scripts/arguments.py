@@ -190,7 +190,10 @@ class TrainingArguments(transformers.TrainingArguments):
     task: str | None = _option(None, "classification, multilabel, ...; none: told from the label column.")
     bf16: bool = _option(False, "The same as --precision bf16.")
     use_cpu: bool = _option(False, "Train on the CPU even where there is a GPU.")
-    precision: Literal["auto", "fp32", "bf16"] = _option("auto", "auto: bf16 where the device gains from it.")
+    fp16: bool = _option(False, "The same as --precision fp16.")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = _option(
+        "auto", "auto: that of `accelerate launch`, else bf16 where the device gains from it."
+    )
     text_learning_rate: float | None = _option(None, "Learning rate of the text encoder; none: learning_rate.")
     image_learning_rate: float | None = _option(None, "Learning rate of the image encoder; none: learning_rate.")
     early_stopping_patience: int | None = _option(None, "Stop after so many evaluations without a better one.")
@@ -216,16 +219,31 @@ class TrainingArguments(transformers.TrainingArguments):
                 "a DeepSpeed configuration is given, and deepspeed is not installed; `pip install deepspeed`, "
                 "or train without it"
             )
-        if self.bf16:
-            self.precision = "bf16"
-        self.bf16 = self.precision == "bf16" or (
-            self.precision == "auto" and not self.fp16 and bf16_gains(self.use_cpu)
-        )
-        if self.bf16 and not torch.cuda.is_available():
-            self.use_cpu = True  # the Trainer takes bf16 on a CPU only when it is told to use the CPU
+        self._choose_precision()
+        given: Any = self
+        named = given.metric_for_best_model, given.greater_is_better
         super().__post_init__()
+        # The Trainer puts "loss" where nothing is given, and takes the launcher's precision where fp32 is asked for.
+        self.metric_for_best_model, self.greater_is_better = named
+        if self.precision == "fp32":
+            self.mixed_precision = "no"
         settings: Any = self.lr_scheduler_kwargs or {}
         check_schedule(SchedulerType(self.lr_scheduler_type), settings)
+
+    def _choose_precision(self) -> None:
+        """Set `fp16` and `bf16` by `precision`, or it by them."""
+        if self.fp16 and self.bf16:
+            raise BadInputError("fp16 and bf16 are two precisions; give one of them")
+        if self.fp16 or self.bf16:
+            self.precision = "fp16" if self.fp16 else "bf16"
+        chosen: str = self.precision
+        if chosen == "auto":
+            chosen = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+            if chosen == "no" and bf16_gains(self.use_cpu):
+                chosen = "bf16"
+        self.fp16, self.bf16 = chosen == "fp16", chosen == "bf16"
+        if self.bf16 and not torch.cuda.is_available():
+            self.use_cpu = True  # the Trainer takes bf16 on a CPU only when it is told to use the CPU
 
 
 ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
@@ -273,9 +291,10 @@ class Recipe:
         return yaml.safe_dump(self.as_mapping(), sort_keys=False, allow_unicode=True)
 
 
-# The Trainer fills these in by itself on each machine; `precision` stands for `bf16`.
+# The Trainer fills these in by itself on each machine; `precision` stands for `bf16` and `fp16`.
 _DERIVED = {
     "bf16",
+    "fp16",
     "accelerator_config",
     "fsdp_config",
     "logging_nan_inf_filter",
@@ -384,7 +403,7 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
         *parts, rest = parser.parse_args_into_dataclasses(
             given, return_remaining_strings=True, look_for_args_file=False
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from error
     unknown = [_argument_name(word) for word in rest if word.startswith("--")]
     _refuse_unknown(unknown, "the command line")

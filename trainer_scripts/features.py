@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.encoders_flavour import FlavourImageEncoder
-from trainer_scripts.arguments import Recipe
+from trainer_scripts.arguments import DataArguments, Recipe
 from trainer_scripts.backbone_engines import ImageEngine, engine_precision
 from trainer_scripts.collators import padded
 from trainer_scripts.data import decode_bytes
@@ -71,10 +71,18 @@ def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
             parts.append(part)
         else:
             reasons[part] = reason
+    if recipe.data.feature_views and not (frozen[IMAGE] and _vary(recipe.data)):
+        why = "no picture varies (crop_scale, flip, ...)" if frozen[IMAGE] else "none is frozen (freeze_image)"
+        raise BadInputError(f"feature_views keeps random views for a frozen backbone, and {why}")
     if recipe.data.frozen_features == "store" and (reasons or not parts):
         why = "; ".join(reasons.values()) or "the recipe freezes no backbone: freeze_image, freeze_text"
         raise BadInputError(f"frozen_features: store cannot be done: {why}")
     return Frozen(tuple(parts), reasons)
+
+
+def _vary(data: DataArguments) -> bool:
+    """Whether training pictures are other than those of evaluation, as they also are at a size of their own."""
+    return varies(data) or data.crop_size is not None
 
 
 def _image_reason(recipe: Recipe, model: Any, samples: Any) -> str | None:
@@ -88,7 +96,7 @@ def _image_reason(recipe: Recipe, model: Any, samples: Any) -> str | None:
         return "what lies at each place is read from the backbone's whole map, varied with the mask"
     if data.mixup_alpha > 0:
         return "mixup_alpha mixes pixels before the backbone sees them"
-    varied = varies(data)
+    varied = _vary(data)
     if varied and not hasattr(samples, "picture"):
         return "captions change with their varied pictures; leave out crop_scale, flip, rotation and color_jitter"
     if varied and data.feature_views < 1:

@@ -68,7 +68,9 @@ def inspect_run(recipe: Recipe) -> RunState:
             f"{folder} holds a run by another recipe ({', '.join(changed[:4])} differ); "
             "give another --output_dir, or --overwrite to train anew there"
         )
-    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder, written_last(recipe)))
+    # Checkpoints without optimizer and random state are no place to go on from: such a run begins anew.
+    newest = None if recipe.training.save_only_model else newest_checkpoint(folder, written_last(recipe))
+    return RunState((folder / METRICS).is_file(), newest)
 
 
 def check_processes(checkpoint: Path, processes: int) -> None:

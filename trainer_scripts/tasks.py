@@ -40,7 +40,7 @@ from trainer_scripts.segmentation_scores import (
 )
 from trainer_scripts.segmentation_scoring import score_segmenter
 from trainer_scripts.segmentation_trainer import SegmentationTrainer
-from trainer_scripts.trainer import FlavourTrainer
+from trainer_scripts.trainer import FlavourTrainer, check_finite
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ class Task:
 
         def compute(evaluated: Any) -> dict[str, float]:
             probabilities = self.probabilities(torch.as_tensor(evaluated.predictions).float()).numpy()
+            check_finite(probabilities)
             return {score.name: score(np.asarray(evaluated.label_ids), probabilities) for score in scores}
 
         return compute

@@ -39,6 +39,8 @@ from trainer_scripts.split_guard import (
 from trainer_scripts.streaming import StreamPosition, StreamSamples
 from trainer_scripts.training_data import TrainingData, load_training_data, vocabulary_texts
 
+LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it holds the recipe's weights and smoothing
+
 
 def run(recipe: Recipe) -> None:
     """Train what a recipe describes, as often as it asks for."""
@@ -127,7 +129,10 @@ def train_once(recipe: Recipe, data: TrainingData, checkpoint: Path | None) -> N
     with features_once(recipe, trainer) as frozen:
         for part, reason in frozen.reasons.items():
             say(recipe, f"the frozen {part} backbone is computed in every epoch: {reason}")
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except ImportError as error:  # of the optimizer or the kernels that were asked for
+            raise BadInputError(str(error)) from error
         results = describe_results(recipe, data, trainer, time.time() - started)
     # Where the weights are shared out (FSDP, DeepSpeed) every process takes part in gathering them.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -157,19 +162,17 @@ def trainer_arguments(recipe: Recipe, data: TrainingData) -> TrainingArguments:
     """Return the Trainer's arguments: the checkpoint is chosen by a named score of the selection split."""
     arguments = copy.copy(recipe.training)
     arguments.label_smoothing_factor = 0.0  # the model smooths labels itself, for one label and for many
-    # The Trainer puts "loss" where nothing is given.
-    given = arguments.metric_for_best_model
-    name = data.task.selection_metric if given in (None, "loss") else str(given).removeprefix("eval_")
+    name = (arguments.metric_for_best_model or data.task.selection_metric).removeprefix("eval_")
     arguments.metric_for_best_model = f"eval_{name}"
-    arguments.greater_is_better = data.task.score_named(name, data.names).greater_is_better
+    arguments.greater_is_better = name != LOSS and data.task.score_named(name, data.names).greater_is_better
     if arguments.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
         mode = "max" if arguments.greater_is_better else "min"
         arguments.lr_scheduler_kwargs = {"mode": mode, **dict(arguments.lr_scheduler_kwargs or {})}
     return arguments
 
 
-def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any) -> transformers.Trainer:
-    """Return the Trainer of a run."""
+def check_settings(recipe: Recipe, model: Any) -> None:
+    """Raise BadInputError for a setting that this model cannot follow, or that is of no use to it."""
     if recipe.data.mixup_alpha > 0 and recipe.model.modality != "image":
         raise BadInputError("mixup_alpha mixes pictures, and words cannot be mixed; use it with --modality image")
     if recipe.data.mixup_alpha > 0 and model.config.num_place_labels:
@@ -179,7 +182,15 @@ def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any)
             "dataloader_persistent_workers keeps copies of the samples that never hear of the next epoch, so pictures "
             "would be varied alike in all of them; leave it out"
         )
+    has_words = model.get_input_embeddings() is not None and not getattr(model.config, "freeze_text", False)
+    if recipe.training.neftune_noise_alpha is not None and not has_words:
+        raise BadInputError("neftune_noise_alpha: this model learns from no word vectors; leave it out")
     check_trackers(recipe.training.report_to)
+
+
+def make_trainer(recipe: Recipe, data: TrainingData, model: Any, processor: Any) -> transformers.Trainer:
+    """Return the Trainer of a run."""
+    check_settings(recipe, model)
     arguments, task = trainer_arguments(recipe, data), data.task
     samples, callbacks = training_samples(recipe, data, processor)
     if data.stream is not None:
@@ -245,6 +256,8 @@ def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: 
     """Return what `metrics.json` holds: the chosen checkpoint's scores on the selection split, and its making."""
     evaluated = trainer.evaluate()
     scores = data.task.scores(data.names)
+    chosen_by = str(trainer.args.metric_for_best_model).removeprefix("eval_")
+    names = [*([LOSS] if chosen_by == LOSS else []), *(score.name for score in scores)]
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
         "recipe": recipe.name,
@@ -253,8 +266,8 @@ def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: 
         "dataset": recipe.data.dataset,
         "dataset_revision": recipe.data.dataset_revision,
         "selection_split": data.selection.split,
-        "selection_metric": str(trainer.args.metric_for_best_model).removeprefix("eval_"),
-        "selection": {score.name: evaluated[f"eval_{score.name}"] for score in scores},
+        "selection_metric": chosen_by,
+        "selection": {name: evaluated[f"eval_{name}"] for name in names},
         "definitions": definitions(scores),
         "label_names": data.names,
         "rows": {"train": rows_seen(data, trainer), "selection": len(data.selection), "left_out": data.left_out},
@@ -267,6 +280,6 @@ def describe_results(recipe: Recipe, data: TrainingData, trainer: Any, seconds: 
         "epochs": trainer.state.epoch,
         "seed": recipe.training.seed,
         "device": str(trainer.args.device),
-        "precision": "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
+        "precision": trainer.accelerator.mixed_precision.replace("no", "fp32"),
         "history": trainer.state.log_history,
     }

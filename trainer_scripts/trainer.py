@@ -49,6 +49,15 @@ def keep_logits(outputs: Any, labels: Any) -> torch.Tensor:
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
+def check_finite(values: Any) -> None:
+    """Raise BadInputError for answers or a loss that are no numbers any more; no checkpoint of such a run is of use."""
+    if not np.isfinite(values).all():
+        raise BadInputError(
+            "training diverged: the model's answers hold NaN or infinity; lower the learning rates, or raise "
+            "warmup_steps, lower max_grad_norm or compute in fp32"
+        )
+
+
 def check_fsdp(arguments: Any) -> None:
     """Raise BadInputError where FSDP is asked for and accelerate would train without it and say nothing."""
     asked = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
@@ -120,7 +129,9 @@ class FlavourTrainer(Trainer):
         if self._averaged is not None and self.model is not None:
             averaged = self._averaged.in_place(self.model)
         with self.accelerator.autocast(), averaged:
-            return super().evaluate(*args, **kwargs)
+            found = super().evaluate(*args, **kwargs)
+        check_finite([value for name, value in found.items() if name.endswith("_loss")])
+        return found
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer with a learning rate per part of the model, without decay of biases and norms."""

@@ -58,8 +58,9 @@ def count_extractions(monkeypatch):
         ((), {"text_pooling": "mean", "fusion": "gated"}),
         ((), {"text_pooling": "mean", "fusion": "cross_attention", "fusion_size": 16, "fusion_heads": 2}),
         ((*VARIED, "--feature_views", "2"), {}),
+        (("--crop_size", "24", "--feature_views", "1"), {}),
     ],
-    ids=["lstm", "pooled", "tokens", "two random views"],
+    ids=["lstm", "pooled", "tokens", "two random views", "a size of their own"],
 )
 def test_training_on_kept_features_equals_training_on_pictures_and_words(tmp_path, small_dataset, more, config):
     kept = run(tmp_path / "kept", small_dataset, "--frozen_features", "store", *more, **config)
@@ -88,6 +89,11 @@ def test_later_runs_and_other_models_read_what_is_on_disk(tmp_path, small_datase
     ("more", "reason"),
     [
         (VARIED, "--feature_views K keeps K random views"),
+        (("--crop_size", "24"), "--feature_views K keeps K random views"),
+        (
+            ("--feature_views", "2"),
+            "feature_views keeps random views for a frozen backbone, and no picture varies",
+        ),
         (("--trainable_image_layers", "1"), "trainable_image_layers lets the last layers"),
         (("--word_dropout", "0.3"), "word_dropout makes other words unknown"),
         (("--freeze_image", "false", "--freeze_text", "false"), "freezes no backbone"),
