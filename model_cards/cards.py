@@ -182,11 +182,12 @@ def model_card(
     data_name = dataset or runs.dataset_name(metrics)
     dataset = dataset or runs.hub_dataset(metrics)
     dataset_revision = dataset_revision or metrics.get("dataset_revision")
-    compared = runs.comparison_of(comparison or folder / runs.COMPARISON, folder.name)
+    compared = runs.comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
     results = runs.results_of(folder)
     if compared:
         # The comparison has the intervals, so its scores stand for those of the same split.
-        results = [result for result in results if result["split"] != compared["result"]["split"]]
+        known = {name: compared["result"][name] for name in ("split", "dataset")}
+        results = [result for result in results if {name: result[name] for name in known} != known]
         results.append(compared["result"])
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {

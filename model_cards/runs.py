@@ -16,7 +16,6 @@ METRICS = "metrics.json"
 RECIPE = "recipe.yaml"
 COMPARISON = "comparison.json"
 SPREAD = "seeds.json"
-SEED = "seed-"
 MANIFEST = "manifest.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CLASSIFICATION, MULTILABEL, CAPTIONING, SEGMENTATION = "classification", "multilabel", "captioning", "segmentation"
@@ -80,6 +79,13 @@ def dataset_name(metrics: Mapping[str, Any]) -> str | None:
     return hub_dataset(metrics) or (Path(metrics["dataset"]).name if metrics.get("dataset") else None)
 
 
+def other_data(content: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
+    """Return the name of the data that scores are of; None for those of the run, under whatever folder or owner."""
+    scored, trained = content.get("dataset"), run.get("dataset")
+    same = not scored or not trained or Path(scored).name == Path(trained).name
+    return None if same else dataset_name(content)
+
+
 def manifest_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of the data that the run names; {} where they lie in no folder of ours."""
     return read_json(Path(metrics["dataset"], MANIFEST)) if metrics.get("dataset") else {}
@@ -136,11 +142,12 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
     for there and in folders below. A value is a number, or a mapping with "value" and perhaps "interval".
     """
     results = []
-    selection = read_json(folder / METRICS).get("selection_split")
+    run = read_json(folder / METRICS)
     for path in sorted(folder.glob("**/" + METRICS), key=lambda path: (len(path.parts), path)):
         content = read_json(path)
-        if any(part.startswith(SEED) for part in path.relative_to(folder).parts):
-            continue  # another run of the same recipe; `seeds_of` tells of it
+        between = path.relative_to(folder).parents[:-1]
+        if any((folder / part / CONFIG).is_file() for part in between):
+            continue  # of another model: the recipe with another seed, or an exported graph
         for key, split in (("selection", content.get("selection_split")), ("metrics", content.get("split"))):
             if key == "selection" and path.parent != folder:
                 continue
@@ -148,12 +155,16 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
             scores = _scores(content.get(key) or {}, content.get("definitions") or {}, intervals)
             if scores and split:
                 rows = content.get("rows") if key == "metrics" else (content.get("rows") or {}).get("selection")
-                results.append({"split": split, "note": _note(split, selection, rows), "scores": scores})
+                other = other_data(content, run)
+                note = _note(split, run.get("selection_split"), rows, other)
+                results.append({"split": split, "dataset": other, "note": note, "scores": scores})
     return results
 
 
-def _note(split: str, selection: str | None, rows: int | None) -> str:
+def _note(split: str, selection: str | None, rows: int | None, other: str | None = None) -> str:
     which = f"{rows} rows" if rows else "Rows"
+    if other is not None:
+        return f"{which} of other data than the model was trained on."
     if split == "train":
         return f"{which} that the model was trained on: the figures tell what it remembers, not what it can do."
     if split == selection:
@@ -188,31 +199,38 @@ def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
 def evaluation_results(
     results: list[dict[str, Any]], tag: str, dataset: str | None, revision: str | None
 ) -> list[EvalResult]:
-    """Return the scores in the form of the Hub's model index; none when nobody says what data they are of."""
-    if dataset is None:
-        return []
+    """Return the scores in the form of the Hub's model index, without those of which nobody says what data they are of.
+
+    Args:
+        results: as `results_of` gives them.
+        tag: the Hub's name for what the model does.
+        dataset: the data of the run, for results that name no other.
+        revision: that of the run's data.
+    """
     return [
         EvalResult(
             task_type=tag,
-            dataset_type=dataset,
-            dataset_name=dataset.split("/")[-1],
+            dataset_type=name,
+            dataset_name=name.split("/")[-1],
             dataset_split=result["split"],
-            dataset_revision=revision,
+            dataset_revision=None if result["dataset"] else revision,
             metric_type=score["name"],
             metric_name=score["name"],
             metric_value=round(score["value"], 6),
         )
         for result in results
+        if (name := result["dataset"] or dataset) is not None
         for score in result["scores"]
     ]
 
 
-def comparison_of(path: Path, name: str) -> dict[str, Any]:
+def comparison_of(path: Path, name: str, run: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a `comparison.json` says of one model: its scores on the split, and tables beside other models.
 
     Args:
         path: written by `compare.py`; {} is returned when there is none.
         name: the model as the comparison calls it.
+        run: `metrics.json` of the model's run.
     """
     content = read_json(path)
     entries = content.get("entries", {})
@@ -223,7 +241,9 @@ def comparison_of(path: Path, name: str) -> dict[str, Any]:
         [line, entry.get("modality") or "", *(_cell(entry["scores"].get(score)) for score in names)]
         for line, entry in entries.items()
     ]
-    where = f"{content.get('rows')} rows of {content.get('groups')} groups, split {content['split']}"
+    other = other_data(content, run)
+    split = content["split"] + (f" of {other}" if other else "")
+    where = f"{content.get('rows')} rows of {content.get('groups')} groups, split {split}"
     found = {"header": ["", "input", *names], "rows": rows, "title": "Beside other models"}
     note = f"{where}; brackets hold 95 % bootstrap intervals over groups. This model is the line `{name}`."
     tables = [{**found, "note": note}]
@@ -232,8 +252,9 @@ def comparison_of(path: Path, name: str) -> dict[str, Any]:
     selection_split = content.get("selection_split")
     result = {
         "split": content["split"],
+        "dataset": other,
         "scores": scores,
-        "note": _note(content["split"], selection_split, content.get("rows")),
+        "note": _note(content["split"], selection_split, content.get("rows"), other),
     }
     # Sentences about this model: what it gains, what it uses, and which baseline is ahead of it.
     named = re.escape(name)

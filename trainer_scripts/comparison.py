@@ -188,7 +188,8 @@ def is_prediction_folder(source: str) -> bool:
 def _add_file(comparison: Comparison, folder: Path) -> None:
     predictions, metrics = Predictions.load(folder), read_scores(folder)
     _check_split(str(metrics.get("split")), metrics.get("selection_split"), metrics.get("train_split"))
-    name = _free_name(comparison, Path(str(metrics.get("model") or folder)).name)
+    name = Path(str(metrics.get("model") or folder)).name
+    name = _free_name(comparison, str(folder) if name in comparison.metrics else name)
     _check_scores(name, predictions, metrics)
     comparison.split = str(metrics["split"])
     comparison.metrics[name] = metrics

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.parsers import ArgumentParser, add_columns, at_least
+from trainer_scripts.parsers import ArgumentParser, add_columns, at_least, factor, from_zero
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 PROGRAM = "export.py"
@@ -23,10 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="format (%(default)s)")
     parser.add_argument("--quantize", choices=("int8",), help="8-bit weights, and arithmetic where that is good")
     parser.add_argument("--dtype", choices=("fp16", "bf16"), help="store float weights so; the graph computes in fp32")
-    parser.add_argument("--max-mb", type=float, help="fail when the graph is larger (MB of 10^6 bytes)")
+    parser.add_argument("--max-mb", type=factor, help="fail when the graph is larger (MB of 10^6 bytes)")
     parser.add_argument(
         "--max-loss",
-        type=float,
+        type=from_zero,
         default=0.5,
         help="points by which the main score may change on the selection split (%(default)s)",
     )

@@ -44,6 +44,17 @@ def probability(text: str) -> float:
     return value
 
 
+def from_zero(text: str) -> float:
+    """Return a number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return value
+
+
 def factor(text: str) -> float:
     """Return a number above 0."""
     try:

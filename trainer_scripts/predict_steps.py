@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> None:
     write_labels(given.out, items, labels)
     report("pictures missing or broken, predicted from text alone", broken)
     report(
-        f"rows without text, predicted from {'the picture and ' if model.modality == 'fusion' else ''}an empty one",
+        "rows without text, predicted from the picture and an empty one",
         [item.item_id for item in items if item.text is not None and not item.text.strip()],
     )
     print(f"{len(items)} rows written to {given.out}")
@@ -116,7 +116,8 @@ def predict_items(
     """Return probabilities `(rows, labels)` and the ids whose picture is missing or broken.
 
     Raises:
-        BadInputError: such a picture, unless `without_picture` and the model reads texts too.
+        BadInputError: such a picture, unless `without_picture` and the model reads texts too; or a row with neither
+            picture nor text.
     """
     found, broken = [], []
     for start in tqdm(range(0, len(items), batch_size), desc=model.name, disable=None):
@@ -133,10 +134,11 @@ def predict_items(
                     broken.append(item.item_id)
                 pictures.append(picture)
         texts = [item.text for item in batch] if model.modality != "image" else None
-        try:
-            inputs = model.processor(images=pictures, text=texts)
-        except ValueError as error:
-            raise BadInputError(f"rows {batch[0].item_id} to {batch[-1].item_id}: {error}") from error
+        for row, item in enumerate(batch):
+            seen = pictures is not None and pictures[row] is not None
+            if not seen and not (item.text or "").strip():
+                raise BadInputError(f"row {item.item_id} has no text to predict from; give it one or remove the row")
+        inputs = model.processor(images=pictures, text=texts)
         logits = model.model(**{name: value.to(model.model.device) for name, value in inputs.items()}).logits
         found.append(model.task.probabilities(logits.float()).cpu().numpy())
     return np.concatenate(found), broken

@@ -226,7 +226,7 @@ def save_scores(
     """
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
-        "model": model.source,
+        "model": model.source if Path(model.source).exists() else model.name,  # with its revision, where there is one
         "task": model.task.name,
         "modality": model.modality,
         "dataset": dataset,

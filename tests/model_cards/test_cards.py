@@ -78,6 +78,40 @@ def test_scores_of_splits_scored_since_are_found(tmp_path):
     assert "7 rows that the model was trained on" in model_card(run)
 
 
+def test_scores_on_other_data_are_told_apart_from_those_on_the_runs_own(tmp_path):
+    run = make_run(tmp_path / "run", comparison=COMPARISON)
+    scored = {"split": "test", "rows": 7, "metrics": {"accuracy": 0.5}}
+    for name, dataset in (("own", "outputs/flavour-sd"), ("other", "kitchen/soups")):
+        (run / "scores" / name).mkdir(parents=True)
+        (run / "scores" / name / "metrics.json").write_text(json.dumps({**scored, "dataset": dataset}))
+    card = model_card(run, **NAMES)
+    data = {(one.dataset_type, one.dataset_split, one.dataset_revision): one.metric_value for one in
+            ModelCard(card).data.eval_results if one.metric_type == "accuracy"}  # fmt: skip
+    assert data == {
+        ("org/flavour-sd", "validation", "v1.0.0"): 0.75,
+        ("org/flavour-sd", "test", "v1.0.0"): 0.78,  # of the comparison, in place of 0.5
+        ("kitchen/soups", "test", None): 0.5,
+    }
+    assert "## Scores on test\n\n500 rows that took no part" in card
+    assert "## Scores on test of kitchen/soups\n\n7 rows of other data than the model was trained on." in card
+
+
+def test_a_comparison_on_other_data_does_not_pass_for_one_on_the_runs_own(tmp_path):
+    card = model_card(make_run(tmp_path / "run", comparison={**COMPARISON, "dataset": "kitchen/soups"}), **NAMES)
+    assert "## Scores on test of kitchen/soups\n" in card
+    assert "500 rows of 90 groups, split test of kitchen/soups;" in card
+
+
+def test_scores_of_another_model_below_the_folder_are_not_this_models(tmp_path):
+    run = make_run(tmp_path / "run")
+    for name in ("onnx-int8", "seed-1"):
+        below = run / name / "scores" / "test"
+        below.mkdir(parents=True)
+        (run / name / "config.json").write_text("{}")
+        (below / "metrics.json").write_text(json.dumps({"split": "test", "rows": 7, "metrics": {"accuracy": 0.5}}))
+    assert "Scores on test" not in model_card(run)
+
+
 def test_it_says_that_pictures_were_simulated(tmp_path):
     data = tmp_path / "data"
     data.mkdir()

@@ -47,7 +47,7 @@ RECIPE = {
     "output_dir": "/somewhere/else",
 }
 COMPARISON = {
-    "dataset": "outputs/x",
+    "dataset": "outputs/flavour-sd",
     "split": "test",
     "rows": 500,
     "groups": 90,

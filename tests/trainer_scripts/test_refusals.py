@@ -62,6 +62,9 @@ COLUMNS = ["--id_column", "name", "--text_column", "text"]
         (export, ["ONE", "--batch-size", "0"], "'0' is no whole number from 1 on"),
         (export, ["ONE", "--max-rows", "0"], "'0' is no whole number from 2 on"),
         (export, ["ONE", "--quantize", "int8", "--calibration-rows", "0"], "'0' is no whole number from 1 on"),
+        (export, ["ONE", "--max-mb", "0"], "'0' is no number above 0"),
+        (export, ["ONE", "--max-loss", "-1"], "'-1' is no number from 0 on"),
+        (predict, ["ONE", "TABLE", *COLUMNS], "row b.png has no text to predict from; give it one or remove the row"),
         (compare, ["ONE", "DATA", "--ablation_rows", "0"], "'0' is no whole number from 2 on"),
         (predict, ["MANY", "TABLE", "--threshold", "7"], "'7' is no number from 0 to 1"),
         (score, ["ONE", "DATA", "--columns", '["title"]'], "is no mapping of columns such as"),
@@ -118,6 +121,15 @@ def test_one_folder_of_scores_is_a_comparison_that_names_its_data(places, tmp_pa
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert list(content["entries"]) == ["one"]
     assert (tmp_path / "comparison.md").read_text().startswith(f"# Comparison on {places['DATA']}")
+
+
+def test_two_folders_of_scores_of_one_model_are_told_apart_by_their_paths(places, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(places["SCORES"], again)
+    compare.main([places["SCORES"], str(again), "--out", str(tmp_path / "out")])
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(content["entries"]) == ["one", str(again)]
+    assert f"one is NOT SHOWN to differ from {again}" in content["verdicts"][0]
 
 
 def test_rows_without_text_are_answered_counted_and_named(places, tmp_path, capsys):
