@@ -64,7 +64,7 @@ def score_captions(model: Any, table: Table, dataset: str, split: str, out: Path
     found = faults(captions, answers["blank pictures"], target_is_hidden(model.model, samples))
     defined = (*CAPTION_SCORES, METEOR_SCORE, *(defined_naming_scores() if visible is not None else ()))
     content = {
-        "model": model.source,
+        "model": model.reference,
         "task": model.task.name,
         "modality": "image",
         "dataset": dataset,

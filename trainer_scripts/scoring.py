@@ -66,6 +66,11 @@ class SavedModel:
     results: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def reference(self) -> str:
+        """Its folder, or its Hub id with the revision: what finds it again."""
+        return self.source if Path(self.source).exists() else self.name
+
+    @property
     def selection_split(self) -> str:
         """Name of the rows that chose its checkpoint: a split, or those that its run held out of the training split."""
         return self.results.get("selection_split") or self.arguments.selection_split
@@ -226,7 +231,7 @@ def save_scores(
     """
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
-        "model": model.source if Path(model.source).exists() else model.name,  # with its revision, where there is one
+        "model": model.reference,
         "task": model.task.name,
         "modality": model.modality,
         "dataset": dataset,

@@ -66,7 +66,7 @@ def score_segmenter(
     found = answer(model.model, samples, batch_size, model.name, testing)
     out.mkdir(parents=True, exist_ok=True)
     content = {
-        "model": model.source,
+        "model": model.reference,
         "task": model.task.name,
         "modality": "image",
         "dataset": dataset,

@@ -145,6 +145,8 @@ def test_a_model_on_a_hub_keeps_its_recipe_and_what_it_was_chosen_on(
     compare.main(["org/multi@chosen-on-validation", "org/multi", str(small_dataset), *map(str, out)])
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {"org/multi@chosen-on-validation", "org/multi"} <= set(content["entries"])
+    scored = tmp_path / "out" / "org" / "multi@chosen-on-validation"
+    assert read_metrics(scored)["model"] == "org/multi@chosen-on-validation"
     table = tmp_path / "table.csv"
     table.write_text("ImageID,Caption\na.jpg,cake\n")
     assert "no-such-tag" in refused(capsys, predict, "org/multi", table, "--revision", "no-such-tag")
