@@ -176,7 +176,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         logits: Tensor,
         labels: Tensor | None,
         encoded: BaseModelOutput,
-        place_labels: Tensor | None,
+        place_masks: Tensor | None,
         num_items_in_batch: Tensor | int | None,
     ) -> Tensor | None:
         """The captions' cross-entropy, and with masks that of the places beside it; `None` without captions.
@@ -187,13 +187,13 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         if labels is None:
             return None
         loss = captioning_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
-        if place_labels is None:
+        if place_masks is None:
             return loss
         if self.seen_words is None:
-            raise ValueError("place_labels need a config with num_place_labels.")
+            raise ValueError("place_masks need a config with num_place_labels.")
         # Of the words of an optimiser step, this batch has a share; so it has of the places.
         share = 1.0 if num_items_in_batch is None else labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
-        return loss + self.config.place_loss_weight * share * place_loss(encoded["place_logits"], place_labels)
+        return loss + self.config.place_loss_weight * share * place_loss(encoded["place_logits"], place_masks)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What the decoder reads for `labels`; see `shift_right`."""
@@ -250,7 +250,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):
         past_key_values: EncoderDecoderCache | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        place_labels: Tensor | None = None,
+        place_masks: Tensor | None = None,
         said_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
@@ -268,7 +268,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):
             past_key_values: Keys and values of earlier words; `decoder_input_ids` are then only the new ones.
             decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
             labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
-            place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
+            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
             said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
             num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
             use_cache: Whether to return keys and values; `None` does outside training when there are no labels.
@@ -292,7 +292,7 @@ class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):
             words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
         )
         logits = self.score_words(states, encoded, said_ids)
-        loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
+        loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -350,7 +350,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner, GenerationMixin):
         past_key_values: LSTMState | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        place_labels: Tensor | None = None,
+        place_masks: Tensor | None = None,
         said_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
@@ -366,7 +366,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner, GenerationMixin):
             past_key_values: State of the LSTM after earlier words; `decoder_input_ids` are then only the new ones.
             decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
             labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
-            place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
+            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
             said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
             num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
             use_cache: Whether to return the state; `None` does outside training when there are no labels.
@@ -390,7 +390,7 @@ class FlavourForMergeCaptioning(FlavourCaptioner, GenerationMixin):
             past_key_values = LSTMState()
         read, merged = self.decoder(words, encoded.last_hidden_state, past_key_values)
         logits = self.score_words(merged, encoded, said_ids)
-        loss = self.loss_of(logits, labels, encoded, place_labels, num_items_in_batch)
+        loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,

@@ -122,6 +122,7 @@ class FlavourConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(AutoConfig, model_type="bert", optional=True),
         "vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True),
     }
+    keys_to_ignore_at_inference = ["text_features", "image_features"]
 
     text_config: PreTrainedConfig | dict | None = None
     vision_config: PreTrainedConfig | dict | None = None

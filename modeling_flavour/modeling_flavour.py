@@ -183,7 +183,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         image_present: Tensor | None = None,
         labels: Tensor | None = None,
         sample_weights: Tensor | None = None,
-        place_labels: Tensor | None = None,
+        place_masks: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -199,7 +199,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image_present: The same for pictures.
             labels: `(batch,)` class ids, or `(batch, num_labels)` shares or 0/1 labels.
             sample_weights: `(batch,)` factors on each sample's loss.
-            place_labels: `(batch, height, width)` mask of class ids, -100 where unknown, for the head over the places.
+            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the head over the places.
             inputs_embeds: `(batch, length, size)` token vectors instead of `input_ids`.
             output_attentions: Whether to return attention weights.
             output_hidden_states: Whether to return the layers' states.
@@ -227,10 +227,10 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image = self.image_encoder(pixel_values, pool=self.reads_pooled, **wanted)
         text_features, image_features, logits = self.classify(text, image, text_present, image_present)
         loss = None if labels is None else classification_loss(logits, labels, self.config, sample_weights)
-        if place_labels is not None and loss is not None:
+        if place_masks is not None and loss is not None:
             if image is None or image.place_logits is None:
-                raise ValueError("place_labels need pixel_values and a config with num_place_labels.")
-            loss = loss + self.config.place_loss_weight * place_loss(image.place_logits, place_labels)
+                raise ValueError("place_masks need pixel_values and a config with num_place_labels.")
+            loss = loss + self.config.place_loss_weight * place_loss(image.place_logits, place_masks)
         layers: Any = text if text is not None else image
         return FlavourClassifierOutput(
             loss, logits, text_features, image_features, layers.hidden_states, layers.attentions

@@ -59,6 +59,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
 
     model_type = "flavour_segmenter"
     sub_configs_defaults = {"vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True)}
+    keys_to_ignore_at_inference = ["losses"]
 
     vision_config: PreTrainedConfig | dict | None = None
     head: Literal["deeplabv3", "deeplabv3plus", "none"] = "deeplabv3"

@@ -191,7 +191,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         self,
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
-        ingredient_labels: Tensor | None = None,
+        ingredient_targets: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -202,8 +202,10 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         Args:
             pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
             labels: `(batch, height, width)` class ids, `config.ignore_index` where nobody knows. A grid that is coarser
-                by a whole number saves time in training; the logits then come on that grid.
-            ingredient_labels: `(batch, num_labels - 1)` floats, 1 where the picture shows class `i + 1`.
+                by a whole number saves time in training; the logits then come on that grid. In a model without masks
+                they may be the ingredients instead.
+            ingredient_targets: `(batch, num_labels - 1)` floats, 1 where the picture shows class `i + 1`. (Not called
+                labels: the Trainer of transformers only evaluates batches with all that is called so.)
             output_attentions: Whether to return the backbone's attention weights, where it has any.
             output_hidden_states: Whether to return the states of the backbone's stages.
             return_dict: `False` gives a tuple.
@@ -215,8 +217,10 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         """
         if pixel_values is None:
             raise ValueError("Give pixel_values.")
-        if ingredient_labels is not None and self.ingredient_classifier is None:
-            raise ValueError("Got ingredient_labels, but this model has no ingredient head (ingredient_head=False).")
+        if self.head is None and ingredient_targets is None:
+            ingredient_targets = labels
+        if ingredient_targets is not None and self.ingredient_classifier is None:
+            raise ValueError("Got ingredient_targets, but this model has no ingredient head (ingredient_head=False).")
         asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         by_stage = self.low_level_stage is not None or self.auxiliary is not None
@@ -233,7 +237,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         if self.ingredient_classifier is not None:
             read = shown_by(scores).to(scores.dtype) if self.reads_masks else seen.pooled
             ingredient_logits = self.ingredient_classifier(self.dropout(read))
-        losses = self.task_losses(logits, coarse, ingredient_logits, labels, ingredient_labels)
+        losses = self.task_losses(logits, coarse, ingredient_logits, labels, ingredient_targets)
         return FlavourSegmenterOutput(
             loss=self.total_loss(losses) if losses else None,
             logits=logits,
@@ -258,7 +262,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         coarse: Tensor | None,
         ingredient_logits: Tensor | None,
         labels: Tensor | None,
-        ingredient_labels: Tensor | None,
+        ingredient_targets: Tensor | None,
     ) -> dict[str, Tensor]:
         """The loss of each task that there are labels for."""
         losses: dict[str, Tensor] = {}
@@ -268,18 +272,18 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             losses["segmentation"] = segmentation_loss(logits, labels, *settings)
             if coarse is not None:
                 losses["auxiliary"] = segmentation_loss(resize(coarse, labels.shape[-2:]), labels, *settings)
-        if ingredient_labels is not None and ingredient_logits is not None:
-            if ingredient_labels.shape != ingredient_logits.shape:
+        if ingredient_targets is not None and ingredient_logits is not None:
+            if ingredient_targets.shape != ingredient_logits.shape:
                 raise ValueError(
-                    f"ingredient_labels must have shape {tuple(ingredient_logits.shape)}, "
-                    f"got {tuple(ingredient_labels.shape)}: the background is no ingredient."
+                    f"ingredient_targets must have shape {tuple(ingredient_logits.shape)}, "
+                    f"got {tuple(ingredient_targets.shape)}: the background is no ingredient."
                 )
             weights = None
             if config.class_weights is not None:
                 weights = ingredient_logits.new_tensor(config.class_weights[1:], dtype=torch.float32)
                 weights = weights / weights.mean()
             losses["ingredients"] = functional.binary_cross_entropy_with_logits(
-                ingredient_logits.float(), ingredient_labels.float(), weights
+                ingredient_logits.float(), ingredient_targets.float(), weights
             )
         return losses
 

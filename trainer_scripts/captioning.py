@@ -25,7 +25,7 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import ModelArguments, Recipe
 from trainer_scripts.caption_text import mirrored, names_no_side, train_caption_tokenizer
 from trainer_scripts.classification import input_size
-from trainer_scripts.collators import place_labels, sample_seed, varied
+from trainer_scripts.collators import place_masks, sample_seed, varied
 from trainer_scripts.continuing import check_kind, load, load_processor, settle
 from trainer_scripts.data import Table
 from trainer_scripts.masks import Masks, nearest
@@ -300,11 +300,11 @@ class CaptionCollator:
     std: Sequence[float]
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return `pixel_values`, `labels` filled up with -100, and `place_labels` where the samples have masks."""
+        """Return `pixel_values`, `labels` filled up with -100, and `place_masks` where the samples have masks."""
         batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
         batch["labels"] = pad_labels([sample["labels"] for sample in samples])
         if "mask" in samples[0]:
-            batch["place_labels"] = place_labels([sample["mask"] for sample in samples])
+            batch["place_masks"] = place_masks([sample["mask"] for sample in samples])
         if "row" in samples[0]:
             batch["rows"] = torch.tensor([sample["row"] for sample in samples])
         return batch

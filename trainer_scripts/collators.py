@@ -113,7 +113,7 @@ def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int
     return [ids[mask].tolist() for ids, mask in pairs]
 
 
-def place_labels(masks: Sequence[torch.Tensor]) -> torch.Tensor:
+def place_masks(masks: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return masks as the models take them: `(batch, height, width)`, -100 where nobody knows."""
     stacked = torch.stack(list(masks)).long()
     return stacked.masked_fill(stacked == UNKNOWN, IGNORED_LABEL)
@@ -190,7 +190,7 @@ class ClassificationCollator:
         if "picture" in samples[0]:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
         if "mask" in samples[0]:
-            batch["place_labels"] = place_labels([sample["mask"] for sample in samples])
+            batch["place_masks"] = place_masks([sample["mask"] for sample in samples])
         batch["labels"] = torch.stack([torch.as_tensor(sample["labels"]) for sample in samples])
         if "weights" in samples[0]:
             batch["sample_weights"] = torch.stack([torch.as_tensor(sample["weights"]) for sample in samples])

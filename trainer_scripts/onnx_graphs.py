@@ -225,7 +225,9 @@ class OnnxModel:
         """
         given = {**others, "pixel_values": pixel_values}
         inputs = {
-            name: value for name, value in given.items() if isinstance(value, Tensor) and not name.endswith("labels")
+            name: value
+            for name, value in given.items()
+            if isinstance(value, Tensor) and not name.endswith(("labels", "targets", "masks"))
         }
         if set(inputs) != set(self.inputs):
             raise BadInputError(

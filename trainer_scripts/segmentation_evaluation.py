@@ -212,7 +212,7 @@ def _answer_batch(
         middle = slice(LOGIT_STRIDE // 2, None, LOGIT_STRIDE) if divides else slice(None)
         labels["labels"] = masks[:, middle, middle].to(device)
     if config.ingredient_head:
-        labels["ingredient_labels"] = torch.stack([sample["ingredient_labels"] for sample in batch]).to(device)
+        labels["ingredient_targets"] = torch.stack([sample["ingredient_labels"] for sample in batch]).to(device)
     output = model(pixels, **labels)
     named = None if output.ingredient_logits is None else output.ingredient_logits.float().sigmoid()
     scores = None if output.logits is None else output.logits.float().log_softmax(1)

@@ -111,5 +111,5 @@ class MaskCollator:
             middle = slice(self.stride // 2, None, self.stride)
             batch["labels"] = torch.stack([sample["labels"][middle, middle] for sample in samples])
         if self.ingredients:
-            batch["ingredient_labels"] = torch.stack([sample["ingredient_labels"] for sample in samples])
+            batch["ingredient_targets"] = torch.stack([sample["ingredient_labels"] for sample in samples])
         return batch

@@ -20,7 +20,7 @@ CAPTIONERS = ("captioner-transformer", "captioner-merge")
 
 def without_labels(batch):
     """Inputs alone; a captioner reads the words that it would learn to say."""
-    inputs = {name: value for name, value in batch.items() if "labels" not in name}
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "ingredient_targets")}
     if "input_ids" not in batch and batch["labels"].dtype == torch.long and batch["labels"].ndim == 2:
         inputs["decoder_input_ids"] = batch["labels"].clamp(min=0)
     return inputs

@@ -126,10 +126,10 @@ def test_what_the_masks_taught_makes_its_words_likelier(captioner):
     model = randomise(tiny_captioner(captioner, num_place_labels=9, vision_config=tiny_resnet()))
     batch = caption_batch()
     places = torch.randint(0, 9, (4, 32, 32), generator=torch.Generator().manual_seed(6))
-    plain, both = model.eval()(**batch).loss, model(**batch, place_labels=places).loss
+    plain, both = model.eval()(**batch).loss, model(**batch, place_masks=places).loss
     assert both > plain
     count = int((batch["labels"] != -100).sum())
-    shared = model(**batch, place_labels=places, num_items_in_batch=2 * count).loss
+    shared = model(**batch, place_masks=places, num_items_in_batch=2 * count).loss
     torch.testing.assert_close(shared, both / 2)
     both.backward()
     assert model.image_encoder.place_head.weight.grad.abs().sum() > 0

@@ -66,7 +66,7 @@ class FlavourForSegmentationTest(common.ModelTesterMixin, unittest.TestCase):
         if return_labels:
             size, side = self.model_tester.batch_size, self.model_tester.image_size
             inputs["labels"] = torch.zeros(size, side, side, dtype=torch.long)
-            inputs["ingredient_labels"] = torch.ones(size, self.model_tester.num_labels - 1)
+            inputs["ingredient_targets"] = torch.ones(size, self.model_tester.num_labels - 1)
         return inputs
 
     @unittest.skip("checkpoints keep the names that weights have in the model, so that a Trainer can resume from them")

@@ -228,13 +228,13 @@ def batch_for(model, side: int) -> dict[str, torch.Tensor]:
         if config.head != "none":
             batch["labels"] = torch.randint(0, MASK_CLASSES, (size, side, side))
         if config.ingredient_head:
-            batch["ingredient_labels"] = torch.randint(0, 2, (size, MASK_CLASSES - 1)).float()
+            batch["ingredient_targets"] = torch.randint(0, 2, (size, MASK_CLASSES - 1)).float()
     elif isinstance(model, FlavourForClassification):
         batch["labels"] = torch.randint(0, LABELS, (size,))
     else:
         batch["labels"] = torch.randint(4, WORDS, (size, 12))
     if getattr(config, "num_place_labels", 0) and config.place_loss_weight:
-        batch["place_labels"] = torch.randint(0, PLACE_CLASSES, (size, side, side))
+        batch["place_masks"] = torch.randint(0, PLACE_CLASSES, (size, side, side))
     return batch
 
 

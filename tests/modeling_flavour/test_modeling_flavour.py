@@ -80,7 +80,7 @@ class TestPlacesOfThePicture(ClassifierContract):
         generator = torch.Generator().manual_seed(seed)
         # One label per place: what several samples of a place say at once no head can learn by heart.
         masks = torch.randint(0, MASK_CLASSES, (size, 4, 4), generator=generator)
-        return {**batch, "place_labels": masks.repeat_interleave(8, 1).repeat_interleave(8, 2)}
+        return {**batch, "place_masks": masks.repeat_interleave(8, 1).repeat_interleave(8, 2)}
 
 
 class TestWordsAlone(ClassifierContract):

@@ -56,8 +56,8 @@ def test_a_head_of_other_labels_is_refused(tmp_path):
 def test_masks_without_a_head_are_refused():
     batch = tiny_batch(2, 0)
     masks = torch.zeros(2, *batch["pixel_values"].shape[-2:], dtype=torch.long)
-    with pytest.raises(ValueError, match="place_labels need pixel_values and a config with num_place_labels"):
-        tiny_classifier()(**batch, place_labels=masks)
+    with pytest.raises(ValueError, match="place_masks need pixel_values and a config with num_place_labels"):
+        tiny_classifier()(**batch, place_masks=masks)
 
 
 def test_masks_that_nobody_knows_teach_nothing():

@@ -216,7 +216,7 @@ def test_class_weights_balance_both_tasks():
     weighted = tiny_segmenter(ingredient_head=True, class_weights=weights).eval()
     weighted.load_state_dict(plain.state_dict())
     logits = plain(batch["pixel_values"]).ingredient_logits
-    terms = functional.binary_cross_entropy_with_logits(logits, batch["ingredient_labels"], reduction="none").mean(0)
+    terms = functional.binary_cross_entropy_with_logits(logits, batch["ingredient_targets"], reduction="none").mean(0)
     expected = (terms * torch.tensor(weights[1:]) / 2).mean()
     torch.testing.assert_close(weighted(**batch).losses["ingredients"], expected)
     torch.testing.assert_close(plain(**batch).losses["ingredients"], terms.mean())
@@ -318,7 +318,7 @@ def test_wrong_calls_and_parts_are_named():
     with pytest.raises(ValueError, match="Give pixel_values"):
         model(labels=batch["labels"])
     with pytest.raises(ValueError, match="the background is no ingredient"):
-        model(batch["pixel_values"], ingredient_labels=torch.zeros(4, MASK_CLASSES))
+        model(batch["pixel_values"], ingredient_targets=torch.zeros(4, MASK_CLASSES))
     with pytest.raises(ValueError, match=r"labels must have shape \(4, 32, 32\)"):
         model(batch["pixel_values"], labels=batch["labels"][:, :8])
     with pytest.raises(ValueError, match="has no ingredient head"):

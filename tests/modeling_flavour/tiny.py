@@ -149,4 +149,4 @@ def mask_batch(size=4, seed=0, side=32, ingredients=True):
     present = functional.one_hot(labels.flatten(1), MASK_CLASSES).any(1)[:, 1:].float()
     labels[:, :3, :5] = 255
     batch = {"pixel_values": pictures.contiguous(), "labels": labels}
-    return {**batch, "ingredient_labels": present} if ingredients else batch
+    return {**batch, "ingredient_targets": present} if ingredients else batch

@@ -324,7 +324,7 @@ def test_masks_are_varied_like_their_pictures(table):
         assert gap < 8
     assert samples[0]["mask"].shape == (32, 32)
     batch = CaptionCollator((0.5,) * 3, (0.5,) * 3)([{**samples[0], "mask": torch.full((4, 4), 255)}])
-    assert (batch["place_labels"] == -100).all()
+    assert (batch["place_masks"] == -100).all()
 
 
 def test_masks_of_large_pictures_shrink_with_them(tmp_path):
@@ -334,7 +334,7 @@ def test_masks_of_large_pictures_shrink_with_them(tmp_path):
     data = load_training_data(recipe)
     _, processor = build(recipe, data)
     batch = collator(processor)([training_samples(recipe, data, processor)[row] for row in range(6)])
-    assert batch["pixel_values"].shape[-2:] == batch["place_labels"].shape[-2:] == (32, 32)
+    assert batch["pixel_values"].shape[-2:] == batch["place_masks"].shape[-2:] == (32, 32)
 
 
 def tiny_processor_of(table):
