@@ -1,9 +1,11 @@
 """Simple answers that every model is shown beside: no learning, the labelling rule, words alone, colours alone."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -97,16 +99,17 @@ def bag_of_words(train: Table, selection: Table, test: Table, score: Score, clas
     assert train.texts is not None
     assert selection.texts is not None
     assert test.texts is not None
+    seen = _word_features(train.texts, selection.texts, test.texts)
+    return _regression(seen[0], seen[1], seen[2], train, selection, score, classes)
+
+
+def _word_features(train: Sequence[str], *others: Sequence[str]) -> list[Features]:
+    """Return TF-IDF of words and word pairs, one feature that says nothing where the training texts hold no word."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    return _regression(
-        vectorizer.fit_transform(train.texts),
-        vectorizer.transform(selection.texts),
-        vectorizer.transform(test.texts),
-        train,
-        selection,
-        score,
-        classes,
-    )
+    word = re.compile(vectorizer.token_pattern)
+    if not any(word.search(text) for text in train):
+        return [np.zeros((len(texts), 1)) for texts in (train, *others)]
+    return [vectorizer.fit_transform(train), *map(vectorizer.transform, others)]
 
 
 def colour_histogram(pictures: Pictures) -> np.ndarray:
@@ -138,8 +141,10 @@ def _regression(
 ) -> np.ndarray:
     best: tuple[float, np.ndarray] | None = None
     many = train.labels.ndim == 2
+    one_class = not many and len(np.unique(train.labels)) == 1
     for strength in tqdm(REGULARISATION, desc="logistic regression", leave=False, disable=None):
-        classifier = LogisticRegression(C=strength, max_iter=1000)
+        # Nothing can be regressed on one class: its share is 1.
+        classifier = DummyClassifier() if one_class else LogisticRegression(C=strength, max_iter=1000)
         fitted = (OneVsRestClassifier(classifier) if many else classifier).fit(train_x, train.labels)
         value = score(selection.labels, _spread(fitted, selection_x, many, classes))
         value = value if score.greater_is_better else -value

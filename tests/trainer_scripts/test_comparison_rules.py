@@ -1,11 +1,14 @@
 """The rules behind a comparison: what can be compared, how ablations draw rows, what the trivial baselines say."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.ablations import drawn_rows, partners
-from trainer_scripts.baselines import masked_titles, product_of_singles, rule_alone
+from trainer_scripts.baselines import bag_of_words, masked_titles, product_of_singles, rule_alone, shares
 from trainer_scripts.classification_comparison import conflicting
 from trainer_scripts.predictions import Predictions, check_comparable
 from trainer_scripts.scores import (
@@ -100,6 +103,17 @@ def test_the_rule_reads_the_title_alone_and_may_be_silent():
 def test_titles_lose_the_words_of_the_rule_and_nothing_else():
     assert "lemon" not in masked_titles(["Lemon and table"])[0].lower()
     assert "table" in masked_titles(["Lemon and table"])[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "texts"),
+    [([2, 2, 2, 2], ["a cake", "broth", "pie", "soup"]), ([0, 1, 1, 1], ["", "!", "a", ""])],
+    ids=["one class", "no word"],
+)
+def test_a_bag_of_words_that_can_learn_nothing_says_the_training_shares(labels, texts):
+    table: Any = SimpleNamespace(labels=np.array(labels), texts=texts)
+    said = bag_of_words(table, table, table, classification_scores("abc")[0], 3)
+    assert said == pytest.approx(np.tile(shares(table.labels, 3), (4, 1)), abs=1e-4)
 
 
 def test_product_of_singles_takes_the_prior_out_once():
