@@ -228,10 +228,28 @@ def _texts(rows: Any, column: str, ids: Sequence[str], where: str) -> list[str]:
     return texts
 
 
+def _numbers(rows: Any, column: str, shape: tuple[int, ...], ids: Sequence[str], where: str) -> np.ndarray:
+    """Return a column of numbers, or of lists of as many numbers; the first row that holds something else is named."""
+    values = rows[column][:]
+    found = _finite(values, (len(ids), *shape))
+    if found is None:
+        wrong = next(place for place, value in enumerate(values) if _finite(value, shape) is None)
+        what = f"{shape[0]} numbers, one per label" if shape else "a number"
+        raise BadInputError(f"{where}, row {ids[wrong]}: {column} must hold {what}, not {values[wrong]!r}")
+    return found
+
+
+def _finite(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return finite numbers of a shape, None for anything else."""
+    try:
+        found = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        return None
+    return found if found.shape == shape and np.isfinite(found).all() else None
+
+
 def _targets(rows: Any, column: str, classes: int, ids: Sequence[str], where: str) -> np.ndarray:
-    targets = np.asarray(rows[column][:], dtype=np.float32)
-    if targets.shape != (len(ids), classes):
-        raise BadInputError(f"{where}: {column} must hold {classes} numbers per row, one per label")
+    targets = _numbers(rows, column, (classes,), ids, where)
     wrong = np.flatnonzero((targets < 0).any(axis=1) | (np.abs(targets.sum(axis=1) - 1) > 1e-3))
     if len(wrong):
         raise BadInputError(f"{where}, row {ids[wrong[0]]}: {column} must be non-negative and sum to 1")
@@ -244,9 +262,9 @@ def _weights(
     """Return what each row counts: its given weight, and how sure its label is, with mean 1 over the rows."""
     weights = None
     if columns.weight:
-        weights = np.asarray(rows[columns.weight][:], dtype=np.float32)
-        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-            raise BadInputError(f"{where}: {columns.weight} must hold finite numbers >= 0, some of them above 0")
+        weights = _numbers(rows, columns.weight, (), ids, where)
+        if not ((weights >= 0).all() and weights.sum() > 0):
+            raise BadInputError(f"{where}: {columns.weight} must hold numbers >= 0, some of them above 0")
     if columns.confidence:
         if labels.ndim != 1 or labels.dtype == object:
             raise BadInputError(f"confidence_column needs one label per row, which {columns.label!r} does not hold")

@@ -46,12 +46,23 @@ def processor(data):
         (["--train_split", "training"], "has no split 'training'; it has train"),
         (["--task", "classification", "--label_column", "flavours"], "task classification does not fit column"),
         (["--task", "guessing"], "no task 'guessing'"),
-        (["--target_column", "flavours"], "must hold 5 numbers per row|could not|inhomogeneous"),
+        (["--target_column", "flavours"], r"row train-000-00-00: flavours must hold 5 numbers, one per label, not \["),
+        (["--confidence_column", "title"], "title must hold 5 numbers, one per label, not 'dish number train 0'"),
+        (["--weight_column", "title"], "row train-000-00-00: title must hold a number, not 'dish number train 0'"),
+        (["--weight_column", "taste"], "taste must hold a number, not"),
     ],
 )
 def test_faulty_columns_are_named_before_any_step(small_dataset, arguments, message):
-    with pytest.raises((BadInputError, ValueError), match=message):
+    with pytest.raises(BadInputError, match=message):
         load(small_dataset, *arguments)
+
+
+@pytest.mark.parametrize("value", [None, [0.2, None, 0.2, 0.2, 0.2], [0.2, float("nan"), 0.4, 0.2, 0.2]])
+def test_a_row_without_its_soft_target_is_named(small_rows, tmp_path, value):
+    rows = copy.deepcopy({split: members[:10] for split, members in small_rows.items()})
+    rows["train"][3]["taste"] = value
+    with pytest.raises(BadInputError, match="row train-003-00-00: taste must hold 5 numbers"):
+        load(write_dataset(tmp_path / "holes", rows), "--target_column", "taste")
 
 
 def test_columns_are_mapped(small_rows, tmp_path):
