@@ -194,6 +194,7 @@ def card_values(
         "empty_splits": [split for split in SPLITS if split not in build.shards],
         "has_masks": build.has(MASK),
         "columns": {name: column_type(feature) for name, feature in build.features.items()},
+        "calibrated": build.manifest.get("soft_labels_calibrated", True),
         "lexicon_sha256": build.manifest["lexicon_sha256"],
         "lexicon_file": None if build.lexicon_file is None else LEXICON,
         "rule": ", ".join(f"{name} {value}" for name, value in rule_settings(build.manifest).items()),

@@ -165,7 +165,9 @@ def _failure(repo: str, version: str, error: Exception) -> str:
     status = f"the server answered {response.status_code}" if response is not None else type(error).__name__
     detail = getattr(error, "server_message", None) or str(error).splitlines()[0]
     reason = re.sub(r"hf_\w+|https?://\S+", "...", detail)
-    return f"{repo} {version} was not published ({status}: {reason}); it carries no tag, repeat the command"
+    refused = getattr(response, "status_code", None) in (401, 403)
+    how = " with a token that may write there (`hf auth login`, or HF_TOKEN)" if refused else ""
+    return f"{repo} {version} was not published ({status}: {reason}); it carries no tag, repeat the command{how}"
 
 
 def write_folder(release: Release, folder: Path) -> None:

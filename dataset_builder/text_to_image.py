@@ -181,6 +181,8 @@ def _load_lora(pipeline: Any, lora: str) -> None:
         pipeline.load_lora_weights(str(folder), use_safetensors=True, **where)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise BadInputError(f"LoRA {lora!r} does not load into this pipeline: {str(error).splitlines()[0]}") from error
+    if not pipeline.get_list_adapters():  # diffusers passes over weights for another kind of model
+        raise BadInputError(f"LoRA {lora!r} holds nothing for a {type(pipeline).__name__}; give weights made for it")
 
 
 def lora_revision(lora: str) -> str:

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from dataset_builder import generation, prompts, text_to_image
 from dataset_builder.errors import BadInputError
@@ -277,6 +278,13 @@ def test_lora_weights_load_by_file_and_by_folder_and_are_pinned(tiny_sd, lora_fi
     assert not np.array_equal(pixels(plain), pixels(by_file))
     assert np.array_equal(pixels(by_folder), pixels(by_file))
     assert lora_revision(str(lora_file)).startswith(f"{lora_file}@")
+
+
+def test_lora_weights_for_another_kind_of_model_are_refused(tiny_sd, lora_file, tmp_path):
+    weights = {name.replace("unet.", "transformer."): value for name, value in load_file(lora_file).items()}
+    save_file(weights, tmp_path / "other.safetensors")
+    with pytest.raises(BadInputError, match="holds nothing for a StableDiffusionPipeline"):
+        illustrator(tiny_sd, steps=1, size=64, lora=str(tmp_path / "other.safetensors"))
 
 
 def test_lora_weights_load_by_hub_id_and_are_pinned_by_commit(tiny_sd, lora_file, connected_hub):

@@ -172,6 +172,7 @@ def test_a_refused_token_is_named_nowhere(hub, build, monkeypatch, capfd, token)
     assert stopped.value.code == 2
     said = "".join(capfd.readouterr())
     assert "the server answered 401" in said
+    assert "repeat the command with a token that may write there" in said
     assert "hf_" not in said
     assert hub.store.repos("datasets") == []
 
