@@ -123,6 +123,8 @@ class FlavourConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True),
     }
     keys_to_ignore_at_inference = ["text_features", "image_features"]
+    # Where words are embedded without a text model, `resize_token_embeddings` writes here what it did.
+    attribute_map = {"vocab_size": "word_vocab_size"}
 
     text_config: PreTrainedConfig | dict | None = None
     vision_config: PreTrainedConfig | dict | None = None

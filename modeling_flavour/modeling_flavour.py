@@ -185,6 +185,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         sample_weights: Tensor | None = None,
         place_masks: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -201,13 +202,18 @@ class FlavourForClassification(FlavourPreTrainedModel):
             sample_weights: `(batch,)` factors on each sample's loss.
             place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the head over the places.
             inputs_embeds: `(batch, length, size)` token vectors instead of `input_ids`.
+            token_type_ids: `(batch, length)`, as the tokenizers of BERT and its like give them; word embeddings know
+                no types.
             output_attentions: Whether to return attention weights.
             output_hidden_states: Whether to return the layers' states.
             return_dict: `False` gives a tuple.
 
         Raises:
-            ValueError: Neither text nor picture, or one the model has no part for; masks without a head for them.
+            ValueError: Neither text nor picture, or one the model has no part for; masks without a head for them; or
+                both `input_ids` and `inputs_embeds`.
         """
+        if input_ids is not None and inputs_embeds is not None:
+            raise ValueError("Give input_ids or inputs_embeds, not both.")
         source = input_ids if input_ids is not None else inputs_embeds
         self.check_inputs(source, pixel_values)
         wanted = {
@@ -218,7 +224,8 @@ class FlavourForClassification(FlavourPreTrainedModel):
         }
         text = image = None
         if source is not None:
-            text = self.text_encoder(input_ids, attention_mask, inputs_embeds, **wanted)
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            text = self.text_encoder(input_ids, attention_mask, inputs_embeds, **types, **wanted)
             if attention_mask is not None:
                 read = attention_mask.bool().any(dim=1)
                 text_present = read if text_present is None else text_present.bool() & read

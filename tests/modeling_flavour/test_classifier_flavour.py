@@ -6,6 +6,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from torch.nn import functional
+from transformers import BertTokenizer, TextClassificationPipeline
 
 from modeling_flavour import FlavourConfig, FlavourForClassification
 from modeling_flavour.losses_flavour import classification_loss
@@ -210,3 +211,38 @@ def test_tuple_answers():
     loss, logits, *_ = tiny_classifier()(**tiny_batch(2), return_dict=False)
     assert (loss.ndim, logits.shape) == (0, (2, 5))
     assert math.isfinite(loss.item())
+
+
+def test_what_a_tokenizer_of_bert_gives_is_taken():
+    vocabulary = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "greek", "salad", "soup")
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
+    model = randomise(tiny_classifier(vision_config=None)).eval()
+    inputs = tokenizer(["greek salad", "soup"], padding=True, return_tensors="pt")
+    logits = model(**inputs).logits
+    torch.testing.assert_close(model(inputs["input_ids"], inputs["attention_mask"]).logits, logits)
+    other = model(**{**inputs, "token_type_ids": torch.ones_like(inputs["token_type_ids"])}).logits
+    assert (other - logits).abs().max() > 1e-3
+    answer = TextClassificationPipeline(model=model, tokenizer=tokenizer)(["greek salad", "soup"], batch_size=2)
+    assert [model.config.label2id[entry["label"]] for entry in answer] == logits.argmax(-1).tolist()
+
+
+def test_words_are_given_once():
+    model = tiny_classifier(vision_config=None)
+    ids = torch.tensor([[2, 3]])
+    vectors = model.get_input_embeddings()(ids)
+    torch.testing.assert_close(model(inputs_embeds=vectors).logits, model(ids).logits)
+    with pytest.raises(ValueError, match="input_ids or inputs_embeds, not both"):
+        model(ids, inputs_embeds=vectors)
+
+
+@pytest.mark.parametrize("words", [{}, {"text_config": None, "word_vocab_size": 50}])
+def test_a_longer_vocabulary_is_said_in_the_config(words, tmp_path):
+    model = tiny_classifier(vision_config=None, **words)
+    model.resize_token_embeddings(60)
+    model.save_pretrained(tmp_path)
+    again = FlavourForClassification.from_pretrained(tmp_path)
+    assert again.get_input_embeddings().weight.shape[0] == 60
+    assert again.config.get_text_config().vocab_size == 60
+    assert again.config.word_vocab_size == (60 if words else None)
+    with pytest.raises(TypeError, match=r"no field 'vocab_size'\. Did you mean word_vocab_size"):
+        FlavourConfig(vocab_size=60)
