@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+NAMED = 4
+
 
 def build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     """The model of a config with fresh weights; without a pooler, which nothing would read (DDP refuses that)."""
@@ -42,7 +44,7 @@ def load_checked(module: nn.Module, weights: dict[str, Tensor], source: str, all
         allowed_missing: Prefixes of names that may be absent, such as a new head.
 
     Raises:
-        ValueError: Names each weight that is missing, unexpected or of another shape.
+        ValueError: Counts the weights that are missing, unexpected or of another shape, and names the first.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in weights and not name.startswith(allowed_missing)]
@@ -54,7 +56,11 @@ def load_checked(module: nn.Module, weights: dict[str, Tensor], source: str, all
     ]
     if missing or unexpected or misshapen:
         found = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names)
+        listed = "; ".join(
+            f"{kind}: {', '.join(names[:NAMED])}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            for kind, names in found.items()
+            if names
+        )
         raise ValueError(f"The weights of {source} do not fit this {type(module).__name__}. {listed}.")
     module.load_state_dict({**own, **weights})
 

@@ -322,8 +322,12 @@ class _Parser(HfArgumentParser):
     """
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        optional = action.dest in _optional_names() and action.choices is None and action.nargs is None
+        optional = action.dest in _optional_names() and action.nargs is None
         return None if optional and arg_string.lower() in NOTHING else super()._get_value(action, arg_string)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if value is not None:
+            super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         raise BadInputError(f"{message}; `--help` lists all arguments")
@@ -431,6 +435,6 @@ def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
             checked[name] = parser._get_value(action, str(value))
         except argparse.ArgumentError as error:
             raise BadInputError(str(error)) from error
-        if action.choices and checked[name] not in action.choices:
+        if action.choices and checked[name] not in (*action.choices, None):
             raise BadInputError(f"{name}: {value!r} is none of {', '.join(map(str, action.choices))}")
     return checked

@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="models (folders, Hub ids or ID@REVISION; folders that score.py wrote stand for theirs), and last the "
         "data set (folder or Hub id), which is left out where all models are such folders",
     )
-    parser.add_argument("--split", default="test", help="split to compare on (%(default)s)")
+    parser.add_argument("--split", help="split to compare on (test)")
     parser.add_argument("--dataset_revision", default=None, help="revision of a Hub data set")
     add_columns(parser)
     parser.add_argument("--batch_size", type=at_least(1), default=BATCH_SIZE, help="rows per batch (%(default)s)")

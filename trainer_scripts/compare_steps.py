@@ -32,10 +32,11 @@ from trainer_scripts.scoring import refresh_card
 def run(given: argparse.Namespace) -> None:
     """Compare models on one split, as the command line asks."""
     models, dataset = models_and_dataset(given.sources)
+    refuse_unread(given, dataset)
     content = compare(
         models,
         dataset,
-        given.split,
+        given.split or "test",
         given.out,
         given.batch_size,
         given.ablation_rows,
@@ -67,6 +68,16 @@ def models_and_dataset(sources: Sequence[str]) -> tuple[list[str], str | None]:
             f"only predictions of score.py are compared, and nothing would be read of {last!r}; leave it out"
         )
     return models, last
+
+
+def refuse_unread(given: argparse.Namespace, dataset: str | None) -> None:
+    """Raise BadInputError for an option about data of which nothing is read."""
+    asked = {"--split": given.split, "--columns": given.columns, "--dataset_revision": given.dataset_revision}
+    for option, value in asked.items():
+        if dataset is None and value is not None:
+            raise BadInputError(
+                f"only predictions of score.py are compared, which {option} does not change; leave it out"
+            )
 
 
 def compare(

@@ -35,6 +35,7 @@ class Item:
 
 def run(given: argparse.Namespace) -> None:
     """Predict every row of a table, as the command line asks."""
+    check_out(given.out)
     model = load_model(given.model, given.revision)
     check_decision(model, given)
     items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
@@ -50,6 +51,17 @@ def run(given: argparse.Namespace) -> None:
         [item.item_id for item in items if item.text is not None and not item.text.strip()],
     )
     print(f"{len(items)} rows written to {given.out}")
+
+
+def check_out(out: Path) -> None:
+    """Make the folder of the result, before anything is computed for it.
+
+    Raises:
+        BadInputError: the result itself is a folder.
+    """
+    if out.is_dir():
+        raise BadInputError(f"--out {out} is a folder; name the file that is written")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def report(what: str, ids: Sequence[str]) -> None:
@@ -184,7 +196,6 @@ def label_cells(model: SavedModel, probabilities: np.ndarray, decide: Callable[[
 
 def write_labels(path: Path, items: Sequence[Item], labels: Sequence[str]) -> None:
     """Write one line per row, in the order of the table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -29,7 +29,7 @@ def run(given: argparse.Namespace) -> None:
     model = load_model(given.model, given.revision, given.columns)
     check_decision(given, model)
     table = load_table(model, given.dataset, given.split, given.dataset_revision)
-    out = given.out or default_folder(model, given.split)
+    out = given.out or default_folder(model, given.dataset, given.split)
     if model.task.score is not None:
         options = mask_options(given, model)
         print(model.task.score(model, table, given.dataset, given.split, out, given.batch_size, **options))
@@ -72,10 +72,14 @@ def check_decision(given: argparse.Namespace, model: SavedModel) -> None:
         raise BadInputError("--decision expected_f1 needs no thresholds; leave out --tune_thresholds")
 
 
-def default_folder(model: SavedModel, split: str) -> Path:
-    """Return where results go: into the model's own folder, so that its card shows them."""
-    local = Path(model.source)
-    return local / "scores" / split if local.is_dir() else Path("outputs/scores") / model.name / split
+def default_folder(model: SavedModel, dataset: str, split: str) -> Path:
+    """Return where results go: into the model's own folder, so that its card shows them.
+
+    Those on other data than its run's have a folder of that name, so that neither takes the place of the other.
+    """
+    local, name = Path(model.source), Path(dataset).resolve().name
+    folder = local / "scores" if local.is_dir() else Path("outputs/scores") / model.name
+    return folder / split if name == Path(model.arguments.dataset).name else folder / name / split
 
 
 def tune(given: argparse.Namespace, model: SavedModel, out: Path) -> tuple[float, ...]:

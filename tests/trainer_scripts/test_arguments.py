@@ -73,6 +73,12 @@ def test_faulty_command_lines_are_refused(arguments, message):
         parse_recipe(arguments)
 
 
+def test_none_takes_back_what_a_recipe_chose():
+    assert parse_recipe(["flavour_fusion_tiny"]).model.tokenizer == "words"
+    recipe = parse_recipe(["flavour_fusion_tiny", "--tokenizer", "none", "--early_stopping_patience=none"])
+    assert (recipe.model.tokenizer, recipe.training.early_stopping_patience) == (None, None)
+
+
 def test_bad_input_ends_with_one_line_and_status_2(capsys):
     with pytest.raises(SystemExit) as ended:
         train.main(["--learning_rat", "1"])

@@ -91,6 +91,8 @@ COLUMNS = ["--id_column", "name", "--text_column", "text"]
         (compare, ["ONE"], "/one' is a model"),
         (compare, ["SCORES", "/no/such/set"], "nothing would be read of '/no/such/set'; leave it out"),
         (compare, ["ONE", "SCORES"], "holds predictions of score.py"),
+        (compare, ["SCORES", "--split", "test"], "which --split does not change; leave it out"),
+        (compare, ["SCORES", "--columns", "{}"], "which --columns does not change; leave it out"),
     ],
 )
 def test_bad_values_are_refused_in_one_line(places, capsys, program, arguments, message):
@@ -155,6 +157,23 @@ def test_a_table_of_any_kind_is_answered_alike(places, tmp_path, kind):
         answers.append(out.read_text())
     assert answers[0] == answers[1]
     assert [line.split(",")[0] for line in answers[0].splitlines()] == ["ImageID", "7", "8"]
+
+
+def test_a_folder_in_the_place_of_the_result_is_refused_before_anything_is_read(places, tmp_path, capsys):
+    said = refused(capsys, predict, "nothing/here", "no.csv", "--out", tmp_path)
+    assert f"--out {tmp_path} is a folder; name the file that is written" in said
+
+
+def test_scores_on_other_data_have_a_folder_of_their_own(places, tmp_path):
+    own, other = Path(places["SCORES"]), tmp_path / "kitchen"
+    before = read_metrics(own)
+    shutil.copytree(places["DATA"], other)
+    score.main([places["ONE"], str(other)])
+    assert read_metrics(own) == before
+    assert read_metrics(own.parent / "kitchen" / "test")["dataset"] == str(other)
+    card = (Path(places["ONE"]) / "README.md").read_text()
+    assert "## Scores on test\n" in card
+    assert "## Scores on test of kitchen\n" in card
 
 
 def test_tuned_thresholds_decide_what_is_predicted(places, tmp_path):
