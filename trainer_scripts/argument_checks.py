@@ -44,6 +44,7 @@ class Range:
 
 
 NATURAL, COUNT = Range(0), Range(1)
+SEED = Range(0, 2**32 - 1)  # as NumPy takes them
 POSITIVE = Range(0, above=True)
 SHARE, SHARE_BELOW_ONE = Range(0, 1), Range(0, 1, below=True)
 RANGES = {
@@ -51,6 +52,7 @@ RANGES = {
     "crop_scale": Range(0, 1, above=True),
     "crop_scale_most": Range(0, 1, above=True),
     "crop_size": COUNT,
+    "data_seed": SEED,
     "dataloader_num_workers": NATURAL,
     "early_stopping_patience": COUNT,
     "ema_decay": SHARE_BELOW_ONE,
@@ -74,7 +76,9 @@ RANGES = {
     "per_device_train_batch_size": COUNT,
     "rotation": Range(0, 180),
     "save_total_limit": COUNT,
+    "seed": SEED,
     "seeds": COUNT,
+    "selection_seed": NATURAL,
     "selection_share": Range(0, 1, above=True, below=True),
     "self_critical_draws": NATURAL,
     "stream_block": COUNT,
@@ -108,6 +112,19 @@ READ_BY: dict[str, Sequence[str]] = {
     "target_column": _CLASSIFIERS,
     "weight_column": _CLASSIFIERS,
     "word_dropout": _CLASSIFIERS,
+}
+
+
+_HALF = "it would leave the saved weights in half precision, and evaluation computes as training does (--precision)"
+# What the Trainer offers and this training cannot keep its promises with.
+REFUSED = {
+    "batch_eval_metrics": "scores are of all rows together",
+    "bf16_full_eval": _HALF,
+    "do_predict": "score.py scores the test split, predict.py answers a table",
+    "fp16_full_eval": _HALF,
+    "prediction_loss_only": "scores are told with every checkpoint",
+    "push_to_hub": "it sends checkpoints before one is chosen, without processor and card (`hf upload ID FOLDER` "
+    "publishes a finished run)",
 }
 
 
@@ -156,18 +173,17 @@ def refuse_idle_options(recipe: Any) -> None:
             f"resume_from_checkpoint {training.resume_from_checkpoint!r}: a repeated command goes on from the "
             "checkpoints in its output_dir; leave the option out, or start from weights with model_name_or_path"
         )
-    if training.push_to_hub:
-        raise BadInputError(
-            "push_to_hub sends checkpoints before one is chosen, without processor and card; "
-            f"leave it out, and publish the finished run: `hf upload ID {recipe.output_dir}`"
-        )
-    if training.batch_eval_metrics:
-        raise BadInputError("batch_eval_metrics: scores are of all rows together; leave it out")
+    for name, why in REFUSED.items():
+        if getattr(training, name):
+            raise BadInputError(f"{name}: {why}; leave it out")
     if training.train_sampling_strategy == "group_by_length":
         raise BadInputError(
             "train_sampling_strategy group_by_length would prepare every picture to learn how long its text is, and "
             "texts are short here (max_length); leave it out"
         )
+    for what in ("logging", "eval", "save"):
+        if f"{what}_steps" in recipe.given and getattr(training, f"{what}_strategy") != IntervalStrategy.STEPS:
+            raise BadInputError(f"{what}_steps does nothing without --{what}_strategy steps; give both")
     if recipe.data.dataset_revision is not None and Path(recipe.data.dataset).exists():
         raise BadInputError(
             f"dataset_revision {recipe.data.dataset_revision!r}: {recipe.data.dataset} is a folder here, which has no "

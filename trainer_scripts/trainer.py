@@ -177,4 +177,5 @@ class FlavourTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if self._sampling_weights is None:
             return super()._get_train_sampler(train_dataset)
-        return BalancedSampler(self._sampling_weights, self.args.data_seed or self.args.seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return BalancedSampler(self._sampling_weights, seed)
