@@ -148,9 +148,8 @@ def map_columns(rows: Any, mapping: dict[str, str], where: str) -> Any:
             f"{where} has no column {missing[0]!r} that `columns` maps; it has {', '.join(rows.column_names)}"
         )
     clash = [ours for ours, theirs in mapping.items() if ours in rows.column_names and ours != theirs]
-    return rows.remove_columns(clash).rename_columns(
-        {theirs: ours for ours, theirs in mapping.items() if ours != theirs}
-    )
+    renamed = {theirs: ours for ours, theirs in mapping.items() if ours != theirs}
+    return rows.remove_columns(clash).rename_columns(renamed) if renamed else rows
 
 
 def check_columns(rows: Any, columns: Columns, where: str) -> None:

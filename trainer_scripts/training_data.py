@@ -110,12 +110,11 @@ def _streaming(recipe: Recipe, rows: dict[str, Any]) -> TrainingData:
     where = {split: f"{arguments.dataset}, split {split}" for split in rows}
     task, columns = choose_columns(recipe, rows[arguments.train_split])
     judged = replace(columns, target=None, weight=None, confidence=None)
-    train = streamed(rows.pop(arguments.train_split), where[arguments.train_split])
+    train = rows.pop(arguments.train_split)
     names = task.name_labels(train, columns.label, arguments)
     tables, guard = {}, SplitGuard()
     for split in [name for name in (arguments.test_split, arguments.selection_split) if name in rows]:
-        held = streamed(rows[split], where[split])
-        members = Dataset.from_list(list(held), features=held.features)
+        members = Dataset.from_list(list(rows[split]), features=rows[split].features)
         tables[split] = make_table(members, judged, names, split, where[split], task.read_labels)
         guard.hold_out(split, tables[split].keys())
     if arguments.max_train_samples is not None:
@@ -135,7 +134,7 @@ def choose_columns(recipe: Recipe, rows: Any) -> tuple[Task, Columns]:
     refuse_options_of_other_tasks(recipe, task.name)
     columns = columns_of(arguments, label_column, recipe.model.modality)
     check_columns(rows, columns, f"{arguments.dataset}, split {arguments.train_split}")
-    return task, compared_columns(rows, columns, arguments) if rows.features is not None else columns
+    return task, compared_columns(rows, columns, arguments)
 
 
 def vocabulary_texts(table: Table) -> list[str]:
@@ -190,7 +189,10 @@ def _mapped(splits: DatasetDict, recipe: Recipe) -> dict[str, Any]:
     for name in (arguments.train_split, arguments.selection_split, arguments.test_split):
         if name == arguments.train_split or name in splits:
             where = f"{arguments.dataset}, split {name}"
-            rows[name] = map_columns(split_rows(splits, name, arguments.dataset), arguments.columns, where)
+            members = split_rows(splits, name, arguments.dataset)
+            # Before any other change, which would decode pictures and compress them anew.
+            members = streamed(members, where) if arguments.streaming else members
+            rows[name] = map_columns(members, arguments.columns, where)
     return rows
 
 

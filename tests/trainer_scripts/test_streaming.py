@@ -1,14 +1,17 @@
 """Training rows that stream: checked as they pass, shared out, resumed where they stopped."""
 
+import io
 import json
 from itertools import islice
 
+import PIL.Image
 import pytest
 from datasets import load_dataset
 
 from dataset_builder.errors import BadInputError
-from tests.trainer_scripts.conftest import make_row, write_dataset
+from tests.trainer_scripts.conftest import make_row, refused, write_dataset
 from tests.trainer_scripts.test_train import SMALL, assert_equal_weights, interrupted_after, run
+from trainer_scripts import train
 from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.predictions import read_metrics
 from trainer_scripts.streaming import StreamSamples
@@ -18,10 +21,17 @@ STREAM = ("--streaming", "true", "--stream_block", "16", "--max_steps", "6", "--
 STREAM += ("--word_dropout", "0", "--tokenizer", "wordpiece")  # so that no two titles have the same tokens
 
 
+def recipe_of(dataset, folder, *more):
+    given = ["--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *STREAM, *more]
+    return parse_recipe(["flavour_fusion_tiny", *given])
+
+
+def stream_data(dataset, folder, *more):
+    return load_training_data(recipe_of(dataset, folder, *more))
+
+
 def stream_of(dataset, folder, rank=0, processes=1, *more):
-    recipe = parse_recipe(
-        ["flavour_fusion_tiny", "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *STREAM, *more]
-    )
+    recipe = recipe_of(dataset, folder, *more)
     data = load_training_data(recipe)
     _, processor = data.task.build(recipe, data)
     return StreamSamples(recipe, data, processor, rank, processes)
@@ -42,6 +52,35 @@ def test_processes_share_the_rows_out(small_dataset, tmp_path):
     halves = [tokens(islice(iter(stream_of(small_dataset, tmp_path, rank, 2)), 30)) for rank in range(2)]
     assert len(set(halves[0]) | set(halves[1])) == 60
     assert not set(halves[0]) & set(halves[1])
+
+
+def photograph(row: dict) -> dict:
+    """The row with its picture as a JPEG, which every new compression changes."""
+    buffer = io.BytesIO()
+    PIL.Image.open(io.BytesIO(row["image"]["bytes"])).save(buffer, format="JPEG", quality=40)
+    return {**row, "image": {"bytes": buffer.getvalue(), "path": None}}
+
+
+@pytest.mark.parametrize("columns", ["{}", '{"heading": "title"}'])
+def test_streamed_pictures_are_those_of_the_files(small_rows, tmp_path, columns):
+    rows = {split: [photograph(row) for row in members[:10]] for split, members in small_rows.items()}
+    dataset = write_dataset(tmp_path / "photographs", rows)
+    column = "heading" if "heading" in columns else "title"
+    data = stream_data(dataset, tmp_path, "--columns", columns, "--text_column", column, "--modality", "fusion")
+    given = {row["id"]: row["image"]["bytes"] for members in rows.values() for row in members}
+    for table in (data.train, data.selection):
+        assert [cell["bytes"] for cell in table.cells()] == [given[row_id] for row_id in table.ids]
+    for row in data.stream.rows:
+        assert row["image"]["bytes"] == given[row["id"]]
+
+
+def test_a_broken_picture_of_a_stream_is_named(small_rows, tmp_path, capsys):
+    rows = {split: [photograph(row) for row in members[:10]] for split, members in small_rows.items()}
+    rows["train"][4]["image"]["bytes"] = rows["train"][4]["image"]["bytes"][:200]
+    dataset = write_dataset(tmp_path / "broken", rows)
+    given = ("--dataset", dataset, "--output_dir", tmp_path / "run", *SMALL, *STREAM, "--modality", "fusion")
+    message = refused(capsys, train, "flavour_fusion_tiny", *given)
+    assert "row train-004-00-00: the given picture cannot be read" in message
 
 
 def test_columns_of_other_names_stream_as_ours_do(small_dataset, tmp_path):
