@@ -198,13 +198,16 @@ def check_comparable(results: dict[str, tuple[Predictions, dict[str, Any]]]) -> 
         shared = [part for part in first.parts if part in predictions.parts]
         if not shared:
             raise BadInputError(f"{name} and {first_name} answer different questions; compare models of one task")
+        labels, first_labels = metrics.get("label_names", []), first_metrics.get("label_names", [])
+        if labels != first_labels:
+            same = sorted(labels) == sorted(first_labels)
+            what = "count their labels in different orders" if same else "have different label sets"
+            raise BadInputError(f"{name} and {first_name} {what}; they cannot be compared")
         if predictions.rows_sha256(shared) != first.rows_sha256(shared):
             raise BadInputError(
                 f"{name} and {first_name} were scored on different rows or labels "
                 f"({len(predictions.ids)} and {len(first.ids)} rows); score both on the same split of the same data"
             )
-        if metrics.get("label_names", []) != first_metrics.get("label_names", []):
-            raise BadInputError(f"{name} and {first_name} have different label sets; they cannot be compared")
         for score, entry in first_metrics["definitions"].items():
             other = metrics["definitions"].get(score)
             if other is None and metrics.get("task") != first_metrics.get("task"):

@@ -268,7 +268,7 @@ def test_each_model_is_compared_by_the_thresholds_tuned_for_it(models, small_dat
     truth = (generator.random((40, len(NAMES))) < 0.4).astype(int)
     stated, names = {}, ("macro_f1", "samples_f1", "micro_f1", "map", "f1_sweet")
     for name, thresholds in (("one", (0.2, 0.3, 0.4, 0.5, 0.6)), ("two", (0.8, 0.1, 0.7, 0.2, 0.9))):
-        saved.source = name
+        saved.source = saved.name = name
         said = Predictions.of_classes(rows, rows, truth, generator.random(truth.shape))
         metrics = save_scores(saved, said, str(small_dataset), "test", tmp_path / name, thresholds)
         stated[name] = metrics["metrics"]

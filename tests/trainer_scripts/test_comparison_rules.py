@@ -43,6 +43,7 @@ def test_results_on_the_same_rows_by_the_same_definitions_are_comparable(tmp_pat
     [
         (result([[0, 1], [1, 1]]), "scored on different rows or labels"),
         (result([[0, 1], [1, 0]], names="ac"), "different label sets"),
+        (result([[1, 0], [0, 1]], names="ba"), "count their labels in different orders"),
         (result([[0, 1], [1, 0]], threshold=0.3), "define samples_f1 differently"),
     ],
 )
