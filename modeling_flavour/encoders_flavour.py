@@ -137,10 +137,11 @@ class BidirectionalLSTM(nn.Module):
             The last states of both directions `(batch, 2 * hidden_size)`, the outputs
             `(batch, length, 2 * hidden_size)` with real tokens first, and their mask.
         """
-        order = torch.argsort((~mask).long(), dim=1, stable=True)
-        states = gather_steps(inputs, order)
         lengths = mask.sum(dim=1, keepdim=True)
         steps = torch.arange(mask.shape[1], device=mask.device)[None]
+        # Keys below zero at real tokens, of which no two are equal: ONNX knows no stable sorting.
+        order = torch.argsort(torch.where(mask, steps - steps[:, -1:] - 1, steps), dim=1)
+        states = gather_steps(inputs, order)
         mask = steps < lengths
         mirror = torch.where(mask, lengths - 1 - steps, steps)  # its own inverse
         for number, (ahead, back) in enumerate(zip(self.forward_layers, self.backward_layers, strict=True)):

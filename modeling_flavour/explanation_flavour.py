@@ -78,6 +78,7 @@ class Explanation:
         axes.set_title("probability each part gives")
 
 
+@torch.inference_mode(False)
 def explain(model: Any, processor: Any, image: Any = None, text: str | None = None, label: str | None = None):
     """Explain one prediction of a classifier; see [`Explanation`] for what is measured.
 
@@ -85,13 +86,14 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
         model: A [`FlavourForClassification`]; it is put into eval mode.
         processor: Its processor.
         image: A picture as the processor takes it, or `None`.
-        text: A text, or `None`.
+        text: A text, or `None`; a blank one is none.
         label: Name of the label to explain; `None` explains the most probable one.
 
     Raises:
         ValueError: There is no such label.
     """
     model.eval()
+    text = text if text is None or text.strip() else None
     inputs = processor(images=None if image is None else [image], text=None if text is None else [text])
     inputs = inputs.to(model.device)
     pixel_values = inputs.get("pixel_values")
@@ -105,10 +107,12 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
             pixel_values = pixel_values.requires_grad_()  # so that a frozen backbone has gradients too
             encoded_image, states = encode_with_states(model, pixel_values)
         log_probabilities = log_scores(model, encoded_text, encoded_image)[0]
-    chosen = choose_label(model, log_probabilities, label)
-    heatmap = None
-    if states is not None:
-        heatmap = place_evidence(model, log_probabilities[chosen], states, encoded_text, encoded_image, pixel_values)
+        chosen = choose_label(model, log_probabilities, label)
+        heatmap = None
+        if states is not None:
+            heatmap = place_evidence(
+                model, log_probabilities[chosen], states, encoded_text, encoded_image, pixel_values
+            )
     with torch.no_grad():
         return Explanation(
             label=model.config.id2label[chosen],

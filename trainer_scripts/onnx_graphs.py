@@ -156,7 +156,6 @@ def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
                 input_names=list(inputs),
                 output_names=graph.outputs,
                 dynamic_shapes=graph.inputs,
-                custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise BadInputError(f"torch cannot trace this model: {str(error).splitlines()[0]}") from error
@@ -171,15 +170,6 @@ def forget_origin(model: Any) -> None:
     for noted in (model, graph, *graph, *values):
         noted.metadata_props.clear()
         noted.doc_string = None
-
-
-def stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """The ONNX form of a stable sort: TopK keeps equal values in their order, as its definition says."""
-    from onnxscript import opset18
-
-    op: Any = opset18
-    number = op.Reshape(op.Gather(op.Shape(self), dim, axis=0), op.Constant(value_ints=[1]))
-    return op.TopK(self, number, axis=dim, largest=int(descending), sorted=1)
 
 
 class OnnxModel:

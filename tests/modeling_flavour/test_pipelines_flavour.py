@@ -193,6 +193,23 @@ def test_heat_map_equals_that_of_an_independent_library(processor, picture):
             assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99, label
 
 
+@pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
+def test_explanation_needs_no_gradients_around_it(model, processor, picture, switch):
+    expected = model.explain(processor, picture, "greek salad")
+    with switch():
+        reasons = model.explain(processor, picture, "greek salad")
+    np.testing.assert_allclose(reasons.heatmap, expected.heatmap, atol=1e-5)
+    assert reasons.shares == pytest.approx(expected.shares)
+
+
+def test_a_blank_text_is_none_to_explain(model, processor, picture):
+    reasons = model.explain(processor, picture, "  ")
+    assert reasons.words is None
+    assert reasons.shares is None
+    with pytest.raises(ValueError, match="at least one picture or text"):
+        model.explain(processor, text=" ")
+
+
 def test_explanation_of_one_part_and_its_figure(model, processor, picture, tmp_path):
     text_only = model.explain(processor, text="greek salad")
     assert text_only.heatmap is None
