@@ -18,7 +18,7 @@ from dataset_builder.finished_build import LEXICON, FinishedBuild, is_catalogue,
 from dataset_builder.labelling import Labeller, LabelScores, score_labels
 from dataset_builder.lexicon import Lexicon
 from dataset_builder.near_duplicates import alike_across, repeated_within
-from model_cards.cards import TEMPLATES, fill
+from model_cards.cards import fill, read_template
 
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
@@ -70,8 +70,9 @@ class Audit:
     @property
     def markdown(self) -> str:
         """The whole audit as Markdown."""
-        template = (TEMPLATES / "audit.md").read_text()
-        return fill(template, {"facts": self.facts, "lines": self.lines, "flavours": FLAVOURS}, AUDIT_MARKDOWN)
+        return fill(
+            read_template("audit.md"), {"facts": self.facts, "lines": self.lines, "flavours": FLAVOURS}, AUDIT_MARKDOWN
+        )
 
     @property
     def lines(self) -> list[str]:

@@ -102,6 +102,8 @@ def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
     for split, stream in dataset.items():
         with _readable(name):  # a text file names its columns only as it is read
             features = stream.features or dict.fromkeys(next(iter(stream.take(1)), {}))
+        if not features:
+            continue  # a text file without rows
         wanted = [column for column in COLUMNS if column in features]
         if not wanted:
             raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")

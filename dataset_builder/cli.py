@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
@@ -197,6 +198,8 @@ def _run_publish(parsed: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; bad input ends with one line on stderr and status 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # titles are of all languages, terminals are not
     parsed = build_parser().parse_args(arguments)
     with exit_on_bad_input(f"{PROGRAM} {parsed.verb}"):
         sys.exit(parsed.run(parsed))

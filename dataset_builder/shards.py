@@ -88,7 +88,8 @@ def write_whole(path: Path, write: Any) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole."""
-    write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 class _PatientFile(io.RawIOBase):
@@ -156,7 +157,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file, None without one."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except json.JSONDecodeError as error:

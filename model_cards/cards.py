@@ -30,6 +30,11 @@ EXAMPLE_TITLE = "Greek salad with olives"
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
 
 
+def read_template(name: str) -> str:
+    """Return a template of this package."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
 def environment() -> jinja2.Environment:
     """Return the environment in which templates are filled: a value that is asked for and absent is an error."""
     made = SandboxedEnvironment(
@@ -134,7 +139,7 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
     Raises:
         BadInputError: a placeholder is left, a fact that the card names is not there, or its licence is another one.
     """
-    added, template = split_card(own) if own is not None else ({}, (TEMPLATES / "data_card.md").read_text())
+    added, template = split_card(own) if own is not None else ({}, read_template("data_card.md"))
     name = "the card README.md" if own is not None else "the data card"
     stated, given = added.get("license"), metadata["license"]
     if stated not in (None, given, [given]):
@@ -215,7 +220,7 @@ def model_card(
     evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
     language = ["en"] if is_catalogue(manifest) else None
     data = _model_metadata(name, licence, tag, dataset, evaluated, language)
-    body = fill((TEMPLATES / runs.TEMPLATES[task]).read_text(), values, "the model card")
+    body = fill(read_template(runs.TEMPLATES[task]), values, "the model card")
     card = join_card(data.to_dict(), body)
     check_length(card, "the model card")
     return card

@@ -125,6 +125,7 @@ def test_broken_pictures_of_every_kind_are_counted_and_named(tmp_path, monkeypat
         ),
         ({"data.py": "import datasets"}, "scripts are no longer supported.*refs/convert/parquet"),
         ({"train.parquet": "no Parquet"}, "cannot be read .*mend or remove"),
+        ({"train.csv": "title,ingredients\n"}, "has no rows; build or import it first"),
     ],
 )
 def test_what_is_no_single_table_is_refused_in_one_line(tmp_path, files, message, capsys):

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import subprocess
 import sys
@@ -179,6 +180,16 @@ def test_a_full_disk_gives_status_2_and_leaves_nothing(table, tmp_path, capsys, 
     assert run(table, "--out", tmp_path / "labels.parquet") == 2
     assert "No space left on device; make room there" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [table]
+
+
+def test_titles_that_a_terminal_cannot_show_are_escaped(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text("title,ingredients\n\u5bff\u53f8,rice;water\nJam,sugar;honey\n", encoding="utf-8")
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert run(path, "--out", tmp_path / "a.parquet") == 0
+    sys.stdout.flush()
+    assert rb"\u5bff\u53f8" in shown.getvalue()
 
 
 def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
