@@ -11,7 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, load_dataset
-from datasets.exceptions import DatasetsError
+from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from tqdm import tqdm
@@ -57,6 +58,10 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
         if path.is_file():
             return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
         return load_dataset(name, configuration, streaming=True)
+    except (DataFilesNotFoundError, EmptyDatasetError) as error:  # the first lists every ending that `datasets` knows
+        raise BadInputError(
+            f"{dataset} holds no table; give CSV, JSON lines or Parquet, or the folder of a finished build"
+        ) from error
     except ValueError as error:
         if configuration is None and (several := several_configurations(name)):
             raise BadInputError(several) from error

@@ -126,12 +126,15 @@ def test_broken_pictures_of_every_kind_are_counted_and_named(tmp_path, monkeypat
         ({"data.py": "import datasets"}, "scripts are no longer supported.*refs/convert/parquet"),
         ({"train.parquet": "no Parquet"}, "cannot be read .*mend or remove"),
         ({"train.csv": "title,ingredients\n"}, "has no rows; build or import it first"),
+        ({"notes": "no table"}, "holds no table; give CSV, JSON lines or Parquet, or the folder of a finished build$"),
+        ({".unfinished/settings.json": "{}"}, "holds no table; give CSV"),
     ],
 )
 def test_what_is_no_single_table_is_refused_in_one_line(tmp_path, files, message, capsys):
     folder = tmp_path / "data"
     folder.mkdir()
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
     with pytest.raises(SystemExit) as stopped:
         main(["audit", str(folder)])
