@@ -158,9 +158,10 @@ def test_a_missed_budget_fails_and_writes_nothing(model, plain, tmp_path, capsys
 def test_a_lost_score_fails(model, plain, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export_steps, "trace", lambda graph, example, path: shutil.copy(plain, path))
     monkeypatch.setattr(export_steps, "PLANS", PLANS[-1:])
+    monkeypatch.setattr(export_steps, "points_lost", lambda *measured: 0.6)
     out = str(tmp_path / "graph")
-    message = refused(capsys, export, str(model), "--quantize", "int8", "--max-loss", "-1000", "--out", out)
-    assert "within --max-loss -1000" in message
+    message = refused(capsys, export, str(model), "--quantize", "int8", "--max-loss", "0.5", "--out", out)
+    assert "within --max-loss 0.5" in message
 
 
 def test_a_graph_that_answers_otherwise_is_refused(model, plain):
