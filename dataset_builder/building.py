@@ -96,7 +96,11 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
     attempts: Counter[int] = Counter()
     cut = 0
     for shard in plan.shards():
-        table = pq.read_table(folder.data / shard.file_name, columns=[columns.FLAVOUR, columns.GENERATION])
+        path = folder.data / shard.file_name
+        try:
+            table = pq.read_table(path, columns=[columns.FLAVOUR, columns.GENERATION])
+        except pa.ArrowInvalid as error:
+            raise BadInputError(f"{path} is damaged ({error}); remove it and repeat the command") from error
         shards[shard.file_name] = table.num_rows
         for flavour in table[columns.FLAVOUR].to_pylist():
             counts[shard.split][columns.FLAVOURS[flavour]] += 1

@@ -317,6 +317,25 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(processes, recipe_file,
     assert run(recipe_file, "--size", 64, "--out", tmp_path / "out") == 0
 
 
+def test_a_shard_that_was_damaged_afterwards_is_named_and_can_be_drawn_again(recipe_file, tmp_path, capsys):
+    arguments = (recipe_file, "--size", 64, "--out", tmp_path)
+    assert run(*arguments) == 0
+    whole = contents(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / ".unfinished").mkdir()
+    settings = json.loads(whole["manifest.json"])["settings"]
+    shards.write_json(tmp_path / ".unfinished" / "settings.json", settings)  # as a build that was killed leaves it
+    shard = next((tmp_path / "data").iterdir())
+    shard.write_bytes(b"")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{shard} is damaged" in error
+    assert "remove it and repeat" in error
+    shard.unlink()
+    assert run(*arguments) == 0
+    assert contents(tmp_path) == whole
+
+
 def test_a_build_whose_every_picture_is_given_up_says_why_and_leaves_nothing_that_looks_like_data(tmp_path, capsys):
     table, lexicon = tmp_path / "rezepte.csv", tmp_path / "lexikon.csv"
     table.write_text("title,ingredients\nZwetschgenmus,Zwetschgen;Zucker\nSalzhering,Hering;Salz\n")
