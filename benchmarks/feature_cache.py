@@ -27,9 +27,9 @@ from transformers import (
 )
 
 from trainer_scripts import features, train_steps
-from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.backbone_engines import ImageEngine, cores
 from trainer_scripts.feature_files import _computed
+from trainer_scripts.recipe_reading import parse_recipe
 
 TEXT = '{"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, '
 TEXT += '"intermediate_size": 1536}'

@@ -15,8 +15,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from trainer_scripts import train_steps
-from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.kept import Budget
+from trainer_scripts.recipe_reading import parse_recipe
 
 PICTURES, BATCH = 256, 32
 

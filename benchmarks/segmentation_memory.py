@@ -77,7 +77,7 @@ def read_samples(source: Path, out: Path) -> None:
     """Make the training and selection samples of the full-size recipe and read each once, as an epoch does."""
     from torch.utils.data import DataLoader
 
-    from trainer_scripts.arguments import parse_recipe
+    from trainer_scripts.recipe_reading import parse_recipe
     from trainer_scripts.segmentation import collator, evaluation_samples, make_processor, training_samples
     from trainer_scripts.training_data import load_training_data
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
 
 from trainer_scripts import train_steps
-from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.recipe_reading import parse_recipe
 
 FIRST = 4
 RECIPES = {

@@ -14,7 +14,7 @@ from accelerate.utils.other import get_free_port
 from torch import multiprocessing
 
 from trainer_scripts import train
-from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.runs import inspect_run
 
 # Batch normalisation, and the work per exchange of gradients, want that many rows in each process.

@@ -9,7 +9,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.arguments import ModelArguments, recipe_names
+from trainer_scripts.arguments import ModelArguments
+from trainer_scripts.recipe_reading import recipe_names
 
 SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
 

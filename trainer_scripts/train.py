@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
         # The recipe first: what --help and a mistyped argument need not wait for is imported after it.
-        from trainer_scripts.arguments import parse_recipe
+        from trainer_scripts.recipe_reading import parse_recipe
 
         recipe = parse_recipe(sys.argv[1:] if arguments is None else arguments)
         from trainer_scripts.train_steps import run

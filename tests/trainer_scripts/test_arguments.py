@@ -6,14 +6,9 @@ import yaml
 from dataset_builder.errors import BadInputError
 from trainer_scripts import train
 from trainer_scripts.argument_checks import RANGES, READ_BY, refuse_idle_options, refuse_options_of_other_tasks
-from trainer_scripts.arguments import (
-    ARGUMENT_CLASSES,
-    RECIPES,
-    TrainingArguments,
-    parse_recipe,
-    recipe_names,
-)
+from trainer_scripts.arguments import ARGUMENT_CLASSES, TrainingArguments
 from trainer_scripts.devices import bf16_gains
+from trainer_scripts.recipe_reading import RECIPES, parse_recipe, recipe_names
 from trainer_scripts.training_data import load_training_data
 
 

@@ -19,7 +19,7 @@ from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processo
 from tests.modeling_flavour.tiny import tiny_resnet
 from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
 from trainer_scripts import compare, launching, predict, score, train
-from trainer_scripts.arguments import DataArguments, parse_recipe
+from trainer_scripts.arguments import DataArguments
 from trainer_scripts.caption_health import faults, target_is_hidden
 from trainer_scripts.caption_rewards import SelfCritical
 from trainer_scripts.caption_text import SPECIAL_TOKENS, names_no_side, train_caption_tokenizer
@@ -34,6 +34,7 @@ from trainer_scripts.captioning import (
     training_samples,
 )
 from trainer_scripts.pictures import augmentation, evaluation_picture
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.split_guard import VOCABULARY_SOURCE
 from trainer_scripts.training_data import load_training_data
 from trainer_scripts.vocabulary import wordpiece_vocabulary

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Image, load_dataset
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from tests.trainer_scripts.test_train import run
+from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import compare, predict, predict_steps, score
 from trainer_scripts.intervals import Interval
 from trainer_scripts.predictions import Predictions, read_metrics

@@ -10,11 +10,12 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for, open_picture
 from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import classification
-from trainer_scripts.arguments import DataArguments, parse_recipe
+from trainer_scripts.arguments import DataArguments
 from trainer_scripts.collators import sample_seed, varied
 from trainer_scripts.data import Columns, detect_task, label_ids, label_names, make_table
 from trainer_scripts.kept import Budget
 from trainer_scripts.pictures import Pictures, augmentation, evaluation_picture
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.training_data import load_training_data
 from trainer_scripts.vocabulary import train_tokenizer
 

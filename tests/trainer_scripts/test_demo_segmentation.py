@@ -3,8 +3,8 @@
 import json
 
 from trainer_scripts import demo_segmentation, launching
-from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.demo_segmentation import COMPARED, RUNS, START, summary
+from trainer_scripts.recipe_reading import parse_recipe
 
 
 def planned(name, folder):

@@ -18,7 +18,7 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.test_segmentation import arguments as segmentation_arguments
-from tests.trainer_scripts.test_train import run
+from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import export, export_steps, predict, score, train
 from trainer_scripts.onnx_graphs import ClassifierGraph, check_parity, input_batches, parity, trace
 from trainer_scripts.onnx_quantization import PLANS, quantize, sensitive_convolutions

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import backbone_engines, features, train, train_steps
-from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.backbone_engines import Backbone, ImageEngine, onnx_session
 from trainer_scripts.feature_files import FINISHED
 from trainer_scripts.predictions import read_metrics
+from trainer_scripts.recipe_reading import parse_recipe
 
 VISION = (
     '{"model_type": "timm_wrapper", "architecture": "resnet10t", "model_args": {"stem_width": 8, '

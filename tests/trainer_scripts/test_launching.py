@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.trainer_scripts.conftest import ROWS
-from tests.trainer_scripts.test_train import SMALL
+from tests.trainer_scripts.tiny_runs import SMALL
 from trainer_scripts import launching
 from trainer_scripts.launching import process_count, train_on_all_cores
 from trainer_scripts.predictions import read_metrics

@@ -9,7 +9,7 @@ from datasets import Dataset
 from PIL import Image
 
 from tests.trainer_scripts.conftest import refused
-from tests.trainer_scripts.test_train import run
+from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import compare, export, predict, score
 from trainer_scripts.predictions import read_metrics
 

@@ -10,10 +10,10 @@ from datasets import load_dataset
 from huggingface_hub import HfApi
 
 from tests.trainer_scripts.conftest import refused, write_dataset
-from tests.trainer_scripts.test_train import SMALL, run
+from tests.trainer_scripts.tiny_runs import SMALL, run
 from trainer_scripts import compare, export, predict, score
-from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.predictions import read_metrics
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.scoring import load_model, load_selection, load_train, saved_recipe
 from trainer_scripts.split_guard import load_vocabulary_record
 from trainer_scripts.training_data import load_training_data

@@ -17,11 +17,12 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_flavour import FlavourForSegmentation
 from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused, write_dataset
 from trainer_scripts import compare, predict, score, train
-from trainer_scripts.arguments import DataArguments, parse_recipe
+from trainer_scripts.arguments import DataArguments
 from trainer_scripts.collators import varied
 from trainer_scripts.data import open_dataset
 from trainer_scripts.masks import Masks, nearest
 from trainer_scripts.pictures import augmentation
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.scoring import load_model, load_table
 from trainer_scripts.segmentation import evaluation_samples, make_processor, pixel_weights, training_samples
 from trainer_scripts.segmentation_classes import class_map, class_names, shown_classes

@@ -8,9 +8,9 @@ import torch
 
 from dataset_builder.errors import BadInputError
 from tests.modeling_flavour.family import FAMILY
-from tests.trainer_scripts.test_train import SMALL, make_trainer, run_on_two, weights
+from tests.trainer_scripts.tiny_runs import SMALL, make_trainer, run_on_two, weights
 from trainer_scripts import features, train
-from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.trainer import shared_layers
 
 AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")

@@ -6,7 +6,7 @@ from datasets import Dataset, DatasetDict
 from dataset_builder.errors import BadInputError
 from dataset_builder.features import table_features
 from tests.trainer_scripts.conftest import INGREDIENTS, write_dataset
-from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.split_guard import check_split_names, check_vocabulary, record_vocabulary
 from trainer_scripts.train_steps import vocabulary_record
 from trainer_scripts.training_data import load_training_data

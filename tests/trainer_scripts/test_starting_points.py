@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dataset_builder.errors import BadInputError
-from tests.trainer_scripts.test_train import SMALL, run, weights
+from tests.trainer_scripts.tiny_runs import SMALL, run, weights
 from trainer_scripts import classification
-from trainer_scripts.arguments import RECIPES, parse_recipe
+from trainer_scripts.recipe_reading import RECIPES, parse_recipe
 from trainer_scripts.training_data import load_training_data
 
 

@@ -10,10 +10,10 @@ from datasets import load_dataset
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import make_row, refused, write_dataset
-from tests.trainer_scripts.test_train import SMALL, assert_equal_weights, interrupted_after, run
+from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
-from trainer_scripts.arguments import parse_recipe
 from trainer_scripts.predictions import read_metrics
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.streaming import StreamSamples
 from trainer_scripts.training_data import load_training_data
 

@@ -12,9 +12,9 @@ import pytest
 from tests.local_hub import LocalHub
 from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.test_streaming import STREAM, tokens
-from tests.trainer_scripts.test_train import INTERRUPTED, SMALL, assert_equal_weights, interrupted_after, run
+from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
-from trainer_scripts.arguments import parse_recipe
+from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.runs import newest_checkpoint
 from trainer_scripts.train_steps import training_samples
 from trainer_scripts.training_data import load_training_data

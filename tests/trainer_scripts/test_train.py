@@ -1,86 +1,23 @@
 """Training end to end on the small table: commands, resumption, frozen parts, warm-up, budget, refusals."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.conftest import write_dataset
-from trainer_scripts import train, train_steps
-from trainer_scripts.arguments import parse_recipe
+from tests.trainer_scripts.tiny_runs import assert_equal_weights, make_trainer, run, weights
 from trainer_scripts.callbacks import AveragedWeights
 from trainer_scripts.predictions import read_metrics
-from trainer_scripts.runs import inspect_run, newest_checkpoint, start_run
+from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.runs import inspect_run
 from trainer_scripts.split_guard import VOCABULARY_SOURCE
-from trainer_scripts.training_data import load_training_data
-
-SMALL = [
-    "--text_config",
-    '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
-    '"intermediate_size": 16}',
-    "--vision_config",
-    '{"model_type": "timm_wrapper", "architecture": "resnet10t", '
-    '"model_args": {"stem_width": 8, "channels": [8, 8, 8, 8]}}',
-    "--config",
-    '{"text_pooling": "lstm", "lstm_hidden_size": 8, "lstm_layers": 1, "text_dense_sizes": [16], '
-    '"image_dense_sizes": [16], "head_dense_sizes": [8], "dropout": 0.1}',
-    "--image_size",
-    "32",
-    "--use_cpu",
-    "true",
-    "--precision",
-    "fp32",
-    "--num_train_epochs",
-    "2",
-    "--per_device_train_batch_size",
-    "15",
-    "--warmup_steps",
-    "0",
-]
-
-
-def run(folder: Path, dataset: Path, *arguments: str, recipe: str = "flavour_fusion_tiny") -> Path:
-    train.main([recipe, "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments])
-    return folder
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_equal_weights(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
-
-
-@contextmanager
-def interrupted_after(patch, steps: int):
-    """Ctrl-C in the step after so many; the command must end as an interrupted one."""
-    step, taken = transformers.Trainer.training_step, []
-
-    def interrupted(self, *args, **kwargs):
-        if len(taken) == steps:
-            raise KeyboardInterrupt
-        taken.append(1)
-        return step(self, *args, **kwargs)
-
-    patch.setattr(transformers.Trainer, "training_step", interrupted)
-    with pytest.raises(SystemExit) as ended:
-        yield
-    assert ended.value.code == 130
 
 
 @pytest.fixture(scope="module")
@@ -128,61 +65,6 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         inspect_run(parse_recipe(["default", "--output_dir", str(tmp_path)]))
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [
-        (),
-        ("--ema_decay", "0.9", "--balanced_sampling", "true"),
-        ("--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"patience": 0}'),
-    ],
-    ids=["plain", "ema", "plateau"],
-)
-def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monkeypatch, extra):
-    every_step = (
-        "--num_train_epochs",
-        "1",
-        "--save_strategy",
-        "steps",
-        "--eval_strategy",
-        "steps",
-        "--save_steps",
-        "1",
-    )
-    # The best checkpoint may be older than the interruption; the last one is not.
-    arguments = (*every_step, "--eval_steps", "1", "--load_best_model_at_end", "false", *extra)
-    whole = run(tmp_path / "whole", small_dataset, *arguments)
-    broken = tmp_path / "broken"
-    with monkeypatch.context() as patch, interrupted_after(patch, 2):
-        run(broken, small_dataset, *arguments)
-    assert newest_checkpoint(broken).name == "checkpoint-2"
-    assert not (broken / "metrics.json").exists()
-    run(broken, small_dataset, *arguments)
-    assert_equal_weights(whole, broken)
-
-
-def test_a_half_written_checkpoint_is_not_resumed(tmp_path):
-    for step, state in ((2, '{"global_step": 2}'), (4, '{"glob')):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    (tmp_path / "checkpoint-6").mkdir()
-    assert newest_checkpoint(tmp_path).name == "checkpoint-2"
-
-
-@pytest.mark.parametrize(
-    ("more", "last"),
-    [((), None), (("--ema_decay", "0.9"), "averaged.safetensors"), (("--streaming", "true"), "stream-0.json")],
-)
-def test_a_checkpoint_without_what_is_written_last_is_not_resumed(tmp_path, more, last):
-    recipe = parse_recipe(["default", "--output_dir", str(tmp_path), *more])
-    start_run(recipe)
-    for step in (2, 4):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    if last is not None:
-        (tmp_path / "checkpoint-2" / last).write_text("{}")
-    assert inspect_run(recipe).checkpoint.name == ("checkpoint-4" if last is None else "checkpoint-2")
-
-
 def test_accumulated_small_batches_equal_one_large_batch(tmp_path, small_dataset):
     plain = ("--num_train_epochs", "1", "--optim", "sgd", "--modality", "text", "--tokenizer", "wordpiece")
     steady = ("--config", '{"text_dense_sizes": [8], "head_dense_sizes": [8], "dropout": 0.0}')
@@ -210,15 +92,6 @@ def test_a_last_batch_is_left_out_of_training_alone(small_dataset, tmp_path):
     trainer = make_trainer(small_dataset, tmp_path, "--modality", "text", "--dataloader_drop_last", "true", *size)
     assert [len(batch["labels"]) for batch in trainer.get_train_dataloader()] == [16, 16, 16]
     assert [len(batch["labels"]) for batch in trainer.get_eval_dataloader()] == [16, 14]
-
-
-def make_trainer(dataset, folder, *arguments):
-    recipe = parse_recipe(
-        ["flavour_fusion_tiny", "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments]
-    )
-    data = load_training_data(recipe)
-    model, processor = data.task.build(recipe, data)
-    return train_steps.make_trainer(recipe, data, model, processor)
 
 
 def test_convolutions_lie_channels_last_and_evaluation_runs_in_the_precision_of_training(small_dataset, tmp_path):
@@ -317,16 +190,6 @@ def test_the_rate_stays_while_the_selection_score_gets_better(small_dataset, tmp
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(trainer.args.learning_rate / 2)
 
 
-def test_early_stopping_goes_on_counting_where_it_was(small_dataset, tmp_path, monkeypatch):
-    still = ("--learning_rate", "1e-9", "--num_train_epochs", "9", "--modality", "text")
-    still += ("--early_stopping_patience", "3")
-    whole = run(tmp_path / "whole", small_dataset, *still)
-    with monkeypatch.context() as patch, interrupted_after(patch, 11):
-        run(tmp_path / "broken", small_dataset, *still)
-    broken = run(tmp_path / "broken", small_dataset, *still)
-    assert read_metrics(broken)["steps"] == read_metrics(whole)["steps"] == 4 * 4
-
-
 MANY = ("--task", "multilabel", "--label_column", "flavours", "--metric_for_best_model", "map")
 
 
@@ -342,18 +205,6 @@ def test_mixup_mixes_what_is_trained_on_and_nothing_that_is_judged(small_dataset
     assert torch.equal(judged["pixel_values"], known["pixel_values"])
     metrics = read_metrics(run(tmp_path / "run", small_dataset, *mixed))
     assert 0 <= metrics["selection"][metrics["selection_metric"]] <= 1
-
-
-def test_a_checkpoint_of_other_processes_is_not_gone_on_from(small_dataset, tmp_path, capsys):
-    start_run(
-        parse_recipe(["flavour_fusion_tiny", "--dataset", str(small_dataset), "--output_dir", str(tmp_path), *SMALL])
-    )
-    (tmp_path / "checkpoint-2").mkdir()
-    for name in ("trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"):
-        (tmp_path / "checkpoint-2" / name).write_text("{}")
-    with pytest.raises(SystemExit):
-        run(tmp_path, small_dataset)
-    assert "was written by 2 processes and 1 would go on" in capsys.readouterr().err
 
 
 def test_unsure_labels_and_soft_targets_teach_less(small_dataset, tmp_path):
@@ -476,67 +327,3 @@ def test_repeated_seeds_report_their_spread(small_dataset, tmp_path, capsys):
 def test_the_same_seed_gives_the_same_weights(trained, small_dataset, tmp_path):
     shutil.rmtree(tmp_path / "again", ignore_errors=True)
     assert_equal_weights(trained, run(tmp_path / "again", small_dataset))
-
-
-def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=400, env=environment)
-
-
-def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_dataset, tmp_path):
-    """60 rows are no whole number of 16: the last batch is left out, as each side would fill it up in its own way."""
-    steady = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
-    steady += '"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
-    head = '{"text_dense_sizes": [8], "head_dense_sizes": [8], "dropout": 0.0}'
-    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--text_config", steady, "--config", head]
-    common += ["--optim", "sgd", "--learning_rate", "0.1", "--num_train_epochs", "2", "--modality", "text"]
-    common += ["--dataloader_drop_last", "true"]
-    train.main([*common, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "16"])
-    ended = run_on_two(
-        train.__file__, *common, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "8"
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    for name, value in weights(tmp_path / "one").items():
-        assert torch.allclose(value, weights(tmp_path / "two")[name], atol=1e-5), name
-    curves = [
-        [(entry["step"], entry["loss"]) for entry in read_metrics(tmp_path / name)["history"] if "loss" in entry]
-        for name in ("one", "two")
-    ]
-    assert [step for step, _ in curves[0]] == [3, 6]
-    for (step, loss), (other_step, other) in zip(*curves, strict=True):
-        assert step == other_step
-        assert loss == pytest.approx(other, abs=1e-5)
-
-
-INTERRUPTED = """
-import sys
-from transformers import Trainer
-from trainer_scripts import train
-
-step, taken = Trainer.training_step, []
-
-def interrupted(self, *args, **kwargs):
-    if len(taken) == 1:
-        raise KeyboardInterrupt
-    taken.append(1)
-    return step(self, *args, **kwargs)
-
-Trainer.training_step = interrupted
-train.main(sys.argv[1:])
-"""
-
-
-def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_dataset, tmp_path):
-    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
-    common += ["--num_train_epochs", "1", "--save_strategy", "steps", "--eval_strategy", "steps"]
-    common += ["--save_steps", "1", "--eval_steps", "1", "--load_best_model_at_end", "false"]
-    whole, broken = ([*common, "--output_dir", str(tmp_path / name)] for name in ("whole", "broken"))
-    script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED)
-    assert run_on_two(train.__file__, *whole).returncode == 0
-    assert run_on_two(script, *broken).returncode != 0
-    assert newest_checkpoint(tmp_path / "broken").name == "checkpoint-1"
-    ended = run_on_two(train.__file__, *broken)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert_equal_weights(tmp_path / "whole", tmp_path / "broken")

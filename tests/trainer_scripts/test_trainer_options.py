@@ -6,10 +6,11 @@ import pytest
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import refused
-from tests.trainer_scripts.test_train import SMALL, assert_equal_weights, interrupted_after, run
+from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
-from trainer_scripts.arguments import TrainingArguments, parse_recipe
+from trainer_scripts.arguments import TrainingArguments
 from trainer_scripts.predictions import read_metrics
+from trainer_scripts.recipe_reading import parse_recipe
 
 TEXT = ("--modality", "text")
 

@@ -1,0 +1,85 @@
+"""An interrupted run goes on from its last whole checkpoint, and ends as one that was never interrupted."""
+
+import pytest
+
+from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
+from trainer_scripts.predictions import read_metrics
+from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.runs import inspect_run, newest_checkpoint, start_run
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("--ema_decay", "0.9", "--balanced_sampling", "true"),
+        ("--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"patience": 0}'),
+    ],
+    ids=["plain", "ema", "plateau"],
+)
+def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monkeypatch, extra):
+    every_step = (
+        "--num_train_epochs",
+        "1",
+        "--save_strategy",
+        "steps",
+        "--eval_strategy",
+        "steps",
+        "--save_steps",
+        "1",
+    )
+    # The best checkpoint may be older than the interruption; the last one is not.
+    arguments = (*every_step, "--eval_steps", "1", "--load_best_model_at_end", "false", *extra)
+    whole = run(tmp_path / "whole", small_dataset, *arguments)
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch, interrupted_after(patch, 2):
+        run(broken, small_dataset, *arguments)
+    assert newest_checkpoint(broken).name == "checkpoint-2"
+    assert not (broken / "metrics.json").exists()
+    run(broken, small_dataset, *arguments)
+    assert_equal_weights(whole, broken)
+
+
+def test_a_half_written_checkpoint_is_not_resumed(tmp_path):
+    for step, state in ((2, '{"global_step": 2}'), (4, '{"glob')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-6").mkdir()
+    assert newest_checkpoint(tmp_path).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("more", "last"),
+    [((), None), (("--ema_decay", "0.9"), "averaged.safetensors"), (("--streaming", "true"), "stream-0.json")],
+)
+def test_a_checkpoint_without_what_is_written_last_is_not_resumed(tmp_path, more, last):
+    recipe = parse_recipe(["default", "--output_dir", str(tmp_path), *more])
+    start_run(recipe)
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    if last is not None:
+        (tmp_path / "checkpoint-2" / last).write_text("{}")
+    assert inspect_run(recipe).checkpoint.name == ("checkpoint-4" if last is None else "checkpoint-2")
+
+
+def test_early_stopping_goes_on_counting_where_it_was(small_dataset, tmp_path, monkeypatch):
+    still = ("--learning_rate", "1e-9", "--num_train_epochs", "9", "--modality", "text")
+    still += ("--early_stopping_patience", "3")
+    whole = run(tmp_path / "whole", small_dataset, *still)
+    with monkeypatch.context() as patch, interrupted_after(patch, 11):
+        run(tmp_path / "broken", small_dataset, *still)
+    broken = run(tmp_path / "broken", small_dataset, *still)
+    assert read_metrics(broken)["steps"] == read_metrics(whole)["steps"] == 4 * 4
+
+
+def test_a_checkpoint_of_other_processes_is_not_gone_on_from(small_dataset, tmp_path, capsys):
+    start_run(
+        parse_recipe(["flavour_fusion_tiny", "--dataset", str(small_dataset), "--output_dir", str(tmp_path), *SMALL])
+    )
+    (tmp_path / "checkpoint-2").mkdir()
+    for name in ("trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"):
+        (tmp_path / "checkpoint-2" / name).write_text("{}")
+    with pytest.raises(SystemExit):
+        run(tmp_path, small_dataset)
+    assert "was written by 2 processes and 1 would go on" in capsys.readouterr().err

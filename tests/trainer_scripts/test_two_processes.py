@@ -1,0 +1,49 @@
+"""Two processes learn what one learns, and go on where they were interrupted."""
+
+import pytest
+import torch
+
+from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, run_on_two, weights
+from trainer_scripts import train
+from trainer_scripts.predictions import read_metrics
+from trainer_scripts.runs import newest_checkpoint
+
+
+def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_dataset, tmp_path):
+    """60 rows are no whole number of 16: the last batch is left out, as each side would fill it up in its own way."""
+    steady = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
+    steady += '"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
+    head = '{"text_dense_sizes": [8], "head_dense_sizes": [8], "dropout": 0.0}'
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--text_config", steady, "--config", head]
+    common += ["--optim", "sgd", "--learning_rate", "0.1", "--num_train_epochs", "2", "--modality", "text"]
+    common += ["--dataloader_drop_last", "true"]
+    train.main([*common, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "16"])
+    ended = run_on_two(
+        train.__file__, *common, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "8"
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    for name, value in weights(tmp_path / "one").items():
+        assert torch.allclose(value, weights(tmp_path / "two")[name], atol=1e-5), name
+    curves = [
+        [(entry["step"], entry["loss"]) for entry in read_metrics(tmp_path / name)["history"] if "loss" in entry]
+        for name in ("one", "two")
+    ]
+    assert [step for step, _ in curves[0]] == [3, 6]
+    for (step, loss), (other_step, other) in zip(*curves, strict=True):
+        assert step == other_step
+        assert loss == pytest.approx(other, abs=1e-5)
+
+
+def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_dataset, tmp_path):
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
+    common += ["--num_train_epochs", "1", "--save_strategy", "steps", "--eval_strategy", "steps"]
+    common += ["--save_steps", "1", "--eval_steps", "1", "--load_best_model_at_end", "false"]
+    whole, broken = ([*common, "--output_dir", str(tmp_path / name)] for name in ("whole", "broken"))
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    assert run_on_two(train.__file__, *whole).returncode == 0
+    assert run_on_two(script, *broken).returncode != 0
+    assert newest_checkpoint(tmp_path / "broken").name == "checkpoint-1"
+    ended = run_on_two(train.__file__, *broken)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert_equal_weights(tmp_path / "whole", tmp_path / "broken")

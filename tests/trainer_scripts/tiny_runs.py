@@ -1,0 +1,106 @@
+"""Runs on the small table: their arguments, their weights, and ways to interrupt them or to launch two processes."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from trainer_scripts import train, train_steps
+from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.training_data import load_training_data
+
+SMALL = [
+    "--text_config",
+    '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
+    '"intermediate_size": 16}',
+    "--vision_config",
+    '{"model_type": "timm_wrapper", "architecture": "resnet10t", '
+    '"model_args": {"stem_width": 8, "channels": [8, 8, 8, 8]}}',
+    "--config",
+    '{"text_pooling": "lstm", "lstm_hidden_size": 8, "lstm_layers": 1, "text_dense_sizes": [16], '
+    '"image_dense_sizes": [16], "head_dense_sizes": [8], "dropout": 0.1}',
+    "--image_size",
+    "32",
+    "--use_cpu",
+    "true",
+    "--precision",
+    "fp32",
+    "--num_train_epochs",
+    "2",
+    "--per_device_train_batch_size",
+    "15",
+    "--warmup_steps",
+    "0",
+]
+
+
+def run(folder: Path, dataset: Path, *arguments: str, recipe: str = "flavour_fusion_tiny") -> Path:
+    train.main([recipe, "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments])
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+@contextmanager
+def interrupted_after(patch, steps: int):
+    """Ctrl-C in the step after so many; the command must end as an interrupted one."""
+    step, taken = transformers.Trainer.training_step, []
+
+    def interrupted(self, *args, **kwargs):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return step(self, *args, **kwargs)
+
+    patch.setattr(transformers.Trainer, "training_step", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        yield
+    assert ended.value.code == 130
+
+
+def make_trainer(dataset, folder, *arguments):
+    recipe = parse_recipe(
+        ["flavour_fusion_tiny", "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments]
+    )
+    data = load_training_data(recipe)
+    model, processor = data.task.build(recipe, data)
+    return train_steps.make_trainer(recipe, data, model, processor)
+
+
+def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=400, env=environment)
+
+
+INTERRUPTED = """
+import sys
+from transformers import Trainer
+from trainer_scripts import train
+
+step, taken = Trainer.training_step, []
+
+def interrupted(self, *args, **kwargs):
+    if len(taken) == 1:
+        raise KeyboardInterrupt
+    taken.append(1)
+    return step(self, *args, **kwargs)
+
+Trainer.training_step = interrupted
+train.main(sys.argv[1:])
+"""
