@@ -188,12 +188,7 @@ def model_card(
     dataset = dataset or runs.hub_dataset(metrics)
     dataset_revision = dataset_revision or metrics.get("dataset_revision")
     compared = runs.comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
-    results = runs.results_of(folder)
-    if compared:
-        # The comparison has the intervals, so its scores stand for those of the same split.
-        known = {name: compared["result"][name] for name in ("split", "dataset")}
-        results = [result for result in results if {name: result[name] for name in known} != known]
-        results.append(compared["result"])
+    results = _with_compared(runs.results_of(folder), compared.get("result"))
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
@@ -224,6 +219,14 @@ def model_card(
     card = join_card(data.to_dict(), body)
     check_length(card, "the model card")
     return card
+
+
+def _with_compared(results: list[dict[str, Any]], compared: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the scores with those of a comparison: it has the intervals, so it stands for others of the same rows."""
+    if compared is None:
+        return results
+    rows = compared["split"], compared["dataset"]
+    return [*(one for one in results if (one["split"], one["dataset"]) != rows), compared]
 
 
 def _model_metadata(

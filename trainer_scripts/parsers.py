@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from math import inf, nan
 from typing import Any
 
 
@@ -33,37 +34,24 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
-def probability(text: str) -> float:
-    """Return a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
-    return value
+def _number(accepts: Callable[[float], bool], which: str) -> Callable[[str], float]:
+    """Return the kind of option that takes the numbers that `accepts` does; no NaN, as it passes no comparison."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = nan
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number {which}")
+        return value
+
+    return number
 
 
-def from_zero(text: str) -> float:
-    """Return a number from 0 on."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
-    return value
-
-
-def factor(text: str) -> float:
-    """Return a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return value
+probability = _number(lambda value: 0 <= value <= 1, "from 0 to 1")
+from_zero = _number(lambda value: 0 <= value < inf, "from 0 on")
+factor = _number(lambda value: 0 < value < inf, "above 0")
 
 
 def column_mapping(text: str) -> dict[str, str]:
