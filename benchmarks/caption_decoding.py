@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from measuring import Row, arguments_of, in_turns, milliseconds, ratios, report
 
-from modeling_flavour.captioning_flavour import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
+from modeling_flavour.modeling_flavour_captioning import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
 
 PICTURES, BEAMS, TOKENS, VOCABULARY = 8, 4, 20, 8000
 SETTINGS = {"num_beams": BEAMS, "min_new_tokens": TOKENS, "max_new_tokens": TOKENS}

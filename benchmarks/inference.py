@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from measuring import Row, arguments_of, in_turns, milliseconds, ratios, report
 
-from dataset_builder import prompts
-from dataset_builder.catalogue import catalogue_dishes
-from dataset_builder.plating import PlatingPipeline
+from dataset_builder.catalogue.ingredients import catalogue_dishes
+from dataset_builder.pictures import prompts
+from dataset_builder.plating.pipeline import PlatingPipeline
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.onnx_graphs import GRAPH, ClassifierGraph, OnnxModel, trace

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from measuring import Row, arguments_of, report
 
-from dataset_builder.catalogue import catalogue_dishes
-from dataset_builder.labelling import MAIN_INGREDIENTS, Labeller
-from dataset_builder.lexicon import INGREDIENT, TITLE, Lexicon
-from dataset_builder.matching import PhraseMatcher, phrase_key
+from dataset_builder.catalogue.ingredients import catalogue_dishes
+from dataset_builder.catalogue.matching import PhraseMatcher, phrase_key
+from dataset_builder.labelling.lexicon import INGREDIENT, TITLE, Lexicon
+from dataset_builder.labelling.rule import MAIN_INGREDIENTS, Labeller
 
 REQUIRED = 20
 QUANTITIES = ("", "1 ", "2 ", "3 ", "1/2 ", "200g ", "100 ml ", "1 cup ", "2 tbsp ", "1 tsp ", "a handful of ")

@@ -6,7 +6,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PilImage
 
-from dataset_builder.catalogue import catalogue_dishes
+from dataset_builder.catalogue.ingredients import catalogue_dishes
 
 SIZE = (320, 240)
 LABELS = ("sweet", "salty", "sour", "bitter", "umami")

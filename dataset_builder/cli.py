@@ -57,7 +57,7 @@ def _add_labelling(verb: argparse.ArgumentParser) -> None:
 
 
 def _run_label(parsed: argparse.Namespace) -> int:
-    from dataset_builder.label_report import run_label
+    from dataset_builder.labelling.report import run_label
 
     print(run_label(parsed))
     return 0
@@ -75,7 +75,7 @@ def _add_lint(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run_lint(parsed: argparse.Namespace) -> int:
-    from dataset_builder.lint import run_lint
+    from dataset_builder.labelling.lint import run_lint
 
     return run_lint(parsed.lexicon, parsed.match)
 
@@ -116,10 +116,10 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run_build(parsed: argparse.Namespace) -> int:
-    from dataset_builder.building import build, draw_one, summary
-    from dataset_builder.flavour_sd import BuildSettings
-    from dataset_builder.generation import GenerationSettings
-    from dataset_builder.label_report import parse_columns
+    from dataset_builder.building.build import build, draw_one, summary
+    from dataset_builder.building.plan import BuildSettings
+    from dataset_builder.labelling.report import parse_columns
+    from dataset_builder.pictures.illustrator import GenerationSettings
 
     given = vars(parsed)
     drawing = (
@@ -169,7 +169,7 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run_audit(parsed: argparse.Namespace) -> int:
-    from dataset_builder.audit import AUDIT_MARKDOWN, audit
+    from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit
 
     found = audit(parsed.dataset)
     folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
@@ -190,7 +190,7 @@ def _add_publish(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run_publish(parsed: argparse.Namespace) -> int:
-    from dataset_builder.publish import publish
+    from dataset_builder.publishing.publish import publish
 
     print(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run))
     return 0

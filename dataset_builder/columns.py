@@ -1,4 +1,4 @@
-"""The one table of `flavour-sd`: names of columns and labels. Their types are in `features.py`."""
+"""The one table of `flavour-sd`: names of columns and labels. Their types are in `schema.py`."""
 
 FLAVOURS = ("sweet", "salty", "sour", "bitter", "umami")
 SPLITS = ("train", "validation", "test")

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from model_cards.errors import CardError
+
 _MAKE_ROOM = "; make room there, or name another place, and repeat the command"
 _REMEDIES: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
@@ -25,7 +27,7 @@ def exit_on_bad_input(program: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BadInputError, OSError) as error:
+    except (BadInputError, CardError, OSError) as error:
         remedy = _REMEDIES.get(getattr(error, "errno", None), "")
         print(f"{program}: error: {' '.join(str(error).split())}{remedy}", file=sys.stderr)
         sys.exit(2)

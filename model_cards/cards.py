@@ -14,9 +14,9 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2.sandbox import SandboxedEnvironment
 
-from dataset_builder.errors import BadInputError
-from dataset_builder.finished_build import is_catalogue
 from model_cards import runs
+from model_cards.errors import CardError
+from model_cards.runs import is_catalogue
 
 TEMPLATES = Path(__file__).parent
 # What templates of cards leave where a person should have written something.
@@ -55,7 +55,7 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     """Return metadata and body of a card.
 
     Raises:
-        BadInputError: the metadata is not a YAML mapping.
+        CardError: the metadata is not a YAML mapping.
     """
     match = FRONT_MATTER.match(text)
     if match is None:
@@ -63,9 +63,9 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     try:
         metadata = yaml.safe_load(match["metadata"]) or {}
     except yaml.YAMLError as error:
-        raise BadInputError(f"the metadata of the card is not YAML ({error}); mend its --- block") from error
+        raise CardError(f"the metadata of the card is not YAML ({error}); mend its --- block") from error
     if not isinstance(metadata, dict):
-        raise BadInputError("the metadata of the card is no mapping; mend its --- block")
+        raise CardError("the metadata of the card is no mapping; mend its --- block")
     return metadata, match["body"]
 
 
@@ -73,7 +73,7 @@ def says_nothing(text: str) -> bool:
     """Tell whether a card has metadata, headings and gaps to fill, and not a word of its own."""
     try:
         body = split_card(text)[1]
-    except BadInputError:
+    except CardError:
         return False
     return not re.sub(
         r"^#.*$|\[More Information Needed\](\([^)]*\))?", "", body, flags=re.MULTILINE | re.IGNORECASE
@@ -90,22 +90,22 @@ def check_written(template: str, name: str) -> None:
     """Refuse a template that still waits for somebody to write it; facts are filled in later and may hold any word.
 
     Raises:
-        BadInputError: a placeholder is left.
+        CardError: a placeholder is left.
     """
     left = sorted({match[0] for match in PLACEHOLDER.finditer(template)})
     if left:
-        raise BadInputError(f"{name} has placeholders left ({', '.join(left[:5])}); write what belongs there")
+        raise CardError(f"{name} has placeholders left ({', '.join(left[:5])}); write what belongs there")
 
 
 def check_length(card: str, name: str) -> None:
     """Refuse a filled card with hardly any text.
 
     Raises:
-        BadInputError: it has fewer than 40 words.
+        CardError: it has fewer than 40 words.
     """
     words = len(split_card(card)[1].split())
     if words < 40:
-        raise BadInputError(f"{name} says hardly anything ({words} words); describe what is published")
+        raise CardError(f"{name} says hardly anything ({words} words); describe what is published")
 
 
 def fill(template: str, values: Mapping[str, Any], name: str) -> str:
@@ -117,12 +117,12 @@ def fill(template: str, values: Mapping[str, Any], name: str) -> str:
         name: how messages call the card.
 
     Raises:
-        BadInputError: the template is faulty or names a value that is not there.
+        CardError: the template is faulty or names a value that is not there.
     """
     try:
         text = environment().from_string(template).render(**values)
     except jinja2.TemplateError as error:
-        raise BadInputError(f"{name} cannot be filled ({error}); mend or remove that placeholder") from error
+        raise CardError(f"{name} cannot be filled ({error}); mend or remove that placeholder") from error
     # A section that is absent leaves its blank lines behind.
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -137,13 +137,13 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
             metadata go before ours, except for what the build knows better (`FIXED`).
 
     Raises:
-        BadInputError: a placeholder is left, a fact that the card names is not there, or its licence is another one.
+        CardError: a placeholder is left, a fact that the card names is not there, or its licence is another one.
     """
     added, template = split_card(own) if own is not None else ({}, read_template("data_card.md"))
     name = "the card README.md" if own is not None else "the data card"
     stated, given = added.get("license"), metadata["license"]
     if stated not in (None, given, [given]):
-        raise BadInputError(f"{name} states the licence {stated}, --license {given}; make them agree")
+        raise CardError(f"{name} states the licence {stated}, --license {given}; make them agree")
     check_written(template, name)
     fixed = {key: metadata[key] for key in FIXED if key in metadata}
     card = join_card({**metadata, **added, **fixed}, fill(template, values, name))
@@ -175,11 +175,11 @@ def model_card(
         comparison: `comparison.json` of a comparison that this model took part in; None looks in the folder.
 
     Raises:
-        BadInputError: the folder holds no model.
+        CardError: the folder holds no model.
     """
     config = runs.read_json(folder / runs.CONFIG)
     if not config:
-        raise BadInputError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
+        raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
     metrics = runs.read_json(folder / runs.METRICS)
     task = runs.task_of(config, metrics)
     has_text = bool(config.get("text_config") or config.get("word_vocab_size"))

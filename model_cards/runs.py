@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult
 
-from dataset_builder.errors import BadInputError
+from model_cards.errors import CardError
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
@@ -44,16 +44,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file; {} when there is none.
 
     Raises:
-        BadInputError: it is no JSON mapping.
+        CardError: it is no JSON mapping.
     """
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise BadInputError(f"{path} is not JSON ({error}); finish the run again") from error
+        raise CardError(f"{path} is not JSON ({error}); finish the run again") from error
     if not isinstance(content, dict):
-        raise BadInputError(f"{path} holds no mapping; finish the run again")
+        raise CardError(f"{path} holds no mapping; finish the run again")
     return content
 
 
@@ -326,3 +326,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     return f"{value:.3f}" if isinstance(value, int | float) else ""
+
+
+def is_catalogue(manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a build is made of the embedded catalogue, whose language and reference flavours are known."""
+    settings = manifest.get("settings")
+    return isinstance(settings, Mapping) and settings.get("recipes", "") is None

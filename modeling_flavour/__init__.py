@@ -14,13 +14,13 @@ from transformers import (
 )
 
 from .base_flavour import FlavourPreTrainedModel
-from .captioning_configuration_flavour import FlavourCaptionerConfig
-from .captioning_flavour import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
 from .configuration_flavour import FlavourConfig
+from .configuration_flavour_captioning import FlavourCaptionerConfig
+from .configuration_flavour_segmentation import FlavourSegmentationConfig
 from .modeling_flavour import FlavourClassifierOutput, FlavourForClassification
+from .modeling_flavour_captioning import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
+from .modeling_flavour_segmentation import FlavourForSegmentation, FlavourSegmenterOutput
 from .processing_flavour import FlavourProcessor
-from .segmentation_configuration_flavour import FlavourSegmentationConfig
-from .segmentation_flavour import FlavourForSegmentation, FlavourSegmenterOutput
 
 for config_class in (FlavourConfig, FlavourCaptionerConfig, FlavourSegmentationConfig):
     AutoConfig.register(config_class.model_type, config_class)

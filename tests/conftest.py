@@ -44,7 +44,7 @@ def shared_models() -> Path:
 @pytest.fixture
 def local_hub(tmp_path):
     """An empty Hub on loopback; the token `hf_writer` may write to `org`."""
-    from tests.local_hub import LocalHub
+    from dataset_builder.local_hub.server import LocalHub
 
     with LocalHub(tmp_path / "hub", tokens={"hf_writer": "org"}) as hub:
         yield hub

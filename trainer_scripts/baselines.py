@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from tqdm import tqdm
 
+from dataset_builder.catalogue.matching import PhraseMatcher
 from dataset_builder.columns import FLAVOURS
-from dataset_builder.labelling import Label, Labeller
-from dataset_builder.lexicon import Lexicon
-from dataset_builder.matching import PhraseMatcher
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.rule import Label, Labeller
 from trainer_scripts.data import Table
 from trainer_scripts.pictures import Pictures
 from trainer_scripts.scores import SMALLEST_PROBABILITY, Score

@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from modeling_flavour.captioning_encoder_flavour import VisualEncoding
-from modeling_flavour.captioning_flavour import FlavourCaptioner
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.losses_flavour import IGNORED_LABEL
+from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
 from trainer_scripts.caption_scores import CiderD, text_scores
 from trainer_scripts.captioning import CaptionSamples, pad_labels
 from trainer_scripts.pictures import normalise

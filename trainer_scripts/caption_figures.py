@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from modeling_flavour.captioning_flavour import FlavourCaptioner, FlavourForTransformerCaptioning
+from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner, FlavourForTransformerCaptioning
 from trainer_scripts.caption_evaluation import pixel_batches
 from trainer_scripts.captioning import CaptionSamples
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dataset_builder.errors import BadInputError
-from modeling_flavour.captioning_flavour import FlavourCaptioner
+from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
 from trainer_scripts.baselines import colour_histogram
 from trainer_scripts.caption_evaluation import pixel_batches
 from trainer_scripts.captioning import CaptionSamples, pad_labels

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from modeling_flavour.captioning_flavour import FlavourCaptioner
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
+from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
 from trainer_scripts.caption_scores import CiderD
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from dataset_builder.columns import FLAVOUR, FLAVOURS
-from dataset_builder.labelling import Labeller
-from dataset_builder.plating import PlatingPipeline
+from dataset_builder.labelling.rule import Labeller
+from dataset_builder.plating.pipeline import PlatingPipeline
 from trainer_scripts.caption_truth import compare, visible_names
 from trainer_scripts.data import Table
 

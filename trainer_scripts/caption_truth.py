@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dataset_builder.captions import HEAPS, NUMBERS, place
-from dataset_builder.catalogue import find_mentions, ingredients_by_name
+from dataset_builder.catalogue.ingredients import find_mentions, ingredients_by_name
 from dataset_builder.columns import BACKGROUND, FOOD_GROUPS, INGREDIENT_LABELS, MASK, UNKNOWN
-from dataset_builder.plating import PlateItem
+from dataset_builder.pictures.captions import HEAPS, NUMBERS, place
+from dataset_builder.plating.pipeline import PlateItem
 from trainer_scripts.data import Table
 from trainer_scripts.intervals import CONFIDENCE, RESAMPLES, Interval
 

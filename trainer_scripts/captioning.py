@@ -11,16 +11,16 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
 from transformers import GenerationConfig
 
-from dataset_builder.captions import plural
 from dataset_builder.columns import BACKGROUND_NAME
 from dataset_builder.errors import BadInputError
-from modeling_flavour.captioning_configuration_flavour import FlavourCaptionerConfig
-from modeling_flavour.captioning_flavour import (
+from dataset_builder.pictures.captions import plural
+from modeling_flavour.configuration_flavour_captioning import FlavourCaptionerConfig
+from modeling_flavour.losses_flavour import IGNORED_LABEL
+from modeling_flavour.modeling_flavour_captioning import (
     FlavourCaptioner,
     FlavourForMergeCaptioning,
     FlavourForTransformerCaptioning,
 )
-from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.arguments import ModelArguments, Recipe
 from trainer_scripts.caption_text import mirrored, names_no_side, train_caption_tokenizer

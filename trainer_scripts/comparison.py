@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.hub_names import pinned
+from dataset_builder.recipes.hub_names import pinned
 from trainer_scripts.ablations import drawn_rows
 from trainer_scripts.comparing import MODEL, Line
 from trainer_scripts.data import Table

@@ -16,7 +16,7 @@ from dataset_builder.errors import BadInputError, exit_on_bad_input
 from trainer_scripts.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
-    from tests.local_hub import LocalHub
+    from dataset_builder.local_hub.server import LocalHub
 
 PROGRAM = "demo.py"
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,8 +125,8 @@ def step(name: str, run, *arguments) -> None:
 
 def build_dataset(data: Path, recipes: str | None, number: int) -> None:
     """Build the data set; a finished build of the same settings is left as it is."""
-    from dataset_builder.building import build
-    from dataset_builder.flavour_sd import BuildSettings
+    from dataset_builder.building.build import build
+    from dataset_builder.building.plan import BuildSettings
 
     build(BuildSettings(recipes=recipes, number=number, seed=SEED), data)
 
@@ -155,7 +155,7 @@ def publish_and_read(data: Path, out: Path) -> None:
     """Publish data set and model to a Hub on loopback, and use both from a process that knows nothing of us."""
     # The Hub is a test double, so it is not installed with the packages.
     sys.path.insert(0, str(ROOT))
-    from tests.local_hub import LocalHub
+    from dataset_builder.local_hub.server import LocalHub
 
     versions = out / "hub"
     # A hub of an earlier demo would refuse the same version with other content.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import CATEGORY_IDS, TEST_HEADER, TRAIN_HEADER, read_records
-from dataset_builder.table_files import open_table
+from dataset_builder.recipes.tables import open_table
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data import MULTILABEL
 from trainer_scripts.expected_f1 import EXPECTED_F1, ExpectedF1Decision

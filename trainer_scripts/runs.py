@@ -13,13 +13,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
+from model_cards.runs import RECIPE, SPREAD
 from trainer_scripts.arguments import Recipe
 from trainer_scripts.callbacks import AVERAGED_WEIGHTS
 from trainer_scripts.predictions import METRICS, read_metrics, write_json
 from trainer_scripts.streaming import POSITION
 
-RECIPE = "recipe.yaml"
-SPREAD = "seeds.json"
 TRAINER_STATE = "trainer_state.json"
 # Settings that do not change what is learned, so that a run may be resumed under others.
 _FREE = {

@@ -6,9 +6,9 @@ import numpy as np
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
+from modeling_flavour.configuration_flavour_segmentation import FlavourSegmentationConfig
+from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
 from modeling_flavour.processing_flavour import FlavourProcessor
-from modeling_flavour.segmentation_configuration_flavour import FlavourSegmentationConfig
-from modeling_flavour.segmentation_flavour import FlavourForSegmentation
 from trainer_scripts.arguments import Recipe
 from trainer_scripts.class_balance import class_prior
 from trainer_scripts.classification import input_size

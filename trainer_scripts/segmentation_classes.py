@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel
 
-from dataset_builder.catalogue import ingredients
+from dataset_builder.catalogue.ingredients import ingredients
 from dataset_builder.columns import BACKGROUND, BACKGROUND_NAME, FOOD_GROUPS, INGREDIENT_LABELS, UNKNOWN
 from dataset_builder.errors import BadInputError
 from trainer_scripts.arguments import DataArguments

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_builder.catalogue import MAX_INTENSITY, find_ingredients, ingredients
+from dataset_builder.catalogue.ingredients import MAX_INTENSITY, find_ingredients, ingredients
 from dataset_builder.columns import BACKGROUND, FLAVOURS, UNKNOWN
 
 

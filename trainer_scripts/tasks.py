@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Trainer
 from dataset_builder.columns import CAPTIONS, FLAVOUR, FLAVOURS_PRESENT, MASK
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
-from modeling_flavour.segmentation_flavour import FlavourForSegmentation
+from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
 from trainer_scripts import (
     caption_comparison,
     captioning,

@@ -94,8 +94,8 @@ def ensure_dataset(recipe: Recipe) -> None:
     """Build the embedded data set when the default one is asked for and not there."""
     out = Path(DEFAULT_DATASET)
     if recipe.data.dataset == DEFAULT_DATASET and not (out / "manifest.json").is_file():
-        from dataset_builder.building import build
-        from dataset_builder.flavour_sd import BuildSettings
+        from dataset_builder.building.build import build
+        from dataset_builder.building.plan import BuildSettings
 
         say(recipe, f"building the embedded data set in {out}")
         build(BuildSettings(), out)

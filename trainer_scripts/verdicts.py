@@ -9,7 +9,7 @@ def usage(modality: str, loss: Interval | None, score: Score) -> str:
     cost = loss if loss is None or score.greater_is_better else Interval(-loss.value, -loss.high, -loss.low, loss.p)
     if cost is None or not (cost.above_zero and cost.tested):
         measured = (
-            f" (loss {cost.value:+.3f} [{cost.low:+.3f}, {cost.high:+.3f}]{_p(cost)})" if cost is not None else ""
+            f" (loss {cost.value:+.3f} [{cost.low:+.3f}, {cost.high:+.3f}]{_p_value(cost)})" if cost is not None else ""
         )
         return (
             f"!!! THE {modality.upper()} IS NOT USED, as far as these rows tell: shuffling it over dishes costs no "
@@ -17,7 +17,7 @@ def usage(modality: str, loss: Interval | None, score: Score) -> str:
         )
     return (
         f"{modality} is used: shuffling it over dishes costs {cost.value:.3f} {score.name} "
-        f"[{cost.low:.3f}, {cost.high:.3f}]{_p(cost)}"
+        f"[{cost.low:.3f}, {cost.high:.3f}]{_p_value(cost)}"
     )
 
 
@@ -32,8 +32,8 @@ def compared(gain: Interval, score: Score) -> str:
 
 def shown(gain: Interval, score: Score) -> str:
     """Return a difference with its interval and p."""
-    return f"{gain.value:+.3f} {score.name} [{gain.low:+.3f}, {gain.high:+.3f}]{_p(gain)}"
+    return f"{gain.value:+.3f} {score.name} [{gain.low:+.3f}, {gain.high:+.3f}]{_p_value(gain)}"
 
 
-def _p(interval: Interval) -> str:
+def _p_value(interval: Interval) -> str:
     return "" if interval.p is None else f", p = {interval.p:.4f}"

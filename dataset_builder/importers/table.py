@@ -22,8 +22,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from dataset_builder import columns
+from dataset_builder.building.shards import ShardWriter
 from dataset_builder.errors import BadInputError
-from dataset_builder.shards import ShardWriter
 
 Row = dict[str, Any]
 Item = TypeVar("Item")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from dataset_builder import attention
-from dataset_builder.attention import AttentionMasks, ingredient_spans, mask_from_heat, token_positions
-from dataset_builder.catalogue import ingredient_id
+from dataset_builder.catalogue.ingredients import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
-from dataset_builder.plating import PlatingPipeline
+from dataset_builder.pictures import attention_masks as attention
+from dataset_builder.pictures.attention_masks import AttentionMasks, ingredient_spans, mask_from_heat, token_positions
+from dataset_builder.plating.pipeline import PlatingPipeline
 from tests.tiny_pipelines import tiny_pixart, tiny_stable_diffusion, tiny_stable_diffusion_3, tiny_stable_diffusion_xl
 
 PROMPTS = ["Greek salad: cucumber, tomato", "plain rice", "nothing known"]

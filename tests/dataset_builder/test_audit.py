@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 
-from dataset_builder import audit as audits
-from dataset_builder.audit import audit, audit_of_build, plain_title
-from dataset_builder.building import build
+from dataset_builder.building.build import build
+from dataset_builder.building.finished_build import read_build
+from dataset_builder.building.plan import BuildSettings
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
-from dataset_builder.finished_build import read_build
-from dataset_builder.flavour_sd import BuildSettings
-from dataset_builder.generation import GenerationSettings
-from dataset_builder.labelling import Labeller
-from dataset_builder.lexicon import Lexicon
-from dataset_builder.publish import publish
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.rule import Labeller
+from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.publishing import audit as audits
+from dataset_builder.publishing.audit import audit, audit_of_build, plain_title
+from dataset_builder.publishing.publish import publish
 from tests.dataset_builder.tiny_build import encoded, make_row, make_rows, picture, write_build
 
 FOODS = {
@@ -34,7 +34,7 @@ FOODS = {
 @pytest.fixture
 def no_reference(monkeypatch):
     """No dish has a reference flavour, unless a test says so."""
-    monkeypatch.setattr("dataset_builder.catalogue.reference_flavours", dict)
+    monkeypatch.setattr("dataset_builder.catalogue.ingredients.reference_flavours", dict)
 
 
 def labelled_rows():
@@ -100,7 +100,7 @@ def test_disagreement_with_the_reference_flavours(tmp_path, monkeypatch):
     reference = {f"dish-{n:03d}": (list(FOODS)[n % 5], (list(FOODS)[n % 5],)) for n in range(8)}
     reference["dish-000"] = ("sour", ("sweet", "sour"))
     reference["dish-001"] = ("umami", ("umami",))
-    monkeypatch.setattr("dataset_builder.catalogue.reference_flavours", lambda: reference)
+    monkeypatch.setattr("dataset_builder.catalogue.ingredients.reference_flavours", lambda: reference)
     rows = make_rows()
     rows["train"].append(make_row(30, id="dish-003-01-00", dish_id="dish-003", flavour="umami"))
     found = audit(str(write_build(tmp_path / "build", rows)))
@@ -263,7 +263,9 @@ def test_the_lexicon_of_the_package_is_not_copied(tmp_path, recipe_file):
 
 
 def test_the_reference_is_for_the_dishes_of_the_catalogue_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("dataset_builder.catalogue.reference_flavours", lambda: {"dish-000": ("sour", ("sour",))})
+    monkeypatch.setattr(
+        "dataset_builder.catalogue.ingredients.reference_flavours", lambda: {"dish-000": ("sour", ("sour",))}
+    )
     for recipes, known in ((None, True), ("recipes.csv", False)):
         folder = write_build(tmp_path / str(known), make_rows(), {"settings": {"recipes": recipes}})
         assert (audit(str(folder)).facts["reference"] is not None) is known

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder.audit import audit
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
+from dataset_builder.publishing.audit import audit
 from tests.dataset_builder.tiny_build import encoded, make_rows, picture, write_build
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataset_builder.captions import (
+from dataset_builder.catalogue.ingredients import catalogue_dishes, find_ingredients, ingredient_id, ingredients
+from dataset_builder.columns import UNKNOWN
+from dataset_builder.pictures.captions import (
     article,
     captions_from_plate,
     captions_from_prompt,
@@ -14,14 +16,7 @@ from dataset_builder.captions import (
     place,
     plural,
 )
-from dataset_builder.catalogue import (
-    catalogue_dishes,
-    find_ingredients,
-    ingredient_id,
-    ingredients,
-)
-from dataset_builder.columns import UNKNOWN
-from dataset_builder.plating import Plate, PlateItem, PlatingPipeline
+from dataset_builder.plating.pipeline import Plate, PlateItem, PlatingPipeline
 
 
 def item(

@@ -4,8 +4,8 @@ from importlib.resources import files
 
 import pytest
 
-from dataset_builder import catalogue
-from dataset_builder.catalogue import (
+from dataset_builder.catalogue import ingredients as catalogue
+from dataset_builder.catalogue.ingredients import (
     SETTINGS,
     additions,
     catalogue_dishes,
@@ -18,9 +18,9 @@ from dataset_builder.catalogue import (
     reference_flavours,
     visible_ingredients,
 )
+from dataset_builder.catalogue.matching import phrase_key
 from dataset_builder.columns import FLAVOURS, FOOD_GROUPS, MAX_VISIBLE_INGREDIENTS, SEASONING
 from dataset_builder.errors import BadInputError
-from dataset_builder.matching import phrase_key
 
 INGREDIENT = {
     "name": "fig", "aliases": "", "group": "fruit", "sweet": "3", "salty": "0", "sour": "0", "bitter": "0",

@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from dataset_builder import cli, shards
-from dataset_builder.building import build
+from dataset_builder import cli
+from dataset_builder.building import shards
+from dataset_builder.building.build import build
+from dataset_builder.building.plan import BuildSettings, Plan
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
-from dataset_builder.flavour_sd import BuildSettings, Plan
-from dataset_builder.generation import GenerationSettings
+from dataset_builder.files import write_json
+from dataset_builder.pictures.illustrator import GenerationSettings
 
 PLATING = GenerationSettings(size=64, batch_size=2)
 
@@ -46,7 +48,9 @@ def run(*arguments: object) -> int:
 
 # Children are forked from a clean server that has the imports done, so that a kill costs no second start.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["dataset_builder.building", "dataset_builder.plating", "tests.tiny_pipelines"])
+SERVER.set_forkserver_preload(
+    ["dataset_builder.building.build", "dataset_builder.plating.pipeline", "tests.tiny_pipelines"]
+)
 
 
 def kill_and_repeat(settings: BuildSettings, out: Path, kills: int, processes: int, seed: int) -> int:
@@ -96,7 +100,9 @@ def test_the_real_recipes_killed_ten_times_come_out_equal(pipeline, processes, s
 
 def test_what_is_unfinished_is_taken_for_nothing(recipe_file, tmp_path, monkeypatch):
     settings = settings_of(recipe_file, "plating")
-    monkeypatch.setattr("dataset_builder.building.make_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "dataset_builder.building.build.make_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         build(settings, tmp_path / "out", processes=1)
     assert list((tmp_path / "out").rglob("*.parquet"))
@@ -110,7 +116,7 @@ def test_a_kill_in_the_last_step_is_mended(moment, recipe_file, tmp_path, monkey
     build(settings, tmp_path / "whole", processes=1)
     with monkeypatch.context() as patched:
         if moment == "before the manifest":
-            write = shards.write_json
+            write = write_json
 
             def stop(path, content):
                 if path.name == "manifest.json":
@@ -267,7 +273,7 @@ def test_a_finished_build_is_not_drawn_again(recipe_file, tmp_path, monkeypatch,
     flags = (recipe_file, "--size", 64, "--out", tmp_path / "out")
     assert run(*flags) == 0
     first = capsys.readouterr().out
-    monkeypatch.setattr("dataset_builder.flavour_sd.Plan.illustrator", None)
+    monkeypatch.setattr("dataset_builder.building.plan.Plan.illustrator", None)
     assert run(*flags) == 0
     assert capsys.readouterr().out == first
 
@@ -324,7 +330,7 @@ def test_a_shard_that_was_damaged_afterwards_is_named_and_can_be_drawn_again(rec
     (tmp_path / "manifest.json").unlink()
     (tmp_path / ".unfinished").mkdir()
     settings = json.loads(whole["manifest.json"])["settings"]
-    shards.write_json(tmp_path / ".unfinished" / "settings.json", settings)  # as a build that was killed leaves it
+    write_json(tmp_path / ".unfinished" / "settings.json", settings)  # as a build that was killed leaves it
     shard = next((tmp_path / "data").iterdir())
     shard.write_bytes(b"")
     assert run(*arguments) == 2
@@ -365,7 +371,7 @@ def test_bad_input_is_one_line_and_status_2(recipe_file, tmp_path, capsys):
 
 
 def test_a_worker_that_dies_is_reported(recipe_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dataset_builder.flavour_sd.Plan.draw_shard", lambda *_: os._exit(7))
+    monkeypatch.setattr("dataset_builder.building.plan.Plan.draw_shard", lambda *_: os._exit(7))
     assert run(recipe_file, "--size", 64, "--out", tmp_path / "out", "--processes", 2) == 2
     assert "a worker process ended with status 7" in capsys.readouterr().err
 
@@ -374,6 +380,6 @@ def test_workers_leave_ctrl_c_to_the_main_process(recipe_file, tmp_path, monkeyp
     def tell(*_):
         raise BadInputError(f"Ctrl-C is {signal.getsignal(signal.SIGINT).name}")
 
-    monkeypatch.setattr("dataset_builder.flavour_sd.Plan.draw_shard", tell)
+    monkeypatch.setattr("dataset_builder.building.plan.Plan.draw_shard", tell)
     assert run(recipe_file, "--size", 64, "--out", tmp_path / "out", "--processes", 2) == 2
     assert "Ctrl-C is SIG_IGN" in capsys.readouterr().err

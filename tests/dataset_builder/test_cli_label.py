@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset
 
-from dataset_builder.catalogue import catalogue_dishes
+from dataset_builder.catalogue.ingredients import catalogue_dishes
 from dataset_builder.cli import main
 from dataset_builder.columns import FLAVOURS
-from dataset_builder.label_report import catalogue_labels, cross_checked_reliability, scores_text
-from dataset_builder.label_table import LabelSummary, label_table
-from dataset_builder.labelling import Labeller, score_labels
-from dataset_builder.recipes import RawRecipe
+from dataset_builder.labelling.report import catalogue_labels, cross_checked_reliability, scores_text
+from dataset_builder.labelling.rule import Labeller, score_labels
+from dataset_builder.labelling.tables import LabelSummary, label_table
+from dataset_builder.recipes.recipes import RawRecipe
 
 TABLE = """Title,Cleaned_Ingredients,Instructions
 Honey cake,"['flour', 'sugar', 'honey']",Bake.

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from dataset_builder.canvas import Canvas, Placement, ink, mix, noise_tile
-from dataset_builder.catalogue import FORMS as CATALOGUE_FORMS
-from dataset_builder.catalogue import ingredients
-from dataset_builder.drawing import blob
-from dataset_builder.drawing_beds import FORMS, melt, pool, soup
-from dataset_builder.drawing_vessels import VESSELS, draw_cutlery, draw_table, draw_vessel
+from dataset_builder.catalogue.ingredients import FORMS as CATALOGUE_FORMS
+from dataset_builder.catalogue.ingredients import ingredients
+from dataset_builder.catalogue.serving import VESSELS
+from dataset_builder.plating.beds import FORMS, melt, pool, soup
+from dataset_builder.plating.canvas import Canvas, Placement, ink, mix, noise_tile
+from dataset_builder.plating.pieces import blob
+from dataset_builder.plating.vessels import draw_cutlery, draw_table, draw_vessel
 
 SIDE = 128
 RED, GREEN = np.array([[0.8], [0.1], [0.1]]), np.array([[0.1], [0.7], [0.2]])

@@ -11,21 +11,21 @@ import torch
 from datasets import Image, load_dataset
 from PIL import Image as PILImage
 
-from dataset_builder import prompts
-from dataset_builder.building import build
-from dataset_builder.catalogue import find_ingredients, reference_flavours, visible_ingredients
+from dataset_builder.building.build import build
+from dataset_builder.building.finished_build import read_build
+from dataset_builder.building.plan import BuildSettings, Plan
+from dataset_builder.building.rows import mask_png
+from dataset_builder.catalogue.ingredients import find_ingredients, reference_flavours, visible_ingredients
+from dataset_builder.catalogue.serving import hidden_liquids, shows, vessel_for
 from dataset_builder.columns import FLAVOURS, SPLITS
-from dataset_builder.drawing_liquids import hidden_liquids
-from dataset_builder.drawing_vessels import vessel_for
 from dataset_builder.errors import BadInputError
-from dataset_builder.features import table_features
-from dataset_builder.finished_build import read_build
-from dataset_builder.flavour_sd import BuildSettings, FlavourSD, Plan, mask_png
-from dataset_builder.generation import GenerationSettings, picture_seed
-from dataset_builder.label_model import reliability
-from dataset_builder.labelling import Labeller
-from dataset_builder.plating import PlatingPipeline
-from dataset_builder.plating_layout import shows
+from dataset_builder.flavour_sd import FlavourSD
+from dataset_builder.labelling.rule import Labeller
+from dataset_builder.labelling.soft_labels import reliability
+from dataset_builder.pictures import prompts
+from dataset_builder.pictures.illustrator import GenerationSettings, picture_seed
+from dataset_builder.plating.pipeline import PlatingPipeline
+from dataset_builder.schema import table_features
 from tests.dataset_builder.conftest import RECIPES
 
 SMALL = GenerationSettings(size=64, batch_size=4)

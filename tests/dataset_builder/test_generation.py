@@ -16,11 +16,19 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dataset_builder import generation, prompts, text_to_image
+from dataset_builder.building.plan import BuildSettings, Plan
 from dataset_builder.errors import BadInputError
-from dataset_builder.flavour_sd import BuildSettings, Plan
-from dataset_builder.generation import GenerationSettings, Illustrator, PictureTask, attempt_seed, picture_seed
-from dataset_builder.text_to_image import folder_revision, load_pipeline, lora_revision, pipeline_revision
+from dataset_builder.pictures import illustrator as generation
+from dataset_builder.pictures import pipelines as text_to_image
+from dataset_builder.pictures import prompts
+from dataset_builder.pictures.illustrator import (
+    GenerationSettings,
+    Illustrator,
+    PictureTask,
+    attempt_seed,
+    picture_seed,
+)
+from dataset_builder.pictures.pipelines import folder_revision, load_pipeline, lora_revision, pipeline_revision
 from tests.tiny_pipelines import tiny_stable_diffusion
 
 
@@ -114,7 +122,9 @@ def test_a_turbo_kind_draws_in_one_step_without_guidance(tiny_sdxl):
 
 
 def test_off_prompt_pictures_are_drawn_again_and_the_clip_model_is_pinned(monkeypatch, clip_folder, recipe_file):
-    monkeypatch.setattr("dataset_builder.quality.OffPrompt.scores", lambda self, images, prompts: [next(scores)])
+    monkeypatch.setattr(
+        "dataset_builder.pictures.quality.OffPrompt.scores", lambda self, images, prompts: [next(scores)]
+    )
     scores = iter((0.1, 0.3))
     drawer = illustrator("plating", size=64, clip=clip_folder)
     (picture,) = drawer.draw(tasks(1))

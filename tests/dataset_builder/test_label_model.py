@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dataset_builder.columns import FLAVOURS
-from dataset_builder.label_model import LabelModel, plot_reliability, reliability
-from dataset_builder.labelling import Label
+from dataset_builder.labelling.rule import Label
+from dataset_builder.labelling.soft_labels import LabelModel, plot_reliability, reliability
 
 WORDS = 6
 

@@ -3,8 +3,8 @@ import random
 import pytest
 
 from dataset_builder.columns import FLAVOURS
-from dataset_builder.labelling import LABEL_SOURCES, Labeller, score_labels
-from dataset_builder.lexicon import Lexicon
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.rule import LABEL_SOURCES, Labeller, score_labels
 
 SMALL = """flavour,source,phrase,weight
 sour,ingredient,lemon juice,2

@@ -2,11 +2,11 @@ from collections import Counter
 
 import pytest
 
+from dataset_builder.catalogue.matching import phrase_key
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
-from dataset_builder.labelling import Labeller
-from dataset_builder.lexicon import SOURCES, Lexicon
-from dataset_builder.matching import phrase_key
+from dataset_builder.labelling.lexicon import SOURCES, Lexicon
+from dataset_builder.labelling.rule import Labeller
 
 
 def write(tmp_path, text, encoding="utf-8"):

@@ -2,10 +2,10 @@ from collections import Counter
 
 import pytest
 
+from dataset_builder.catalogue.matching import PhraseMatcher
 from dataset_builder.cli import main
-from dataset_builder.lexicon import Lexicon
-from dataset_builder.lint import lint
-from dataset_builder.matching import PhraseMatcher
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.lint import lint
 
 # Every fault of the first system's word lists: substring traps, a forgotten comma, upper case, one word in four
 # classes, a word twice, words inside words of another flavour, and a list so short that it can never win.

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from dataset_builder.matching import Match, PhraseMatcher, phrase_key, word_key
+from dataset_builder.catalogue.matching import Match, PhraseMatcher, phrase_key, word_key
 
 
 def found(phrases, text, match="word"):

@@ -6,7 +6,7 @@ import time
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from dataset_builder.near_duplicates import MAX_BITS, Looks, alike_across, looks_of, repeated_within
+from dataset_builder.pictures.near_duplicates import MAX_BITS, Looks, alike_across, looks_of, repeated_within
 from tests.dataset_builder.tiny_build import picture
 
 

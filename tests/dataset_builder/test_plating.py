@@ -5,11 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset_builder.catalogue import catalogue_dishes, find_ingredients, ingredient_id, visible_ingredients
+from dataset_builder.catalogue.ingredients import catalogue_dishes, find_ingredients, ingredient_id, visible_ingredients
+from dataset_builder.catalogue.serving import hidden_liquids, vessel_for
 from dataset_builder.columns import BACKGROUND, UNKNOWN
-from dataset_builder.drawing_liquids import hidden_liquids, liquid_colour
-from dataset_builder.drawing_vessels import vessel_for
-from dataset_builder.plating import Plate, PlatingPipeline
+from dataset_builder.plating.pipeline import Plate, PlatingPipeline, liquid_colour
 
 SALAD = "Village salad: cucumber, tomato, red onion, feta, black olive, oregano"
 CURRY = "Prawn curry: rice, curry sauce, prawn, coriander"

@@ -11,8 +11,8 @@ from huggingface_hub import DatasetCard, HfApi, snapshot_download
 
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
-from dataset_builder.lexicon import Lexicon
-from dataset_builder.publish import publish
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.publishing.publish import publish
 from tests.dataset_builder.tiny_build import make_row, make_rows, write_build
 
 REPO = "org/flavour-sd"

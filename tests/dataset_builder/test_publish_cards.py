@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import DatasetCard, HfApi
 
-from dataset_builder.building import build
+from dataset_builder.building.build import build
+from dataset_builder.building.plan import BuildSettings
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
-from dataset_builder.flavour_sd import BuildSettings
-from dataset_builder.generation import GenerationSettings
-from dataset_builder.publish import publish
+from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.publishing.publish import publish
 from tests.dataset_builder.tiny_build import make_row, make_rows, write_build
 
 REPO = "org/flavour-sd"

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.plating import PlatingPipeline
-from dataset_builder.quality import NearDuplicates, OffPrompt, picture_fault
+from dataset_builder.pictures.quality import NearDuplicates, OffPrompt, picture_fault
+from dataset_builder.plating.pipeline import PlatingPipeline
 
 
 def plates(*prompts: str) -> list[Image.Image]:

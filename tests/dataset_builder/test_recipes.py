@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.ingredient_lists import has_ingredients, parse_ingredients
-from dataset_builder.recipes import EQUAL_TITLE, NO_INGREDIENTS, NO_TITLE, SURPLUS, Skipped, read_recipes, slug
+from dataset_builder.recipes.ingredient_lists import has_ingredients, parse_ingredients
+from dataset_builder.recipes.recipes import EQUAL_TITLE, NO_INGREDIENTS, NO_TITLE, SURPLUS, Skipped, read_recipes, slug
 
 
 def write(folder, name, text):

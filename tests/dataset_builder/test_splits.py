@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
+from dataset_builder.building.splits import SHARES, assign_splits
 from dataset_builder.columns import FLAVOURS, SPLITS
-from dataset_builder.splits import SHARES, assign_splits
 
 
 def rows(dishes: int, variants: int, seed: int = 0) -> tuple[list[str], list[str]]:

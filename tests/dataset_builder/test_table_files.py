@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.recipes import read_recipes
-from dataset_builder.table_files import open_table
+from dataset_builder.recipes.recipes import read_recipes
+from dataset_builder.recipes.tables import open_table
 
 CSV = 'title,ingredients\nSoup,salt\nCake,"sugar, egg"\n'
 CAKES = '{"title": "Cake", "ingredients": ["sugar", "egg"]}\n'

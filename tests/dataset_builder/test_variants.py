@@ -2,12 +2,12 @@ from collections import Counter
 
 import pytest
 
-from dataset_builder import variants
-from dataset_builder.catalogue import catalogue_dishes, dish_facts, find_ingredients, ingredients_by_name
+from dataset_builder.catalogue import variants
+from dataset_builder.catalogue.ingredients import catalogue_dishes, dish_facts, find_ingredients, ingredients_by_name
+from dataset_builder.catalogue.variants import widen
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
-from dataset_builder.recipes import Dish
-from dataset_builder.variants import widen
+from dataset_builder.recipes.recipes import Dish
 
 NUMBER = 3600
 

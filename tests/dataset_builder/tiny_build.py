@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dataset_builder.columns import FLAVOURS, SPLITS
-from dataset_builder.features import table_features
-from dataset_builder.lexicon import Lexicon
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.schema import table_features
 
 VISIBLE = ("tomato", "olive", "lemon")
 

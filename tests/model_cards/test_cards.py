@@ -8,8 +8,9 @@ import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.release import publish_model
+from dataset_builder.publishing.release import publish_model
 from model_cards.cards import check_written, fill, join_card, model_card, split_card, write_model_card
+from model_cards.errors import CardError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.dataset_builder.tiny_build import picture
 from tests.model_cards.tiny_run import COMPARISON, METRICS, make_processor, make_run
@@ -205,7 +206,7 @@ def test_an_unfinished_run_is_not_published(tmp_path):
     with pytest.raises(BadInputError, match=r"has no config\.json"):
         model_card(tmp_path / "none")
     (run / "metrics.json").write_text("{")
-    with pytest.raises(BadInputError, match="is not JSON"):
+    with pytest.raises(CardError, match="is not JSON"):
         model_card(run)
 
 

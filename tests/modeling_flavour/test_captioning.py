@@ -9,17 +9,17 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoModelForImageTextToText, BertConfig, pipeline
 
-from modeling_flavour.captioning_configuration_flavour import FlavourCaptionerConfig
 from modeling_flavour.captioning_encoder_flavour import VisualEncoding
-from modeling_flavour.captioning_flavour import (
+from modeling_flavour.captioning_pipeline_flavour import CaptioningPipeline, as_sentence
+from modeling_flavour.configuration_flavour_captioning import FlavourCaptionerConfig
+from modeling_flavour.decoding_flavour import grid_positions
+from modeling_flavour.modeling_flavour_captioning import (
     FlavourForMergeCaptioning,
     FlavourForTransformerCaptioning,
     captioning_loss,
     place_loss,
     shift_right,
 )
-from modeling_flavour.captioning_pipeline_flavour import CaptioningPipeline, as_sentence
-from modeling_flavour.decoding_flavour import grid_positions
 from tests.modeling_flavour.contract import ModelContract, randomise
 from tests.modeling_flavour.family import caption_processor as tiny_processor
 from tests.modeling_flavour.tiny import caption_batch, tiny_captioner, tiny_resnet
@@ -296,7 +296,7 @@ def test_auto_classes_find_the_class_of_a_checkpoint(captioner, tmp_path):
     for auto_class in (AutoModel, AutoModelForImageTextToText):
         assert type(auto_class.from_pretrained(tmp_path)) is type(captioner)
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["auto_map"]["AutoModelForImageTextToText"] == f"captioning_flavour.{type(captioner).__name__}"
+    assert saved["auto_map"]["AutoModelForImageTextToText"] == f"modeling_flavour_captioning.{type(captioner).__name__}"
     assert "flavour-captioning" in saved["custom_pipelines"]
 
 

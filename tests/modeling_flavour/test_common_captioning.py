@@ -5,8 +5,8 @@ import unittest
 import torch
 from transformers import SiglipVisionConfig
 
-from modeling_flavour.captioning_configuration_flavour import FlavourCaptionerConfig
-from modeling_flavour.captioning_flavour import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
+from modeling_flavour.configuration_flavour_captioning import FlavourCaptionerConfig
+from modeling_flavour.modeling_flavour_captioning import FlavourForMergeCaptioning, FlavourForTransformerCaptioning
 
 from .common_models import common_model_tests
 

@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image
 
+from dataset_builder.local_hub.server import LocalHub
 from tests.conftest import connect
-from tests.local_hub import LocalHub
 
 from .family import FAMILY
 

@@ -11,21 +11,14 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead as TorchvisionHead
 from transformers import AutoModel, AutoModelForSemanticSegmentation, BertConfig, TimmWrapperConfig, pipeline
 
+from modeling_flavour.configuration_flavour_segmentation import FlavourSegmentationConfig
+from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation, FlavourSegmenterOutput
 from modeling_flavour.processing_flavour import FlavourProcessor
-from modeling_flavour.segmentation_configuration_flavour import FlavourSegmentationConfig
-from modeling_flavour.segmentation_flavour import FlavourForSegmentation, FlavourSegmenterOutput
 from modeling_flavour.segmentation_heads_flavour import DeepLabHead, PooledNorm
 from modeling_flavour.segmentation_losses_flavour import segmentation_loss
 from modeling_flavour.segmentation_pipeline_flavour import IngredientPipeline, SegmentationPipeline
 from tests.modeling_flavour.contract import ModelContract, randomise
-from tests.modeling_flavour.tiny import (
-    MASK_CLASSES,
-    MASK_NAMES,
-    mask_batch,
-    tiny_resnet,
-    tiny_segmenter,
-    tiny_vit,
-)
+from tests.modeling_flavour.tiny import MASK_CLASSES, MASK_NAMES, mask_batch, tiny_resnet, tiny_segmenter, tiny_vit
 
 
 class FixedStatistics(FlavourForSegmentation):
@@ -337,8 +330,8 @@ def test_auto_classes_find_the_class_of_a_checkpoint(single_task):
     for auto_class in (AutoModel, AutoModelForSemanticSegmentation):
         assert type(auto_class.from_pretrained(single_task)) is FlavourForSegmentation
     saved = json.loads((single_task / "config.json").read_text())
-    assert saved["auto_map"]["AutoModel"] == "segmentation_flavour.FlavourForSegmentation"
-    assert saved["auto_map"]["AutoConfig"] == "segmentation_configuration_flavour.FlavourSegmentationConfig"
+    assert saved["auto_map"]["AutoModel"] == "modeling_flavour_segmentation.FlavourForSegmentation"
+    assert saved["auto_map"]["AutoConfig"] == "configuration_flavour_segmentation.FlavourSegmentationConfig"
 
 
 def test_pipeline_gives_masks_with_labels_and_areas_at_the_size_of_the_picture(tmp_path):

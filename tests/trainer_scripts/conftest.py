@@ -11,7 +11,7 @@ from datasets import Dataset
 from PIL import Image
 
 from dataset_builder.columns import FLAVOURS, SPLITS
-from dataset_builder.features import table_features
+from dataset_builder.schema import table_features
 
 INGREDIENTS = ("tomato", "cucumber", "lemon", "kale", "mushroom")
 WORDS = ("cake", "chips", "pickle", "coffee", "broth")

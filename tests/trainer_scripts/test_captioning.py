@@ -13,7 +13,7 @@ from transformers import TrainerControl, TrainerState
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
-from modeling_flavour.captioning_flavour import FlavourForTransformerCaptioning
+from modeling_flavour.modeling_flavour_captioning import FlavourForTransformerCaptioning
 from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
 from tests.modeling_flavour.tiny import tiny_resnet

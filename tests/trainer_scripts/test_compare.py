@@ -24,9 +24,7 @@ from trainer_scripts.scores import (
     classification_scores,
     multilabel_scores,
 )
-from trainer_scripts.scores import (
-    NAMES as NAMES_PART,
-)
+from trainer_scripts.scores import NAMES as NAMES_PART
 from trainer_scripts.scoring import load_model, save_scores
 from trainer_scripts.tasks import TASKS
 from trainer_scripts.verdicts import compared, usage

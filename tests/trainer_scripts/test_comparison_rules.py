@@ -11,12 +11,7 @@ from trainer_scripts.ablations import drawn_rows, partners
 from trainer_scripts.baselines import bag_of_words, masked_titles, product_of_singles, rule_alone, shares
 from trainer_scripts.classification_comparison import conflicting
 from trainer_scripts.predictions import Predictions, check_comparable
-from trainer_scripts.scores import (
-    Decision,
-    classification_scores,
-    definitions,
-    multilabel_scores,
-)
+from trainer_scripts.scores import Decision, classification_scores, definitions, multilabel_scores
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
 

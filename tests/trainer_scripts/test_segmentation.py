@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
-from modeling_flavour.segmentation_flavour import FlavourForSegmentation
+from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
 from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused, write_dataset
 from trainer_scripts import compare, predict, score, train
 from trainer_scripts.arguments import DataArguments

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_builder.catalogue import ingredients_by_name
+from dataset_builder.catalogue.ingredients import ingredients_by_name
 from dataset_builder.columns import FLAVOURS, UNKNOWN
 from trainer_scripts.segmentation_figures import FLAVOUR_COLOURS, taste_overlay
 from trainer_scripts.segmentation_tastes import class_tastes, main_flavour, plate, plate_taste

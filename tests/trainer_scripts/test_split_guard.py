@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.features import table_features
+from dataset_builder.schema import table_features
 from tests.trainer_scripts.conftest import INGREDIENTS, write_dataset
 from trainer_scripts.recipe_reading import parse_recipe
 from trainer_scripts.split_guard import check_split_names, check_vocabulary, record_vocabulary

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_hub import LocalHub
+from dataset_builder.local_hub.server import LocalHub
 from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.test_streaming import STREAM, tokens
 from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, interrupted_after, run

@@ -1,0 +1,1 @@
+"""From a plan to finished shards: rows, workers, splits, manifest."""

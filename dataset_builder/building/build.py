@@ -1,0 +1,209 @@
+"""`flavour-sd build`: draw all rows of a plan into a folder, over processes and interruptions, with one result."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import fields
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+
+from dataset_builder import columns
+from dataset_builder.building.finished_build import write_lexicon
+from dataset_builder.building.plan import GIVEN_UP, SCHEMA_VERSION, BuildSettings, Plan
+from dataset_builder.building.shards import BuildFolder, write_table
+from dataset_builder.building.workers import draw_here, draw_in_processes
+from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.report import NOT_CALIBRATED
+from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.pipelines import PLATING
+
+LIBRARIES = ("diffusers", "torch", "transformers", "numpy", "pillow", "pyarrow")
+# Processes of `accelerate launch` wait for the slowest of them, however long that takes.
+PATIENCE = timedelta(days=30)
+
+
+def build(settings: BuildSettings, out: Path, processes: int | None = None, fresh: bool = False) -> dict[str, Any]:
+    """Build the data set, or go on with an interrupted build; the result is the same.
+
+    Under `accelerate launch` (or torchrun) the shards are spread over its processes, which must share the folder;
+    otherwise over processes of this machine.
+
+    Args:
+        settings: what shapes the rows.
+        out: folder of the result: `data/*.parquet` and `manifest.json`.
+        processes: None is one per core for plating and one for any other pipeline.
+        fresh: throw away the build that is in the folder.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        BadInputError: settings or recipes that cannot be used, or a folder that holds something else.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if launched and processes not in (None, 1):
+        raise BadInputError(f"the launcher decides how many processes there are; leave --processes {processes} out")
+    if processes is not None and processes < 1:
+        raise BadInputError(f"--processes is {processes}; give a whole number of at least 1")
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE) if launched else None
+    plan = Plan(settings)
+    folder = BuildFolder(out)
+    if state is not None and not state.is_main_process:
+        return _assist(plan, folder, state)
+    try:
+        folder.open(plan.fingerprint, fresh)
+        if state is not None:
+            state.wait_for_everyone()
+            draw_here(plan, folder, plan.shards()[:: state.num_processes], state.device)
+            state.wait_for_everyone()
+        else:
+            plating = settings.generation.pipeline == PLATING
+            draw_in_processes(plan, folder, processes or ((os.cpu_count() or 1) if plating else 1))
+        if folder.manifest() is None:
+            manifest = make_manifest(plan, folder)
+            write_lexicon(out, plan.lexicon)
+            folder.finish(manifest)
+        if state is not None:
+            state.wait_for_everyone()
+        return folder.manifest() or {}
+    finally:
+        folder.close()
+
+
+def _assist(plan: Plan, folder: BuildFolder, state: PartialState) -> dict[str, Any]:
+    """Do the part of a process of the launcher that is not the main one."""
+    state.wait_for_everyone()  # for the folder to be open
+    mine = plan.shards()[state.process_index :: state.num_processes]
+    draw_here(plan, folder, mine, state.device, show_progress=False)
+    state.wait_for_everyone()  # for all shards to be there
+    state.wait_for_everyone()  # for the manifest
+    return folder.manifest() or {}
+
+
+def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
+    """Return the manifest of a build whose shards are all there, read from the shards themselves."""
+    counts = {split: dict.fromkeys(columns.FLAVOURS, 0) for split in columns.SPLITS}
+    shards: dict[str, int] = {}
+    given_up: dict[str, list[str]] = {}
+    rejected: Counter[str] = Counter()
+    attempts: Counter[int] = Counter()
+    cut = 0
+    for shard in plan.shards():
+        path = folder.data / shard.file_name
+        try:
+            table = pq.read_table(path, columns=[columns.FLAVOUR, columns.GENERATION])
+        except pa.ArrowInvalid as error:
+            raise BadInputError(f"{path} is damaged ({error}); remove it and repeat the command") from error
+        shards[shard.file_name] = table.num_rows
+        for flavour in table[columns.FLAVOUR].to_pylist():
+            counts[shard.split][columns.FLAVOURS[flavour]] += 1
+        refused = json.loads((table.schema.metadata or {}).get(GIVEN_UP, b"{}"))
+        given_up |= refused
+        records = table[columns.GENERATION].to_pylist()
+        attempts.update(record["attempts"] for record in records)
+        cut += sum(record["prompt_read"] is not None for record in records)
+        for reasons in (*refused.values(), *(record["rejected"] for record in records)):
+            rejected.update(reason.split(" (")[0].split(" of ")[0] for reason in reasons)
+    empty = [split for split, labels in counts.items() if plan.recipes[split] and not any(labels.values())]
+    if empty:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        raise BadInputError(
+            f"every picture of {', '.join(empty)} was given up (rejected: {reasons}); "
+            "change the pipeline or the recipes"
+        )
+    settings = plan.fingerprint
+    generation = [entry.name for entry in fields(GenerationSettings)]
+    return {
+        "finished": True,
+        "schema_version": SCHEMA_VERSION,
+        "builder": f"flavour-fusion {version('flavour-fusion')}",
+        "generator": {key: settings[key] for key in generation},
+        "simulator": settings["pipeline"] == PLATING,
+        "seeds": {"build": settings["seed"]},
+        "lexicon_sha256": settings["lexicon_sha256"],
+        "soft_labels_calibrated": plan.label_model.temperature != 1,
+        "recipes_sha256": settings["recipes_sha256"],
+        "rows": sum(shards.values()),
+        "counts": counts,
+        "shards": shards,
+        "skipped_recipes": {
+            reason: {"count": left_out.count, "names": left_out.names} for reason, left_out in plan.skipped.items()
+        },
+        "given_up": given_up,
+        "rejected": dict(sorted(rejected.items())),
+        "prompts_cut": cut,
+        "attempts": {str(number): attempts[number] for number in sorted(attempts)},
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "settings": settings,
+    }
+
+
+def summary(manifest: dict[str, Any], out: Path) -> str:
+    """Return what a finished build is told about on the terminal."""
+    lines = [f"{manifest['rows']} rows in {out}"]
+    for split, labels in manifest["counts"].items():
+        parts = ", ".join(f"{flavour} {count}" for flavour, count in labels.items())
+        lines.append(f"  {split:<10} {sum(labels.values()):>6}  ({parts})")
+    for reason, recipes in manifest["skipped_recipes"].items():
+        lines.append(f"left out {reason}: {recipes['count']} recipes ({_some(recipes['names'], recipes['count'])})")
+    for reason, count in manifest["rejected"].items():
+        lines.append(f"rejected, {reason}: {count} pictures")
+    if not manifest.get("soft_labels_calibrated", True):
+        lines.append(NOT_CALIBRATED)
+    if manifest["prompts_cut"]:
+        lines.append(
+            f"longer than the text encoder reads: the prompts of {manifest['prompts_cut']} pictures; "
+            "generation.prompt_read holds what was read, captions say no more than it; --prompt title is shorter"
+        )
+    if manifest["given_up"]:
+        names = list(manifest["given_up"])
+        lines.append(f"given up after every attempt was rejected: {len(names)} rows ({_some(names, len(names))})")
+    return "\n".join(lines)
+
+
+def _some(names: list[str], count: int, most: int = 5) -> str:
+    more = f" and {count - most} more, see manifest.json" if count > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def draw_one(settings: BuildSettings, out: Path, row_id: str) -> tuple[Path, str | None]:
+    """Draw one row again, alone.
+
+    Args:
+        settings: those of the build.
+        out: its folder; it may be empty, then there is nothing to compare with.
+        row_id: id of the row.
+
+    Returns:
+        The Parquet file with the row, `out/only/ID.parquet`, and how it compares with the row in the build: "equal", or
+        the columns that differ; None when the build does not hold the row.
+
+    Raises:
+        BadInputError: an unknown id, settings other than those of the build, or a picture that is rejected every time.
+    """
+    plan = Plan(settings)
+    folder = BuildFolder(out)
+    folder.check(plan.fingerprint)
+    shard, group = plan.find(row_id)
+    drawn = {name: (row, picture) for name, row, picture in plan.draw(group, plan.illustrator())}
+    row, picture = drawn[row_id]
+    if row is None:
+        raise BadInputError(f"every picture of {row_id} was rejected: {'; '.join(picture.generation['rejected'])}")
+    table = pa.Table.from_pylist([row], schema=plan.schema)
+    path = out / "only" / f"{row_id}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, table)
+    if not folder.has(shard):
+        return path, None
+    known = pq.read_table(folder.data / shard.file_name, filters=[(columns.ID, "=", row_id)])
+    if not known.num_rows:
+        return path, None
+    differing = [name for name in table.column_names if table[name].to_pylist() != known[name].to_pylist()]
+    return path, f"different in {', '.join(differing)}" if differing else "equal"

@@ -1,0 +1,260 @@
+"""A finished build as it lies on disk: its Parquet shards, its manifest, and what both say about the rows."""
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import ClassLabel, DatasetInfo, Features, SplitInfo
+from datasets.splits import SplitDict
+
+from dataset_builder.building.shards import LEXICON, ROWS_PER_GROUP
+from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
+from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_whole
+from dataset_builder.labelling.lexicon import Lexicon
+
+MANIFEST = "manifest.json"
+DATA = "data"
+RULE = ("match", "min_ingredient_votes", "min_title_votes", "on_conflict")
+MANIFEST_KEYS = {
+    "schema_version": "version of the columns",
+    "generator": "settings with which the pictures were made",
+    "simulator": "whether a program drew them",
+    "seeds": "seeds of the build",
+    "lexicon_sha256": "hash of the lexicon that gave the labels",
+    "counts": "rows per split and label",
+}
+SHARD = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<total>\d{5})\.parquet")
+
+
+@dataclass(frozen=True)
+class FinishedBuild:
+    """What `flavour-sd build` left in a folder, checked to be whole.
+
+    Attributes:
+        folder: holds `data/*.parquet` and `manifest.json`.
+        manifest: the manifest as read.
+        shards: files of each split in order; a split without rows is absent.
+        features: columns and their types, label names included.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    shards: Mapping[str, Sequence[Path]]
+    features: Features
+
+    def read(self, columns: Sequence[str]) -> dict[str, pa.Table]:
+        """Return these columns of each split; pictures are not touched unless asked for."""
+        return {
+            split: pa.concat_tables([pq.read_table(path, columns=list(columns)) for path in paths])
+            for split, paths in self.shards.items()
+        }
+
+    @cached_property
+    def labels(self) -> dict[str, pa.Table]:
+        """Ids, dishes and labels of each split; flavours as names."""
+        columns = (ID, DISH_ID, FLAVOUR, FLAVOURS_PRESENT, LABEL_SOURCE)
+        return {split: named_labels(table, self.features) for split, table in self.read(columns).items()}
+
+    @cached_property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Rows per split and flavour."""
+        found = {split: Counter(table[FLAVOUR].to_pylist()) for split, table in self.labels.items()}
+        none: Counter[str] = Counter()
+        return {split: {flavour: found.get(split, none)[flavour] for flavour in FLAVOURS} for split in SPLITS}
+
+    @property
+    def rows(self) -> int:
+        """Rows of all splits."""
+        return sum(table.num_rows for table in self.labels.values())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the bytes of all shards."""
+        digest = hashlib.sha256()
+        for paths in self.shards.values():
+            for path in paths:
+                with path.open("rb") as file:
+                    digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def pictures(self) -> list[dict[str, Any]]:
+        """Distinct ways in which pictures were made, with the number of rows of each."""
+        keys = ("pipeline", "revision", "lora", "dtype", "scheduler", "steps", "guidance", "height", "width")
+        ways: Counter[tuple] = Counter()
+        for table in self.read([GENERATION]).values():
+            for row in table[GENERATION].to_pylist():
+                ways[tuple((row or {}).get(key) for key in keys)] += 1
+        return [{**dict(zip(keys, way, strict=True)), "rows": rows} for way, rows in ways.most_common()]
+
+    @property
+    def example_prompt(self) -> str | None:
+        """The prompt of a row."""
+        prompts = (
+            (row or {}).get("prompt") for table in self.read([GENERATION]).values() for row in table[0].to_pylist()
+        )
+        return next(filter(None, prompts), None)
+
+    def has(self, column: str) -> bool:
+        """Tell whether any row has something in an optional column: a mask, a caption."""
+        for path in (path for paths in self.shards.values() for path in paths):
+            for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=[column]):
+                values = batch.column(0)
+                if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+                    if pc.any(pc.greater(pc.list_value_length(values), 0)).as_py():
+                        return True
+                elif values.null_count < len(values):
+                    return True
+        return False
+
+    @cached_property
+    def lexicon_file(self) -> Path | None:
+        """The lexicon beside the manifest, if it is the one that gave the labels."""
+        path = self.folder / LEXICON
+        try:
+            kept = Lexicon.load(path).digest if path.is_file() else None
+        except BadInputError:
+            kept = None
+        return path if kept == self.manifest["lexicon_sha256"] else None
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Features, sizes and splits, as the metadata of the card states them."""
+        splits, download = SplitDict(), 0
+        for split, paths in self.shards.items():
+            groups = [pq.read_metadata(path) for path in paths]
+            size = sum(group.row_group(n).total_byte_size for group in groups for n in range(group.num_row_groups))
+            rows = sum(group.num_rows for group in groups)
+            splits[split] = SplitInfo(split, num_bytes=size, num_examples=rows)
+            download += sum(path.stat().st_size for path in paths)
+        size = sum(split.num_bytes for split in splits.values())
+        return DatasetInfo(features=self.features, splits=splits, download_size=download, dataset_size=size)
+
+
+def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the labelling rule, as `Labeller` takes them beside the lexicon."""
+    settings = manifest.get("settings")
+    return {name: settings[name] for name in RULE if name in settings} if isinstance(settings, Mapping) else {}
+
+
+def write_lexicon(folder: Path, lexicon: Lexicon) -> None:
+    """Keep the lexicon of a build beside its manifest, as it was read; that of the package is known anyway."""
+    if lexicon.digest == Lexicon.load().digest:
+        return
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("flavour", "source", "phrase", "weight"))
+            writer.writerows(entry[1:] for entry in lexicon.entries)
+
+    write_whole(folder / LEXICON, write)
+
+
+def named_labels(table: pa.Table, features: Features) -> pa.Table:
+    """Return the table with flavour ids replaced by names, for label lists may differ between versions."""
+    label = features[FLAVOUR]
+    if isinstance(label, ClassLabel):
+        ids = table[FLAVOUR].to_pylist()
+        names = pa.array([None if one is None or one < 0 else label.names[one] for one in ids], pa.string())
+        table = table.set_column(table.schema.get_field_index(FLAVOUR), FLAVOUR, names)
+    return table
+
+
+def read_build(folder: str | Path) -> FinishedBuild:
+    """Return a finished build.
+
+    Args:
+        folder: what `flavour-sd build --out` was given.
+
+    Raises:
+        BadInputError: the folder holds no build, an unfinished one, or one that contradicts its manifest.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    shards = _find_shards(folder, manifest["counts"])
+    features = _shared_features([path for paths in shards.values() for path in paths])
+    needed = (ID, DISH_ID, FLAVOUR, FLAVOURS_PRESENT, LABEL_SOURCE, GENERATION)
+    missing = [name for name in needed if name not in features]
+    if missing:
+        raise BadInputError(f"the shards in {folder / DATA} lack the columns {', '.join(missing)}; build again")
+    build = FinishedBuild(folder, manifest, shards, features)
+    _check_rows(build)
+    return build
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BadInputError(f"{folder} has no {MANIFEST}, so no build was finished there; run `flavour-sd build` first")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInputError(f"{path} is not JSON ({error}); build again") from error
+    if not isinstance(manifest, dict):
+        raise BadInputError(f"{path} holds no object, so no build wrote it; give the folder of a build")
+    if manifest.get("finished") is not True:
+        raise BadInputError(f"the build in {folder} is not finished; repeat the `flavour-sd build` command to go on")
+    missing = [f"{key} ({meaning})" for key, meaning in MANIFEST_KEYS.items() if key not in manifest]
+    if missing:
+        raise BadInputError(f"{path} does not state {', '.join(missing)}; build again with this version of the package")
+    broken = [key for key in ("generator", "counts") if not isinstance(manifest[key], dict)]
+    if broken:
+        raise BadInputError(f"{path} has no object under {', '.join(broken)}; build again")
+    return manifest
+
+
+def _find_shards(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[str, list[Path]]:
+    found: dict[str, dict[int, tuple[int, Path]]] = {}
+    for path in sorted((folder / DATA).glob("*")):
+        match = SHARD.fullmatch(path.name)
+        if match is None or match["split"] not in SPLITS:
+            raise BadInputError(f"{path} is no shard such as train-00000-of-00001.parquet; move it elsewhere")
+        found.setdefault(match["split"], {})[int(match["index"])] = (int(match["total"]), path)
+    # Of few recipes a split may be empty; then the manifest counts nothing in it.
+    missing = [split for split in SPLITS if split not in found and any(counts.get(split, {}).values())]
+    if missing or not found:
+        raise BadInputError(
+            f"{folder / DATA} lacks the shards of {', '.join(missing or SPLITS)}, which {MANIFEST} counts; build again"
+        )
+    for split, shards in found.items():
+        if {total for total, _ in shards.values()} != {len(shards)} or set(shards) != set(range(len(shards))):
+            raise BadInputError(f"the shards of {split} in {folder / DATA} are not complete; repeat the build")
+    return {split: [found[split][index][1] for index in sorted(found[split])] for split in SPLITS if split in found}
+
+
+def _shared_features(paths: Sequence[Path]) -> Features:
+    found: Features | None = None
+    for path in paths:
+        try:
+            features = Features.from_arrow_schema(pq.read_schema(path))
+        except pa.ArrowInvalid as error:
+            raise BadInputError(f"{path} is not Parquet ({error}); build again") from error
+        if found is not None and features != found:
+            raise BadInputError(f"{path} has other columns than {paths[0].name}; build again")
+        found = features
+    assert found is not None
+    return found
+
+
+def _check_rows(build: FinishedBuild) -> None:
+    ids = pa.concat_arrays([table[ID].combine_chunks() for table in build.labels.values()])
+    if pc.count_distinct(ids).as_py() != len(ids):
+        raise BadInputError(f"{build.folder} holds rows of equal id; build again")
+    stated = build.manifest["counts"]
+    if stated != build.counts:
+        raise BadInputError(
+            f"{build.folder / MANIFEST} counts {stated}, the shards hold {build.counts}; "
+            "they are not of one build, build again"
+        )

@@ -1,0 +1,265 @@
+"""The plan of a build: which dishes, which labels, which splits and shards, settled before the first picture."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dataset_builder import columns
+from dataset_builder.building.rows import LabelledDish, encode_row
+from dataset_builder.building.shards import Shard, divide
+from dataset_builder.building.splits import assign_splits
+from dataset_builder.catalogue.ingredients import catalogue_dishes, visible_ingredients
+from dataset_builder.catalogue.variants import widen
+from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.report import catalogue_labels
+from dataset_builder.labelling.rule import Labeller
+from dataset_builder.labelling.soft_labels import LabelModel
+from dataset_builder.labelling.tables import FIT_RECIPES
+from dataset_builder.pictures import prompts
+from dataset_builder.pictures.illustrator import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
+from dataset_builder.pictures.pipelines import clip_revision, lora_revision, pipeline_revision
+from dataset_builder.recipes.recipes import Dish, Skipped, read_recipes
+from dataset_builder.schema import table_features
+
+SCHEMA_VERSION = "1.1"
+NO_FLAVOUR = "without flavour"
+# A variant is kept when its first flavour leads the second one by this share of the votes. Without it the label of many
+# variants hangs on one word, and what is learned from them is noise. Named dishes are kept as they are.
+CLEAR_LEAD = 0.2
+# Key of the Parquet schema under which a shard names the rows whose pictures were all rejected.
+GIVEN_UP = b"flavour_sd.given_up"
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What shapes the rows of a build.
+
+    Attributes:
+        recipes: a recipe table (file, folder or Hub id); None is the embedded catalogue.
+        number: recipes that the embedded catalogue is widened to.
+        lexicon: a lexicon file; None is the one of the package.
+        images_per_dish: pictures of each recipe.
+        seed: of variants, splits and pictures.
+        recipes_per_shard: recipes in one Parquet file, at most.
+        generation: how pictures are made.
+        columns: part of a recipe -> column, where the table's columns are not recognised.
+        match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see `Labeller`.
+    """
+
+    recipes: str | None = None
+    number: int = 3600
+    lexicon: str | None = None
+    images_per_dish: int = 1
+    seed: int = 0
+    recipes_per_shard: int = 256
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    columns: dict[str, str] = field(default_factory=dict)
+    match: str = "word"
+    min_ingredient_votes: int = 2
+    min_title_votes: int = 1
+    on_conflict: str = "ingredients"
+
+    def __post_init__(self) -> None:
+        counts = ("number", "images_per_dish", "recipes_per_shard", "min_ingredient_votes", "min_title_votes")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name} is {getattr(self, name)}; give a whole number of at least 1")
+        if self.seed < 0:
+            raise BadInputError(f"seed is {self.seed}; give a whole number of at least 0")
+        if self.columns and self.recipes is None:
+            raise BadInputError("the embedded catalogue has columns of its own; leave --columns out, or name a table")
+
+    def labeller(self, lexicon: Lexicon) -> Labeller:
+        """Return the rule that labels the recipes."""
+        return Labeller(lexicon, self.match, self.min_ingredient_votes, self.min_title_votes, self.on_conflict)
+
+
+class Plan:
+    """All rows of a build, before a picture is drawn: recipes with their labels and splits, divided into shards.
+
+    Attributes:
+        settings: what it was made from.
+        recipes: labelled recipes per split.
+        skipped: reason -> how many recipes are left out for it, and some names.
+        label_model: gives soft labels; fitted on the votes of the recipes, calibrated on the catalogue.
+
+    Raises:
+        BadInputError: no recipe is left, or two rows would have one id.
+    """
+
+    def __init__(self, settings: BuildSettings):
+        self.settings = settings
+        self.lexicon = Lexicon.load(settings.lexicon)
+        labeller = settings.labeller(self.lexicon)
+        dishes, self.skipped = _read(settings, labeller)
+        labelled = self._label(dishes, labeller)
+        if not labelled:
+            reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
+            raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
+        self.label_model = LabelModel.fit([item.label for item in labelled[:FIT_RECIPES]])
+        self.label_model = self.label_model.calibrated(*catalogue_labels(labeller))
+        labelled = soften(labelled, self.label_model)
+        keys = [item.key for item in labelled]
+        if len(set(keys)) < len(keys):
+            twice = next(key for index, key in enumerate(keys) if key in keys[:index])
+            raise BadInputError(f"two recipes have the id {twice}; give each dish its own id")
+        splits = assign_splits(
+            [item.dish.dish_id for item in labelled], [str(item.label.flavour) for item in labelled], settings.seed
+        )
+        self.recipes: dict[str, list[LabelledDish]] = {split: [] for split in columns.SPLITS}
+        for item, split in zip(labelled, splits, strict=True):
+            self.recipes[split].append(item)
+
+    def _label(self, dishes: Sequence[Dish], labeller: Labeller) -> list[LabelledDish]:
+        labelled = []
+        for dish in dishes:
+            label = labeller.label(dish.title, dish.ingredients)
+            if label.flavour is None:
+                self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)
+            else:
+                labelled.append(LabelledDish(dish, label))
+        return labelled
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns and their types."""
+        return table_features(visible_ingredients()).arrow_schema
+
+    def shards(self, split: str | None = None) -> list[Shard]:
+        """Return the shards of one split or of all."""
+        return [
+            shard
+            for name, recipes in self.recipes.items()
+            if split in (None, name)
+            for shard in divide(name, len(recipes), self.settings.recipes_per_shard)
+        ]
+
+    def rows_in(self, shard: Shard) -> int:
+        """Return how many rows a shard has when no picture is given up."""
+        return (shard.last - shard.first) * self.settings.images_per_dish
+
+    def groups(self, shard: Shard) -> Iterator[list[LabelledDish]]:
+        """Yield the recipes of a shard in the groups whose pictures are drawn together.
+
+        A group is all that a picture can depend on beside its own seed: whole recipes, as many as fill one batch.
+        """
+        size = max(1, self.settings.generation.batch_size // self.settings.images_per_dish)
+        recipes = self.recipes[shard.split][shard.first : shard.last]
+        for start in range(0, len(recipes), size):
+            yield recipes[start : start + size]
+
+    def find(self, row_id: str) -> tuple[Shard, list[LabelledDish]]:
+        """Return the shard and the group of one row.
+
+        Raises:
+            BadInputError: the build has no such row.
+        """
+        for shard in self.shards():
+            for group in self.groups(shard):
+                if any(row_id == item.row_id(n) for item in group for n in range(self.settings.images_per_dish)):
+                    return shard, group
+        example = next(items[0].row_id(0) for items in self.recipes.values() if items)
+        raise BadInputError(f"this build has no row {row_id!r}; an id looks like {example}")
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that shapes the rows, as JSON values: settings, revisions, and hashes of recipes and labels."""
+        content = hashlib.sha256()
+        for split, items in self.recipes.items():
+            for item in items:
+                # Soft labels follow from the rest, and their last digits from the machine.
+                label = {name: value for name, value in item.label._asdict().items() if name != columns.TASTE}
+                dish = {**asdict(item.dish), "image_path": None}  # where the table lies is no part of a row
+                content.update(json.dumps([split, dish, label]).encode())
+        settings = asdict(self.settings)
+        generation = settings.pop("generation")
+        name, revision = generation["pipeline"], generation.pop("revision")
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **settings,
+            **generation,
+            "recipes": Path(self.settings.recipes).name if self.settings.recipes else None,
+            "number": None if self.settings.recipes else self.settings.number,
+            "lexicon": Path(self.settings.lexicon).name if self.settings.lexicon else None,
+            "lexicon_sha256": self.lexicon.digest,
+            "recipes_sha256": content.hexdigest(),
+            "revision": pipeline_revision(name, revision),
+            "lora": lora_revision(generation["lora"]) if generation["lora"] else None,
+            "clip": clip_revision(generation["clip"]) if generation["clip"] else None,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the fingerprint, 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()[:16]
+
+    def illustrator(self, device: Any = "cpu") -> Illustrator:
+        """Load the pipeline of this build."""
+        return Illustrator(self.settings.generation, self.fingerprint["revision"], self.fingerprint["lora"], device)
+
+    def draw(
+        self, group: Sequence[LabelledDish], illustrator: Illustrator
+    ) -> Iterator[tuple[str, dict[str, Any] | None, Picture]]:
+        """Draw the pictures of a group; yield row id, row (None where the picture was given up) and picture."""
+        wanted = [(item, item.row_id(n)) for item in group for n in range(self.settings.images_per_dish)]
+        tasks = [self._task(item, row_id) for item, row_id in wanted]
+        for (item, row_id), picture in zip(wanted, illustrator.draw(tasks), strict=True):
+            yield row_id, None if picture.image is None else encode_row(row_id, item, picture), picture
+
+    def _task(self, item: LabelledDish, row_id: str) -> PictureTask:
+        prompt = prompts.render(self.settings.generation.template, item.dish.title, item.dish.ingredients)
+        return PictureTask(row_id, item.key, item.dish.title, prompt, picture_seed(self.settings.seed, row_id))
+
+    def draw_shard(self, shard: Shard, illustrator: Illustrator, progress: Any = None) -> pa.Table:
+        """Draw a whole shard.
+
+        Args:
+            shard: which.
+            illustrator: of this plan.
+            progress: called with the number of pictures after each group.
+
+        Returns:
+            The table of its rows; the schema's metadata name the rows that were given up, with the reasons.
+        """
+        rows, given_up = [], {}
+        for group in self.groups(shard):
+            count = 0
+            for row_id, row, picture in self.draw(group, illustrator):
+                count += 1
+                if row is None:
+                    given_up[row_id] = picture.generation["rejected"]
+                else:
+                    rows.append(row)
+            if progress is not None:
+                progress(count)
+        metadata = {**(self.schema.metadata or {}), GIVEN_UP: json.dumps(given_up).encode()}
+        return pa.Table.from_pylist(rows, schema=self.schema.with_metadata(metadata))
+
+
+def _read(settings: BuildSettings, labeller: Labeller) -> tuple[Sequence[Dish], dict[str, Skipped]]:
+    if settings.recipes is None:
+        return widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller)), {}
+    table = read_recipes(settings.recipes, settings.columns)
+    return table.dishes, {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
+
+
+def soften(labelled: Sequence[LabelledDish], model: LabelModel) -> list[LabelledDish]:
+    """Return the recipes with the soft labels of a label model."""
+    scores = model.scores([item.label for item in labelled]).tolist()
+    return [
+        LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
+        for item, taste in zip(labelled, scores, strict=True)
+    ]
+
+
+def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:
+    """Tell whether a variant has one flavour that leads clearly; of another one could argue for ever."""
+    first, second = sorted(labeller.label(variant.title, variant.ingredients).taste, reverse=True)[:2]
+    return first - second >= CLEAR_LEAD

@@ -1,0 +1,247 @@
+"""A build's folder on disk: shards that appear whole or not at all, and the settings they were made with.
+
+While a build runs, everything is below `.unfinished`, which no data set reader looks into:
+
+    DIR/.unfinished/settings.json
+    DIR/.unfinished/data/train-00000-of-00010.parquet
+
+When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last.
+"""
+
+import fcntl
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.files import read_json, write_json, write_whole
+
+# Small enough for the viewer of the Hub, which reads whole row groups.
+ROWS_PER_GROUP = 100
+# As `Dataset.push_to_hub` writes: of a new version the Hub transfers what changed, and readers find single pages.
+PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
+
+
+LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
+# What a changed hash means.
+CHANGED = {
+    "recipes_sha256": "the recipes, their labels or their splits changed",
+    "lexicon_sha256": "the lexicon changed",
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a split: recipes `first` to `last` (exclusive) of that split."""
+
+    split: str
+    index: int
+    count: int
+    first: int
+    last: int
+
+    @property
+    def file_name(self) -> str:
+        """Name in the form that `load_dataset` recognises."""
+        return f"{self.split}-{self.index:05d}-of-{self.count:05d}.parquet"
+
+
+def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
+    """Divide the recipes of a split into shards of nearly equal length; none for none, as readers fail on nothing."""
+    count = -(-recipes // recipes_per_shard)
+    return [
+        Shard(split, index, count, index * recipes // count, (index + 1) * recipes // count) for index in range(count)
+    ]
+
+
+class _PatientFile(io.RawIOBase):
+    """A file that keeps what goes wrong as it is written, and says nothing of it meanwhile."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("wb")
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        if self.error is None:
+            try:
+                self._file.write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        finally:
+            super().close()
+
+
+class ShardWriter(pq.ParquetWriter):
+    """Writes a Parquet file with the settings of `PARQUET`; a full disk is an `OSError`.
+
+    Arrow itself ends the whole process when a disk is full within a content-defined chunk, so it learns of it late.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._sink = _PatientFile(path)
+        super().__init__(self._sink, schema, **PARQUET)
+
+    def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
+        """Write a table as one or more row groups."""
+        super().write_table(table, row_group_size)
+        self._raise()
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        super().close()
+        self._sink.close()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._sink.error is not None:
+            raise self._sink.error
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write Parquet whole."""
+
+    def write(temporary: Path) -> None:
+        with ShardWriter(temporary, table.schema) as writer:
+            if table.num_rows:  # `load_dataset` fails on a row group that is empty, not on a file that has none
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+    write_whole(path, write)
+
+
+class BuildFolder:
+    """State of one build in one folder.
+
+    Args:
+        root: the folder that `--out` names.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.manifest_path = root / "manifest.json"
+        self._unfinished = root / ".unfinished"
+        self._settings_path = self._unfinished / "settings.json"
+        self._lock: Any = None
+
+    @property
+    def data(self) -> Path:
+        """Where shards are: below `.unfinished` until all are there."""
+        final = self.root / "data"
+        return final if final.is_dir() else self._unfinished / "data"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest of a finished build, None before that."""
+        manifest = read_json(self.manifest_path)
+        return manifest if manifest and manifest.get("finished") else None
+
+    def recorded_settings(self) -> dict[str, Any] | None:
+        """Return the settings of the build that is here, finished or not; None without one."""
+        manifest = read_json(self.manifest_path)
+        return manifest.get("settings") if manifest else read_json(self._settings_path)
+
+    def open(self, settings: Mapping[str, Any], fresh: bool = False) -> None:
+        """Prepare the folder for a build with these settings, or for going on with one.
+
+        Raises:
+            BadInputError: another build runs here, the folder holds data of other settings, or data of no build.
+        """
+        self._unfinished.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if fresh:
+            self._clear()
+        self.check(settings)
+        if self.manifest() is None:
+            self._unfinished.mkdir(exist_ok=True)
+            write_json(self._settings_path, settings)
+            self.data.mkdir(exist_ok=True)
+            self.clear_leftovers()
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse settings other than those recorded here, with the differences named."""
+        recorded = self.recorded_settings()
+        if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
+            return  # nothing was drawn with them
+        if recorded is None:
+            if (self.root / "data").exists():
+                raise BadInputError(f"{self.root} has a data folder that no build wrote; give another folder as --out")
+            return
+        known = json.loads(json.dumps(settings))
+        differences = [
+            CHANGED.get(name) or f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
+            for name in sorted(recorded.keys() | known.keys())
+            if recorded.get(name) != known.get(name)
+        ]
+        if differences:
+            raise BadInputError(
+                f"{self.root} holds a build with other settings: {'; '.join(differences)}; "
+                "repeat it with the old ones, give another --out, or --fresh to throw it away"
+            )
+
+    def for_worker(self) -> "BuildFolder":
+        """Return this folder without the lock, for another process."""
+        return BuildFolder(self.root)
+
+    def clear_leftovers(self) -> None:
+        """Remove what processes that are gone did not finish writing."""
+        for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
+            leftover.unlink(missing_ok=True)
+
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard is finished."""
+        return (self.data / shard.file_name).is_file()
+
+    def write(self, shard: Shard, table: pa.Table) -> None:
+        """Write a shard; it is there in full or not at all."""
+        write_table(self.data / shard.file_name, table)
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Move the shards to their final place and write the manifest."""
+        if self.data.parent == self._unfinished:
+            os.rename(self.data, self.root / "data")
+        write_json(self.manifest_path, manifest)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder; of a finished build nothing but its result stays."""
+        if self.manifest() is not None:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _clear(self) -> None:
+        """Throw away what a build wrote here, and nothing else."""
+        if not self.manifest_path.exists() and not self._settings_path.exists():
+            return
+        if self.manifest_path.exists():  # from now on the data are not whole
+            write_json(self.manifest_path, {"finished": False, "settings": {}})
+        shutil.rmtree(self.root / "data", ignore_errors=True)
+        shutil.rmtree(self._unfinished / "data", ignore_errors=True)
+        (self.root / LEXICON).unlink(missing_ok=True)
+        self.manifest_path.unlink(missing_ok=True)
+        self._settings_path.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        # A record lock belongs to the process: children do not inherit it, and it goes when the process is killed.
+        self._lock = (self._unfinished / "lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(
+                f"another build is running in {self.root}; wait for it or give another --out"
+            ) from error

@@ -1,0 +1,139 @@
+"""Shards drawn by this process, or by several processes of this machine."""
+
+import multiprocessing
+import os
+import queue
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dataset_builder.building.plan import Plan
+from dataset_builder.building.shards import BuildFolder, Shard
+from dataset_builder.errors import BadInputError
+from dataset_builder.pictures.pipelines import PLATING
+
+# How often the main process looks whether a worker has died without a word, in seconds.
+_LOOK = 1.0
+
+
+def draw_here(
+    plan: Plan, folder: BuildFolder, shards: Sequence[Shard], device: Any = None, show_progress: bool = True
+) -> None:
+    """Draw in this process those of the shards that the folder does not have.
+
+    Args:
+        plan: what to draw.
+        folder: where to.
+        shards: the share of this process.
+        device: where models run; None takes a GPU when there is one.
+        show_progress: whether this process shows a progress bar.
+    """
+    missing = [shard for shard in shards if not folder.has(shard)]
+    if not missing:
+        return
+    illustrator = plan.illustrator(_default_device() if device is None else device)
+    with _progress_bar(plan, shards, missing, show_progress) as bar:
+        for shard in missing:
+            folder.write(shard, plan.draw_shard(shard, illustrator, bar.update))
+
+
+def draw_in_processes(plan: Plan, folder: BuildFolder, processes: int) -> None:
+    """Draw all shards that the folder does not have in several processes of this machine.
+
+    Each takes the next shard that nobody has taken. A worker stops when the main process is gone.
+
+    Raises:
+        BadInputError: a worker met bad input.
+        OSError: a worker could not write, or was killed.
+    """
+    shards = plan.shards()
+    missing = [shard for shard in shards if not folder.has(shard)]
+    processes = min(processes, len(missing))
+    if processes <= 1:
+        draw_here(plan, folder, shards)
+        return
+    # Plating uses no device and no thread pool: a fork shares what is loaded, where a fresh process takes seconds.
+    plating = plan.settings.generation.pipeline == PLATING
+    context: Any = multiprocessing.get_context("fork" if plating else "spawn")
+    following, reports = context.Value("i", 0), context.Queue()
+    threads = 1 if plating else max(1, torch.get_num_threads() // processes)
+    arguments = (plan, folder.for_worker(), missing, following, reports, threads, os.getpid())
+    workers = [context.Process(target=_work, args=(*arguments, number), daemon=True) for number in range(processes)]
+    try:
+        for worker in workers:
+            worker.start()
+        with _progress_bar(plan, shards, missing, True) as bar:
+            _listen(workers, reports, bar.update)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+        folder.clear_leftovers()
+
+
+def _listen(workers: list[Any], reports: Any, progress: Callable[[int], Any]) -> None:
+    """Pass on what workers report until each has said that it is done."""
+    waiting = len(workers)
+    while waiting:
+        try:
+            report = reports.get(timeout=_LOOK)
+        except queue.Empty:
+            dead = [worker.exitcode for worker in workers if worker.exitcode]
+            if dead:
+                raise OSError(f"a worker process ended with status {dead[0]}; repeat the command to go on") from None
+            continue
+        if isinstance(report, BaseException):
+            raise report
+        if report is None:
+            waiting -= 1
+        else:
+            progress(report)
+
+
+def _work(
+    plan: Plan,
+    folder: BuildFolder,
+    shards: Sequence[Shard],
+    following: Any,
+    reports: Any,
+    threads: int,
+    parent: int,
+    number: int,
+) -> None:
+    # Ctrl-C reaches every process of the terminal; the main one answers it for all and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+    def progress(pictures: int) -> None:
+        if os.getppid() != parent:  # the main process was killed: nobody waits for this shard
+            os._exit(1)
+        reports.put(pictures)
+
+    try:
+        illustrator = plan.illustrator(_default_device(number))
+        while True:
+            with following.get_lock():
+                position = following.value
+                following.value += 1
+            if position >= len(shards):
+                break
+            folder.write(shards[position], plan.draw_shard(shards[position], illustrator, progress))
+    except (BadInputError, OSError) as error:
+        reports.put(error)
+    else:
+        reports.put(None)
+
+
+def _default_device(number: int = 0) -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", number % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def _progress_bar(plan: Plan, shards: Sequence[Shard], missing: Sequence[Shard], show: bool) -> tqdm:
+    total = sum(plan.rows_in(shard) for shard in shards)
+    done = total - sum(plan.rows_in(shard) for shard in missing)
+    return tqdm(total=total, initial=done, unit="picture", desc="drawing", disable=not show)

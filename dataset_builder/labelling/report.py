@@ -1,0 +1,213 @@
+"""What `flavour-sd label` does and prints: labels a table and says how far the labels can be trusted."""
+
+import math
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
+from dataset_builder.columns import FLAVOURS
+from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.rule import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
+from dataset_builder.labelling.soft_labels import (
+    FEWEST_CALIBRATING,
+    LabelModel,
+    Reliability,
+    picture_kinds,
+    plot_reliability,
+    reliability,
+)
+from dataset_builder.labelling.tables import LabelSummary, fit_label_model, label_table, read_with_bar
+from dataset_builder.recipes.recipes import Dish, RawRecipe, Skipped, read_recipes
+
+CATALOGUE = "catalogue"
+NOT_CALIBRATED = (
+    f"soft labels are not calibrated, and too sure of themselves: the lexicon speaks of fewer than "
+    f"{FEWEST_CALIBRATING} dishes of the catalogue, whose reference flavours would calibrate them"
+)
+
+
+def label_recipes(
+    source: str,
+    labeller: Labeller,
+    out: str | Path,
+    columns: Mapping[str, str] | None = None,
+    processes: int | None = None,
+) -> tuple[LabelSummary, LabelModel]:
+    """Label a recipe table, or the embedded catalogue, into a Parquet file, with a progress bar.
+
+    The label model is fitted on the recipes themselves; the reference flavours of the catalogue set its temperature.
+
+    Raises:
+        BadInputError: a table that cannot be used (see `recipes.read_recipes`).
+    """
+    if source == CATALOGUE:
+        named = [_raw(dish) for dish in catalogue_dishes()]
+        model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
+        return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
+    table = read_recipes(source, columns)
+    model = fit_label_model(table.stream(), labeller).calibrated(*catalogue_labels(labeller))
+    scaled = table.table.unit == "B"
+    with tqdm(total=table.table.size, desc="labelling", unit="B" if scaled else " recipes", unit_scale=scaled) as bar:
+        summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
+    summary.skipped = table.skipped
+    return summary, model
+
+
+def _raw(dish: Dish) -> RawRecipe:
+    return RawRecipe(dish.dish_id, dish.title, dish.ingredients, dish.instructions, dish.image_path, dish.variant)
+
+
+def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
+    """Return the labels of the catalogue's named dishes and their reference flavours."""
+    reference = reference_flavours()
+    dishes = catalogue_dishes()
+    return (
+        [labeller.label(dish.title, dish.ingredients) for dish in dishes],
+        [reference[dish.dish_id][0] for dish in dishes],
+    )
+
+
+def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str]) -> dict[str, Reliability]:
+    """Return the reliability of soft labels as estimated and calibrated.
+
+    Each half of the dishes is scored with the temperature that the other half asked for. Dishes without any vote take
+    part: their scores are the prior.
+    """
+    model = LabelModel.fit(labels)
+    halves = [range(half, len(labels), 2) for half in (0, 1)]
+    scores = np.zeros((len(labels), len(FLAVOURS)))
+    for fitted, scored in (halves, halves[::-1]):
+        calibrated = model.calibrated([labels[place] for place in fitted], [reference[place] for place in fitted])
+        scores[scored] = calibrated.scores([labels[place] for place in scored])
+    return {
+        "as estimated": reliability(model.scores(labels), reference),
+        "calibrated": reliability(scores, reference),
+    }
+
+
+def summary_text(summary: LabelSummary) -> str:
+    """Return the summary table of a labelled recipe table."""
+    labelled = sum(summary.flavours.values())
+    conflicts = sum(summary.sources[source] for source in LABEL_SOURCES if source.startswith("conflict"))
+    lines = [
+        f"recipes                 {summary.recipes:>9,}",
+        f"labelled                {labelled:>9,}   coverage {_defined(summary.coverage, '.1%')}",
+        *(f"  {flavour:<21} {count:>9,}   {count / max(labelled, 1):.1%}" for flavour in FLAVOURS
+          for count in [summary.flavours[flavour]]),
+        "decided by",
+        *(f"  {source:<21} {summary.sources[source]:>9,}" for source in LABEL_SOURCES),
+        f"both methods speak      {summary.both:>9,}   agreement {_defined(summary.agreement, '.1%')}, "
+        f"Cohen's kappa {_defined(summary.kappa, '.3f')}",
+        f"conflicts               {conflicts:>9,}",
+        _skipped_line("without label", summary.unlabelled),
+        *(_skipped_line(f"row {reason}", skipped) for reason, skipped in summary.skipped.items()),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _defined(value: float, form: str) -> str:
+    return "not defined" if math.isnan(value) else format(value, form)
+
+
+def _skipped_line(reason: str, skipped: Skipped) -> str:
+    names = ", ".join(skipped.names)
+    more = ", ..." if skipped.count > len(skipped.names) else ""
+    return f"{reason:<23} {skipped.count:>9,}" + (f"   {names}{more}" if names else "")
+
+
+def scores_text(scores: LabelScores) -> str:
+    """Return coverage, accuracy, macro-F1 and the confusion table of labels against reference flavours."""
+    columns = (*FLAVOURS, "no label")
+    lines = [
+        f"against the reference flavours of {scores.rows:,} dishes (the authors' own judgement)",
+        f"coverage {scores.coverage:.1%}, accuracy of the labelled {_defined(scores.accuracy, '.1%')}, "
+        f"macro-F1 {scores.macro_f1:.3f} (no label counts as a miss)",
+        "  ".join(["reference".ljust(9), *(name.rjust(8) for name in columns), "F1".rjust(6)]),
+        *(
+            "  ".join([flavour.ljust(9), *(f"{count:8,}" for count in row), f"{scores.f1[flavour]:6.3f}"])
+            for flavour, row in zip(FLAVOURS, scores.confusion.tolist(), strict=True)
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def catalogue_report(labeller: Labeller, plot: str | Path | None = None) -> str:
+    """Return how the rule and the soft labels do on the catalogue; draw the reliability diagram where asked."""
+    labels, reference = catalogue_labels(labeller)
+    figures = cross_checked_reliability(labels, reference)
+    if plot is not None:
+        plot_reliability(figures, plot)
+    errors = ", ".join(f"{name} {entry.error:.3f}" for name, entry in figures.items())
+    text = scores_text(score_labels([label.flavour for label in labels], reference))
+    return f"{text}\nsoft labels, expected calibration error: {errors}"
+
+
+def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
+    """Return part of a recipe -> column out of what `--columns` was given."""
+    columns = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(columns) != len(pairs):
+        raise BadInputError(f"--columns {' '.join(pairs)}: write each as PART=NAME, such as title=Gericht")
+    return columns
+
+
+def _check_files(arguments: Namespace) -> None:
+    """Refuse, before any work, files that could not be written or would overwrite what is read.
+
+    Raises:
+        BadInputError: `--out` or `--reliability` is an input or the other one, lies in the folder that is read, or the
+            diagram has an ending of no kind of picture.
+    """
+    read = {"the recipe table": Path(arguments.recipes).resolve()}
+    if arguments.lexicon:
+        read["the lexicon"] = Path(arguments.lexicon).resolve()
+    for option, path in (("--out", arguments.out), ("--reliability", arguments.reliability)):
+        if path is None:
+            continue
+        place = Path(path).resolve()
+        for name, taken in read.items():
+            if place == taken:
+                raise BadInputError(f"{option} {path} is {name} itself; give another name")
+        if Path(arguments.recipes).is_dir() and place.is_relative_to(read["the recipe table"]):
+            raise BadInputError(f"{option} {path} lies in the folder that is read; give a place outside it")
+        read["the file of the labels"] = place
+    if arguments.reliability:
+        kinds = picture_kinds()
+        if Path(arguments.reliability).suffix.lower().removeprefix(".") not in kinds:
+            raise BadInputError(
+                f"--reliability {arguments.reliability} has the ending of no picture; give one of {', '.join(kinds)}"
+            )
+        if not Path(arguments.reliability).resolve().parent.is_dir():
+            raise BadInputError(f"--reliability {arguments.reliability}: there is no such folder; make it first")
+
+
+def run_label(arguments: Namespace) -> str:
+    """Carry out `flavour-sd label` and return what it prints.
+
+    Raises:
+        BadInputError: settings, lexicon or table that cannot be used.
+    """
+    columns = parse_columns(arguments.columns)
+    for name in ("min_ingredient_votes", "min_title_votes", "processes"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise BadInputError(f"--{name.replace('_', '-')} is {value}; give a whole number of at least 1")
+    _check_files(arguments)
+    labeller = Labeller(
+        Lexicon.load(arguments.lexicon),
+        arguments.match,
+        arguments.min_ingredient_votes,
+        arguments.min_title_votes,
+        arguments.on_conflict,
+    )
+    summary, model = label_recipes(arguments.recipes, labeller, arguments.out, columns, arguments.processes)
+    parts = [summary_text(summary)]
+    if model.temperature == 1:
+        parts.append(NOT_CALIBRATED)
+    if arguments.recipes == CATALOGUE or arguments.reliability:
+        parts.append(catalogue_report(labeller, arguments.reliability))
+    return "\n\n".join([*parts, f"written to {arguments.out}"])

@@ -1,0 +1,246 @@
+"""Label whole tables: any number of recipes in bounded memory, on several processes, with a summary."""
+
+import multiprocessing
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Value
+from tqdm import tqdm
+
+from dataset_builder.columns import (
+    DISH_ID,
+    FLAVOUR,
+    FLAVOURS,
+    FLAVOURS_PRESENT,
+    INGREDIENTS,
+    INSTRUCTIONS,
+    LABEL_SOURCE,
+    LABEL_VOTES,
+    TASTE,
+    TITLE,
+)
+from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.rule import Label, Labeller
+from dataset_builder.labelling.soft_labels import LabelModel
+from dataset_builder.recipes.ingredient_lists import parse_ingredients
+from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped
+from dataset_builder.schema import label_features, recipe_features
+
+# The label model is fitted on this many recipes from the start of a table, not on millions.
+FIT_RECIPES = 20_000
+
+_CHUNK = 2048
+_IN_FLIGHT = 3  # chunks per process that may wait: enough to keep it busy, few enough to bound memory
+_SMALL = 4 * _CHUNK  # below this, starting processes costs more than they save
+
+T = TypeVar("T")
+
+
+@dataclass
+class LabelSummary:
+    """What labelling a table came to.
+
+    Attributes:
+        recipes: rows that had a title and ingredients.
+        sources: recipes per rule that decided (`labelling.LABEL_SOURCES`).
+        flavours: labelled recipes per flavour.
+        pairs: recipes per (flavour by ingredients, flavour by title), None for a silent method.
+        unlabelled: the recipes that got no label and are not in the output.
+        skipped: rows of the table that are no recipes, by reason.
+    """
+
+    recipes: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    flavours: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
+    unlabelled: Skipped = field(default_factory=Skipped)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+
+    def add(self, title: str, label: Label) -> None:
+        """Count one recipe."""
+        self.recipes += 1
+        self.sources[label.source] += 1
+        self.pairs[label.by_ingredients, label.by_title] += 1
+        if label.flavour is None:
+            self.unlabelled.add(title)
+        else:
+            self.flavours[label.flavour] += 1
+
+    def merge(self, other: "LabelSummary") -> None:
+        """Count all recipes of another summary."""
+        self.recipes += other.recipes
+        self.sources += other.sources
+        self.flavours += other.flavours
+        self.pairs += other.pairs
+        self.unlabelled.merge(other.unlabelled)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the recipes that got a label."""
+        return sum(self.flavours.values()) / self.recipes if self.recipes else float("nan")
+
+    @property
+    def both(self) -> int:
+        """Recipes for which both methods name a flavour."""
+        return sum(count for pair, count in self.pairs.items() if None not in pair)
+
+    @property
+    def agreement(self) -> float:
+        """Share of these for which they name the same; nan when there are none."""
+        same = sum(count for (one, other), count in self.pairs.items() if one is not None and one == other)
+        return same / self.both if self.both else float("nan")
+
+    @property
+    def kappa(self) -> float:
+        """Agreement beyond chance over the recipes for which both methods speak; nan where it is not defined.
+
+        Source: Cohen, "A coefficient of agreement for nominal scales" (1960), equation 1.
+        """
+        by_ingredients: Counter[str] = Counter()
+        by_title: Counter[str] = Counter()
+        for (one, other), count in self.pairs.items():
+            if one is not None and other is not None:
+                by_ingredients[one] += count
+                by_title[other] += count
+        if not self.both:
+            return float("nan")
+        chance = sum(by_ingredients[flavour] * by_title[flavour] for flavour in FLAVOURS) / self.both**2
+        return (self.agreement - chance) / (1 - chance) if chance < 1 else float("nan")
+
+
+def label_table(
+    recipes: Iterable[RawRecipe],
+    labeller: Labeller,
+    out: str | Path,
+    label_model: LabelModel | None = None,
+    processes: int | None = None,
+) -> LabelSummary:
+    """Label recipes and write those with a label to a Parquet file, which appears only when it is whole.
+
+    Args:
+        recipes: read once, in order; memory does not grow with their number.
+        labeller: the rule.
+        out: Parquet file with the recipe columns and the label columns of the one table.
+        label_model: gives `taste`; None for the smoothed shares of the votes.
+        processes: 1 labels in this process; None for one per core, or this process alone for a small table.
+
+    Raises:
+        BadInputError: `out` is a folder or a device.
+        OSError: `out` cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_file():
+        raise BadInputError(f"{out} is no file that could be replaced; give --out the name of a Parquet file")
+    features = Features({DISH_ID: Value("string"), **recipe_features(), **label_features()})
+    work = partial(_label_chunk, schema=features.arrow_schema, label_model=label_model)
+    summary = LabelSummary()
+    partial_file = out.with_name(out.name + ".partial")
+    try:
+        with pq.ParquetWriter(partial_file, features.arrow_schema) as writer:
+            for batch, counted in _map_chunks(work, recipes, labeller, processes):
+                writer.write_batch(batch)
+                summary.merge(counted)
+        os.replace(partial_file, out)
+    finally:
+        partial_file.unlink(missing_ok=True)
+    return summary
+
+
+def fit_label_model(recipes: Iterable[RawRecipe], labeller: Labeller) -> LabelModel:
+    """Fit the label model of a rule on the first recipes of a table, at most `FIT_RECIPES`."""
+    first = islice(recipes, FIT_RECIPES)
+    return LabelModel.fit([labeller.label(one.title, parse_ingredients(one.ingredients)) for one in first])
+
+
+def read_with_bar(table: RecipeTable, bar: tqdm) -> Iterator[RawRecipe]:
+    """Yield the recipes of a table while the bar follows the place in the file."""
+    for recipe in table.stream():
+        bar.update(table.table.position - bar.n)
+        yield recipe
+    bar.update(table.table.position - bar.n)
+
+
+_worker_labeller: Labeller | None = None
+
+
+def _start_worker(settings: dict) -> None:
+    global _worker_labeller
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process answers Ctrl-C for all
+    _worker_labeller = Labeller(**settings)
+
+
+def _label_in_worker(work: partial, chunk: list[RawRecipe]) -> tuple[pa.RecordBatch, LabelSummary]:
+    return work(chunk, _worker_labeller)
+
+
+def _map_chunks(
+    work: partial, recipes: Iterable[RawRecipe], labeller: Labeller, processes: int | None
+) -> Iterator[tuple[pa.RecordBatch, LabelSummary]]:
+    """Yield the results in order; only a few chunks are ever in memory."""
+    stream = iter(recipes)
+    if processes is None:
+        head = list(islice(stream, _SMALL))
+        processes = 1 if len(head) < _SMALL else (os.cpu_count() or 1)
+        stream = _chain(head, stream)
+    chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
+    if processes == 1:
+        for chunk in chunks:
+            yield work(chunk, labeller)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start_worker, (labeller.settings,)) as pool:
+        waiting: deque[Future] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(_label_in_worker, work, chunk))
+            if len(waiting) >= _IN_FLIGHT * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _chain(head: list[T], rest: Iterator[T]) -> Iterator[T]:
+    yield from head
+    head.clear()
+    yield from rest
+
+
+def _label_chunk(
+    chunk: list[RawRecipe], labeller: Labeller, schema: pa.Schema, label_model: LabelModel | None
+) -> tuple[pa.RecordBatch, LabelSummary]:
+    summary = LabelSummary()
+    rows = []
+    labels = []
+    for recipe in chunk:
+        ingredients = parse_ingredients(recipe.ingredients)
+        label = labeller.label(recipe.title, ingredients)
+        summary.add(recipe.title, label)
+        if label.flavour is not None:
+            rows.append((recipe, ingredients))
+            labels.append(label)
+    tastes = [label.taste for label in labels]
+    if label_model is not None and labels:
+        tastes = label_model.scores(labels).tolist()
+    ids = {flavour: place for place, flavour in enumerate(FLAVOURS)}
+    columns = {
+        DISH_ID: [recipe.dish_id for recipe, _ in rows],
+        TITLE: [recipe.title for recipe, _ in rows],
+        INGREDIENTS: [ingredients for _, ingredients in rows],
+        INSTRUCTIONS: [recipe.instructions for recipe, _ in rows],
+        FLAVOUR: [ids[label.flavour] for label in labels if label.flavour],
+        FLAVOURS_PRESENT: [[ids[flavour] for flavour in label.flavours] for label in labels],
+        TASTE: tastes,
+        LABEL_SOURCE: [label.source for label in labels],
+        LABEL_VOTES: [label.votes for label in labels],
+    }
+    arrays = [pa.array(columns[name], type=schema.field(name).type) for name in schema.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema), summary

@@ -1,0 +1,1 @@
+"""A Hub on loopback for tests and demos."""

@@ -1,0 +1,292 @@
+"""Recipes to pictures with any diffusers text-to-image pipeline: seeded one by one, checked, drawn again when bad."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dataset_builder.catalogue.ingredients import ingredient_id
+from dataset_builder.columns import BACKGROUND, UNKNOWN
+from dataset_builder.errors import BadInputError
+from dataset_builder.pictures import prompts
+from dataset_builder.pictures.attention_masks import AttentionMasks
+from dataset_builder.pictures.captions import captions_from_plate, captions_from_prompt
+from dataset_builder.pictures.pipelines import (
+    DTYPES,
+    PLATING,
+    PLATING_SIZE,
+    CallArguments,
+    PromptReader,
+    errors_only,
+    load_pipeline,
+)
+from dataset_builder.pictures.quality import NearDuplicates, OffPrompt, picture_fault
+
+PIPELINE_MASKS = "pipeline"
+ATTENTION_MASKS = "attention"
+MASKS = (PIPELINE_MASKS, ATTENTION_MASKS)
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How pictures are made; everything here shapes them.
+
+    Attributes:
+        pipeline: "plating", or the Hub id or folder of a diffusers text-to-image pipeline.
+        revision: branch, tag or commit of a Hub id; None is its main branch.
+        template: a name in `prompts.TEMPLATES`.
+        negative_prompt: what the picture should not show; None for nothing.
+        steps: denoising steps; None is the pipeline's default.
+        guidance: guidance scale; None is the pipeline's default.
+        size: side of the square picture in pixels; None is 128 for plating and the pipeline's default otherwise.
+        dtype: "float32", "float16" or "bfloat16".
+        scheduler: class name of a diffusers scheduler; None keeps the pipeline's own.
+        lora: folder, file or Hub id of LoRA weights; `org/lora@revision` pins them.
+        masks: "pipeline" takes the masks that the pipeline knows, if it does; "attention" derives them from
+            cross-attention.
+        clip: folder or Hub id (`org/clip@revision` pins it) of a CLIP model that finds off-prompt pictures; None leaves
+            that check out.
+        attempts: how often a picture is drawn before its row is given up.
+        batch_size: pictures per call of the pipeline.
+    """
+
+    pipeline: str = PLATING
+    revision: str | None = None
+    template: str = "ingredients"
+    negative_prompt: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    size: int | None = None
+    dtype: str = "float32"
+    scheduler: str | None = None
+    lora: str | None = None
+    masks: str = PIPELINE_MASKS
+    clip: str | None = None
+    attempts: int = 4
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        prompts.render(self.template, "", ())
+        for name, allowed in (("dtype", tuple(DTYPES)), ("masks", MASKS)):
+            if getattr(self, name) not in allowed:
+                raise BadInputError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        for name in ("attempts", "batch_size", "steps", "size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInputError(f"{name} is {value}; give a whole number of at least 1")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise BadInputError(f"guidance is {self.guidance}; give a finite number")
+        if self.pipeline == PLATING:
+            self._check_for_plating()
+
+    def _check_for_plating(self) -> None:
+        for name in ("revision", "scheduler", "lora", "guidance"):
+            value = getattr(self, name)
+            if value is not None:
+                raise BadInputError(f"the plating pipeline has no {name}; leave --{name} {value} out")
+        if self.dtype != "float32":
+            raise BadInputError(f"the plating pipeline draws in float32 alone; leave --dtype {self.dtype} out")
+
+
+@dataclass(frozen=True)
+class PictureTask:
+    """One picture to draw.
+
+    Attributes:
+        row_id: id of its row.
+        recipe: equal for the pictures of one recipe, which must not repeat each other.
+        title: of the recipe.
+        prompt: what the pipeline is told.
+        seed: of the first attempt.
+    """
+
+    row_id: str
+    recipe: str
+    title: str
+    prompt: str
+    seed: int
+
+
+@dataclass
+class Picture:
+    """The outcome of one task; `image` is None when every attempt was rejected.
+
+    `mask` is `(height, width)` uint8 of ingredient ids or None where nothing is known; `generation` is the column;
+    `ingredient_labels` are the ids of the ingredients in the mask, sorted.
+    """
+
+    image: Image.Image | None
+    mask: np.ndarray | None = None
+    captions: list[str] = field(default_factory=list)
+    generation: dict[str, Any] = field(default_factory=dict)
+    ingredient_labels: list[int] = field(default_factory=list)
+
+
+def ids_in(mask: np.ndarray | None) -> list[int]:
+    """Return the ids of the ingredients in a mask, sorted."""
+    if mask is None:
+        return []
+    counts = Image.frombuffer("L", mask.shape[::-1], np.ascontiguousarray(mask)).histogram()
+    return [value for value, count in enumerate(counts) if count and value not in (BACKGROUND, UNKNOWN)]
+
+
+def picture_seed(build_seed: int, row_id: str) -> int:
+    """Return the seed of the first attempt at a row's picture, 0 to 2**63 - 1."""
+    return _seed_from(f"{build_seed}|{row_id}")
+
+
+def attempt_seed(seed: int, attempt: int) -> int:
+    """Return the seed of an attempt: the picture's own for the first, one derived from it for each later one."""
+    return seed if attempt == 1 else _seed_from(f"{seed}|{attempt}")
+
+
+def _seed_from(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Illustrator:
+    """Draws pictures with one loaded pipeline.
+
+    Args:
+        settings: how.
+        pipeline_revision: what pins the pipeline, recorded with every picture.
+        lora_revision: the same for LoRA weights; None without them.
+        device: where models run; pictures do not depend on it beyond rounding, as noise always comes from the CPU.
+
+    Raises:
+        BadInputError: the pipeline cannot be loaded or does not understand the settings.
+    """
+
+    def __init__(
+        self,
+        settings: GenerationSettings,
+        pipeline_revision: str,
+        lora_revision: str | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.settings = settings
+        self.pipeline = load_pipeline(
+            settings.pipeline, settings.revision, settings.dtype, settings.scheduler, settings.lora, device
+        )
+        size = settings.size if settings.size or settings.pipeline != PLATING else PLATING_SIZE
+        self._arguments = CallArguments(
+            self.pipeline, settings.steps, settings.guidance, size, settings.negative_prompt
+        )
+        self._reader = PromptReader(self.pipeline)
+        # Plating says nothing, and setting how loud libraries are would take a fiftieth of its time.
+        self._quiet = nullcontext if settings.pipeline == PLATING else errors_only
+        self._attention = AttentionMasks(self.pipeline) if settings.masks == ATTENTION_MASKS else None
+        self._off_prompt = OffPrompt(settings.clip, device) if settings.clip else None
+        scheduler = getattr(self.pipeline, "scheduler", None)
+        self._record = {
+            "negative_prompt": settings.negative_prompt,
+            "pipeline": settings.pipeline,
+            "revision": pipeline_revision,
+            "scheduler": type(scheduler).__name__ if scheduler is not None else None,
+            "lora": lora_revision,
+            "dtype": settings.dtype,
+            "steps": self._arguments.steps,
+            "guidance": self._arguments.guidance,
+        }
+
+    def draw(self, tasks: Sequence[PictureTask]) -> Iterator[Picture]:
+        """Yield the picture of each task in order.
+
+        The same tasks always give the same pictures: batches are cut from the start, and what is rejected is drawn
+        again together with what else was rejected of its batch. Pictures of one recipe are compared with each other.
+        """
+        several_of_one_recipe = len({task.recipe for task in tasks}) < len(tasks)
+        duplicates = NearDuplicates() if several_of_one_recipe else None
+        for start in range(0, len(tasks), self.settings.batch_size):
+            yield from self._draw_batch(tasks[start : start + self.settings.batch_size], duplicates)
+
+    def _draw_batch(self, tasks: Sequence[PictureTask], duplicates: NearDuplicates | None) -> list[Picture]:
+        done: dict[str, Picture] = {}
+        rejected: dict[str, list[str]] = {task.row_id: [] for task in tasks}
+        for attempt in range(1, self.settings.attempts + 1):
+            pending = [
+                task if attempt == 1 else replace(task, seed=attempt_seed(task.seed, attempt))
+                for task in tasks
+                if task.row_id not in done
+            ]
+            if not pending:
+                break
+            output, masks = self._call(pending)
+            faults = self._faults(pending, output, masks)
+            for index, task in enumerate(pending):
+                fault = faults[index]
+                if fault is None and duplicates is not None:
+                    fault = duplicates.fault(output.images[index], task.recipe, task.row_id)
+                if fault is None:
+                    done[task.row_id] = self._picture(task, output, index, masks[index], rejected[task.row_id])
+                else:
+                    rejected[task.row_id].append(f"{fault} (seed {task.seed})")
+        given_up = {"attempts": self.settings.attempts}
+        return [
+            done.get(task.row_id) or Picture(None, generation={**given_up, "rejected": rejected[task.row_id]})
+            for task in tasks
+        ]
+
+    def _call(self, tasks: Sequence[PictureTask]) -> tuple[Any, list[np.ndarray | None]]:
+        """Return the pipeline's output for one batch and the masks that are known of it."""
+        generators = [torch.Generator("cpu").manual_seed(task.seed) for task in tasks]
+        texts = [task.prompt for task in tasks]
+        try:
+            with self._quiet(), self._attention.recording(texts) if self._attention else nullcontext():
+                output = self.pipeline(**self._arguments.for_prompts(texts), generator=generators)
+        except BadInputError:
+            raise
+        except (ValueError, TypeError, AttributeError, IndexError) as error:  # as pipelines meet bad values
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise BadInputError(
+                f"{type(self.pipeline).__name__} does not draw with these settings ({reason}); "
+                "change --size, --steps, --guidance or --scheduler"
+            ) from error
+        if self._attention:
+            width, height = output.images[0].size
+            return output, list(self._attention.masks(height, width))
+        return output, list(getattr(output, "masks", None) or [None] * len(tasks))
+
+    def _faults(
+        self, tasks: Sequence[PictureTask], output: Any, masks: Sequence[np.ndarray | None]
+    ) -> list[str | None]:
+        flags = getattr(output, "nsfw_content_detected", None) or [False] * len(tasks)
+        plates = getattr(output, "plates", None) or [None] * len(tasks)
+        faults = [
+            picture_fault(image, flag, mask, plate is not None and plate.liquid)
+            for image, flag, mask, plate in zip(output.images, flags, masks, plates, strict=True)
+        ]
+        if self._off_prompt:
+            scored = self._off_prompt.faults(output.images, [task.prompt for task in tasks])
+            faults = [fault or score for fault, score in zip(faults, scored, strict=True)]
+        return faults
+
+    def _picture(
+        self, task: PictureTask, output: Any, index: int, mask: np.ndarray | None, rejected: list[str]
+    ) -> Picture:
+        image = output.images[index]
+        plates = getattr(output, "plates", None)
+        read = self._reader.part_read(task.prompt)
+        if plates is not None:
+            captions = captions_from_plate(plates[index], task.title, task.seed)
+            ids = sorted(ingredient_id(item.name) for item in plates[index].items)
+        else:
+            captions = captions_from_prompt(task.prompt if read is None else read, mask, task.seed)
+            ids = ids_in(mask)
+        record = {
+            "prompt": task.prompt,
+            "prompt_read": read,
+            **self._record,
+            "seed": task.seed,
+            "height": image.height,
+            "width": image.width,
+            "attempts": len(rejected) + 1,
+            "rejected": rejected,
+        }
+        return Picture(image, mask, captions, record, ids)

@@ -1,0 +1,290 @@
+"""Any diffusers text-to-image pipeline by name: loading, scheduler, LoRA, revision, and what its call understands."""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+from huggingface_hub import hf_hub_download, snapshot_download
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.recipes.hub_names import pinned
+
+PLATING = "plating"
+PLATING_SIZE = 128
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# What plating draws depends on these files of this package and on nothing else of ours.
+_PLATING_SOURCES = (
+    "plating/*.py",
+    "catalogue/ingredients.py",
+    "catalogue/matching.py",
+    "catalogue/serving.py",
+    "data/*.csv",
+)
+
+
+def plating_files() -> list[Path]:
+    """Return the files of this package that decide what plating draws."""
+    package = Path(__file__).parents[1]
+    return sorted({file for pattern in _PLATING_SOURCES for file in package.glob(pattern)})
+
+
+def plating_revision() -> str:
+    """Return the hash of everything in this package that decides what plating draws."""
+    return _hash_files(Path(__file__).parents[1], plating_files())
+
+
+def _hash_files(root: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0".encode())
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:40]
+
+
+def folder_revision(folder: Path) -> str:
+    """Return the commit of a snapshot in the Hub cache, or the hash of all files of any other folder (or file)."""
+    if folder.is_file():
+        return _hash_files(folder.parent, [folder])
+    if folder.parent.name == "snapshots":
+        return folder.name
+    return _hash_files(folder, [file for file in sorted(folder.rglob("*")) if file.is_file()])
+
+
+def locate(name: str, revision: str | None) -> Path:
+    """Return the folder of a pipeline, downloaded first if `name` is a Hub id.
+
+    Raises:
+        BadInputError: no pipeline is there or the Hub does not give it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise BadInputError(
+                f"pipeline folder {name!r} has no model_index.json; give a folder that save_pretrained wrote"
+            )
+        if revision is not None:
+            raise BadInputError(f"pipeline {name!r} is a folder and has no revision {revision!r}; leave --revision out")
+        return folder
+    try:
+        return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives "
+            f"({str(error).splitlines()[0]}); check --pipeline and --revision, or use --pipeline {PLATING}"
+        ) from error
+
+
+def pipeline_revision(name: str, revision: str | None) -> str:
+    """Return what pins the pipeline: a commit of the Hub, or a hash of its files (of its sources for plating)."""
+    return plating_revision() if name == PLATING else folder_revision(locate(name, revision))
+
+
+def load_pipeline(
+    name: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    scheduler: str | None = None,
+    lora: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """Load a text-to-image pipeline, silent and ready on its device.
+
+    Args:
+        name: "plating", a Hub id or a folder.
+        revision: branch, tag or commit of a Hub id; None is its main branch.
+        dtype: a name in `DTYPES`.
+        scheduler: class name of a diffusers scheduler that replaces the pipeline's own with the same configuration.
+        lora: Hub id, folder or safetensors file of LoRA weights.
+        device: where it runs.
+
+    Raises:
+        BadInputError: anything of the above does not exist or does not fit.
+    """
+    if name == PLATING:
+        from dataset_builder.plating.pipeline import PlatingPipeline
+
+        pipeline: Any = PlatingPipeline()
+    else:
+        folder = locate(name, revision)
+        transformers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.disable_progress_bar()
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
+        except (OSError, ValueError, AttributeError) as error:
+            raise BadInputError(f"pipeline {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        _require_text_to_image(pipeline, name)
+        if scheduler is not None:
+            pipeline.scheduler = _other_scheduler(scheduler, pipeline.scheduler.config)
+        if lora is not None:
+            _load_lora(pipeline, lora)
+        pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Keep both libraries from saying anything but errors: notices of every single call would bury a progress bar."""
+    logs = (diffusers.utils.logging, transformers.utils.logging)
+    before = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        # What runs later in the same process, such as a training, speaks as loud as it did.
+        for log, level in zip(logs, before, strict=True):
+            log.set_verbosity(level)
+
+
+def _require_text_to_image(pipeline: Any, name: str) -> None:
+    parameters = set(inspect.signature(pipeline.__call__).parameters)
+    # Pipelines that change a given picture take how much of it to change.
+    if not {"prompt", "generator"} <= parameters or parameters & {"strength", "image_guidance_scale", "mask_image"}:
+        raise BadInputError(f"{name!r} is a {type(pipeline).__name__}, which does not make pictures from text alone")
+
+
+def _other_scheduler(name: str, config: Any) -> Any:
+    """Return a scheduler of this class with the configuration of another one."""
+    found: Any = getattr(diffusers, name, None)
+    missing = getattr(found, "_backends", None)  # diffusers puts a placeholder where a library is not installed
+    if missing and not issubclass(found, diffusers.SchedulerMixin):
+        raise BadInputError(f"scheduler {name!r} needs {' and '.join(missing)}, which is not all installed")
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin) and hasattr(found, "from_config")):
+        raise BadInputError(f"scheduler {name!r} is no diffusers scheduler class; DPMSolverMultistepScheduler is one")
+    return found.from_config(config)
+
+
+def _locate_lora(lora: str) -> Path:
+    path = Path(lora).expanduser()
+    if path.exists():
+        return path
+    name, revision = pinned(lora)
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it "
+            f"({str(error).splitlines()[0]}); check --lora"
+        ) from error
+
+
+def _load_lora(pipeline: Any, lora: str) -> None:
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise BadInputError(f"{type(pipeline).__name__} takes no LoRA weights; leave --lora {lora} out")
+    path = _locate_lora(lora)
+    folder, where = (path.parent, {"weight_name": path.name}) if path.is_file() else (path, {})
+    try:
+        pipeline.load_lora_weights(str(folder), use_safetensors=True, **where)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise BadInputError(f"LoRA {lora!r} does not load into this pipeline: {str(error).splitlines()[0]}") from error
+    if not pipeline.get_list_adapters():  # diffusers passes over weights for another kind of model
+        raise BadInputError(f"LoRA {lora!r} holds nothing for a {type(pipeline).__name__}; give weights made for it")
+
+
+def lora_revision(lora: str) -> str:
+    """Return what pins LoRA weights: `name@commit` for a Hub id, `name@hash` of the files otherwise."""
+    return f"{pinned(lora)[0]}@{folder_revision(_locate_lora(lora))}"
+
+
+def clip_revision(clip: str) -> str:
+    """Return what pins a CLIP model: `name@commit` for a Hub id, `name@hash` of the files for a folder."""
+    path = Path(clip).expanduser()
+    if path.exists():
+        return f"{clip}@{folder_revision(path)}"
+    name, revision = pinned(clip)
+    try:
+        return f"{name}@{folder_revision(Path(hf_hub_download(name, 'config.json', revision=revision)).parent)}"
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"CLIP model {clip!r} is neither a folder here nor does the Hub give it "
+            f"({str(error).splitlines()[0]}); check --clip"
+        ) from error
+
+
+class PromptReader:
+    """Tells how much of a prompt the text encoders of a pipeline read: CLIP, for one, reads 77 tokens.
+
+    Of several encoders the one that reads most decides.
+
+    Args:
+        pipeline: any text-to-image pipeline; of one without tokenizers everything is read.
+    """
+
+    def __init__(self, pipeline: Any):
+        most = inspect.signature(pipeline.__call__).parameters.get("max_sequence_length")
+        found: list[Any] = [getattr(pipeline, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
+        self._tokenizers = [
+            (tokenizer, min(tokenizer.model_max_length, most.default) if most else tokenizer.model_max_length)
+            for tokenizer in found
+            if getattr(tokenizer, "is_fast", False)
+        ]
+
+    def part_read(self, prompt: str) -> str | None:
+        """Return the part of a prompt that is read, whole words only, or None where all of it is."""
+        end = 0
+        for tokenizer, limit in self._tokenizers:
+            if len(tokenizer(prompt, verbose=False)["input_ids"]) <= limit:
+                return None
+            tokens = tokenizer(prompt, truncation=True, max_length=limit, return_offsets_mapping=True)
+            end = max(end, *(last for _, last in tokens["offset_mapping"]))
+        if not self._tokenizers:
+            return None
+        part = re.sub(r"\w+$", "", prompt[:end]) if prompt[end : end + 1].isalnum() else prompt[:end]
+        return part.rstrip(" ,")
+
+
+class CallArguments:
+    """The arguments that a pipeline's call understands, with its own defaults made explicit.
+
+    Args:
+        pipeline: any text-to-image pipeline.
+        steps, guidance, size: None takes the pipeline's own default.
+        negative_prompt: None for none.
+
+    Raises:
+        BadInputError: something is asked for that the pipeline has no parameter for.
+    """
+
+    def __init__(
+        self, pipeline: Any, steps: int | None, guidance: float | None, size: int | None, negative_prompt: str | None
+    ):
+        parameters = inspect.signature(pipeline.__call__).parameters
+        asked = {
+            "num_inference_steps": ("--steps", steps),
+            "guidance_scale": ("--guidance", guidance),
+            "height": ("--size", size),
+            "width": ("--size", size),
+            "negative_prompt": ("--negative-prompt", negative_prompt),
+        }
+        for key, (option, value) in asked.items():
+            if value is not None and key not in parameters:
+                raise BadInputError(f"{type(pipeline).__name__} knows no {key}; leave {option} {value} out")
+        defaults = {
+            key: parameters[key].default for key in ("num_inference_steps", "guidance_scale") if key in parameters
+        }
+        self.steps: int | None = steps if steps is not None else defaults.get("num_inference_steps")
+        self.guidance: float | None = guidance if guidance is not None else defaults.get("guidance_scale")
+        self.negative_prompt = negative_prompt
+        given = {"num_inference_steps": self.steps, "guidance_scale": self.guidance, "height": size, "width": size}
+        self.keywords: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        # Prompts go to the encoder, and sizes to the model, exactly as recorded.
+        for key in ("clean_caption", "use_resolution_binning"):
+            if key in parameters:
+                self.keywords[key] = False
+
+    def for_prompts(self, prompts: list[str]) -> dict[str, Any]:
+        """Return the keyword arguments of one call but for the generators."""
+        arguments = {"prompt": prompts, **self.keywords}
+        if self.negative_prompt is not None:
+            arguments["negative_prompt"] = [self.negative_prompt] * len(prompts)
+        return arguments

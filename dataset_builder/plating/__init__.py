@@ -1,0 +1,1 @@
+"""The plating pipeline: a simulator that draws a plate from its ingredients."""

@@ -1,0 +1,1 @@
+"""Auditing a data set and releasing it, or a model, as one commit and one tag."""

@@ -1,0 +1,394 @@
+"""What one should know of a data set before trusting a score on it: what a rule alone reaches, what crosses splits."""
+
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import load_dataset
+
+from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
+from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.rule import Labeller, LabelScores, score_labels
+from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
+from dataset_builder.publishing.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
+from model_cards.cards import fill, read_template
+from model_cards.runs import is_catalogue
+
+AUDIT_MARKDOWN = "AUDIT.md"
+AUDIT_JSON = "audit.json"
+AUDIT_VERSION = 2  # of the content of audit.json
+READABLE = 0.95  # a rule at or above this accuracy reads the labels off the text
+EXAMPLES = 20
+ACCENTS = re.compile("[\u0300-\u036f]")
+RULES = {
+    True: "The labelling rule alone",
+    False: "The default rule alone, which is not the rule that made these labels (its lexicon is not at hand)",
+    None: "The default rule alone, of which nothing says that it made these labels",
+}
+VIEWS = {
+    "title": lambda title, ingredients: (title, []),
+    "title + ingredients": lambda title, ingredients: (title, ingredients),
+    "ingredients": lambda title, ingredients: ("", ingredients),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A labelling rule, and whether it gave the labels of the data set; None where nothing says which one did."""
+
+    lexicon: Lexicon
+    made_the_labels: bool | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labeller(self) -> Labeller:
+        """The rule itself."""
+        return Labeller(self.lexicon, **self.settings)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the audit states of it."""
+        return {
+            "sha256": self.lexicon.digest,
+            "made_the_labels": self.made_the_labels,
+            "settings": dict(self.settings),
+        }
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found: `facts` is the content of `audit.json`."""
+
+    facts: Mapping[str, Any]
+
+    @property
+    def markdown(self) -> str:
+        """The whole audit as Markdown."""
+        return fill(
+            read_template("audit.md"), {"facts": self.facts, "lines": self.lines, "flavours": FLAVOURS}, AUDIT_MARKDOWN
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """The audit in a few sentences, as the terminal and the card show it."""
+        return [*_rule_lines(self.facts), *_crossing_lines(self.facts), *_other_lines(self.facts)]
+
+    def write(self, folder: Path) -> None:
+        """Write `AUDIT.md` and `audit.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
+        (folder / AUDIT_JSON).write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def audit(dataset: str) -> Audit:
+    """Audit a data set.
+
+    Args:
+        dataset: folder, file or Hub id of a data set with columns of `dataset_builder.columns`; parts of the audit
+            whose columns are absent are left out and named.
+
+    Raises:
+        BadInputError: it is no single table, there are no rows, or none of the columns is there.
+    """
+    splits = open_dataset(dataset)
+    manifest = manifest_of(dataset)
+    rule = find_rule(manifest, file_of(dataset, LEXICON))
+    return audit_rows(read_rows(splits, dataset), dataset, rule, manifest)
+
+
+def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
+    """Return the rule that gave the labels, or the default one where it is not known or not at hand.
+
+    Args:
+        manifest: of the build; empty where there is none.
+        kept: the lexicon beside the data, if there is one.
+    """
+    own = Lexicon.load()
+    stated = manifest.get("lexicon_sha256")
+    if stated is None:
+        return Rule(own, None)
+    settings = rule_settings(manifest)
+    if stated == own.digest:
+        return Rule(own, True, settings)
+    try:
+        lexicon = own if kept is None else Lexicon.load(kept)
+    except BadInputError:
+        lexicon = own
+    return Rule(lexicon, True, settings) if lexicon.digest == stated else Rule(own, False)
+
+
+def audit_of_build(build: FinishedBuild, name: str) -> Audit:
+    """Return the audit of a build under the name of its data set; one made of exactly these shards is used again."""
+    rule = find_rule(build.manifest, build.lexicon_file)
+    same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
+    known = _read_facts(build.folder / AUDIT_JSON)
+    if known is not None and same.items() <= known.items():
+        return Audit({**known, "dataset": name})
+    files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
+    rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
+    found = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
+    found.write(build.folder)
+    return found
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts of an earlier audit; None where it is not there or broken, for it can be made again."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -> Audit:
+    """Audit rows that were read; the manifest of their build names the rows whose pictures were all rejected."""
+    return Audit(
+        {
+            "audit_version": AUDIT_VERSION,
+            "dataset": name,
+            "rows": {split: rows.splits.count(split) for split in dict.fromkeys(rows.splits)},
+            "absent_columns": [column for column in COLUMNS if column not in rows],
+            "balance": _balance(rows),
+            "labelling": rule.facts,
+            "rule": _rule(rows, rule.labeller),
+            "crossing": {
+                "dishes": _crossing(rows, DISH_ID, str),
+                "titles": _crossing(rows, TITLE, plain_title),
+                "pictures": _crossing_pictures(rows),
+            },
+            "repeated_pictures": _repeated_pictures(rows),
+            "reference": _reference(rows) if is_catalogue(manifest) else None,
+            "pictures": _pictures(rows, manifest.get("given_up", {})),
+        }
+    )
+
+
+def plain_title(title: str) -> str:
+    """Return a title without accents, case and punctuation, so that equal dishes have equal titles.
+
+    Accents are those of Latin, Greek and Cyrillic letters; in other scripts marks are vowels and stay. A title without
+    any letter or digit is left as it is.
+    """
+    letters = ACCENTS.sub("", unicodedata.normalize("NFKD", title)).casefold()
+    words = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in letters).split()
+    return unicodedata.normalize("NFC", " ".join(words)) or title.strip()
+
+
+def _labelled(rows: Rows) -> list[int]:
+    return [n for n, flavour in enumerate(rows.columns[FLAVOUR]) if flavour in FLAVOURS] if FLAVOUR in rows else []
+
+
+def _balance(rows: Rows) -> dict[str, dict[str, int]]:
+    counts = {split: dict.fromkeys(FLAVOURS, 0) for split in dict.fromkeys(rows.splits)}
+    for n in _labelled(rows):
+        counts[rows.splits[n]][rows.columns[FLAVOUR][n]] += 1
+    return (
+        {split: {flavour: of[flavour] for flavour in FLAVOURS} for split, of in counts.items()}
+        if FLAVOUR in rows
+        else {}
+    )
+
+
+def _rule(rows: Rows, labeller: Labeller) -> dict[str, dict[str, dict[str, float]]]:
+    """Return per view and split ("all" for all of them) how the labelling rule scores against the labels."""
+    labelled = _labelled(rows)
+    if not labelled or TITLE not in rows or INGREDIENTS not in rows:
+        return {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    truth = [rows.columns[FLAVOUR][n] for n in labelled]
+    for view, choose in VIEWS.items():
+        texts = (choose(rows.columns[TITLE][n] or "", rows.columns[INGREDIENTS][n] or []) for n in labelled)
+        said = [labeller.label(title, ingredients).flavour for title, ingredients in texts]
+        found[view] = {"all": _figures(score_labels(said, truth))}
+        for split in dict.fromkeys(rows.splits):
+            chosen = [place for place, n in enumerate(labelled) if rows.splits[n] == split]
+            if chosen:
+                scores = score_labels([said[place] for place in chosen], [truth[place] for place in chosen])
+                found[view][split] = _figures(scores)
+    return found
+
+
+def _figures(scores: LabelScores) -> dict[str, float]:
+    hits = sum(scores.confusion[n, n] for n in range(len(FLAVOURS)))
+    return {"coverage": scores.coverage, "accuracy": float(hits / scores.rows), "macro_f1": scores.macro_f1}
+
+
+def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
+    """Return the values of a column that lie in more than one split, with the number of rows they have."""
+    if column not in rows:
+        return None
+    splits: dict[str, set[str]] = defaultdict(set)
+    keys = [key(value) if value else "" for value in rows.columns[column]]
+    for value, split in zip(keys, rows.splits, strict=True):
+        if value:  # what has no title has none in common with another
+            splits[value].add(split)
+    crossing = [value for value, of in splits.items() if len(of) > 1]
+    concerned = Counter(keys)
+    return {
+        "values": len(crossing),
+        "rows": sum(concerned[value] for value in crossing),
+        "examples": [f"{value} ({', '.join(sorted(splits[value]))})" for value in crossing[:EXAMPLES]],
+    }
+
+
+def _crossing_pictures(rows: Rows) -> dict[str, Any] | None:
+    if not any(rows.looks):
+        return None
+    pairs = alike_across(rows.looks, rows.splits)
+    named = (f"{rows.name(i)} ({rows.splits[i]}), {rows.name(j)} ({rows.splits[j]})" for i, j in pairs[:EXAMPLES])
+    return {"pairs": len(pairs), "examples": list(named)}
+
+
+def _repeated_pictures(rows: Rows) -> dict[str, Any] | None:
+    """Return which pictures of one split look the same though their dishes differ."""
+    if not any(rows.looks):
+        return None
+    places = [str(n) for n in range(len(rows.splits))]
+    names = next((rows.columns[column] for column in (DISH_ID, TITLE) if column in rows), places)
+    owners = [name or place for name, place in zip(names, places, strict=True)]
+    sets = repeated_within(rows.looks, rows.splits, owners)
+    return {
+        "sets": len(sets),
+        "rows": sum(map(len, sets)),
+        "most_dishes": max((len({owners[n] for n in members}) for members in sets), default=0),
+        "examples": [_named_set(rows, members) for members in sets[:EXAMPLES]],
+    }
+
+
+def _named_set(rows: Rows, members: list[int], most: int = 5) -> str:
+    more = f" and {len(members) - most} more" if len(members) > most else ""
+    return f"{', '.join(rows.name(n) for n in members[:most])}{more} ({rows.splits[members[0]]})"
+
+
+def _reference(rows: Rows) -> dict[str, Any] | None:
+    """Compare the labels with the authors' reference flavours of the dishes that have one.
+
+    A reference was given to the dish as it is named; a variant has other ingredients and may well taste otherwise.
+    """
+    from dataset_builder.catalogue.ingredients import reference_flavours
+
+    if DISH_ID not in rows or FLAVOUR not in rows:
+        return None
+    reference = reference_flavours()
+    known = [n for n in _labelled(rows) if rows.columns[DISH_ID][n] in reference and not _is_variant(rows, n)]
+    if not known:
+        return None
+    labels = [rows.columns[FLAVOUR][n] for n in known]
+    truth = [reference[rows.columns[DISH_ID][n]][0] for n in known]
+    scores = score_labels(labels, truth)
+    among = sum(label in reference[rows.columns[DISH_ID][n]][1] for n, label in zip(known, labels, strict=True))
+    differing = {
+        rows.columns[DISH_ID][n]: f"{rows.columns[TITLE][n] if TITLE in rows else rows.columns[DISH_ID][n]}: "
+        f"labelled {label}, reference {flavour}"
+        for n, label, flavour in zip(known, labels, truth, strict=True)
+        if label != flavour
+    }
+    return {
+        "rows": len(known),
+        "dishes": len({rows.columns[DISH_ID][n] for n in known}),
+        **_figures(scores),
+        "label_among_present": among / len(known),
+        "confusion": scores.confusion[:, : len(FLAVOURS)].tolist(),
+        "dishes_differing": len(differing),
+        "examples": list(differing.values())[:EXAMPLES],
+    }
+
+
+def _is_variant(rows: Rows, position: int) -> bool:
+    """Return whether the id of a row, `DISH-VARIANT-PICTURE`, names another variant than the first."""
+    end = str(rows.columns[ID][position]).removeprefix(f"{rows.columns[DISH_ID][position]}-") if ID in rows else ""
+    return re.fullmatch(r"\d{2}-\d{2}", end) is not None and not end.startswith("00-")
+
+
+def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] | None:
+    """Return which rows have no good picture, and which got theirs only after others were rejected.
+
+    `given_up` are the rows that are not there because every attempt at their picture was rejected, with the reasons.
+    """
+    reasons: Counter[str] = Counter()
+    retried = []
+    for n, made in enumerate(rows.columns[GENERATION] if GENERATION in rows else []):
+        rejected = (made or {}).get("rejected") or []
+        reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in rejected)
+        if rejected:
+            retried.append(rows.name(n))
+    for refused in given_up.values():
+        reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in refused)
+    if GENERATION not in rows and IMAGE not in rows:
+        return None
+    blank = [rows.name(n) for n, look in enumerate(rows.looks) if look is None]
+    missing = [name for name in blank if name not in set(rows.unreadable)]
+    return {
+        "without": len(missing),
+        "unreadable": len(rows.unreadable),
+        "retried": len(retried),
+        "given_up": len(given_up),
+        "reasons": dict(reasons.most_common()),
+        "examples": [*rows.unreadable, *missing, *given_up, *retried][:EXAMPLES],
+    }
+
+
+def _rule_lines(facts: Mapping[str, Any]) -> list[str]:
+    if not facts["rule"]:
+        return ["The rule alone was not scored: labels, titles or ingredients are absent."]
+    split = "test" if all("test" in of for of in facts["rule"].values()) else "all"
+    scores = {view: of[split]["accuracy"] for view, of in facts["rule"].items()}
+    where = "the test split" if split == "test" else "all rows"
+    figures = ", ".join(f"{100 * score:.1f} % from {view}" for view, score in scores.items())
+    rule = RULES[facts["labelling"]["made_the_labels"]]
+    lines = [f"{rule}, without any learning, is right on {where} in: {figures}."]
+    readable = [view for view, score in scores.items() if score >= READABLE]
+    if readable:
+        views = " and off ".join(readable)
+        lines.append(f"The labels can be read off {views}: a model that is given it learns the rule.")
+    return lines
+
+
+def _crossing_lines(facts: Mapping[str, Any]) -> list[str]:
+    crossing = facts["crossing"]
+    counts = {what: of["pairs" if what == "pictures" else "values"] for what, of in crossing.items() if of is not None}
+    many = {"dishes": "dishes", "titles": "titles", "pictures": "pairs of near-duplicate pictures"}
+    none = {"dishes": "no dish", "titles": "no title", "pictures": "no near-duplicate picture"}
+    found = [f"{number} {many[what]}" for what, number in counts.items() if number]
+    clean = [none[what] for what, number in counts.items() if not number]
+    lines = [f"In more than one split: {', '.join(found)}; scores are too high by them."] if found else []
+    return [*lines, f"Looked for in more than one split: {', '.join(clean)}."] if clean else lines
+
+
+def _other_lines(facts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    total: Counter[str] = Counter()
+    for of in facts["balance"].values():
+        total.update(of)
+    if total.total():
+        share = {flavour: f"{flavour} ({100 * rows / total.total():.1f} %)" for flavour, rows in total.items()}
+        most, least = max(total, key=total.__getitem__), min(total, key=total.__getitem__)
+        lines.append(f"The most frequent label is {share[most]}, the rarest {share[least]}.")
+    if reference := facts["reference"]:
+        lines.append(
+            f"The labels agree with the authors' own judgement of the dish in {100 * reference['accuracy']:.1f} % of "
+            f"{reference['rows']} rows, variants left out (macro-F1 {reference['macro_f1']:.3f}), and name one of the "
+            f"tastes that the authors find present in {100 * reference['label_among_present']:.1f} %."
+        )
+    if pictures := facts["pictures"]:
+        why = "".join(f", {number} {reason}" for reason, number in pictures["reasons"].items())
+        lines.append(
+            f"Rows without a picture: {pictures['without']}; unreadable: {pictures['unreadable']}; drawn again after a "
+            f"rejected picture: {pictures['retried']}; left out because every picture was rejected: "
+            f"{pictures.get('given_up', 0)}{' (reasons' + why.replace(',', ':', 1) + ')' if why else ''}."
+        )
+    if (repeated := facts["repeated_pictures"]) and repeated["sets"]:
+        lines.append(
+            f"Inside one split {repeated['rows']} pictures look like that of another dish ({repeated['sets']} sets, "
+            f"the largest of {repeated['most_dishes']} dishes): such a picture does not tell its dishes apart."
+        )
+    if facts["absent_columns"]:
+        lines.append(f"Not audited for want of the columns: {', '.join(facts['absent_columns'])}.")
+    return lines

@@ -1,0 +1,171 @@
+"""Reads the rows of any data set for the audit, ours or not: what cannot be understood is left empty, not refused."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, load_dataset
+from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DataFilesNotFoundError, DatasetsError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from tqdm import tqdm
+
+from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS
+from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers.table import UNREADABLE
+from dataset_builder.pictures.near_duplicates import Looks, looks_of
+from dataset_builder.recipes.hub_names import configured, several_configurations
+from dataset_builder.recipes.ingredient_lists import parse_ingredients
+
+BATCH = 256
+COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
+
+
+@dataclass
+class Rows:
+    """The rows of all splits, column by column; a column that the data set lacks is absent."""
+
+    splits: list[str] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    looks: list[Looks | None] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def __contains__(self, column: str) -> bool:
+        return any(self.looks) if column == IMAGE else column in self.columns
+
+    def name(self, position: int) -> str:
+        """Return the id of a row, or its place where there are no ids."""
+        return str(self.columns[ID][position]) if ID in self else f"{self.splits[position]} row {position}"
+
+
+def open_dataset(dataset: str) -> IterableDatasetDict:
+    """Return the splits of a folder, file or Hub id, to be streamed; `name:configuration` picks one of several.
+
+    Raises:
+        BadInputError: it is no single table.
+    """
+    name, configuration = configured(dataset)
+    path = Path(name)
+    try:
+        if path.is_file():
+            return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
+        return load_dataset(name, configuration, streaming=True)
+    except (DataFilesNotFoundError, EmptyDatasetError) as error:  # the first lists every ending that `datasets` knows
+        raise BadInputError(
+            f"{dataset} holds no table; give CSV, JSON lines or Parquet, or the folder of a finished build"
+        ) from error
+    except ValueError as error:
+        if configuration is None and (several := several_configurations(name)):
+            raise BadInputError(several) from error
+        raise BadInputError(f"{dataset} cannot be read ({_first_line(error)}); mend or remove that file") from error
+    except RuntimeError as error:
+        raise BadInputError(
+            f"{name} cannot be read ({_first_line(error)}); give a folder of its tables: of a set on the Hub, "
+            "`hf download --repo-type dataset --revision refs/convert/parquet` gets them"
+        ) from error
+
+
+def manifest_of(dataset: str) -> Mapping[str, Any]:
+    """Return the manifest of a data set that our build made; empty for every other one."""
+    path = file_of(dataset, MANIFEST)
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInputError(f"{path} is not JSON ({error}); build again, or remove it if no build wrote it") from error
+    return found if isinstance(found, dict) and found.keys() >= MANIFEST_KEYS.keys() else {}
+
+
+def file_of(dataset: str, name: str) -> Path | None:
+    """Return a file beside the tables of a folder or Hub id; None when there is no such file."""
+    place = configured(dataset)[0]
+    if Path(place).exists():
+        path = Path(place, name)
+        return path if path.is_file() else None
+    try:
+        return Path(hf_hub_download(place, name, repo_type="dataset"))
+    except (EntryNotFoundError, FileNotFoundError):
+        return None
+
+
+def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
+    """Return the rows of a data set; of each picture only its looks are kept.
+
+    Raises:
+        BadInputError: there are no rows, or none of the columns is there.
+    """
+    rows, found = Rows(), set()
+    for split, stream in dataset.items():
+        with _readable(name):  # a text file names its columns only as it is read
+            features = stream.features or dict.fromkeys(next(iter(stream.take(1)), {}))
+        if not features:
+            continue  # a text file without rows
+        wanted = [column for column in COLUMNS if column in features]
+        if not wanted:
+            raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")
+        found.update(wanted)
+        for batch in tqdm(_batches(stream, wanted, name), desc=f"reading {split}", unit="batch", leave=False):
+            rows.splits += [split] * batch.num_rows
+            for column in (one for one in COLUMNS if one != IMAGE):
+                values = batch[column].to_pylist() if column in wanted else [None] * batch.num_rows
+                rows.columns[column] += [_value(column, value, features.get(column)) for value in values]
+            _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
+    if not rows.splits:
+        raise BadInputError(f"{name} has no rows; build or import it first")
+    for column in set(COLUMNS) - found:
+        rows.columns.pop(column, None)
+    return rows
+
+
+def _batches(stream: IterableDataset, columns: list[str], name: str) -> Iterator[pa.Table]:
+    with _readable(name):
+        yield from stream.select_columns(columns).with_format("arrow").iter(batch_size=BATCH)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turn what readers raise over a broken file into one sentence."""
+    try:
+        yield
+    except (ValueError, DatasetsError, pa.ArrowException) as error:
+        raise BadInputError(f"{name} cannot be read ({_first_line(error)}); mend or remove that file") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _value(column: str, value: Any, feature: Any) -> Any:
+    """Return a value as our own builds have it, None for what cannot be one."""
+    if isinstance(feature, ClassLabel):
+        return feature.names[value] if value is not None and 0 <= value < len(feature.names) else None
+    if column == INGREDIENTS:
+        plain = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return value if plain or value is None else list(parse_ingredients(value))
+    if column == GENERATION:
+        return value if isinstance(value, dict) else None
+    missing = value is None or value != value  # as NaN is
+    return None if missing else value if column == FLAVOUR else str(value)
+
+
+def _add_looks(rows: Rows, pictures: Sequence[Any]) -> None:
+    def look(picture: Any) -> Looks | str | None:
+        try:
+            return None if picture is None else looks_of(Image().decode_example(picture))
+        except UNREADABLE as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        for found in pool.map(look, pictures):
+            if isinstance(found, str):
+                rows.unreadable.append(rows.name(len(rows.looks)))
+            rows.looks.append(None if isinstance(found, str) else found)

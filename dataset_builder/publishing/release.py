@@ -1,0 +1,277 @@
+"""A release: files of one version that go to the Hub in one commit, which then gets one tag that is never moved."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS
+from dataset_builder.errors import BadInputError
+from dataset_builder.publishing.versions import parse_version, published_versions, tag_of
+from model_cards import runs
+from model_cards.cards import model_card, says_nothing
+
+CARD = "README.md"
+# What a model needs to load, to be trained again and to be believed; optimizer states and pickles stay at home.
+MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.txt", "*.model", "*.yaml")
+MODEL_NEEDS = ("config.json", "model.safetensors*", "metrics.json")
+GIT_FILES = frozenset({".gitattributes"})
+# Under this key the manifest of a published data set lists the files of its version.
+FILES = "files"
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a version consists of.
+
+    Attributes:
+        repo: `namespace/name`.
+        version: three numbers.
+        files: path in the repository -> file on disk, or the content itself.
+        repo_type: "dataset" or "model".
+    """
+
+    repo: str
+    version: str
+    files: Mapping[str, Path | bytes]
+    repo_type: str = "dataset"
+
+    @property
+    def tag(self) -> str:
+        """The tag of the version."""
+        return tag_of(self.version)
+
+
+def check_names(repo: str, version: str, licence: str) -> None:
+    """Refuse names that the Hub would refuse, before anything is read or sent.
+
+    Raises:
+        BadInputError: repository, version or licence is not of the form that is asked for.
+    """
+    parse_version(version)
+    try:
+        validate_repo_id(repo)
+    except ValueError as error:
+        raise BadInputError(f"{repo!r} is no repository name ({error}); give --repo namespace/name") from error
+    if "/" not in repo:
+        raise BadInputError(f"{repo!r} names no namespace; give --repo namespace/name")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        raise BadInputError(f"{licence!r} is no licence identifier of the Hub; give --license cc-by-4.0 or another one")
+
+
+def check_new(repo: str, version: str, published: Sequence[str]) -> None:
+    """Refuse a version that is not above all published ones (oldest first).
+
+    Raises:
+        BadInputError: it exists, or a later one does.
+    """
+    if version in published:
+        raise BadInputError(f"{repo} has {tag_of(version)} already and a tag is never moved; give a --version above it")
+    if published and parse_version(version) < parse_version(published[-1]):
+        raise BadInputError(f"version {version} is below {published[-1]}, the last of {repo}; give one above it")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest state of a repository.
+
+    Attributes:
+        commit: its id.
+        files: paths of all files.
+        owned: those that a release wrote and the next one may replace or delete; all others belong to somebody else.
+    """
+
+    commit: str | None
+    files: frozenset[str]
+    owned: frozenset[str]
+
+
+def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
+    """Return the newest state of a repository, or None when there is no such repository.
+
+    Raises:
+        BadInputError: it holds files, and no release is among them.
+    """
+    try:
+        head = api.dataset_info(repo) if kind == "dataset" else api.model_info(repo)
+    except RepositoryNotFoundError:
+        return None
+    files = frozenset(sibling.rfilename for sibling in head.siblings or [])
+    owned = _owned_model(files) if kind == "model" else _owned_data(api, repo, head.sha, files)
+    if owned is None:
+        foreign = sorted(files - GIT_FILES)
+        if foreign == [CARD] and says_nothing(_read(api, repo, CARD, kind, head.sha)):
+            foreign = []  # the Hub's pages write such a card as they create a repository
+        if foreign:
+            raise BadInputError(
+                f"{repo} holds {_named(foreign)}, which no release of this package wrote; "
+                "give a --repo that is new or empty, or delete these files there first"
+            )
+    return Head(head.sha, files, owned or frozenset())
+
+
+def _owned_model(files: frozenset[str]) -> frozenset[str] | None:
+    if not files >= {runs.CONFIG, runs.METRICS}:
+        return None
+    patterns = (*MODEL_FILES, CARD)
+    return frozenset(name for name in files if "/" not in name and any(fnmatch(name, one) for one in patterns))
+
+
+def _owned_data(api: HfApi, repo: str, commit: str | None, files: frozenset[str]) -> frozenset[str] | None:
+    if MANIFEST not in files:
+        return None
+    try:
+        manifest = json.loads(_read(api, repo, MANIFEST, "dataset", commit))
+    except ValueError:
+        return None
+    if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS.keys():
+        return None
+    return files.intersection(manifest.get(FILES) or ())
+
+
+def _read(api: HfApi, repo: str, name: str, kind: str, commit: str | None) -> str:
+    path = Path(api.hf_hub_download(repo, name, repo_type=kind, revision=commit))
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _named(files: Sequence[str]) -> str:
+    return ", ".join(files[:NAMED]) + (f" and {len(files) - NAMED} more files" if len(files) > NAMED else "")
+
+
+@contextmanager
+def named_failures(repo: str, version: str) -> Iterator[None]:
+    """Turn whatever a Hub client raises into one sentence without tokens or addresses (those may be signed)."""
+    try:
+        yield
+    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
+        raise BadInputError(_failure(repo, version, error)) from error
+
+
+def _failure(repo: str, version: str, error: Exception) -> str:
+    response = getattr(error, "response", None)
+    status = f"the server answered {response.status_code}" if response is not None else type(error).__name__
+    detail = getattr(error, "server_message", None) or str(error).splitlines()[0]
+    reason = re.sub(r"hf_\w+|https?://\S+", "...", detail)
+    refused = getattr(response, "status_code", None) in (401, 403)
+    how = " with a token that may write there (`hf auth login`, or HF_TOKEN)" if refused else ""
+    return f"{repo} {version} was not published ({status}: {reason}); it carries no tag, repeat the command{how}"
+
+
+def write_folder(release: Release, folder: Path) -> None:
+    """Write the files of a release; the folder appears only when it is whole.
+
+    Raises:
+        BadInputError: the folder exists.
+    """
+    if folder.exists():
+        raise BadInputError(f"{folder} exists; give --dry-run a folder that does not")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        for name, content in release.files.items():
+            path = Path(unfinished, "release", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                shutil.copyfile(content, path)
+        os.replace(Path(unfinished, "release"), folder)
+
+
+def upload(api: HfApi, release: Release) -> str:
+    """Commit the files of a release, then tag that commit; return its id.
+
+    Files of the release before that this one does not have are deleted in the same commit; files that no release wrote
+    stay. Nothing is tagged unless everything is there. After a failure the same call goes on: what is stored is not
+    sent again, and an identical commit is not made twice.
+
+    Raises:
+        BadInputError: the repository holds something else, the Hub refuses the card, or storing a file failed.
+    """
+    repo, kind = release.repo, release.repo_type
+    api.create_repo(repo, repo_type=kind, exist_ok=True)
+    head = read_head(api, repo, kind) or Head(None, frozenset(), frozenset())
+    mixed = sorted(one for one in head.files - head.owned - set(release.files) if one.startswith(f"{DATA}/"))
+    if kind == "dataset" and mixed:
+        raise BadInputError(
+            f"{repo} holds {_named(mixed)}, which no release wrote and `load_dataset` could take for rows of this one; "
+            f"move them out of {DATA}/"
+        )
+    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in release.files.items()]
+    operations += [CommitOperationDelete(name) for name in sorted(head.owned - set(release.files))]
+    message = f"Version {release.version}"
+    try:
+        commit = api.create_commit(repo, operations, commit_message=message, repo_type=kind, parent_commit=head.commit)
+    except ValueError as error:
+        raise BadInputError(f"the Hub refuses the card ({error}); mend its metadata") from error
+    except RuntimeError as error:  # how the client reports a file that it could not store
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise BadInputError(_failure(repo, release.version, cause)) from error
+    _tag(api, release, commit.oid)
+    return commit.oid
+
+
+def _tag(api: HfApi, release: Release, commit: str) -> None:
+    """Tag a commit; when the answer is lost, see whether the tag is there before calling it a failure."""
+    repo, kind = release.repo, release.repo_type
+    message = f"{repo.split('/')[1]} {release.version}"
+    try:
+        api.create_tag(repo, tag=release.tag, tag_message=message, revision=commit, repo_type=kind)
+    except (HfHubHTTPError, httpx2.HTTPError):
+        tags = api.list_repo_refs(repo, repo_type=kind).tags
+        if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit:
+            raise
+
+
+def _without_places(folder: Path, dataset: str | None) -> dict[str, bytes]:
+    """Return recipe and scores of a run without the folders of the machine that it ran on."""
+    metrics = runs.read_json(folder / runs.METRICS)
+    metrics["dataset"] = dataset or runs.hub_dataset(metrics) or Path(str(metrics.get("dataset"))).name
+    recipe = runs.recipe_of(folder)
+    found = {runs.METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
+    return found if recipe is None else {**found, runs.RECIPE: (recipe + "\n").encode()}
+
+
+def publish_model(folder: str | Path, repo: str, version: str, licence: str = "apache-2.0", **card: Any) -> str:
+    """Publish a trained model with its code as one version, on the same road as a data set.
+
+    Args:
+        folder: output folder of a finished run.
+        repo: `namespace/name` of the model; created when it does not exist.
+        version: three numbers, above every version that is published.
+        licence: identifier of the licence.
+        card: further facts for the card, as `model_cards.cards.model_card` takes them (`dataset`, `dataset_revision`,
+            `comparison`).
+
+    Returns:
+        One line that says what was done.
+
+    Raises:
+        BadInputError: the folder holds no finished run, a name is refused, or the Hub could not be written; then no tag
+            was made and the call can be repeated.
+    """
+    check_names(repo, version, licence)
+    folder = Path(folder)
+    missing = [pattern.rstrip("*") for pattern in MODEL_NEEDS if not any(folder.glob(pattern))]
+    if missing:
+        raise BadInputError(f"{folder} lacks {', '.join(missing)}; finish the training run first")
+    files: dict[str, Path | bytes] = {path.name: path for one in MODEL_FILES for path in sorted(folder.glob(one))}
+    files |= _without_places(folder, card.get("dataset"))
+    files[CARD] = model_card(folder, repo=repo, revision=tag_of(version), licence=licence, **card).encode()
+    api, release = HfApi(), Release(repo, version, files, "model")
+    with named_failures(repo, version):
+        check_new(repo, version, published_versions(api, repo, "model"))
+        commit = upload(api, release)
+    return f"published {repo} {version}: {release.tag} is commit {commit}"

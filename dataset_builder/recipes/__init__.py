@@ -1,0 +1,1 @@
+"""From any recipe table to dishes."""

@@ -1,0 +1,5 @@
+"""The error of this package."""
+
+
+class CardError(ValueError):
+    """A card or a file that feeds it is refused; the message says what was found and what to do."""

@@ -1,0 +1,405 @@
+"""Captioners: picture to sentence, with a transformer that attends to the picture or an LSTM that is merged with it.
+
+Both are generation models of transformers: `model.generate(pixel_values)` writes captions from pixels alone, greedily,
+by beam search or by sampling, and every step reuses what the earlier ones computed.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.utils.generic import can_return_tuple
+
+from .base_flavour import FlavourPreTrainedModel
+from .captioning_encoder_flavour import SeenWords, VisualEncoder, VisualEncoding
+from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
+from .configuration_flavour_captioning import FlavourCaptionerConfig
+from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder
+from .loading_flavour import load_checked, load_part
+from .losses_flavour import IGNORED_LABEL, place_loss
+
+
+def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:
+    """What the decoder reads while it learns to say `labels` `(batch, length)`: the start token, then all but the last.
+
+    >>> shift_right(torch.tensor([[7, 8, 3, -100]]), start=2, padding=0)
+    tensor([[2, 7, 8, 3]])
+    """
+    shifted = torch.cat([labels.new_full((labels.shape[0], 1), start), labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == IGNORED_LABEL, padding)
+
+
+def captioning_loss(
+    logits: Tensor, labels: Tensor, label_smoothing: float, num_items_in_batch: Tensor | int | None
+) -> Tensor:
+    """Cross-entropy over the words of a batch; labels of -100 (padding) do not count.
+
+    Args:
+        logits: `(batch, length, vocab_size)`.
+        labels: `(batch, length)`, word `i` is what `logits[:, i]` should say.
+        label_smoothing: Share of probability spread evenly over the vocabulary.
+        num_items_in_batch: Words in all batches that make one step of the optimiser, where gradients are accumulated;
+            `None` takes the mean over this batch.
+    """
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        labels.flatten(),
+        ignore_index=IGNORED_LABEL,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
+    """What both captioners share: the visual encoder, the shifted targets, the loss, generation."""
+
+    config_class = FlavourCaptionerConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    output_modalities = ("text",)
+    # The loss divides by the words of all accumulated batches, which Trainer counts.
+    accepts_loss_kwargs = True
+    auto_classes = ("AutoModel", "AutoModelForImageTextToText")
+    custom_pipelines = CAPTIONING_PIPELINE
+    decoder_type = ""
+
+    def __init__(self, config: FlavourCaptionerConfig):
+        super().__init__(config)
+        if config.vision_config is None:
+            raise ValueError("A captioner needs a vision_config, such as that of a timm_wrapper.")
+        if config.decoder_type != self.decoder_type:
+            raise ValueError(
+                f"{type(self).__name__} needs a config with decoder_type={self.decoder_type!r}, "
+                f"got {config.decoder_type!r}."
+            )
+        self.image_encoder = VisualEncoder(config)
+
+    @classmethod
+    def from_parts(cls, image, trust_remote_code: bool = False, **config) -> "FlavourCaptioner":
+        """Put a fresh decoder behind a backbone.
+
+        Args:
+            image: Folder or Hub id of a backbone or of any model of this family, its config or its config's dictionary
+                (fresh weights).
+            trust_remote_code: Whether the backbone may run code from its repository.
+            **config: Fields of [`FlavourCaptionerConfig`].
+        """
+        vision_config, backbone = load_part(image, trust_remote_code=trust_remote_code)
+        settings = {"decoder_type": cls.decoder_type, **config}
+        model = cls(FlavourCaptionerConfig(vision_config=vision_config, **settings))
+        if backbone is not None:
+            load_checked(model.image_encoder.model, backbone.state_dict(), str(image))
+        return model
+
+    @classmethod
+    def from_pretrained(cls, *args, config: PreTrainedConfig | None = None, **kwargs):
+        """Load a captioner; see [`PreTrainedModel.from_pretrained`].
+
+        A given `config` decides which kind. An Auto class remembers one class per config class: once it has loaded one
+        kind of captioner, it asks that class for the other kind too, if this lies in another folder of the same name.
+        """
+        kind = cls
+        if config is not None and config.decoder_type != cls.decoder_type:
+            kinds = (FlavourForTransformerCaptioning, FlavourForMergeCaptioning)
+            kind = next(other for other in kinds if other.decoder_type == config.decoder_type)
+        return super(FlavourCaptioner, kind).from_pretrained(*args, config=config, **kwargs)
+
+    def get_encoder(self, modality: str | None = None) -> VisualEncoder:
+        """The visual encoder; `generate` runs it once per picture."""
+        return self.image_encoder
+
+    def read_inputs(
+        self,
+        pixel_values: Tensor | None,
+        decoder_input_ids: Tensor | None,
+        decoder_inputs_embeds: Tensor | None,
+        encoder_outputs: BaseModelOutput | tuple | None,
+        labels: Tensor | None,
+        **wanted: bool | None,
+    ) -> tuple[BaseModelOutput, Tensor, Tensor | None]:
+        """Encode the picture where that is not done yet, and embed the words the decoder reads; their ids come last.
+
+        Raises:
+            ValueError: There is neither a picture nor its encoding, or no word to go on from.
+        """
+        if encoder_outputs is None:
+            if pixel_values is None:
+                raise ValueError("Give pixel_values, or encoder_outputs of an earlier call.")
+            encoder_outputs = self.image_encoder(pixel_values, **wanted)
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = VisualEncoding(*encoder_outputs)
+        if decoder_inputs_embeds is None:
+            if decoder_input_ids is None:
+                if labels is None:
+                    raise ValueError("Give labels to learn from, or decoder_input_ids to go on from.")
+                decoder_input_ids = shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
+            decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
+        return encoder_outputs, decoder_inputs_embeds, decoder_input_ids
+
+    def prepare_inputs_for_generation(self, input_ids, *args, **kwargs):
+        """The inputs of a step; with a cache the decoder reads one word, but all that were said still count."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        return inputs if self.seen_words is None else {**inputs, "said_ids": input_ids}
+
+    def words_said(
+        self, ids: Tensor | None, said_ids: Tensor | None, past: EncoderDecoderCache | LSTMState | None
+    ) -> Tensor | None:
+        """All words so far: those given now, unless earlier ones are in a cache.
+
+        Raises:
+            ValueError: What was found is to be named once, but nobody says which words the cache stands for.
+        """
+        if said_ids is not None:
+            return said_ids
+        if self.seen_words is not None and ids is not None and past is not None and past.get_seq_length():
+            raise ValueError("Going on from past_key_values, this captioner needs said_ids, all words so far.")
+        return ids
+
+    def score_words(self, states: Tensor, encoded: BaseModelOutput, said_ids: Tensor | None) -> Tensor:
+        """Logits `(batch, words, vocab_size)` of the decoder's states, with the words of what was found made likelier.
+
+        Raises:
+            ValueError: The encoding is not the visual encoder's own, and so does not say what was found.
+        """
+        logits = self.lm_head(states)
+        if self.seen_words is None:
+            return logits
+        if encoded.get("found") is None:
+            raise ValueError("This captioner needs all that its visual encoder gives: pass on its output as it is.")
+        return logits + self.seen_words(states, encoded["found"], said_ids)
+
+    def loss_of(
+        self,
+        logits: Tensor,
+        labels: Tensor | None,
+        encoded: BaseModelOutput,
+        place_masks: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> Tensor | None:
+        """The captions' cross-entropy, and with masks that of the places beside it; `None` without captions.
+
+        Raises:
+            ValueError: There are masks, but no head that learns from them saw the picture.
+        """
+        if labels is None:
+            return None
+        loss = captioning_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
+        if place_masks is None:
+            return loss
+        if self.seen_words is None:
+            raise ValueError("place_masks need a config with num_place_labels.")
+        # Of the words of an optimiser step, this batch has a share; so it has of the places.
+        share = 1.0 if num_items_in_batch is None else labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
+        return loss + self.config.place_loss_weight * share * place_loss(encoded["place_logits"], place_masks)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """What the decoder reads for `labels`; see `shift_right`."""
+        return shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of word vectors."""
+        return self.decoder.words
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the table of word vectors."""
+        self.decoder.words = value
+
+    def _resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        table = super()._resize_token_embeddings(*args, **kwargs)
+        if self.seen_words is not None:
+            self.seen_words.resize(table.weight.shape[0])
+        return table
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The layer that scores the vocabulary."""
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replace the layer that scores the vocabulary."""
+        self.lm_head = value
+
+
+class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):
+    """Captioner whose decoder attends to every place of the picture at every word.
+
+    Projected features of the places with sines of their row and column, then pre-norm transformer layers (Vaswani et
+    al. 2017) with causal attention to the words and cross-attention to the places.
+    """
+
+    decoder_type = "transformer"
+    _no_split_modules = ["DecoderLayer"]
+    _tied_weights_keys = {"lm_head.weight": "decoder.words.weight"}
+
+    def __init__(self, config: FlavourCaptionerConfig):
+        super().__init__(config)
+        self.decoder = TransformerDecoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.seen_words = SeenWords(config) if config.num_place_labels else None
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        place_masks: Tensor | None = None,
+        said_ids: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Seq2SeqLMOutput:
+        """Score the next word after each word.
+
+        Args:
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+            decoder_input_ids: `(batch, length)` words so far; `None` takes them from `labels`.
+            decoder_attention_mask: `(batch, length)`, 1 at words, 0 at padding; `None` means no padding before a word.
+            encoder_outputs: Encoding of the picture from an earlier call, instead of `pixel_values`.
+            past_key_values: Keys and values of earlier words; `decoder_input_ids` are then only the new ones.
+            decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
+            labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
+            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
+            said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
+            num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
+            use_cache: Whether to return keys and values; `None` does outside training when there are no labels.
+            output_attentions: Whether to return attention weights over words and over places.
+            output_hidden_states: Whether to return every layer's states.
+            return_dict: `False` gives a tuple.
+        """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        encoded, words, ids = self.read_inputs(
+            pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, **wanted
+        )
+        said_ids = self.words_said(ids, said_ids, past_key_values)
+        if use_cache is None:
+            use_cache = labels is None and not self.training and self.config.use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+        states, layers, word_weights, place_weights = self.decoder(
+            words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
+        )
+        logits = self.score_words(states, encoded, said_ids)
+        loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            decoder_hidden_states=tuple(layers) if output_hidden_states else None,
+            decoder_attentions=tuple(word_weights) if output_attentions else None,
+            cross_attentions=tuple(place_weights) if output_attentions else None,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
+        )
+
+
+class MergeDecoder(nn.Module):
+    """Words through an LSTM that knows nothing of the picture, then both added (Tanti et al. 2017)."""
+
+    def __init__(self, config: FlavourCaptionerConfig):
+        super().__init__()
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.dropout = nn.Dropout(config.dropout)
+        self.lstm = LSTMDecoder(config.hidden_size, config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, embedded: Tensor, picture: Tensor, state: LSTMState | None = None) -> tuple[Tensor, Tensor]:
+        """States of `(batch, words, size)` before and after the picture `(batch, 1, size)` is added."""
+        read = self.lstm(self.dropout(embedded), state)
+        return read, self.dense(picture + read).relu()
+
+
+class FlavourForMergeCaptioning(FlavourCaptioner, GenerationMixin):
+    """Captioner whose language side is an LSTM that never sees the picture; both meet before the vocabulary."""
+
+    decoder_type = "merge"
+    _is_stateful = True
+    _supports_sdpa = True
+    _tied_weights_keys = {"lm_head.weight": "decoder.words.weight"}
+
+    def __init__(self, config: FlavourCaptionerConfig):
+        super().__init__(config)
+        self.decoder = MergeDecoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.seen_words = SeenWords(config) if config.num_place_labels else None
+        self.post_init()
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = LSTMState()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: LSTMState | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        place_masks: Tensor | None = None,
+        said_ids: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Seq2SeqLMOutput:
+        """Score the next word after each word; padding may only follow a caption.
+
+        Args:
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+            decoder_input_ids: `(batch, length)` words so far; `None` takes them from `labels`.
+            encoder_outputs: Encoding of the picture from an earlier call, instead of `pixel_values`.
+            past_key_values: State of the LSTM after earlier words; `decoder_input_ids` are then only the new ones.
+            decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
+            labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
+            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
+            said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
+            num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
+            use_cache: Whether to return the state; `None` does outside training when there are no labels.
+            output_hidden_states: Whether to return the word vectors, the LSTM's states and the merged states.
+            return_dict: `False` gives a tuple.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        encoded, words, ids = self.read_inputs(
+            pixel_values,
+            decoder_input_ids,
+            decoder_inputs_embeds,
+            encoder_outputs,
+            labels,
+            output_hidden_states=output_hidden_states,
+        )
+        said_ids = self.words_said(ids, said_ids, past_key_values)
+        if use_cache is None:
+            use_cache = labels is None and not self.training and self.config.use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = LSTMState()
+        read, merged = self.decoder(words, encoded.last_hidden_state, past_key_values)
+        logits = self.score_words(merged, encoded, said_ids)
+        loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            decoder_hidden_states=(words, read, merged) if output_hidden_states else None,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+            encoder_hidden_states=encoded.hidden_states,
+        )
+
+
+for captioner in (FlavourForTransformerCaptioning, FlavourForMergeCaptioning):
+    captioner.register_for_auto_class("AutoModelForImageTextToText")
