@@ -26,10 +26,11 @@ from transformers import (
     TrainerCallback,
 )
 
-from trainer_scripts import features, train_steps
-from trainer_scripts.backbone_engines import ImageEngine, cores
-from trainer_scripts.feature_files import _computed
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.features import frozen as features
+from trainer_scripts.features.engines import ImageEngine, cores
+from trainer_scripts.features.storage import _computed
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training import run as train_steps
 
 TEXT = '{"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, '
 TEXT += '"intermediate_size": 1536}'

@@ -14,7 +14,7 @@ import torch
 from measuring import Row, arguments_of, ratios, report
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.settings.configurations import parse_recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.modeling_flavour.test_full_size import batch_for, build

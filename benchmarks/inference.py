@@ -17,9 +17,11 @@ from dataset_builder.pictures import prompts
 from dataset_builder.plating.pipeline import PlatingPipeline
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.onnx_graphs import GRAPH, ClassifierGraph, OnnxModel, trace
-from trainer_scripts.onnx_quantization import PLANS, quantize
-from trainer_scripts.vocabulary import train_tokenizer
+from trainer_scripts.data.tokenizer import train_tokenizer
+from trainer_scripts.exporting.quantization import PLANS, quantize
+from trainer_scripts.exporting.tracing import trace
+from trainer_scripts.scoring.onnx_model import GRAPH, OnnxModel
+from trainer_scripts.tasks.graphs import ClassifierGraph
 
 ROWS, BATCHES, CALIBRATION_BATCH = 32, (1, 32), 8
 

@@ -14,9 +14,9 @@ from photographs import SMALL_MODEL, write_rows
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from trainer_scripts import train_steps
-from trainer_scripts.kept import Budget
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.data.pixel_cache import Budget
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training import run as train_steps
 
 PICTURES, BATCH = 256, 32
 

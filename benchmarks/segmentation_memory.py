@@ -77,9 +77,14 @@ def read_samples(source: Path, out: Path) -> None:
     """Make the training and selection samples of the full-size recipe and read each once, as an epoch does."""
     from torch.utils.data import DataLoader
 
-    from trainer_scripts.recipe_reading import parse_recipe
-    from trainer_scripts.segmentation import collator, evaluation_samples, make_processor, training_samples
-    from trainer_scripts.training_data import load_training_data
+    from trainer_scripts.settings.configurations import parse_recipe
+    from trainer_scripts.tasks.segmentation.training import (
+        collator,
+        evaluation_samples,
+        make_processor,
+        training_samples,
+    )
+    from trainer_scripts.training.data import load_training_data
 
     recipe = parse_recipe([RECIPE, "--dataset", str(out), "--use_cpu", "true"])
     data = load_training_data(recipe)

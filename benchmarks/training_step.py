@@ -15,8 +15,8 @@ from photographs import SMALL_MODEL, write_rows
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
 
-from trainer_scripts import train_steps
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training import run as train_steps
 
 FIRST = 4
 RECIPES = {

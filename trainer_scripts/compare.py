@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.parsers import ArgumentParser, add_columns, at_least
-from trainer_scripts.threads import let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import ArgumentParser, add_columns, at_least, let_waiting_threads_sleep
 
 PROGRAM = "compare.py"
 BATCH_SIZE = 64
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
-        from trainer_scripts.compare_steps import run
+        from trainer_scripts.comparing.run import run
 
         run(given)
 

@@ -10,8 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.parsers import ArgumentParser, add_columns, at_least, factor, from_zero
-from trainer_scripts.threads import let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import (
+    ArgumentParser,
+    add_columns,
+    at_least,
+    factor,
+    from_zero,
+    let_waiting_threads_sleep,
+)
 
 PROGRAM = "export.py"
 
@@ -49,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
-        from trainer_scripts.export_steps import run
+        from trainer_scripts.exporting.run import run
 
         run(given)
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
-from trainer_scripts.parsers import ArgumentParser, at_least, probability
-from trainer_scripts.threads import let_waiting_threads_sleep
+from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
+from trainer_scripts.settings.command_line import ArgumentParser, at_least, let_waiting_threads_sleep, probability
 
 PROGRAM = "predict.py"
 
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
-        from trainer_scripts.predict_steps import run
+        from trainer_scripts.scoring.predict_run import run
 
         run(given)
 

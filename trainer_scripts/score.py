@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.expected_f1 import EXPECTED_F1, THRESHOLD
-from trainer_scripts.parsers import ArgumentParser, add_columns, at_least, factor
-from trainer_scripts.threads import let_waiting_threads_sleep
+from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
+from trainer_scripts.settings.command_line import (
+    ArgumentParser,
+    add_columns,
+    at_least,
+    factor,
+    let_waiting_threads_sleep,
+)
 
 PROGRAM = "score.py"
 
@@ -53,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
         # Only now: what --help and a mistyped argument need not wait for.
-        from trainer_scripts.score_steps import run
+        from trainer_scripts.scoring.score_run import run
 
         run(given)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.threads import let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import let_waiting_threads_sleep
 
 PROGRAM = "train.py"
 
@@ -17,10 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
         # The recipe first: what --help and a mistyped argument need not wait for is imported after it.
-        from trainer_scripts.recipe_reading import parse_recipe
+        from trainer_scripts.settings.configurations import parse_recipe
 
         recipe = parse_recipe(sys.argv[1:] if arguments is None else arguments)
-        from trainer_scripts.train_steps import run
+        from trainer_scripts.training.run import run
 
         run(recipe)
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from modeling_flavour import FlavourForMergeCaptioning, FlavourForTransformerCaptioning, FlavourProcessor
-from trainer_scripts.caption_text import train_caption_tokenizer
+from trainer_scripts.tasks.captioning.text import train_caption_tokenizer
 
 from .contract import randomise
 from .tiny import (

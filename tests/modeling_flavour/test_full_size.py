@@ -14,10 +14,10 @@ import torch
 from transformers import BertConfig
 
 from modeling_flavour import FlavourForClassification, FlavourForSegmentation, FlavourProcessor
-from trainer_scripts.arguments import Recipe
-from trainer_scripts.captioning import ARCHITECTURES
-from trainer_scripts.classification import input_size
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.settings.arguments import Recipe
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.captioning.training import ARCHITECTURES
+from trainer_scripts.tasks.classification.training import input_size
 
 WORDS, LABELS, MASK_CLASSES, PLACE_CLASSES = 2_000, 5, 104, 254
 

@@ -5,11 +5,10 @@ import yaml
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts import train
-from trainer_scripts.argument_checks import RANGES, READ_BY, refuse_idle_options, refuse_options_of_other_tasks
-from trainer_scripts.arguments import ARGUMENT_CLASSES, TrainingArguments
-from trainer_scripts.devices import bf16_gains
-from trainer_scripts.recipe_reading import RECIPES, parse_recipe, recipe_names
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, TrainingArguments, bf16_gains
+from trainer_scripts.settings.checks import RANGES, READ_BY, refuse_idle_options, refuse_options_of_other_tasks
+from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_recipe, recipe_names
+from trainer_scripts.training.data import load_training_data
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -84,21 +83,21 @@ def test_bad_input_ends_with_one_line_and_status_2(capsys):
 
 
 def test_bf16_only_where_the_device_gains(monkeypatch, tmp_path):
-    monkeypatch.setattr("trainer_scripts.arguments.bf16_gains", lambda cpu_only: False)
+    monkeypatch.setattr("trainer_scripts.settings.arguments.bf16_gains", lambda cpu_only: False)
     assert not TrainingArguments(str(tmp_path)).bf16
-    monkeypatch.setattr("trainer_scripts.arguments.bf16_gains", lambda cpu_only: True)
+    monkeypatch.setattr("trainer_scripts.settings.arguments.bf16_gains", lambda cpu_only: True)
     assert TrainingArguments(str(tmp_path)).bf16
     assert not TrainingArguments(str(tmp_path), precision="fp32").bf16
 
 
 def test_cpu_gains_from_bf16_by_its_flags(monkeypatch):
     for flags, gains in (({"avx2"}, False), ({"avx512_bf16"}, True), ({"amx_bf16"}, True)):
-        monkeypatch.setattr("trainer_scripts.devices._cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr("trainer_scripts.settings.arguments._cpu_flags", lambda flags=flags: frozenset(flags))
         assert bf16_gains(cpu_only=True) is gains
 
 
 def test_recipes_hold_no_machine_paths():
-    for path in RECIPES.glob("*.yaml"):
+    for path in CONFIGURATIONS.glob("*.yaml"):
         for value in yaml.safe_load(path.read_text()).values():
             assert not str(value).startswith("/"), path
 

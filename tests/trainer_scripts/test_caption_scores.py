@@ -6,10 +6,26 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trainer_scripts.caption_meteor import meteor, meteor_missing
-from trainer_scripts.caption_scores import CiderD, bleu, distinct, identical, ngrams, rouge_l, text_scores
-from trainer_scripts.caption_text import mirrored, train_caption_tokenizer, words
-from trainer_scripts.caption_truth import counts_in, f1_interval, naming, naming_scores, places_in, relations_in
+from trainer_scripts.tasks.captioning.scores import (
+    CiderD,
+    bleu,
+    distinct,
+    identical,
+    meteor,
+    meteor_missing,
+    ngrams,
+    rouge_l,
+    text_scores,
+)
+from trainer_scripts.tasks.captioning.text import mirrored, train_caption_tokenizer, words
+from trainer_scripts.tasks.captioning.truth import (
+    counts_in,
+    f1_interval,
+    naming,
+    naming_scores,
+    places_in,
+    relations_in,
+)
 
 REFERENCES = [
     ["A plate of rice, two eggs and feta.", "Two eggs on rice with feta.", "The feta is to the left of the rice."],

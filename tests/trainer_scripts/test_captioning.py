@@ -18,26 +18,25 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
 from tests.modeling_flavour.tiny import tiny_resnet
 from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
-from trainer_scripts import compare, launching, predict, score, train
-from trainer_scripts.arguments import DataArguments
-from trainer_scripts.caption_health import faults, target_is_hidden
-from trainer_scripts.caption_rewards import SelfCritical
-from trainer_scripts.caption_text import SPECIAL_TOKENS, names_no_side, train_caption_tokenizer
-from trainer_scripts.caption_trainer import FrozenImageFirst
-from trainer_scripts.captioning import (
-    CaptionCollator,
-    CaptionSamples,
+from trainer_scripts import compare, predict, score, train
+from trainer_scripts.data.pictures import augmentation, evaluation_picture
+from trainer_scripts.data.tokenizer import wordpiece_vocabulary
+from trainer_scripts.demos import all_cores as launching
+from trainer_scripts.settings.arguments import DataArguments
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.captioning.comparing import faults, target_is_hidden
+from trainer_scripts.tasks.captioning.samples import CaptionCollator, CaptionSamples
+from trainer_scripts.tasks.captioning.text import SPECIAL_TOKENS, names_no_side, train_caption_tokenizer
+from trainer_scripts.tasks.captioning.trainer import FrozenImageFirst, SelfCritical
+from trainer_scripts.tasks.captioning.training import (
     build,
     collator,
     evaluation_samples,
     read_captions,
     training_samples,
 )
-from trainer_scripts.pictures import augmentation, evaluation_picture
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.split_guard import VOCABULARY_SOURCE
-from trainer_scripts.training_data import load_training_data
-from trainer_scripts.vocabulary import wordpiece_vocabulary
+from trainer_scripts.training.data import load_training_data
+from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
 
 COLOURS = ("rose", "straw", "lime", "cocoa", "umber")
 TINY = [

@@ -12,22 +12,24 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from tests.trainer_scripts.tiny_runs import run
-from trainer_scripts import compare, predict, predict_steps, score
-from trainer_scripts.intervals import Interval
-from trainer_scripts.predictions import Predictions, read_metrics
-from trainer_scripts.scores import (
+from trainer_scripts import compare, predict, score
+from trainer_scripts.comparing.report import compared, usage
+from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.evaluation.intervals import Interval
+from trainer_scripts.evaluation.predictions import Predictions, read_metrics
+from trainer_scripts.evaluation.scores import (
     CAPTIONS,
     INGREDIENTS,
     MASKS,
     TOKENS,
-    Decision,
     classification_scores,
     multilabel_scores,
 )
-from trainer_scripts.scores import NAMES as NAMES_PART
-from trainer_scripts.scoring import load_model, save_scores
-from trainer_scripts.tasks import TASKS
-from trainer_scripts.verdicts import compared, usage
+from trainer_scripts.evaluation.scores import NAMES as NAMES_PART
+from trainer_scripts.scoring import predict_run as predict_steps
+from trainer_scripts.scoring.results import save_scores
+from trainer_scripts.scoring.saved_model import load_model
+from trainer_scripts.tasks.registry import TASKS
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.ablations import drawn_rows, partners
-from trainer_scripts.baselines import bag_of_words, masked_titles, product_of_singles, rule_alone, shares
-from trainer_scripts.classification_comparison import conflicting
-from trainer_scripts.predictions import Predictions, check_comparable
-from trainer_scripts.scores import Decision, classification_scores, definitions, multilabel_scores
+from trainer_scripts.evaluation.ablations import drawn_rows, partners
+from trainer_scripts.evaluation.baselines import bag_of_words, masked_titles, product_of_singles, rule_alone, shares
+from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.evaluation.predictions import Predictions, check_comparable
+from trainer_scripts.evaluation.scores import classification_scores, definitions, multilabel_scores
+from trainer_scripts.tasks.classification.comparing import conflicting
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
 

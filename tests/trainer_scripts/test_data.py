@@ -9,15 +9,15 @@ from PIL import Image
 from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import FlavourProcessor, image_processor_for, open_picture
 from tests.trainer_scripts.conftest import write_dataset
-from trainer_scripts import classification
-from trainer_scripts.arguments import DataArguments
-from trainer_scripts.collators import sample_seed, varied
-from trainer_scripts.data import Columns, detect_task, label_ids, label_names, make_table
-from trainer_scripts.kept import Budget
-from trainer_scripts.pictures import Pictures, augmentation, evaluation_picture
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.training_data import load_training_data
-from trainer_scripts.vocabulary import train_tokenizer
+from trainer_scripts.data.pictures import Pictures, augmentation, evaluation_picture
+from trainer_scripts.data.pixel_cache import Budget
+from trainer_scripts.data.samples import sample_seed, varied
+from trainer_scripts.data.table import Columns, detect_task, label_ids, label_names, make_table
+from trainer_scripts.data.tokenizer import train_tokenizer
+from trainer_scripts.settings.arguments import DataArguments
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.classification import training as classification
+from trainer_scripts.training.data import load_training_data
 
 VISION = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
 
@@ -120,7 +120,7 @@ def test_a_broken_or_missing_picture_is_named_and_never_black(small_rows, tmp_pa
 
 
 def make_table_of_pictures(rows):
-    from trainer_scripts.data import Table
+    from trainer_scripts.data.table import Table
 
     return Table("train", rows["id"][:], rows["dish_id"][:], None, np.zeros(1, int), None, None, rows, "image")
 

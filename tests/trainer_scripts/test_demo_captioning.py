@@ -2,7 +2,8 @@
 
 import json
 
-from trainer_scripts import demo_captioning, launching
+from trainer_scripts.demos import all_cores as launching
+from trainer_scripts.demos import captioning as demo_captioning
 
 
 def test_the_whole_demo_leaves_captioners_scores_and_a_comparison(small_dataset, tmp_path, capsys, monkeypatch):

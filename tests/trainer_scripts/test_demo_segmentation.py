@@ -2,9 +2,10 @@
 
 import json
 
-from trainer_scripts import demo_segmentation, launching
-from trainer_scripts.demo_segmentation import COMPARED, RUNS, START, summary
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.demos import all_cores as launching
+from trainer_scripts.demos import segmentation as demo_segmentation
+from trainer_scripts.demos.segmentation import COMPARED, RUNS, START, summary
+from trainer_scripts.settings.configurations import parse_recipe
 
 
 def planned(name, folder):

@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from trainer_scripts.expected_f1 import ExpectedF1Decision
-from trainer_scripts.scores import Decision, multilabel_scores
+from trainer_scripts.evaluation.decisions import Decision, ExpectedF1Decision
+from trainer_scripts.evaluation.scores import multilabel_scores
 
 
 def f1_by_hand(chosen, probabilities):

@@ -19,13 +19,22 @@ from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.test_segmentation import arguments as segmentation_arguments
 from tests.trainer_scripts.tiny_runs import run
-from trainer_scripts import export, export_steps, predict, score, train
-from trainer_scripts.onnx_graphs import ClassifierGraph, check_parity, input_batches, parity, trace
-from trainer_scripts.onnx_quantization import PLANS, quantize, sensitive_convolutions
-from trainer_scripts.onnx_weights import half_precision, quantize_rows, reduced_axes, store_weights
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.scoring import load_model, load_table
-from trainer_scripts.tasks import TASKS
+from trainer_scripts import export, predict, score, train
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.exporting import run as export_steps
+from trainer_scripts.exporting.quantization import (
+    PLANS,
+    half_precision,
+    quantize,
+    quantize_rows,
+    reduced_axes,
+    sensitive_convolutions,
+    store_weights,
+)
+from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
+from trainer_scripts.scoring.saved_model import load_model, load_table
+from trainer_scripts.tasks.graphs import ClassifierGraph
+from trainer_scripts.tasks.registry import TASKS
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_scripts.feature_files import DONE, FINISHED, stored_features
+from trainer_scripts.features.storage import DONE, FINISHED, stored_features
 
 ROWS, VIEWS, BATCH = 100, 2, 3
 KEY = {"part": "image", "views": VIEWS}

@@ -7,11 +7,14 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_flavour.modeling_flavour import FlavourForClassification
-from trainer_scripts import backbone_engines, features, train, train_steps
-from trainer_scripts.backbone_engines import Backbone, ImageEngine, onnx_session
-from trainer_scripts.feature_files import FINISHED
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts import train
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.features import engines as backbone_engines
+from trainer_scripts.features import frozen as features
+from trainer_scripts.features.engines import Backbone, ImageEngine, onnx_session
+from trainer_scripts.features.storage import FINISHED
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training import run as train_steps
 
 VISION = (
     '{"model_type": "timm_wrapper", "architecture": "resnet10t", "model_args": {"stem_width": 8, '

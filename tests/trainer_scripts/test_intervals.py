@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trainer_scripts import intervals
-from trainer_scripts.caption_scores import CAPTION_SCORES, METEOR_SCORE
-from trainer_scripts.intervals import bootstrap, fit_temperature, holm, paired_difference, scale_temperature
-from trainer_scripts.scores import Score, classification_scores, multilabel_scores
-from trainer_scripts.segmentation_scores import mask_scores, pixel_counts
+from trainer_scripts.evaluation import intervals
+from trainer_scripts.evaluation.intervals import bootstrap, fit_temperature, holm, paired_difference, scale_temperature
+from trainer_scripts.evaluation.scores import Score, classification_scores, multilabel_scores
+from trainer_scripts.tasks.captioning.scores import CAPTION_SCORES, METEOR_SCORE
+from trainer_scripts.tasks.segmentation.scores import mask_scores, pixel_counts
 
 ACCURACY, MACRO_F1, NLL, ECE = classification_scores("ab")[:4]
 

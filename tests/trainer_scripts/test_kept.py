@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_scripts.kept import BLOCK_BYTES, Budget, Kept, Shelf
-from trainer_scripts.segmentation_evaluation import predicted_masks, resize
+from trainer_scripts.data.pixel_cache import BLOCK_BYTES, Budget, Kept, Shelf
+from trainer_scripts.tasks.segmentation.answers import predicted_masks, resize
 
 SIDE = 10
 

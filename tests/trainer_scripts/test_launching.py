@@ -7,9 +7,9 @@ import torch
 
 from tests.trainer_scripts.conftest import ROWS
 from tests.trainer_scripts.tiny_runs import SMALL
-from trainer_scripts import launching
-from trainer_scripts.launching import process_count, train_on_all_cores
-from trainer_scripts.predictions import read_metrics
+from trainer_scripts.demos import all_cores as launching
+from trainer_scripts.demos.all_cores import process_count, train_on_all_cores
+from trainer_scripts.evaluation.predictions import read_metrics
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from torchmetrics.classification import (
 )
 
 import trainer_scripts
-from trainer_scripts.caption_scores import CAPTION_SCORES, CiderD, text_scores
-from trainer_scripts.caption_text import words
-from trainer_scripts.intervals import GroupedScores
-from trainer_scripts.scores import CAPTIONS, definitions, multilabel_scores
+from trainer_scripts.evaluation.intervals import GroupedScores
+from trainer_scripts.evaluation.scores import CAPTIONS, definitions, multilabel_scores
+from trainer_scripts.tasks.captioning.scores import CAPTION_SCORES, CiderD, text_scores
+from trainer_scripts.tasks.captioning.text import words
 
 METRICS = Path(trainer_scripts.__file__).parent / "metrics"
 VOCABULARY = ["a", "the", "two", "egg", "rice", "on", "plate", "with", "olives", "of", "bowl", "left", "3", "half"]

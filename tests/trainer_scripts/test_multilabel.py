@@ -12,11 +12,13 @@ from PIL import Image
 from dataset_builder.importers.comp5329 import TEST_HEADER, read_records
 from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.trainer_scripts.tiny_runs import run
-from trainer_scripts import compare, predict, predict_steps, score, train
-from trainer_scripts.classification import input_size, make_processor
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.split_guard import load_vocabulary_record, text_digest
+from trainer_scripts import compare, predict, score, train
+from trainer_scripts.data.split_guard import text_digest
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.scoring import predict_run as predict_steps
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.classification.training import input_size, make_processor
+from trainer_scripts.training.vocabulary_record import load_vocabulary_record
 
 ROWS = 160
 

@@ -14,8 +14,8 @@ from dataset_builder.importers.comp5329 import TEST_HEADER, read_records
 from modeling_flavour.configuration_flavour import FlavourConfig
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import compare, export, predict, score, train
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe, recipe_names
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.settings.configurations import parse_recipe, recipe_names
 
 FEW_ROWS = 90
 BASELINES = ("majority", "all labels", "TF-IDF + logistic regression")

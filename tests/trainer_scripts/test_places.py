@@ -8,9 +8,9 @@ import torch
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import train
-from trainer_scripts.classification import build, training_samples
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.classification.training import build, training_samples
+from trainer_scripts.training.data import load_training_data
 
 TINY = [
     "ingredient_tagging_tiny",

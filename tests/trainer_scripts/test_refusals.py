@@ -11,7 +11,7 @@ from PIL import Image
 from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import compare, export, predict, score
-from trainer_scripts.predictions import read_metrics
+from trainer_scripts.evaluation.predictions import read_metrics
 
 MANY = ("--task", "multilabel", "--label_column", "flavours", "--metric_for_best_model", "samples_f1")
 

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.runs import inspect_run, newest_checkpoint, start_run
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training.folder import inspect_run, newest_checkpoint, start_run
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from huggingface_hub import HfApi
 from tests.trainer_scripts.conftest import refused, write_dataset
 from tests.trainer_scripts.tiny_runs import SMALL, run
 from trainer_scripts import compare, export, predict, score
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.scoring import load_model, load_selection, load_train, saved_recipe
-from trainer_scripts.split_guard import load_vocabulary_record
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.scoring.saved_model import load_model, load_selection, load_train, saved_recipe
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training.data import load_training_data
+from trainer_scripts.training.vocabulary_record import load_vocabulary_record
 
 MAPPED = ("--columns", '{"title": "name", "flavours": "tags"}', "--label_column", "flavours", "--modality", "text")
 MANY = ("--task", "multilabel", "--metric_for_best_model", "samples_f1", "--num_train_epochs", "1")

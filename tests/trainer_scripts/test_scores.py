@@ -8,8 +8,14 @@ import torch
 from sklearn import metrics as reference
 from torchmetrics.classification import MulticlassCalibrationError, MultilabelAveragePrecision
 
-from trainer_scripts import scores as module
-from trainer_scripts.scores import Decision, classification_scores, evaluate_scores, multilabel_scores, tuned_thresholds
+from trainer_scripts.evaluation import scores as module
+from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.evaluation.scores import (
+    classification_scores,
+    evaluate_scores,
+    multilabel_scores,
+    tuned_thresholds,
+)
 
 METRICS = Path(module.__file__).parent / "metrics"
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")

@@ -17,20 +17,25 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
 from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused, write_dataset
 from trainer_scripts import compare, predict, score, train
-from trainer_scripts.arguments import DataArguments
-from trainer_scripts.collators import varied
-from trainer_scripts.data import open_dataset
-from trainer_scripts.masks import Masks, nearest
-from trainer_scripts.pictures import augmentation
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.scoring import load_model, load_table
-from trainer_scripts.segmentation import evaluation_samples, make_processor, pixel_weights, training_samples
-from trainer_scripts.segmentation_classes import class_map, class_names, shown_classes
-from trainer_scripts.segmentation_comparison import pictures_seen
-from trainer_scripts.segmentation_evaluation import answer
-from trainer_scripts.segmentation_scoring import samples_for
-from trainer_scripts.segmentation_trainer import gradient_conflict
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.data.masks import Masks, nearest
+from trainer_scripts.data.pictures import augmentation
+from trainer_scripts.data.samples import varied
+from trainer_scripts.data.table import open_dataset
+from trainer_scripts.scoring.saved_model import load_model, load_table
+from trainer_scripts.settings.arguments import DataArguments
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.segmentation.answers import answer
+from trainer_scripts.tasks.segmentation.classes import class_map, class_names, shown_classes
+from trainer_scripts.tasks.segmentation.comparing import pictures_seen
+from trainer_scripts.tasks.segmentation.scoring import samples_for
+from trainer_scripts.tasks.segmentation.trainer import gradient_conflict
+from trainer_scripts.tasks.segmentation.training import (
+    evaluation_samples,
+    make_processor,
+    pixel_weights,
+    training_samples,
+)
+from trainer_scripts.training.data import load_training_data
 
 TINY = [
     "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}', "--image_size", "32",

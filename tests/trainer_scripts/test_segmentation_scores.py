@@ -9,8 +9,9 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
 import trainer_scripts
-from trainer_scripts.scores import Decision, multilabel_scores
-from trainer_scripts.segmentation_scores import (
+from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.evaluation.scores import multilabel_scores
+from trainer_scripts.tasks.segmentation.scores import (
     class_table,
     confusion_matrix,
     ingredient_scores,

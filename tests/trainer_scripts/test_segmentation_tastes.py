@@ -6,8 +6,8 @@ from PIL import Image
 
 from dataset_builder.catalogue.ingredients import ingredients_by_name
 from dataset_builder.columns import FLAVOURS, UNKNOWN
-from trainer_scripts.segmentation_figures import FLAVOUR_COLOURS, taste_overlay
-from trainer_scripts.segmentation_tastes import class_tastes, main_flavour, plate, plate_taste
+from trainer_scripts.tasks.segmentation.figures import FLAVOUR_COLOURS, taste_overlay
+from trainer_scripts.tasks.segmentation.tastes import class_tastes, main_flavour, plate, plate_taste
 
 NAMES = ["background", "lemon", "feta", "strawberry"]
 

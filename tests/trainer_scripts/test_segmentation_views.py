@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.segmentation_views import LOGIT_STRIDE, Views, ask, starts
+from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, ask, starts
 
 
 class Brightness(torch.nn.Module):

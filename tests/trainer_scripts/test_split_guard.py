@@ -6,10 +6,11 @@ from datasets import Dataset, DatasetDict
 from dataset_builder.errors import BadInputError
 from dataset_builder.schema import table_features
 from tests.trainer_scripts.conftest import INGREDIENTS, write_dataset
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.split_guard import check_split_names, check_vocabulary, record_vocabulary
-from trainer_scripts.train_steps import vocabulary_record
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.data.split_guard import check_split_names
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training.data import load_training_data
+from trainer_scripts.training.run import vocabulary_record
+from trainer_scripts.training.vocabulary_record import check_vocabulary, record_vocabulary
 
 
 def load(folder, *arguments):
@@ -115,7 +116,7 @@ def test_a_split_that_was_named_must_be_there(small_dataset, arguments, message)
 def test_a_split_under_another_name_is_not_overlooked(rows, tmp_path, monkeypatch, old, new, option):
     rows[new] = rows.pop(old)
     splits = {name: Dataset.from_list(members, features=table_features(INGREDIENTS)) for name, members in rows.items()}
-    monkeypatch.setattr("trainer_scripts.training_data.open_dataset", lambda *_: DatasetDict(splits))
+    monkeypatch.setattr("trainer_scripts.training.data.open_dataset", lambda *_: DatasetDict(splits))
     with pytest.raises(BadInputError, match=f"{option}: .* has no split '{old}', but '{new}'"):
         load(tmp_path)
     assert len(load(tmp_path, f"--{option}", new).selection) == 10
@@ -147,7 +148,7 @@ def test_a_captioner_whose_vocabulary_saw_the_test_split_is_refused(rows, tmp_pa
 def test_data_without_groups_and_without_ids_can_be_used(rows, tmp_path, monkeypatch):
     splits = {name: Dataset.from_list(members, features=table_features(INGREDIENTS)) for name, members in rows.items()}
     plain = DatasetDict(splits).remove_columns(["dish_id", "id"])
-    monkeypatch.setattr("trainer_scripts.training_data.open_dataset", lambda *_: plain)
+    monkeypatch.setattr("trainer_scripts.training.data.open_dataset", lambda *_: plain)
     with pytest.raises(BadInputError, match="has no column 'dish_id'"):
         load(tmp_path)
     # Row numbers stand for ids, and are the same in each split.

@@ -5,9 +5,9 @@ import torch
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.tiny_runs import SMALL, run, weights
-from trainer_scripts import classification
-from trainer_scripts.recipe_reading import RECIPES, parse_recipe
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_recipe
+from trainer_scripts.tasks.classification import training as classification
+from trainer_scripts.training.data import load_training_data
 
 
 def build(dataset, *arguments, recipe="flavour_fusion_tiny"):
@@ -119,7 +119,8 @@ def test_what_a_checkpoint_cannot_follow_is_refused_by_name(small_dataset, train
 def test_what_only_the_recipe_file_says_otherwise_is_kept_and_printed(small_dataset, trained, tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        (RECIPES / "flavour_fusion_tiny.yaml").read_text().replace("fusion: early", "fusion: gated\n  dropout: 0.7", 1)
+        (CONFIGURATIONS / "flavour_fusion_tiny.yaml").read_text()
+        .replace("fusion: early", "fusion: gated\n  dropout: 0.7", 1)
         .replace("dropout: 0.3\n  mod", "mod")
     )  # fmt: skip
     given = [str(recipe), "--dataset", str(small_dataset), "--model_name_or_path", str(trained)]

@@ -12,10 +12,10 @@ from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import make_row, refused, write_dataset
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.streaming import StreamSamples
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training.data import load_training_data
 
 STREAM = ("--streaming", "true", "--stream_block", "16", "--max_steps", "6", "--modality", "text")
 STREAM += ("--word_dropout", "0", "--tokenizer", "wordpiece")  # so that no two titles have the same tokens

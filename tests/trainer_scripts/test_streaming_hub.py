@@ -14,10 +14,10 @@ from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.test_streaming import STREAM, tokens
 from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.runs import newest_checkpoint
-from trainer_scripts.train_steps import training_samples
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training.data import load_training_data
+from trainer_scripts.training.folder import newest_checkpoint
+from trainer_scripts.training.run import training_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 # Two processes share four files out, and read all of three.

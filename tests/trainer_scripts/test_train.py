@@ -13,11 +13,11 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.tiny_runs import assert_equal_weights, make_trainer, run, weights
-from trainer_scripts.callbacks import AveragedWeights
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.runs import inspect_run
-from trainer_scripts.split_guard import VOCABULARY_SOURCE
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.trainer import AveragedWeights
+from trainer_scripts.training.folder import inspect_run
+from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
 
 
 @pytest.fixture(scope="module")

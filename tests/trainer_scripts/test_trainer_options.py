@@ -8,9 +8,9 @@ from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
-from trainer_scripts.arguments import TrainingArguments
-from trainer_scripts.predictions import read_metrics
-from trainer_scripts.recipe_reading import parse_recipe
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.settings.arguments import TrainingArguments
+from trainer_scripts.settings.configurations import parse_recipe
 
 TEXT = ("--modality", "text")
 
@@ -53,7 +53,7 @@ def test_precision_is_what_is_asked_for_then_the_launchers_then_the_devices(
     tmp_path, monkeypatch, launched, gains, asked, used
 ):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    monkeypatch.setattr("trainer_scripts.arguments.bf16_gains", lambda cpu_only: gains)
+    monkeypatch.setattr("trainer_scripts.settings.arguments.bf16_gains", lambda cpu_only: gains)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, **asked)
     assert arguments.mixed_precision == used
     assert (arguments.fp16, arguments.bf16) == (used == "fp16", used == "bf16")

@@ -11,9 +11,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from trainer_scripts import train, train_steps
-from trainer_scripts.recipe_reading import parse_recipe
-from trainer_scripts.training_data import load_training_data
+from trainer_scripts import train
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.training import run as train_steps
+from trainer_scripts.training.data import load_training_data
 
 SMALL = [
     "--text_config",

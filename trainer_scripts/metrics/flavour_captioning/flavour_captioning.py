@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from trainer_scripts.caption_scores import CAPTION_SCORES, text_scores
-from trainer_scripts.scores import CAPTIONS, definitions
+from trainer_scripts.evaluation.scores import CAPTIONS, definitions
+from trainer_scripts.tasks.captioning.scores import CAPTION_SCORES, text_scores
 
 _DESCRIPTION = "BLEU-1..4, ROUGE-L, CIDEr-D and variety of generated captions against all captions of each picture."
 _KWARGS = """

@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from trainer_scripts.scores import classification_scores, definitions, evaluate_scores
+from trainer_scripts.evaluation.scores import classification_scores, definitions, evaluate_scores
 
 _DESCRIPTION = "Accuracy, macro-F1, per-class F1, negative log-likelihood and expected calibration error."
 _INPUTS = """

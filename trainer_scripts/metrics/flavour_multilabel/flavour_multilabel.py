@@ -4,7 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from trainer_scripts.scores import Decision, definitions, evaluate_scores, multilabel_scores
+from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.evaluation.scores import definitions, evaluate_scores, multilabel_scores
 
 _DESCRIPTION = "Samples-, micro-, macro- and per-label F1, mean average precision, cross-entropy and calibration error."
 _INPUTS = """

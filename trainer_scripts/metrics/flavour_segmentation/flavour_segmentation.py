@@ -4,8 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from trainer_scripts.scores import definitions
-from trainer_scripts.segmentation_scores import class_table, confusion_matrix, mask_scores, pixel_counts
+from trainer_scripts.evaluation.scores import definitions
+from trainer_scripts.tasks.segmentation.scores import class_table, confusion_matrix, mask_scores, pixel_counts
 
 _DESCRIPTION = "Pixel accuracy, mean accuracy, mIoU and Dice with and without background, from one confusion matrix."
 _INPUTS = """

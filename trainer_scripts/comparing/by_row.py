@@ -1,0 +1,89 @@
+"""Answers of all lines of a comparison side by side, row by row, for people who want to see where models differ."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer_scripts.comparing.comparison import Comparison
+from trainer_scripts.evaluation.lines import Line
+from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, Score
+from trainer_scripts.scoring.results import decision_of
+
+ROWS = "by_row.csv"
+EXAMPLES = 3
+
+
+def write_rows(comparison: Comparison, out: Path) -> None:
+    """Write one line per test row: truth, and per line of the comparison its answer and what it contributes."""
+    score = comparison.main_score
+    lines = [line for line in comparison.lines if line.has(score)]
+    part = score.part
+    columns: dict[str, list[Any]] = {
+        "id": comparison.models[0].predictions.ids,
+        "group": comparison.models[0].predictions.groups,
+        "truth": _texts(lines[0].predictions.parts[part][0], part, comparison.label_names),
+    }
+    for line in lines:
+        if part in (CLASSES, CAPTIONS):
+            columns[line.name] = _answers(comparison, line, part)
+        values = score_of_rows(line, score)
+        columns[f"{line.name}: {score.name}"] = [f"{value:.4f}" for value in values]
+    with (out / ROWS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def examples(comparison: Comparison) -> list[dict[str, str]]:
+    """Return the rows on which the first two models differ most, as many for the one as for the other."""
+    score = comparison.main_score
+    first, second = [line for line in comparison.models if line.has(score)][:2]
+    part, names = score.part, comparison.label_names
+    gain = score_of_rows(first, score) - score_of_rows(second, score)
+    order = np.argsort(-gain, kind="stable")
+    chosen = [*(row for row in order[:EXAMPLES] if gain[row] > 0), *(row for row in order[-EXAMPLES:] if gain[row] < 0)]
+    truth = _texts(first.predictions.parts[part][0], part, names)
+    said = {line.name: _answers(comparison, line, part) for line in (first, second)}
+    return [
+        {
+            "id": first.predictions.ids[row],
+            "truth": truth[row],
+            **{name: answers[row] for name, answers in said.items()},
+            f"{score.name}, {first.name} minus {second.name}": f"{gain[row]:+.3f}",
+        }
+        for row in chosen
+    ]
+
+
+def can_show_examples(comparison: Comparison) -> bool:
+    """Whether there are two models whose answers can be read."""
+    score = comparison.main_score
+    return score.part in (CLASSES, CAPTIONS) and sum(line.has(score) for line in comparison.models) > 1
+
+
+def score_of_rows(line: Line, score: Score) -> np.ndarray:
+    """Return the score of each row taken alone, `(rows,)`."""
+    score = line.grouped.own(score)
+    assert score.rows is not None
+    assert score.formula is not None
+    return np.asarray(score.formula(np.asarray(score.rows(*line.grouped.pair(score)), dtype=np.float64)))
+
+
+def _answers(comparison: Comparison, line: Line, part: str) -> list[str]:
+    truth, answer = line.predictions.parts[part]
+    if part == CAPTIONS:
+        return answer
+    decide = decision_of(comparison.metrics.get(line.name, {}))
+    return _texts(answer.argmax(axis=1) if truth.ndim == 1 else decide(answer), part, comparison.label_names)
+
+
+def _texts(values: Any, part: str, names: list[str]) -> list[str]:
+    if part == CAPTIONS:
+        return [" | ".join(row) for row in values]
+    if part != CLASSES:
+        return [""] * len(values)
+    if np.ndim(values) == 1:
+        return [names[int(value)] for value in values]
+    return [" ".join(names[index] for index in np.flatnonzero(row)) for row in values]

@@ -1,0 +1,340 @@
+"""Several models on the same test rows: scores with intervals, tests, baselines, ablations, calibration, cost.
+
+What differs between tasks comes from `Task.comparing`; nothing here knows what a row or an answer is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.recipes.hub_names import pinned
+from trainer_scripts.comparing.report import compared, shown, usage
+from trainer_scripts.data.table import Table
+from trainer_scripts.evaluation.ablations import drawn_rows
+from trainer_scripts.evaluation.intervals import GroupedScores, Interval, holm
+from trainer_scripts.evaluation.lines import MODEL, Line
+from trainer_scripts.evaluation.predictions import PREDICTIONS, Predictions, check_comparable, read_scores
+from trainer_scripts.evaluation.scores import CLASSES, TOKENS, Score
+from trainer_scripts.scoring.results import save_scores, scores_of_file
+from trainer_scripts.scoring.saved_model import SavedModel, load_model, load_selection, load_table, load_train
+from trainer_scripts.tasks.registry import Task, task_named
+
+TEXT, IMAGE, FUSION = "text", "image", "fusion"
+PER_CLASS = "f1_"
+
+
+@dataclass
+class Comparison:
+    """Models scored on the same rows, and all that is computed from it.
+
+    Attributes:
+        saved: name -> model; none for one of which only the prediction file was given.
+        models: one line per model.
+        metrics: name -> content of its `metrics.json`.
+        tables: name -> test rows with the columns that the model reads.
+        dataset: folder or Hub id; None when only prediction files were given.
+        split: the test split.
+        revision: revision of a Hub data set.
+        baselines: lines of the baselines.
+        selection_predictions: name -> predictions on the split that chose the checkpoint.
+    """
+
+    saved: dict[str, SavedModel]
+    models: list[Line]
+    metrics: dict[str, dict[str, Any]]
+    tables: dict[str, Table]
+    dataset: str | None
+    split: str
+    revision: str | None = None
+    baselines: list[Line] = field(default_factory=list)
+    selection_predictions: dict[str, Predictions] = field(default_factory=dict)
+
+    @property
+    def widest(self) -> Line:
+        """The model that answers most: its task and its inputs are those of the comparison."""
+        return _widest(self.models)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task that is compared."""
+        return task_named(self.metrics[self.widest.name]["task"])
+
+    @property
+    def label_names(self) -> list[str]:
+        """The label set; empty for a task without one."""
+        return self.metrics[self.widest.name].get("label_names", [])
+
+    @cached_property
+    def scores(self) -> tuple[Score, ...]:
+        """All scores that a model of the comparison answers, by the definitions of its `metrics.json`."""
+        known = scores_of_file(self.metrics[self.widest.name], self.widest.name)
+        return tuple(score for score in known if any(line.has(score) for line in self.models))
+
+    def score_named(self, name: str) -> Score:
+        """Return a score by name."""
+        return next(score for score in self.scores if score.name == name)
+
+    @property
+    def decisive(self) -> tuple[Score, ...]:
+        """The scores that differences and verdicts are about; the first is `main_score`."""
+        names = self.task.comparing.decisive or (self.task.selection_metric,)
+        return tuple(score for name in names for score in self.scores if score.name == name)
+
+    @property
+    def main_score(self) -> Score:
+        """The score that decides."""
+        return self.decisive[0]
+
+    @property
+    def tested(self) -> Line:
+        """The model that is held against all other lines: the first fusion, or the first model."""
+        return next((line for line in self.models if line.modality == FUSION), self.models[0])
+
+    @property
+    def lines(self) -> list[Line]:
+        """Models and baselines."""
+        return [*self.models, *self.baselines]
+
+    def line(self, name: str) -> Line:
+        """Return a model's line."""
+        return next(line for line in self.models if line.name == name)
+
+    def saved_of(self, modality: str) -> SavedModel | None:
+        """Return the first saved model with these inputs."""
+        return next((model for model in self.saved.values() if model.modality == modality), None)
+
+    @property
+    def widest_saved(self) -> Line:
+        """The line of the saved model that answers most, in whose data set the baselines read."""
+        return _widest([line for line in self.models if line.name in self.saved])
+
+    @property
+    def modality(self) -> str:
+        """The inputs that the saved models read together; baselines may use all of them."""
+        kinds = {model.modality for model in self.saved.values()}
+        return kinds.pop() if len(kinds) == 1 else FUSION
+
+    def _rows(self, load: Any, *split: str) -> Table:
+        model = self.saved[self.widest_saved.name]
+        return load(model, str(self.dataset), *split, revision=self.revision, modality=self.modality)
+
+    @cached_property
+    def test(self) -> Table:
+        """The test rows."""
+        return self._rows(load_table, self.split)
+
+    @cached_property
+    def train(self) -> Table:
+        """The training rows."""
+        return self._rows(load_train)
+
+    @cached_property
+    def selection(self) -> Table:
+        """The rows that chose the checkpoint."""
+        return self._rows(load_selection)
+
+
+def _widest(lines: Sequence[Line]) -> Line:
+    return max(lines, key=lambda line: (len(line.predictions.parts), line.modality == FUSION))
+
+
+def gather(
+    sources: Sequence[str],
+    dataset: str | None,
+    split: str,
+    out: Path,
+    batch_size: int,
+    revision: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Score every model on the test split, or read its prediction file, and check that the results can be compared.
+
+    Raises:
+        BadInputError: results on different rows or by different definitions, or a split that chose a checkpoint.
+    """
+    comparison = Comparison({}, [], {}, {}, dataset, split, revision)
+    for source in sources:
+        if is_prediction_folder(source):
+            _add_file(comparison, Path(source))
+        else:
+            name, revision_of_model = pinned(source)
+            _add_model(comparison, load_model(name, revision_of_model or "main", columns), split, out, batch_size)
+    check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
+    if comparison.saved and comparison.task.comparing.baselines is not None:
+        for name, model in comparison.saved.items():
+            if CLASSES in comparison.line(name).predictions.parts:
+                comparison.selection_predictions[name] = _on_selection(model, comparison, batch_size)
+        comparison.baselines = comparison.task.comparing.baselines(comparison)
+    return comparison
+
+
+def is_prediction_folder(source: str) -> bool:
+    """Whether a folder holds what `score.py` wrote, and no model."""
+    return (Path(source) / PREDICTIONS).is_file() and not (Path(source) / "config.json").is_file()
+
+
+def _add_file(comparison: Comparison, folder: Path) -> None:
+    predictions, metrics = Predictions.load(folder), read_scores(folder)
+    _check_split(str(metrics.get("split")), metrics.get("selection_split"), metrics.get("train_split"))
+    name = Path(str(metrics.get("model") or folder)).name
+    name = _free_name(comparison, str(folder) if name in comparison.metrics else name)
+    _check_scores(name, predictions, metrics)
+    comparison.split = str(metrics["split"])
+    comparison.metrics[name] = metrics
+    own = {score.name: score for score in scores_of_file(metrics, name)}
+    comparison.models.append(Line(name, MODEL, metrics.get("modality") or IMAGE, predictions, own))
+
+
+def _add_model(comparison: Comparison, model: SavedModel, split: str, out: Path, batch_size: int) -> None:
+    _check_split(split, model.selection_split, model.arguments.train_split)
+    name = _free_name(comparison, model.name)
+    table = load_table(model, str(comparison.dataset), split, comparison.revision)
+    predictions = model.task.comparing.answer(model, table, batch_size, name)
+    metrics = save_scores(model, predictions, str(comparison.dataset), split, out / name)
+    comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics
+    comparison.models.append(Line(name, MODEL, model.modality, Predictions.load(out / name)))
+
+
+def _check_split(split: str, selection: str | None, train: str | None) -> None:
+    if split == selection:
+        raise BadInputError(f"{split!r} chose the checkpoints; compare on a split that nothing was chosen on")
+    if split == train:
+        raise BadInputError(f"{split!r} was trained on; compare on a split that no model has seen")
+
+
+def _free_name(comparison: Comparison, name: str) -> str:
+    if name in comparison.metrics:
+        raise BadInputError(f"two models have the same name {name!r}; give them folders of different names")
+    return name
+
+
+def _on_selection(model: SavedModel, comparison: Comparison, batch_size: int) -> Predictions:
+    table = load_selection(model, str(comparison.dataset), comparison.revision)
+    return model.task.comparing.answer(model, table, batch_size, f"{model.name}, {table.split}")
+
+
+def _check_scores(name: str, predictions: Predictions, metrics: dict[str, Any]) -> None:
+    """Raise BadInputError when a metrics file does not say what its predictions say."""
+    grouped = GroupedScores(predictions.groups, predictions.parts)
+    for score in scores_of_file(metrics, name):
+        stated = metrics["metrics"].get(score.name)
+        stated = stated.get("value") if isinstance(stated, dict) else stated
+        if stated is not None and grouped.has(score) and abs(grouped.value(score) - stated) > 1e-4:
+            raise BadInputError(
+                f"{name}: metrics.json says {score.name} {stated:.4f}, its predictions give "
+                f"{grouped.value(score):.4f}; score the model anew"
+            )
+
+
+def all_scores(comparison: Comparison) -> dict[str, dict[str, Interval | float]]:
+    """Return every score of every line, with intervals where there are any."""
+    return {
+        line.name: {score.name: line.score(score) for score in comparison.scores if line.has(score)}
+        for line in comparison.lines
+    }
+
+
+def paired_tests(comparison: Comparison) -> dict[str, dict[str, Interval]]:
+    """Return per other line what the tested model gains on it, for the scores that are no single class's."""
+    shown = [score for score in comparison.scores if not score.name.startswith(PER_CLASS)]
+    found: dict[str, dict[str, Interval]] = {}
+    for line in comparison.lines:
+        if line is comparison.tested:
+            continue
+        gains = {score.name: _gain(comparison.tested, line, score) for score in shown}
+        found[line.name] = {name: gain for name, gain in gains.items() if gain is not None}
+    return found
+
+
+def _gain(tested: Line, other: Line, score: Score) -> Interval | None:
+    if not (tested.has(score) and other.has(score)):
+        return None
+    # Nats per token cannot be compared when one model has more tokens to foresee than the other.
+    if score.part == TOKENS and (tested.grouped.pair(score)[1][:, 2] != other.grouped.pair(score)[1][:, 2]).any():
+        return None
+    return tested.minus(other, score)
+
+
+def adjusted(differences: dict[str, dict[str, Interval]], score: str) -> dict[str, float]:
+    """Return the p-values of one score, adjusted for how many lines the tested model was held against."""
+    tested = {name: gains[score].p for name, gains in differences.items() if score in gains}
+    return holm({name: p for name, p in tested.items() if p is not None})
+
+
+def ablate(comparison: Comparison, batch_size: int, most_rows: int) -> dict[str, Any]:
+    """Return per saved model its main score under each change of its input, the loss, and what it follows.
+
+    A model answers anew for each change, so of more than `most_rows` rows a drawn part of the groups is taken.
+    """
+    return {
+        name: _ablate_one(comparison, comparison.line(name), model, batch_size, most_rows)
+        for name, model in comparison.saved.items()
+        if model.task.comparing.changes is not None
+    }
+
+
+def _ablate_one(
+    comparison: Comparison, whole: Line, model: SavedModel, batch_size: int, most_rows: int
+) -> dict[str, Any]:
+    hooks, table = model.task.comparing, comparison.tables[whole.name]
+    rows = drawn_rows(table.groups, most_rows)
+    table, line = table.select(rows), replace(whole, predictions=whole.predictions.select(rows))
+    # A model without masks is judged by its ingredients.
+    score = next(score for score in comparison.decisive if line.has(score))
+    report: dict[str, Any] = {"score": score.name, "rows": len(rows), "as it is": line.score(score)}
+    report |= {"scores": {}, "losses": {}, "verdicts": {}}
+    assert hooks.changes is not None
+    for change, predictions in hooks.changes(model, table, batch_size):
+        changed = Line(change, MODEL, line.modality, predictions)
+        report["scores"][change] = changed.score(score)
+        report["losses"][change] = line.minus(changed, score)
+        if change.endswith("shuffled"):
+            modality = change.split()[0]
+            report["verdicts"][modality] = usage(modality, report["losses"][change], score)
+        if change == f"{IMAGE} shuffled" and line.modality == FUSION and hooks.conflicting is not None:
+            pairs = zip((TEXT, IMAGE), hooks.conflicting(table, predictions), strict=True)
+            report["follows"] = {
+                what: Line(what, MODEL, line.modality, held).score(score) for what, held in pairs if held.ids
+            }
+    return report
+
+
+def verdicts(comparison: Comparison, differences: dict[str, Any], ablations: dict[str, Any]) -> list[str]:
+    """Return in words what the intervals say, and no more."""
+    tested, found = comparison.tested.name, []
+    for other, gains in differences.items():
+        for score in comparison.decisive:
+            gain = gains.get(score.name)
+            if gain is not None:
+                found.append(f"- {tested} {compared(gain, score)} {other}: {shown(gain, score)}")
+    ahead = [line for line in comparison.baselines if _ahead(line, comparison.tested, comparison.main_score)]
+    for line in ahead:
+        found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {line.name}, by {comparison.main_score.name}")
+    for model, report in ablations.items():
+        found += [f"- {model}: {text}" for text in report["verdicts"].values()]
+    if comparison.task.comparing.verdicts is not None:
+        found += [f"- {text}" for text in comparison.task.comparing.verdicts(comparison)]
+    return found
+
+
+def _ahead(line: Line, tested: Line, score: Score) -> bool:
+    if not (line.has(score) and tested.has(score)):
+        return False
+    difference = line.grouped.value(score) - tested.grouped.value(score)
+    return difference > 0 if score.greater_is_better else difference < 0
+
+
+def as_plain(value: Any) -> Any:
+    """Return intervals and arrays as JSON holds them."""
+    if isinstance(value, Interval):
+        return {key: item for key, item in asdict(value).items() if item is not None}
+    if isinstance(value, dict):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,143 @@
+"""The plots of a comparison: confusion matrices, reliability, scores with intervals, training curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot
+
+from trainer_scripts.comparing import plots
+from trainer_scripts.comparing.calibration_and_cost import calibrated
+from trainer_scripts.comparing.comparison import Comparison
+from trainer_scripts.evaluation.predictions import METRICS, read_metrics
+from trainer_scripts.evaluation.scores import CALIBRATION_BINS, CLASSES
+from trainer_scripts.tasks.classification.comparing import confidences
+
+
+def draw(comparison: Comparison, content: dict[str, Any], out: Path) -> None:
+    """Write the plots."""
+    plots.scores(out / "scores.png", content["entries"], content["decisive"])
+    curves = {}
+    for line in comparison.models:
+        if CLASSES not in line.predictions.parts:
+            continue
+        labels, probabilities = line.predictions.parts[CLASSES]
+        if labels.ndim == 1:
+            path = out / f"confusion_{line.name.replace('/', '-')}.png"
+            plots.confusion_matrix(path, line.name, labels, probabilities, comparison.label_names)
+        curves[line.name] = [confidences(line.predictions)]
+        if line.name in content["calibration"]:
+            scaled = calibrated(line.predictions, content["calibration"][line.name]["temperature"])
+            curves[line.name].append(confidences(scaled))
+    if curves:
+        plots.reliability(out / "reliability.png", curves)
+    histories = {
+        name: read_metrics(Path(model.source)).get("history", [])
+        for name, model in comparison.saved.items()
+        if (Path(model.source) / METRICS).is_file()
+    }
+    if histories:
+        plots.training_curves(out / "training_curves.png", histories, comparison.main_score.name)
+
+
+matplotlib.use("Agg")
+
+
+def confusion_matrix(
+    path: Path, title: str, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> None:
+    """Draw how often each true class is taken for each class, rows summing to 1."""
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = pyplot.subplots(figsize=(1.6 + 0.7 * len(names), 1.4 + 0.6 * len(names)), layout="constrained")
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    for row, column in np.ndindex(*counts.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(
+        range(len(names)), [f"{name} ({int(n)})" for name, n in zip(names, counts.sum(axis=1), strict=True)]
+    )
+    axes.set(title=title, xlabel="predicted", ylabel="true")
+    _save(figure, path)
+
+
+def reliability(path: Path, curves: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+    """Draw the share of correct answers against confidence; a point is as large as the share of answers in its bin.
+
+    Args:
+        path: the picture.
+        curves: model -> (confidence, correct) as they are and, if any, after temperature scaling.
+    """
+    figure, axes = pyplot.subplots(figsize=(4.8, 4.4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    for index, (name, kinds) in enumerate(curves.items()):
+        for style, what, (confidence, correct) in zip(("-", "--"), ("", ", calibrated"), kinds, strict=False):
+            bins = np.digitize(confidence, edges, right=True)
+            members = [bins == number for number in range(CALIBRATION_BINS) if (bins == number).any()]
+            x, y = ([values[rows].mean() for rows in members] for values in (confidence, correct))
+            axes.plot(x, y, style, color=f"C{index}", linewidth=1, label=name + what)
+            axes.scatter(x, y, [4 + 120 * rows.mean() for rows in members], color=f"C{index}", alpha=0.5)
+    axes.set(title="Reliability", xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def scores(path: Path, entries: dict[str, Any], names: Sequence[str]) -> None:
+    """Draw the named scores of all lines with their intervals, one panel each; models dark, baselines light."""
+    height = 0.9 + 0.32 * len(entries)
+    figure, panels = pyplot.subplots(1, len(names), figsize=(2.5 + 4 * len(names), height), layout="constrained",
+                                     squeeze=False, sharey=True)  # fmt: skip
+    for axes, score in zip(panels[0], names, strict=True):
+        for row, entry in enumerate(entries.values()):
+            found = entry["scores"].get(score)
+            if found is None:
+                continue
+            value = getattr(found, "value", found)
+            whiskers = np.abs([[value - found.low], [found.high - value]]) if hasattr(found, "low") else None
+            colour = "C0" if entry["kind"] == "model" else "C7"
+            axes.errorbar([value], [row], xerr=whiskers, fmt="o", color=colour, capsize=3)
+        axes.set(xlabel=f"{score}, 95 % interval over groups")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0][0].set_yticks(range(len(entries)), list(entries))
+    panels[0][0].invert_yaxis()
+    _save(figure, path)
+
+
+def training_curves(path: Path, histories: dict[str, list[dict[str, Any]]], metric: str) -> None:
+    """Draw training loss, selection loss and the score that chose the checkpoint, per model and epoch."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    for index, (name, history) in enumerate(histories.items()):
+        colour = f"C{index}"
+        for key, style in (("loss", "-"), ("eval_loss", "--")):
+            points = _points(history, key)
+            if points:
+                left.plot(*zip(*points, strict=True), style, color=colour, label=f"{name}, {key}")
+        points = _points(history, f"eval_{metric}")
+        if points:
+            right.plot(*zip(*points, strict=True), color=colour, label=name)
+    left.set(title="Loss", xlabel="epoch")
+    right.set(title=f"{metric} on the selection split", xlabel="epoch")
+    for axes in (left, right):
+        if axes.has_data():
+            axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return (epoch, value), the first of each epoch: the last line of a history repeats the chosen checkpoint's."""
+    found: dict[float, float] = {}
+    for line in history:
+        if key in line:
+            found.setdefault(line["epoch"], line[key])
+    return list(found.items())
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

@@ -1,0 +1,145 @@
+"""The steps of `compare.py`: lines on the same rows, tests, ablations, report, plots, cards."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import CONFIG_NAME
+
+from dataset_builder.errors import BadInputError
+from model_cards.runs import COMPARISON
+from trainer_scripts.comparing import report as comparison_report
+from trainer_scripts.comparing.by_row import can_show_examples, examples, write_rows
+from trainer_scripts.comparing.calibration_and_cost import calibration, cost, spread
+from trainer_scripts.comparing.comparison import (
+    Comparison,
+    ablate,
+    adjusted,
+    all_scores,
+    as_plain,
+    gather,
+    is_prediction_folder,
+    paired_tests,
+    verdicts,
+)
+from trainer_scripts.comparing.plots import draw
+from trainer_scripts.evaluation.predictions import write_json
+from trainer_scripts.evaluation.scores import definitions
+from trainer_scripts.scoring.results import refresh_card
+
+
+def run(given: argparse.Namespace) -> None:
+    """Compare models on one split, as the command line asks."""
+    models, dataset = models_and_dataset(given.sources)
+    refuse_unread(given, dataset)
+    content = compare(
+        models,
+        dataset,
+        given.split or "test",
+        given.out,
+        given.batch_size,
+        given.ablation_rows,
+        given.dataset_revision,
+        given.columns,
+    )
+    print((given.out / "comparison.md").read_text(encoding="utf-8"))
+    print("Verdicts\n\n" + "\n".join(content["verdicts"]))
+    print(f"written to {given.out}")
+
+
+def models_and_dataset(sources: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the models and the data set of a command line; None where only folders of `score.py` are given.
+
+    Raises:
+        BadInputError: no data set is named, or one that nothing would be read of.
+    """
+    *models, last = sources
+    if is_prediction_folder(last):
+        if not all(map(is_prediction_folder, models)):
+            raise BadInputError(f"name the data set last; {last!r} holds predictions of score.py")
+        return [*models, last], None
+    is_model = (Path(last) / CONFIG_NAME).is_file()
+    if is_model or not models:
+        what = "a model" if is_model else "the only argument"
+        raise BadInputError(f"name the data set last, after the models; {last!r} is {what}")
+    if all(map(is_prediction_folder, models)):
+        raise BadInputError(
+            f"only predictions of score.py are compared, and nothing would be read of {last!r}; leave it out"
+        )
+    return models, last
+
+
+def refuse_unread(given: argparse.Namespace, dataset: str | None) -> None:
+    """Raise BadInputError for an option about data of which nothing is read."""
+    asked = {"--split": given.split, "--columns": given.columns, "--dataset_revision": given.dataset_revision}
+    for option, value in asked.items():
+        if dataset is None and value is not None:
+            raise BadInputError(
+                f"only predictions of score.py are compared, which {option} does not change; leave it out"
+            )
+
+
+def compare(
+    models: Sequence[str],
+    dataset: str | None,
+    split: str,
+    out: Path,
+    batch_size: int,
+    ablation_rows: int,
+    revision: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write comparison.json, comparison.md, answers by row and plots, and return the content of the first.
+
+    Raises:
+        BadInputError: models that cannot be compared, or that need a data set when none is given.
+    """
+    if dataset is None and not all(is_prediction_folder(model) for model in models):
+        raise BadInputError("name the data set last; only folders of score.py can be compared without one")
+    out.mkdir(parents=True, exist_ok=True)
+    comparison = gather(models, dataset, split, out, batch_size, revision, columns)
+    content = describe(comparison, batch_size, ablation_rows)
+    draw(comparison, content, out)
+    write_rows(comparison, out)
+    (out / "comparison.md").write_text(comparison_report.report(content), encoding="utf-8")
+    plain = as_plain(content)
+    write_json(out / COMPARISON, plain)
+    for model in comparison.saved.values():
+        refresh_card(model, out / COMPARISON)
+    return plain
+
+
+def describe(comparison: Comparison, batch_size: int, ablation_rows: int) -> dict[str, Any]:
+    """Return everything that the comparison found."""
+    differences = paired_tests(comparison)
+    ablations = ablate(comparison, batch_size, ablation_rows)
+    first, tested = comparison.metrics[comparison.widest.name], comparison.tested
+    scores = all_scores(comparison)
+    return {
+        "dataset": comparison.dataset or first.get("dataset"),
+        "dataset_revision": comparison.revision,
+        "split": comparison.split,
+        "selection_split": first.get("selection_split"),
+        "rows": first["rows"],
+        "groups": len(set(tested.predictions.groups)),
+        "rows_sha256": first["rows_sha256"],
+        "task": comparison.task.name,
+        "main_score": comparison.main_score.name,
+        "decisive": [score.name for score in comparison.decisive],
+        "tested": tested.name,
+        "verdicts": verdicts(comparison, differences, ablations),
+        "entries": {
+            line.name: {"kind": line.kind, "modality": line.modality, "scores": scores[line.name]}
+            for line in comparison.lines
+        },
+        "differences": differences,
+        "adjusted_p": adjusted(differences, comparison.main_score.name),
+        "ablations": ablations,
+        "calibration": calibration(comparison),
+        "seeds": spread(comparison, batch_size),
+        "cost": cost(comparison),
+        "examples": examples(comparison) if can_show_examples(comparison) else [],
+        "without_model": [line.name for line in comparison.models if line.name not in comparison.saved],
+        "definitions": definitions(comparison.scores),
+    }

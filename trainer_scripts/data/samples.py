@@ -1,0 +1,244 @@
+"""Rows to samples to batches: tokens, picture variation, padding, normalisation, mixup."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from dataset_builder.columns import UNKNOWN
+from modeling_flavour.losses_flavour import IGNORED_LABEL
+from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.data.pictures import Pictures, Prepare, normalise
+from trainer_scripts.data.table import Table
+
+
+@dataclass
+class RowFeatures:
+    """Features of the rows of one table, in one or several random views.
+
+    Attributes:
+        values: float32, `(views * rows, ...)`, or `(all tokens, size)` with `offsets`.
+        rows: number of rows.
+        offsets: `(views * rows + 1,)` first token of each row, for rows of different length; else None.
+    """
+
+    values: np.ndarray
+    rows: int
+    offsets: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def views(self) -> int:
+        """Random views per row; 1 where nothing varies."""
+        return (len(self.values) if self.offsets is None else len(self.offsets) - 1) // self.rows
+
+    def of(self, row: int, epoch: int = 0) -> torch.Tensor:
+        """Return the features of one row, in the view of an epoch."""
+        place = (epoch % self.views) * self.rows + row
+        if self.offsets is None:
+            return torch.from_numpy(np.array(self.values[place]))
+        return torch.from_numpy(np.array(self.values[self.offsets[place] : self.offsets[place + 1]]))
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self.of(row)
+
+
+class Samples(Dataset):
+    """Map-style samples of one table: tokens, uint8 picture, label, soft target and weight by row number.
+
+    A training picture is varied by random numbers that follow from seed, epoch and row alone, so that a resumed run,
+    another number of workers or of processes sees the same pictures.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        processor: FlavourProcessor,
+        prepare: Prepare | None,
+        augment: v2.Transform | None = None,
+        seed: int = 0,
+        word_dropout: float = 0.0,
+    ):
+        self.table = table
+        self.epoch = 0
+        self.image_features: RowFeatures | None = None
+        self.text_features: RowFeatures | None = None
+        self._augment = augment
+        self._seed = seed
+        self._word_dropout = word_dropout
+        self._unknown: Any = getattr(processor.tokenizer, "unk_token_id", None)
+        self.tokens: list[list[int]] | None = None
+        if table.texts is not None and processor.tokenizer is not None:
+            self.tokens = tokenize(processor, table.texts)
+        self.pictures = Pictures(table, prepare) if prepare is not None and table.image_column is not None else None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample: dict[str, Any] = {"labels": self.table.labels[index]}
+        draw = sample_seed(self._seed, self.epoch, index)
+        if self.text_features is not None:
+            sample["inputs_embeds"] = self.text_features.of(index)
+        elif self.tokens is not None:
+            sample["input_ids"] = self._words(index, draw)
+        if self.image_features is not None:
+            sample["picture"] = self.image_features.of(index, self.epoch)
+        elif self.pictures is not None:
+            sample["picture"] = self.picture(index, self.epoch)
+        if self.table.targets is not None:
+            sample["targets"] = self.table.targets[index]
+        if self.table.weights is not None:
+            sample["weights"] = self.table.weights[index]
+        return {**sample, "draw": draw}
+
+    def _words(self, index: int, draw: int) -> list[int]:
+        """Return the tokens of a row, some words unknown where words drop out (Iyyer et al. 2015)."""
+        assert self.tokens is not None
+        tokens = self.tokens[index]
+        if not self._word_dropout:
+            return tokens
+        kept = np.random.default_rng(draw).random(len(tokens)) >= self._word_dropout
+        return [token if keep else self._unknown for token, keep in zip(tokens, kept, strict=True)]
+
+    @property
+    def varies(self) -> bool:
+        """Whether pictures change from epoch to epoch."""
+        return self._augment is not None
+
+    @property
+    def variation(self) -> str:
+        """What the variation of the pictures follows from."""
+        return f"seed {self._seed}: {self._augment}"
+
+    def picture(self, index: int, epoch: int, once: bool = False) -> torch.Tensor:
+        """Return the uint8 picture of a row as an epoch sees it; `once` for one that is not asked for again."""
+        if self.pictures is None:
+            raise ValueError("these samples have no pictures")
+        # Features are computed once, so that keeping the pictures in memory would gain nothing.
+        picture = self.pictures.decode(index) if once else self.pictures[index]
+        if self._augment is None:
+            return picture
+        return varied(picture, self._augment, sample_seed(self._seed, epoch, index))
+
+    def use_pictures(self, features: RowFeatures) -> None:
+        """Give features in place of pictures from now on."""
+        self.image_features = features
+
+    def use_texts(self, features: RowFeatures) -> None:
+        """Give states of words in place of token ids from now on."""
+        self.text_features = features
+
+
+def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each text as the processor makes them, without padding."""
+    encoded = processor.encode_texts(texts, padding=True)
+    pairs = zip(encoded["input_ids"], encoded["attention_mask"].bool(), strict=True)
+    return [ids[mask].tolist() for ids, mask in pairs]
+
+
+def place_masks(masks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return masks as the models take them: `(batch, height, width)`, -100 where nobody knows."""
+    stacked = torch.stack(list(masks)).long()
+    return stacked.masked_fill(stacked == UNKNOWN, IGNORED_LABEL)
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """Return the random seed of one row in one epoch."""
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def varied(picture: Any, augment: v2.Transform, seed: int) -> Any:
+    """Return the picture (or picture and mask) varied under `seed`, leaving torch's own random state untouched."""
+    # torchvision draws from torch's one generator, which threads share.
+    with _one_at_a_time:
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return augment(picture)
+        finally:
+            torch.set_rng_state(state)
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids `(batch, longest)` and their mask."""
+    longest = max(len(sequence) for sequence in sequences)
+    input_ids = torch.full((len(sequences), longest), pad_token_id)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        input_ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return input_ids, mask
+
+
+def padded_states(states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return states of words `(length, size)`, or one vector per text `(size,)`, as the model takes them."""
+    states = [each[None] if each.ndim == 1 else each for each in states]
+    lengths = torch.tensor([len(each) for each in states])
+    filled = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+    mask = torch.arange(filled.shape[1])[None] < lengths[:, None]
+    return {"inputs_embeds": filled, "attention_mask": mask.long()}
+
+
+@dataclass
+class ClassificationCollator:
+    """Batches for classification and multi-label models.
+
+    Attributes:
+        pad_token_id: what short texts are filled up with.
+        mean: channel means of the image processor.
+        std: channel standard deviations of the image processor.
+        classes: number of labels, for one-hot targets.
+        target_share: weight of a row's soft target, where there is one; the rest is on its label.
+        mixup: Beta parameter of mixup, 0 for none; only for models that see pictures alone.
+    """
+
+    pad_token_id: int = 0
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+    classes: int = 0
+    target_share: float = 0.0
+    mixup: float = 0.0
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch that the model's `forward` takes."""
+        batch: dict[str, torch.Tensor] = {}
+        if "input_ids" in samples[0]:
+            input_ids, mask = padded([sample["input_ids"] for sample in samples], self.pad_token_id)
+            batch |= {"input_ids": input_ids, "attention_mask": mask}
+        if "inputs_embeds" in samples[0]:
+            batch |= padded_states([sample["inputs_embeds"] for sample in samples])
+        if "picture" in samples[0]:
+            batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
+        if "mask" in samples[0]:
+            batch["place_masks"] = place_masks([sample["mask"] for sample in samples])
+        batch["labels"] = torch.stack([torch.as_tensor(sample["labels"]) for sample in samples])
+        if "weights" in samples[0]:
+            batch["sample_weights"] = torch.stack([torch.as_tensor(sample["weights"]) for sample in samples])
+        if "targets" in samples[0] and self.target_share > 0:
+            targets = torch.stack([torch.as_tensor(sample["targets"]) for sample in samples])
+            batch["labels"] = (1 - self.target_share) * self._shares(batch["labels"]) + self.target_share * targets
+        return self._mixed(batch, samples[0]["draw"]) if self.mixup > 0 else batch
+
+    def _shares(self, labels: torch.Tensor) -> torch.Tensor:
+        return functional.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels.float()
+
+    def _mixed(self, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+        """Mix each picture and target with its neighbour's (Zhang et al. 2018)."""
+        share = float(np.random.default_rng(seed).beta(self.mixup, self.mixup))
+        batch["labels"] = self._shares(batch["labels"])
+        for name in ("pixel_values", "labels", "sample_weights"):
+            if name in batch:
+                batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
+        return batch

@@ -1,0 +1,98 @@
+"""The split guard: no run starts when the rows that choose or judge a model are among those it learns from."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataset_builder.errors import BadInputError
+
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What of one row must not be on two sides: its group, its picture, its text."""
+
+    row_id: str
+    group: str | None
+    text: str | None
+    picture: str | None
+
+    def items(self) -> list[tuple[str, str]]:
+        """Return the keys there are as (kind, value)."""
+        pairs = (("group", self.group), ("text", self.text), ("picture", self.picture))
+        return [(kind, value) for kind, value in pairs if value is not None]
+
+
+def normalise_text(text: str) -> str:
+    """Return the text without case and with single spaces: what counts as identical."""
+    return " ".join(text.casefold().split())
+
+
+def text_digest(text: str) -> str:
+    """Return a short hash of a text, as the record of a vocabulary holds it."""
+    return hashlib.sha256(normalise_text(text).encode()).hexdigest()[:12]
+
+
+def row_keys(row_id: str, group: str | None, text: str | None, picture: dict[str, Any] | None) -> Keys:
+    """Return the keys of one row; `picture` is an undecoded Image cell."""
+    digest = None
+    if picture is not None and picture.get("bytes") is not None:
+        digest = hashlib.sha256(picture["bytes"]).hexdigest()
+    elif picture is not None and picture.get("path"):
+        path = Path(picture["path"])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
+    return Keys(row_id, group, normalise_text(text) if text is not None else None, digest)
+
+
+@dataclass
+class SplitGuard:
+    """Rows of the held-out splits, against which training rows are checked.
+
+    Attributes:
+        held_out: split name -> {(kind, value): row id}.
+    """
+
+    held_out: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+
+    def hold_out(self, split: str, keys: Iterable[Keys]) -> None:
+        """Add a split that judges; refuse when it shares rows with one added before."""
+        seen: dict[tuple[str, str], str] = {}
+        for row in keys:
+            for item in row.items():
+                self._refuse_shared(item, row.row_id, split, self.held_out)
+                seen[item] = row.row_id
+        self.held_out[split] = seen
+
+    def check(self, row: Keys, split: str) -> None:
+        """Raise BadInputError when a training row is on another side too; both rows are named."""
+        for item in row.items():
+            self._refuse_shared(item, row.row_id, split, self.held_out)
+
+    def leaks(self, row: Keys) -> bool:
+        """Whether a training row is on another side too."""
+        return any(item in held for item in row.items() for held in self.held_out.values())
+
+    @staticmethod
+    def _refuse_shared(item: tuple[str, str], row_id: str, split: str, others: dict) -> None:
+        for other, held in others.items():
+            if item in held:
+                kind, value = item
+                shown = value if kind != "picture" else f"sha256 {value[:12]}"
+                raise BadInputError(
+                    f"the same {kind} ({shown}) is in {split} (row {row_id}) and in {other} (row {held[item]}); "
+                    "split by group, or leave such training rows out with --shared_rows drop"
+                )
+
+
+def check_split_names(train: str, selection: str, test: str) -> None:
+    """Raise BadInputError unless training, selection and test are three different splits."""
+    if selection == test:
+        raise BadInputError(
+            f"selection_split and test_split are both {test!r}: the test split must not choose the checkpoint; "
+            "give a validation split"
+        )
+    if train in (selection, test):
+        raise BadInputError(f"train_split {train!r} is also the {'selection' if train == selection else 'test'} split")

@@ -1,0 +1,172 @@
+"""Training rows that stream from a folder or a Hub: shared out to processes, checked as they pass, resumable.
+
+Rows come in blocks. Each becomes a small table, with all its checks, and is shuffled in itself; shards are shuffled
+among each other. So the position in the stream is that of a block and a number, and a run that is resumed reads at most
+one block again.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Image, IterableDataset
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.data.split_guard import SplitGuard
+from trainer_scripts.data.table import Columns, Table, make_table
+from trainer_scripts.settings.arguments import Recipe
+
+HEAD_ROWS = 2000
+
+
+@dataclass
+class Stream:
+    """The training split as it streams.
+
+    Attributes:
+        rows: the rows, columns named as ours.
+        columns: those in use.
+        names: the label set.
+        where: data set and split, for messages.
+        split: its name.
+        read_labels: makes the truth of the task.
+        guard: rows of the other splits.
+        drop: whether rows that are on another side too are left out, or an error.
+    """
+
+    rows: IterableDataset
+    columns: Columns
+    names: list[str]
+    where: str
+    split: str
+    read_labels: Any
+    guard: SplitGuard
+    drop: bool
+
+    def table(self, block: list[dict[str, Any]]) -> Table | None:
+        """Return the checked table of some rows, or None when all of them are left out.
+
+        Raises:
+            BadInputError: a row without what the task needs, or one that is on another side too.
+        """
+        rows = Dataset.from_list(block, features=self.rows.features)
+        table = make_table(rows, self.columns, self.names, self.split, self.where, self.read_labels)
+        keys = list(table.keys())
+        if not self.drop:
+            for key in keys:
+                self.guard.check(key, self.split)
+            return table
+        kept = [row for row, key in enumerate(keys) if not self.guard.leaks(key)]
+        return table.select(kept) if kept else None
+
+    def head(self) -> Table:
+        """Return the first rows, which give vocabulary and class shares.
+
+        Raises:
+            BadInputError: there are none.
+        """
+        table = self.table(list(self.rows.take(HEAD_ROWS)))
+        if table is None:
+            raise BadInputError(f"{self.where}: every row of the first {HEAD_ROWS} is on another side too")
+        return table
+
+
+def streamed(rows: Any, where: str) -> IterableDataset:
+    """Return streaming rows with pictures left encoded.
+
+    Raises:
+        BadInputError: the source does not say the types of its columns.
+    """
+    if rows.features is None:
+        raise BadInputError(f"{where} does not name the types of its columns; stream Parquet, or leave out --streaming")
+    for name, feature in rows.features.items():
+        if isinstance(feature, Image):
+            rows = rows.cast_column(name, Image(decode=False))
+    return rows
+
+
+class StreamSamples(torch.utils.data.IterableDataset):
+    """Endless training samples of a stream, those of one process.
+
+    Shards are shared out where their number allows it; otherwise every process reads all and keeps its part of each
+    block.
+
+    Args:
+        recipe: of the run.
+        data: whose `stream` is read.
+        processor: of the model.
+        rank: number of this process.
+        processes: how many there are.
+    """
+
+    def __init__(self, recipe: Recipe, data: Any, processor: Any, rank: int = 0, processes: int = 1):
+        self.epoch = 0
+        self._recipe, self._data, self._processor = recipe, data, processor
+        self._seed, self._block = recipe.training.seed, recipe.data.stream_block
+        self._rank, self._processes = rank, processes
+        self._position: dict[str, Any] = {"round": 0, "shard": 0, "block": 0, "rows": None, "taken": 0}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position: round, shard and block, where in the shard that starts, samples taken from it."""
+        return copy.deepcopy(self._position)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a position."""
+        self._position = copy.deepcopy(state)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while True:
+            found = any(self._position[name] for name in ("shard", "block", "taken"))
+            for sample in self._round():
+                found = True
+                yield sample
+            if not found:
+                raise BadInputError(f"{self._data.stream.where}: no row is left to train on")
+            self._move(round=self._position["round"] + 1, shard=0, block=0, rows=None, taken=0)
+
+    def _move(self, **changes: Any) -> None:
+        self._position = {**self._position, **changes}
+
+    def _round(self) -> Iterator[dict[str, Any]]:
+        """Yield what is left of one pass over all shards of this process."""
+        stream, place = self._data.stream.rows, self._position
+        order = np.random.default_rng([self._seed, place["round"]]).permutation(stream.num_shards)
+        shared_out = stream.num_shards % self._processes == 0
+        mine = order[self._rank :: self._processes] if shared_out else order
+        while self._position["shard"] < len(mine):
+            shard = int(mine[self._position["shard"]])
+            rows = stream.shard(stream.num_shards, shard)
+            if self._position["rows"] is not None:
+                rows.load_state_dict(self._position["rows"])
+            for block in blocks(rows, self._block):
+                key = (self._seed, self._position["round"], shard, self._position["block"])
+                samples = self._samples(block if shared_out else block[self._rank :: self._processes], key)
+                for index in np.random.default_rng(key).permutation(len(samples))[self._position["taken"] :]:
+                    self._move(taken=self._position["taken"] + 1)
+                    yield samples[int(index)]
+                self._move(block=self._position["block"] + 1, rows=rows.state_dict(), taken=0)
+            self._move(shard=self._position["shard"] + 1, block=0, rows=None, taken=0)
+
+    def _samples(self, block: list[dict[str, Any]], key: tuple[int, ...]) -> Any:
+        """Return the samples of a block as the task makes them; their variation follows from the block's number."""
+        table = self._data.stream.table(block) if block else None
+        if table is None:
+            return []
+        samples = self._data.task.training_samples(self._recipe, replace(self._data, train=table), self._processor)
+        samples.epoch = int(np.random.SeedSequence(key).generate_state(1)[0])
+        return samples
+
+
+def blocks(rows: IterableDataset, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows in lists of `size`, the last one shorter."""
+    block: list[dict[str, Any]] = []
+    for row in rows:
+        block.append(row)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block

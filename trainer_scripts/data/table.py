@@ -1,0 +1,386 @@
+"""Rows for training and scoring: read from a folder or a Hub, checked before any step, told apart by column."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_dataset
+
+from dataset_builder.columns import ID
+from dataset_builder.errors import BadInputError
+from trainer_scripts.data.split_guard import Keys, SplitGuard, row_keys
+from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
+
+MULTILABEL = "multilabel"
+CLASSIFICATION = "classification"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns in use; None: the model does not need it.
+
+    `compared_text` and `compared_image` are read by the split guard alone, where the model does not read them.
+    """
+
+    label: str
+    text: str | None
+    image: str | None
+    group: str | None
+    target: str | None = None
+    weight: str | None = None
+    confidence: str | None = None
+    compared_text: str | None = None
+    compared_image: str | None = None
+
+    def needed(self) -> list[str]:
+        """Return the names of all columns in use."""
+        names = (self.label, self.text, self.image, self.group, self.target, self.weight, self.confidence)
+        return list(dict.fromkeys(name for name in names if name))
+
+
+@dataclass
+class Table:
+    """One split, with everything but its pictures in memory.
+
+    Attributes:
+        split: its name.
+        ids: row ids.
+        groups: per row, what never crosses splits.
+        texts: per row the text, or None where the model reads none.
+        labels: ids `(rows,)`, or 0/1 `(rows, labels)`.
+        targets: soft targets `(rows, classes)` that sum to 1, or None.
+        weights: sample weights `(rows,)`, or None.
+        rows: the data set itself; its pictures are encoded bytes.
+        image_column: name of the picture column, or None.
+        compared_text: name of a text column that only the split guard reads, or None.
+        compared_image: the same for pictures.
+        grouped: whether there is a group column; without one each row is a group of its own within its split.
+    """
+
+    split: str
+    ids: list[str]
+    groups: list[str]
+    texts: list[str] | None
+    labels: np.ndarray
+    targets: np.ndarray | None
+    weights: np.ndarray | None
+    rows: Dataset
+    image_column: str | None
+    compared_text: str | None = None
+    compared_image: str | None = None
+    grouped: bool = True
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def keys(self) -> Iterator[Keys]:
+        """Yield per row what must not be on two sides."""
+        texts: Any = self.texts if self.texts is not None else self._compared_texts()
+        pictures = self.cells() if self.image_column is not None else self._column(self.compared_image)
+        groups: Any = self.groups if self.grouped else [None] * len(self)
+        for row_id, group, text, picture in zip(self.ids, groups, texts, pictures, strict=True):
+            yield row_keys(row_id, group, text, picture)
+
+    def _compared_texts(self) -> Iterator[str | None]:
+        """Yield the text that only the split guard reads; an empty one is compared with nothing."""
+        for value in self._column(self.compared_text):
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            yield text if text and text.strip() else None
+
+    def cells(self) -> Iterator[dict[str, Any] | None]:
+        """Yield the undecoded picture of each row, None where the model sees none."""
+        yield from self._column(self.image_column)
+
+    def _column(self, name: str | None) -> Iterator[Any]:
+        """Yield the undecoded values of a column, None for each row where there is no such column."""
+        if name is None or name not in self.rows.column_names:
+            yield from [None] * len(self)
+            return
+        # One row at a time costs the library milliseconds each; a batch in Arrow costs them once.
+        for batch in self.rows.select_columns([name]).with_format("arrow").iter(256):
+            yield from batch[name].to_pylist()
+
+    def first(self, number: int) -> "Table":
+        """Return the table of the first rows, all where there are fewer."""
+        return self.select(np.arange(min(number, len(self))))
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
+        """Return the table of these rows."""
+        chosen = np.asarray(indices, dtype=int)
+        return Table(
+            split=self.split,
+            ids=[self.ids[i] for i in chosen],
+            groups=[self.groups[i] for i in chosen],
+            texts=None if self.texts is None else [self.texts[i] for i in chosen],
+            labels=self.labels[chosen],
+            targets=None if self.targets is None else self.targets[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            rows=self.rows.select(chosen),
+            image_column=self.image_column,
+            compared_text=self.compared_text,
+            compared_image=self.compared_image,
+            grouped=self.grouped,
+        )
+
+
+def open_dataset(name: str, revision: str | None = None, streaming: bool = False) -> DatasetDict:
+    """Return the splits of a folder or a Hub data set, which stream if asked to.
+
+    Raises:
+        BadInputError: nothing is there, or it cannot be read as a data set.
+    """
+    if not Path(name).exists() and name.count("/") != 1:
+        raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
+    try:
+        return load_dataset(name, revision=revision, streaming=streaming)
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
+        raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
+
+
+def map_columns(rows: Any, mapping: dict[str, str], where: str) -> Any:
+    """Return the rows with their columns renamed to ours; `mapping` is ours to theirs."""
+    missing = [theirs for theirs in mapping.values() if theirs not in rows.column_names]
+    if missing:
+        raise BadInputError(
+            f"{where} has no column {missing[0]!r} that `columns` maps; it has {', '.join(rows.column_names)}"
+        )
+    clash = [ours for ours, theirs in mapping.items() if ours in rows.column_names and ours != theirs]
+    renamed = {theirs: ours for ours, theirs in mapping.items() if ours != theirs}
+    return rows.remove_columns(clash).rename_columns(renamed) if renamed else rows
+
+
+def check_columns(rows: Any, columns: Columns, where: str) -> None:
+    """Raise BadInputError that names the first needed column which is absent."""
+    for name in columns.needed():
+        if name not in rows.column_names:
+            raise BadInputError(
+                f"{where} has no column {name!r}; it has {', '.join(rows.column_names)}. "
+                f'Map it with --columns \'{{"{name}": "THEIR_NAME"}}\''
+            )
+
+
+def detect_task(rows: Any, label_column: str) -> str:
+    """Return `classification` for one label per row and `multilabel` for a list of them."""
+    return MULTILABEL if isinstance(rows.features[label_column], List) else CLASSIFICATION
+
+
+def label_names(rows: Any, label_column: str, arguments: DataArguments | None = None) -> list[str]:
+    """Return the label set: that of the ClassLabel, else the values of these (training) rows, sorted."""
+    feature = rows.features[label_column]
+    inner = feature.feature if isinstance(feature, List) else feature
+    if isinstance(inner, ClassLabel):
+        return list(inner.names)
+    values = rows.select_columns([label_column])
+    found = {
+        value for row in values for value in (row[label_column] if isinstance(feature, List) else [row[label_column]])
+    }
+    found.discard(None)
+    if not found:
+        raise BadInputError(f"column {label_column!r} holds no label at all")
+    return [str(value) for value in sorted(found)]
+
+
+def label_ids(rows: Any, label_column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+    """Return label ids `(rows,)`, or 0/1 `(rows, labels)` for a list column.
+
+    Labels are told by their names: a ClassLabel may count them in another order than `names` does.
+
+    Raises:
+        BadInputError: a row without a label, or with one outside the label set; row and label are named.
+    """
+    feature = rows.features[label_column]
+    is_list = isinstance(feature, List)
+    inner = feature.feature if is_list else feature
+    theirs = inner.names if isinstance(inner, ClassLabel) else None
+    known = {name: index for index, name in enumerate(names)}
+    table = np.zeros((len(ids), len(names)), dtype=np.float32) if is_list else np.zeros(len(ids), dtype=np.int64)
+    for position, value in enumerate(rows[label_column]):
+        for item in value if is_list else [value]:
+            if theirs is not None and item is not None and 0 <= item < len(theirs):
+                item = theirs[item]  # what is no id of theirs, such as -1 for an unknown label, is named as it is
+            key = str(item) if theirs is None else item
+            if item is None or key not in known:
+                raise BadInputError(
+                    f"{where}, row {ids[position]}: {label_column} {item!r} is outside the label set "
+                    f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''}); correct or remove the row"
+                )
+            if is_list:
+                table[position, known[key]] = 1
+            else:
+                table[position] = known[key]
+    return table
+
+
+def _texts(rows: Any, column: str, ids: Sequence[str], where: str) -> list[str]:
+    """Return the texts; a list of strings is joined. A row without text is an error that names it."""
+    texts = []
+    for row_id, value in zip(ids, rows[column], strict=True):
+        text = " ".join(value) if isinstance(value, list) else value
+        if not text or not str(text).strip():
+            raise BadInputError(
+                f"{where}, row {row_id}: {column} is empty; remove the row or train on the picture alone"
+            )
+        texts.append(str(text))
+    return texts
+
+
+def _numbers(rows: Any, column: str, shape: tuple[int, ...], ids: Sequence[str], where: str) -> np.ndarray:
+    """Return a column of numbers, or of lists of as many numbers; the first row that holds something else is named."""
+    values = rows[column][:]
+    found = _finite(values, (len(ids), *shape))
+    if found is None:
+        wrong = next(place for place, value in enumerate(values) if _finite(value, shape) is None)
+        what = f"{shape[0]} numbers, one per label" if shape else "a number"
+        raise BadInputError(f"{where}, row {ids[wrong]}: {column} must hold {what}, not {values[wrong]!r}")
+    return found
+
+
+def _finite(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return finite numbers of a shape, None for anything else."""
+    try:
+        found = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        return None
+    return found if found.shape == shape and np.isfinite(found).all() else None
+
+
+def _targets(rows: Any, column: str, classes: int, ids: Sequence[str], where: str) -> np.ndarray:
+    targets = _numbers(rows, column, (classes,), ids, where)
+    wrong = np.flatnonzero((targets < 0).any(axis=1) | (np.abs(targets.sum(axis=1) - 1) > 1e-3))
+    if len(wrong):
+        raise BadInputError(f"{where}, row {ids[wrong[0]]}: {column} must be non-negative and sum to 1")
+    return targets
+
+
+def _weights(
+    rows: Any, columns: Columns, labels: np.ndarray, classes: int, ids: Sequence[str], where: str
+) -> np.ndarray | None:
+    """Return what each row counts: its given weight, and how sure its label is, with mean 1 over the rows."""
+    weights = None
+    if columns.weight:
+        weights = _numbers(rows, columns.weight, (), ids, where)
+        if not ((weights >= 0).all() and weights.sum() > 0):
+            raise BadInputError(f"{where}: {columns.weight} must hold numbers >= 0, some of them above 0")
+    if columns.confidence:
+        if labels.ndim != 1 or labels.dtype == object:
+            raise BadInputError(f"confidence_column needs one label per row, which {columns.label!r} does not hold")
+        sure = _targets(rows, columns.confidence, classes, ids, where)[np.arange(len(labels)), labels]
+        weights = sure if weights is None else weights * sure
+        weights = weights / max(float(weights.mean()), 1e-9)
+    return weights
+
+
+def make_table(
+    rows: Dataset,
+    columns: Columns,
+    names: Sequence[str],
+    split: str,
+    where: str,
+    read_labels: Callable[..., np.ndarray] = label_ids,
+) -> Table:
+    """Return one split as a Table, checked row by row; `read_labels` makes the truth of the task."""
+    check_columns(rows, columns, where)
+    if len(rows) == 0:
+        raise BadInputError(f"{where} has no rows")
+    if columns.image:
+        if not isinstance(rows.features[columns.image], Image):
+            raise BadInputError(f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}")
+        rows = rows.cast_column(columns.image, Image(decode=False))
+    plain = rows.remove_columns([columns.image]) if columns.image else rows
+    ids = [str(value) for value in plain[ID]] if ID in rows.column_names else [str(i) for i in range(len(rows))]
+    labels = read_labels(plain, columns.label, names, ids, where)
+    return Table(
+        split=split,
+        ids=ids,
+        groups=[str(value) for value in plain[columns.group]] if columns.group else list(ids),
+        texts=_texts(plain, columns.text, ids, where) if columns.text else None,
+        labels=labels,
+        targets=_targets(plain, columns.target, len(names), ids, where) if columns.target else None,
+        weights=_weights(plain, columns, labels, len(names), ids, where),
+        rows=rows,
+        image_column=columns.image,
+        compared_text=columns.compared_text,
+        compared_image=columns.compared_image,
+        grouped=columns.group is not None,
+    )
+
+
+def compared_columns(rows: Any, columns: Columns, arguments: DataArguments) -> Columns:
+    """Return the columns with those that the split guard compares although the model does not read them."""
+    texts = rows.features.get(arguments.text_column)
+    inner = texts.feature if isinstance(texts, List) else texts
+    is_text = isinstance(inner, Value) and inner.dtype in ("string", "large_string")
+    is_image = isinstance(rows.features.get(arguments.image_column), Image)
+    return replace(
+        columns,
+        compared_text=arguments.text_column if columns.text is None and is_text else None,
+        compared_image=arguments.image_column if columns.image is None and is_image else None,
+    )
+
+
+def columns_of(arguments: DataArguments, label_column: str, modality: str) -> Columns:
+    """Return the columns that a run with this modality reads."""
+    return Columns(
+        label=label_column,
+        text=arguments.text_column if modality != "image" else None,
+        image=arguments.image_column if modality != "text" else None,
+        group=arguments.group_column,
+        target=arguments.target_column,
+        weight=arguments.weight_column,
+        confidence=arguments.confidence_column,
+    )
+
+
+def split_rows(splits: DatasetDict, name: str, where: str) -> Any:
+    """Return one split, or say which ones there are."""
+    if name not in splits:
+        raise BadInputError(f"{where} has no split {name!r}; it has {', '.join(splits)}")
+    return splits[name]
+
+
+def carve_selection(table: Table, arguments: DataArguments) -> tuple[Table, Table]:
+    """Return (training, selection) rows of a data set without a selection split; groups stay whole."""
+    groups, share = sorted(set(table.groups)), arguments.selection_share
+    if len(groups) < 2:
+        raise BadInputError(f"cannot take a selection split out of {len(groups)} group; give more, or such a split")
+    number = min(max(1, round(share * len(groups))), len(groups) - 1)
+    drawn = np.random.default_rng(arguments.selection_seed).permutation(len(groups))[:number]
+    chosen = {groups[index] for index in drawn}
+    inside = np.array([group in chosen for group in table.groups])
+    selection = table.select(np.flatnonzero(inside))
+    return table.select(np.flatnonzero(~inside)), replace(selection, split=f"{table.split} (held out)")
+
+
+def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table:
+    """Hold the rows of a split out; of those that are held out already, none is left with `shared_rows: drop`.
+
+    Raises:
+        BadInputError: rows are shared and not to be dropped, or all of them are.
+    """
+    keys = list(table.keys())
+    if arguments.shared_rows == "drop":
+        kept = [row for row, key in enumerate(keys) if not guard.leaks(key)]
+        if not kept:
+            raise BadInputError(f"every row of {table.split} is on another side too; split the data by group")
+        table, keys = table.select(kept), [keys[row] for row in kept]
+    guard.hold_out(table.split, keys)
+    return table
+
+
+def decode_bytes(value: Any, row_id: str) -> bytes:
+    """Return the encoded picture of one cell, `{"bytes": ..., "path": ...}`.
+
+    Raises:
+        BadInputError: there is no picture; a missing picture is never read as a black one.
+    """
+    if value is None or (value.get("bytes") is None and not value.get("path")):
+        raise BadInputError(f"row {row_id} has no picture; give it one or remove the row")
+    if value.get("bytes") is not None:
+        return value["bytes"]
+    try:
+        return Path(value["path"]).read_bytes()
+    except OSError as error:
+        raise BadInputError(f"row {row_id}: picture {value['path']} cannot be read: {error}") from error

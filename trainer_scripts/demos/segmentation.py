@@ -1,0 +1,76 @@
+"""Steps of `make demo TASK=segmentation`: tiny models from one start, a verdict on sharing, figures to look at.
+
+A segmenter of all ingredients is the start of the three models that are compared. These go on from it for equally many
+epochs, so that what differs between them is what they learn. Their masks are scored by ingredient and by food group.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from trainer_scripts import compare, score
+from trainer_scripts.demos.all_cores import train_on_all_cores
+from trainer_scripts.evaluation.predictions import read_metrics
+
+START = "start"
+COMPARED = ("multi-task", "single-task", "classifier")
+# Run -> its recipe, and the argument that names the start.
+RUNS = {
+    START: ("segmentation_deeplabv3_tiny", None),
+    "single-task": ("segmentation_deeplabv3_tiny_continued", "--model_name_or_path"),
+    "multi-task": ("multitask_deeplabv3_tiny", "--init_segmenter"),
+    "classifier": ("ingredients_tiny", "--init_image_encoder"),
+}
+SHOWN = ("group_miou_food", "miou_food", "ingredient_samples_f1", "ingredient_micro_f1")
+
+
+def run(data: Path, out: Path, epochs: float | None = None) -> None:
+    """Train, score and compare the models on a finished build.
+
+    Args:
+        data: what `flavour-sd build --out` was given.
+        out: folder of the results: a folder per model, each with `scores/test/`; `verdict/` the comparison.
+        epochs: of each training; None: as many as the recipes mean.
+    """
+    for name in RUNS:
+        train_run(name, data, out, epochs)
+    compare.main([*(str(out / name) for name in COMPARED), str(data), "--out", str(out / "verdict")])
+    for name in COMPARED:
+        classifier = ["--classifier", str(out / "classifier")] if name != "classifier" else []
+        score.main([str(out / name), str(data), "--out", str(scores_of(out, name)), *classifier])
+    print(summary({name: read_metrics(scores_of(out, name)) for name in COMPARED}))
+    print(f"panels, bars, confusions and flavour maps: {out}/*/scores/test/*.png; the verdict: {out}/verdict")
+
+
+def train_run(name: str, data: Path, out: Path, epochs: float | None) -> None:
+    """Train one model of the demo; a finished one is left as it is."""
+    recipe, argument = RUNS[name]
+    print(f"-- training {name} ({recipe})", flush=True)
+    given = ["--dataset", str(data), "--output_dir", str(out / name)]
+    if argument is not None:
+        given += [argument, str(out / START)]
+    if epochs is not None:
+        given += ["--num_train_epochs", str(epochs)]
+    train_on_all_cores([recipe, *given])
+
+
+def scores_of(out: Path, name: str) -> Path:
+    """Return the folder of a model's scores on the test split."""
+    return out / name / "scores" / "test"
+
+
+def summary(scored: dict[str, dict[str, Any]]) -> str:
+    """Return the figures that matter, one line per model, and the food groups that no pixel was found of."""
+    lines = []
+    for name, content in scored.items():
+        figures = [_figure(content, key) for key in SHOWN if key in content["metrics"]]
+        groups = content.get("per_group", content.get("per_class", {}))
+        missed = [group for group, entry in groups.items() if entry["iou"] == 0]
+        told = f"; never found: {', '.join(missed)}" if missed else "; every food group is found" if groups else ""
+        lines.append(f"{name:<17} {len(content['label_names']) - 1} classes: {', '.join(figures)}{told}")
+    return "\n".join(lines)
+
+
+def _figure(content: dict[str, Any], name: str) -> str:
+    entry = content["metrics"][name]
+    interval = f" [{entry['low']:.3f}, {entry['high']:.3f}]" if "low" in entry else ""
+    return f"{name} {entry['value']:.3f}{interval}"

@@ -1,0 +1,1 @@
+"""Definitions: scores, decisions, predictions, intervals, baselines, ablations."""

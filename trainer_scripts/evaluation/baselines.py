@@ -1,0 +1,184 @@
+"""Simple answers that every model is shown beside: no learning, the labelling rule, words alone, colours alone."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from tqdm import tqdm
+
+from dataset_builder.catalogue.matching import PhraseMatcher
+from dataset_builder.columns import FLAVOURS
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.rule import Label, Labeller
+from trainer_scripts.data.pictures import Pictures
+from trainer_scripts.data.table import Table
+from trainer_scripts.evaluation.scores import SMALLEST_PROBABILITY, Score
+
+REGULARISATION = (0.3, 1.0, 3.0, 10.0, 30.0)
+COLOUR_LEVELS = 6
+RULE_CONFIDENCE = 0.9
+
+Features = Any
+
+
+def shares(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return the share of rows per class, `(classes,)`; for many labels the share of rows that have each."""
+    return np.bincount(labels, minlength=classes) / len(labels) if labels.ndim == 1 else labels.mean(axis=0)
+
+
+def majority(train: Table, rows: int, classes: int) -> np.ndarray:
+    """Return the training shares for every row: always the most frequent label."""
+    return np.tile(shares(train.labels, classes), (rows, 1))
+
+
+def rule_alone(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[str]) -> tuple[np.ndarray, float]:
+    """Return the labelling rule's answer from the title alone, as the model sees it, and the share it speaks on.
+
+    Where the rule is silent, the answer is the training shares.
+    """
+    names = list(label_names)
+
+    def answer(label: Label) -> np.ndarray | None:
+        if label.flavour is None:
+            return None
+        probabilities = np.full(len(names), (1 - RULE_CONFIDENCE) / (len(names) - 1))
+        probabilities[names.index(label.flavour)] = RULE_CONFIDENCE
+        return probabilities
+
+    return _rule(titles, prior, answer)
+
+
+def rule_present(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[str]) -> tuple[np.ndarray, float]:
+    """Return all flavours that the rule sees in the title alone, and the share of titles it speaks on.
+
+    Where the rule is silent, the answer is the training shares.
+    """
+
+    def answer(label: Label) -> np.ndarray | None:
+        if not label.flavours:
+            return None
+        return np.array([RULE_CONFIDENCE if name in label.flavours else 1 - RULE_CONFIDENCE for name in label_names])
+
+    return _rule(titles, prior, answer)
+
+
+def _rule(
+    titles: Sequence[str], prior: np.ndarray, answer: Callable[[Label], np.ndarray | None]
+) -> tuple[np.ndarray, float]:
+    labeller = Labeller()
+    answers = [answer(labeller.label(title, ())) for title in titles]
+    spoken = sum(found is not None for found in answers)
+    return np.stack([prior if found is None else found for found in answers]), spoken / len(titles)
+
+
+def rule_applies(label_names: Sequence[str]) -> bool:
+    """Whether the labels are the flavours that the rule knows."""
+    return tuple(label_names) == FLAVOURS
+
+
+def masked_titles(titles: Sequence[str]) -> list[str]:
+    """Return the titles without the words of the labelling rule's lexicon."""
+    matcher = PhraseMatcher(sorted({entry.phrase for entry in Lexicon.load().entries}), match="word")
+    masked = []
+    for title in titles:
+        kept, end = [], 0
+        for match in matcher.find(title):
+            kept.append(title[end : match.start])
+            end = match.end
+        masked.append(" ".join("".join([*kept, title[end:]]).split()))
+    return masked
+
+
+def bag_of_words(train: Table, selection: Table, test: Table, score: Score, classes: int) -> np.ndarray:
+    """Return TF-IDF of words and word pairs with logistic regression; its regularisation is chosen on validation."""
+    assert train.texts is not None
+    assert selection.texts is not None
+    assert test.texts is not None
+    seen = _word_features(train.texts, selection.texts, test.texts)
+    return _regression(seen[0], seen[1], seen[2], train, selection, score, classes)
+
+
+def _word_features(train: Sequence[str], *others: Sequence[str]) -> list[Features]:
+    """Return TF-IDF of words and word pairs, one feature that says nothing where the training texts hold no word."""
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    word = re.compile(vectorizer.token_pattern)
+    if not any(word.search(text) for text in train):
+        return [np.zeros((len(texts), 1)) for texts in (train, *others)]
+    return [vectorizer.fit_transform(train), *map(vectorizer.transform, others)]
+
+
+def colour_histogram(pictures: Pictures) -> np.ndarray:
+    """Return the square root of each picture's joint histogram of `COLOUR_LEVELS` levels per channel."""
+    features = np.zeros((len(pictures), COLOUR_LEVELS**3))
+    for row in range(len(pictures)):
+        levels = pictures[row].numpy().reshape(3, -1).astype(int) * COLOUR_LEVELS // 256
+        joint = (levels[0] * COLOUR_LEVELS + levels[1]) * COLOUR_LEVELS + levels[2]
+        features[row] = np.bincount(joint, minlength=COLOUR_LEVELS**3) / joint.size
+    return np.sqrt(features)
+
+
+def colours(
+    train: Table, selection: Table, test: Table, score: Score, classes: int, pictures: Callable[[Table], Pictures]
+) -> np.ndarray:
+    """Return colour histograms with logistic regression; its regularisation is chosen on validation."""
+    seen = [colour_histogram(pictures(table)) for table in (train, selection, test)]
+    return _regression(seen[0], seen[1], seen[2], train, selection, score, classes)
+
+
+def _regression(
+    train_x: Features,
+    selection_x: Features,
+    test_x: Features,
+    train: Table,
+    selection: Table,
+    score: Score,
+    classes: int,
+) -> np.ndarray:
+    best: tuple[float, np.ndarray] | None = None
+    many = train.labels.ndim == 2
+    one_class = not many and len(np.unique(train.labels)) == 1
+    for strength in tqdm(REGULARISATION, desc="logistic regression", leave=False, disable=None):
+        # Nothing can be regressed on one class: its share is 1.
+        classifier = DummyClassifier() if one_class else LogisticRegression(C=strength, max_iter=1000)
+        fitted = (OneVsRestClassifier(classifier) if many else classifier).fit(train_x, train.labels)
+        value = score(selection.labels, _spread(fitted, selection_x, many, classes))
+        value = value if score.greater_is_better else -value
+        if best is None or value > best[0]:
+            best = (value, _spread(fitted, test_x, many, classes))
+    assert best is not None
+    return best[1]
+
+
+def _spread(fitted: LogisticRegression | OneVsRestClassifier, x: Features, many: bool, classes: int) -> np.ndarray:
+    """Return probabilities over the whole label set, 0 for classes that training never saw."""
+    found = fitted.predict_proba(x)
+    if many:
+        return found
+    full = np.zeros((found.shape[0], classes))
+    full[:, fitted.classes_] = found
+    return full
+
+
+def product_of_singles(
+    first: np.ndarray, second: np.ndarray, prior: np.ndarray, divide_by_prior: bool, multilabel: bool = False
+) -> np.ndarray:
+    """Return the product of two models' probabilities, normalised.
+
+    Args:
+        first: probabilities of one model.
+        second: probabilities of the other.
+        prior: training shares.
+        divide_by_prior: whether the prior, which both models hold, is taken out once (naive Bayes).
+        multilabel: whether each label has its own probability.
+    """
+    a, b, p = (np.clip(x, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY) for x in (first, second, prior))
+    if multilabel:
+        logits = np.log(a / (1 - a)) + np.log(b / (1 - b)) - (np.log(p / (1 - p)) if divide_by_prior else 0)
+        return 1 / (1 + np.exp(-logits))
+    joint = a * b / (p if divide_by_prior else 1)
+    return joint / joint.sum(axis=1, keepdims=True)

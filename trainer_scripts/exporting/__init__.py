@@ -1,0 +1,1 @@
+"""ONNX graphs of saved models: tracing, quantisation, measurement, description."""

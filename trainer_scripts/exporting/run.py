@@ -1,0 +1,244 @@
+"""The steps of `export.py`: trace, check, quantise, measure, choose, write."""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dataset_builder.errors import BadInputError
+from model_cards.runs import RECIPE
+from trainer_scripts.data.table import Table
+from trainer_scripts.evaluation.predictions import write_json
+from trainer_scripts.exporting.description import PREPROCESSOR, describe_answer, describe_preprocessing
+from trainer_scripts.exporting.measure import Measurement, latencies, points_lost, scores_of, table_of
+from trainer_scripts.exporting.quantization import PLANS, Plan, graph_megabytes, quantize, store_weights
+from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
+from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
+from trainer_scripts.scoring.saved_model import SavedModel, load_model, load_selection, load_table
+from trainer_scripts.tasks.trainer import megabytes
+
+TABLE = "export.md"
+TORCH = "torch fp32"
+PLAIN = "onnx fp32"
+PARITY_ROWS = 32
+CALIBRATION_BATCH = 8
+
+
+@dataclass
+class Job:
+    """One export in the making.
+
+    Attributes:
+        model: the trained model, on the CPU in fp32.
+        graph: its wrapper.
+        tables: split -> rows that are scored; the selection split first.
+        folder: where files are written before the result is moved to its place.
+        given: the command line.
+    """
+
+    model: SavedModel
+    graph: Any
+    tables: dict[str, Table]
+    folder: Path
+    given: argparse.Namespace
+
+    @property
+    def selection(self) -> str:
+        """Name of the split that decides; the test split only reports."""
+        return next(iter(self.tables))
+
+    def batches(self, rows: int, batch_size: int) -> list[dict]:
+        """Return inputs made of rows of the selection split."""
+        return list(input_batches(self.model, self.tables[self.selection], list(self.graph.inputs), rows, batch_size))
+
+    def load(self, path: Path) -> OnnxModel:
+        """Return a written graph."""
+        return OnnxModel(path, self.model.model.config, self.graph)
+
+    def measure(self, name: str, path: Path) -> Measurement:
+        """Return size and scores of a written graph."""
+        scores = scores_of(self.model, self.load(path), self.tables, self.given.batch_size)
+        return Measurement(name, graph_megabytes(path), scores)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Export one model, as the command line asks."""
+    require_onnx()
+    model = load_for_export(given.model, given.revision, given.columns)
+    out = given.out or default_folder(model, given)
+    check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+        wrapper: Any = model.task.graph
+        job = Job(model, wrapper(model.model), read_tables(model, given), Path(work), given)
+        plain, report = export_plain(job)
+        reference = Measurement(
+            TORCH, megabytes(model.model), scores_of(model, model.model, job.tables, given.batch_size)
+        )
+        tried = [reference, job.measure(PLAIN, plain)]
+        chosen, path = choose(job, plain, tried)
+        table = finish_table(job, tried, chosen, path, report)
+        print(table, flush=True)
+        check_budget(chosen, given.max_mb)
+        write_folder(job, path, out)
+    print(f"written to {out}")
+
+
+def load_for_export(source: str, revision: str, columns: Mapping[str, str] | None = None) -> SavedModel:
+    """Return the model on the CPU in fp32.
+
+    Raises:
+        BadInputError: it is exported already, or its task answers by generating, which is no single graph.
+    """
+    model = load_model(source, revision, columns)
+    if isinstance(model.model, OnnxModel):
+        raise BadInputError(f"{source} is exported already; give the folder it was exported from")
+    if model.task.graph is None:
+        raise BadInputError(f"models of task {model.task.name} generate step by step, which is no single ONNX graph")
+    return replace(model, model=model.model.to("cpu", torch.float32).eval())
+
+
+def default_folder(model: SavedModel, given: argparse.Namespace) -> Path:
+    """Return where the result goes: beside the model's weights, one folder per form."""
+    name = "-".join(part for part in (given.format, given.quantize, given.dtype) if part)
+    local = Path(model.source)
+    return (local if local.is_dir() else Path("outputs/exports") / model.name) / name
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export."""
+    if out.exists() and any(out.iterdir()) and not (out / EXPORT_REPORT).is_file():
+        raise BadInputError(f"{out} is not empty and holds no export; give another --out")
+
+
+def read_tables(model: SavedModel, given: argparse.Namespace) -> dict[str, Table]:
+    """Return selection and test rows, as many as are scored.
+
+    Raises:
+        BadInputError: there is no such data set, or it has no test split.
+    """
+    arguments = model.arguments
+    dataset, revision = given.dataset or arguments.dataset, given.dataset_revision or arguments.dataset_revision
+    found = (
+        load_selection(model, dataset, revision),
+        load_table(model, dataset, arguments.test_split, revision),
+    )
+    return {table.split: table.first(given.max_rows) for table in found}
+
+
+def export_plain(job: Job) -> tuple[Path, dict[str, Any]]:
+    """Write the fp32 graph and return it with its parity on real samples.
+
+    Raises:
+        BadInputError: the graph cannot be made, or does not answer as torch does.
+    """
+    path = job.folder / "fp32" / GRAPH
+    path.parent.mkdir()
+    batches = job.batches(PARITY_ROWS, CALIBRATION_BATCH)
+    if len(batches[0][next(iter(job.graph.inputs))]) < 2:
+        raise BadInputError(f"split {job.selection} has one row; tracing needs at least two")
+    trace(job.graph, batches[0], path)
+    report = parity(job.graph, job.load(path), batches)
+    check_parity(report)
+    return path, report
+
+
+def choose(job: Job, plain: Path, tried: list[Measurement]) -> tuple[Measurement, Path]:
+    """Return the form that was asked for; of the int8 plans, the fastest that keeps the score. All tried are appended.
+
+    Raises:
+        BadInputError: every form loses more than `--max-loss` on the selection split.
+    """
+    given, score = job.given, job.model.task.selection_metric
+    if given.quantize is None and given.dtype is None:
+        return tried[-1], plain
+    for plan in PLANS if given.quantize else (None,):
+        path = write_form(job, plain, plan)
+        name = f"onnx {plan.name if plan else given.dtype}" + (f" + {given.dtype}" if plan and given.dtype else "")
+        tried.append(job.measure(name, path))
+        lost = points_lost(tried[0], tried[-1], job.selection, score)
+        # A score that rises is the luck of few rows: those answers have changed as much as ones that fall.
+        if abs(lost) <= given.max_loss:
+            return tried[-1], path
+        print(f"{name}: {score} changes by {-lost:+.2f} points on {job.selection}, over --max-loss {given.max_loss:g}")
+    raise BadInputError(f"no form keeps {score} within --max-loss {given.max_loss:g} points; raise it, or leave fp32")
+
+
+def write_form(job: Job, plain: Path, plan: Plan | None) -> Path:
+    """Write one smaller form of the fp32 graph."""
+    import onnx
+
+    path = job.folder / (plan.name.replace(" ", "-") if plan else str(job.given.dtype)) / GRAPH
+    path.parent.mkdir()
+    if plan is not None:
+        quantize(plain, path, plan, job.batches(job.given.calibration_rows, CALIBRATION_BATCH))
+    if job.given.dtype is not None:
+        graph = onnx.load(plain if plan is None else path)
+        store_weights(graph, job.given.dtype)
+        onnx.save(graph, path)
+    return path
+
+
+def finish_table(job: Job, tried: list[Measurement], chosen: Measurement, path: Path, report: Mapping[str, Any]) -> str:
+    """Add latencies, write report and table into the working folder, and return the table."""
+    exported, score = job.load(path), job.model.task.selection_metric
+    calls = {TORCH: lambda batch: job.graph(**batch), chosen.name: exported.run}
+    if chosen.name != PLAIN:
+        calls[PLAIN] = job.load(job.folder / "fp32" / GRAPH).run
+    for name, taken in latencies(calls, job.batches(CALIBRATION_BATCH, CALIBRATION_BATCH)[0]).items():
+        next(line for line in tried if line.name == name).latencies = taken
+    content = {
+        "model": job.model.source,
+        "task": job.model.task.name,
+        "form": chosen.name,
+        "megabytes": chosen.megabytes,
+        "main_score": score,
+        "selection_split": job.selection,
+        "rows": {split: len(table) for split, table in job.tables.items()},
+        "parity_of_fp32_with_torch": report,
+        "parity_with_torch": parity(job.graph, exported, job.batches(PARITY_ROWS, CALIBRATION_BATCH)),
+        "threads": torch.get_num_threads(),
+        "measurements": [line.as_json() for line in tried],
+    }
+    write_json(job.folder / EXPORT_REPORT, content)
+    rows = ", ".join(f"{len(table)} rows of {split}" for split, table in job.tables.items())
+    found = ", ".join(f"{name} {key} {value:.2g}" for name, line in report.items() for key, value in line.items())
+    table = (
+        f"{table_of(tried, score, chosen.name)}\n\n{rows}; milliseconds per call: median [quartiles], "
+        f"{torch.get_num_threads()} threads.\nParity of the fp32 graph with torch on real samples: {found}.\n"
+    )
+    (job.folder / TABLE).write_text(table, encoding="utf-8")
+    return table
+
+
+def check_budget(chosen: Measurement, max_mb: float | None) -> None:
+    """Raise BadInputError when the graph is larger than the budget."""
+    if max_mb is not None and chosen.megabytes > max_mb:
+        raise BadInputError(
+            f"{chosen.name} has {chosen.megabytes:.2f} MB, over --max-mb {max_mb:g}; nothing was written. "
+            "--quantize int8 makes the smallest"
+        )
+
+
+def write_folder(job: Job, path: Path, out: Path) -> None:
+    """Put everything that a user of the graph needs beside it, and move the folder to its place as a whole."""
+    model, folder = job.model, path.parent
+    model.model.config.save_pretrained(folder)
+    model.processor.save_pretrained(folder)
+    write_json(
+        folder / PREPROCESSOR,
+        {"graph": GRAPH, "inputs": describe_preprocessing(model.processor), "outputs": describe_answer(model)},
+    )
+    for name in (EXPORT_REPORT, TABLE):
+        shutil.copy(job.folder / name, folder)
+    if model.recipe:
+        (folder / RECIPE).write_text(yaml.safe_dump(dict(model.recipe), sort_keys=False, allow_unicode=True), "utf-8")
+    if out.exists():
+        shutil.rmtree(out)
+    folder.replace(out)

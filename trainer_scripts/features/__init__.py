@@ -1,0 +1,1 @@
+"""Outputs of frozen backbones, computed once and stored."""

@@ -1,0 +1,292 @@
+"""Features of frozen backbones, computed once: later epochs, runs and models read them from disk.
+
+While a model trains on them, its frozen backbones are stood in for: what comes as `pixel_values` are features of the
+picture, and as `inputs_embeds` states of the words. All layers that train see what they would have seen.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
+
+from dataset_builder.errors import BadInputError
+from modeling_flavour.encoders_flavour import FlavourImageEncoder
+from trainer_scripts.data.pictures import normalise, varies
+from trainer_scripts.data.samples import RowFeatures, padded
+from trainer_scripts.data.table import decode_bytes
+from trainer_scripts.features.engines import ImageEngine, engine_precision
+from trainer_scripts.features.storage import digest_of, stored_features
+from trainer_scripts.settings.arguments import DataArguments, Recipe
+
+IMAGE, TEXT = "image", "text"
+PICTURES_AT_ONCE, TEXTS_AT_ONCE = 8, 64
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Which backbones never change, and why one that is frozen is computed anew in each epoch all the same.
+
+    Attributes:
+        parts: `image`, `text`, both or none.
+        reasons: per part that stays out the reason.
+    """
+
+    parts: tuple[str, ...]
+    reasons: dict[str, str]
+
+
+def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
+    """Tell which backbones of a recipe's model can be computed once.
+
+    Raises:
+        BadInputError: `--frozen_features store` was asked for, and a frozen backbone must be computed anew.
+    """
+    config = model.config
+    parts: list[str] = []
+    reasons: dict[str, str] = {}
+    if recipe.data.frozen_features == "recompute":
+        return Frozen((), {})
+    encoder = getattr(model, "text_encoder", None)
+    frozen = {
+        IMAGE: getattr(config, "freeze_image", False) and getattr(model, "image_encoder", None) is not None,
+        TEXT: getattr(config, "freeze_text", False) and not isinstance(getattr(encoder, "model", None), nn.Embedding),
+    }
+    for part in [part for part, is_frozen in frozen.items() if is_frozen and (part == IMAGE or encoder is not None)]:
+        reason = "streamed rows pass once" if recipe.data.streaming else None
+        if is_deepspeed_zero3_enabled():
+            reason = "ZeRO-3 shares its weights out to the processes"
+        if part == IMAGE and reason is None:
+            reason = _image_reason(recipe, model, samples)
+        if part == TEXT and recipe.data.word_dropout > 0:
+            reason = "word_dropout makes other words unknown in each epoch"
+        if reason is None:
+            parts.append(part)
+        else:
+            reasons[part] = reason
+    if recipe.data.feature_views and not (frozen[IMAGE] and _vary(recipe.data)):
+        why = "no picture varies (crop_scale, flip, ...)" if frozen[IMAGE] else "none is frozen (freeze_image)"
+        raise BadInputError(f"feature_views keeps random views for a frozen backbone, and {why}")
+    if recipe.data.frozen_features == "store" and (reasons or not parts):
+        why = "; ".join(reasons.values()) or "the recipe freezes no backbone: freeze_image, freeze_text"
+        raise BadInputError(f"frozen_features: store cannot be done: {why}")
+    return Frozen(tuple(parts), reasons)
+
+
+def _vary(data: DataArguments) -> bool:
+    """Whether training pictures are other than those of evaluation, as they also are at a size of their own."""
+    return varies(data) or data.crop_size is not None
+
+
+def _image_reason(recipe: Recipe, model: Any, samples: Any) -> str | None:
+    """Return why the frozen image backbone has to see every picture in every epoch, or None."""
+    data = recipe.data
+    if getattr(model.config, "trainable_image_layers", 0):
+        return "trainable_image_layers lets the last layers of the image backbone train"
+    if hasattr(model.config, "aspp_rates"):
+        return "a segmenter reads maps of several layers, which take more disk than computing them anew takes time"
+    if getattr(model.config, "num_place_labels", 0):
+        return "what lies at each place is read from the backbone's whole map, varied with the mask"
+    if data.mixup_alpha > 0:
+        return "mixup_alpha mixes pixels before the backbone sees them"
+    varied = _vary(data)
+    if varied and not hasattr(samples, "picture"):
+        return "captions change with their varied pictures; leave out crop_scale, flip, rotation and color_jitter"
+    if varied and data.feature_views < 1:
+        return "pictures vary at random; --feature_views K keeps K random views of each"
+    return None
+
+
+@contextmanager
+def features_once(recipe: Recipe, trainer: Any) -> Iterator[Frozen]:
+    """Train on stored features of the frozen backbones inside this block; the model is itself again after it.
+
+    Args:
+        recipe: of the run.
+        trainer: whose training and evaluation samples are read; features not on disk yet are computed first.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    frozen = frozen_parts(recipe, model, trainer.train_dataset)
+    tables = {"training": trainer.train_dataset, "evaluation": trainer.eval_dataset}
+    was_training = model.training
+    model.eval()
+    for name, samples in tables.items():
+        varied = name == "training" and getattr(samples, "varies", False)
+        views = recipe.data.feature_views if varied else 1
+        if IMAGE in frozen.parts:
+            samples.use_pictures(image_features(recipe, model, samples, trainer.data_collator, views))
+        else:
+            for kept in (getattr(samples, "pictures", None), getattr(samples, "masks", None)):
+                if kept is not None:
+                    kept.load()
+        if TEXT in frozen.parts:
+            samples.use_texts(text_features(recipe, model, samples))
+    model.train(was_training)
+    stand_ins = {}
+    if IMAGE in frozen.parts:
+        stand_ins[model.image_encoder.model] = image_stand_in(model.image_encoder)
+    if TEXT in frozen.parts:
+        stand_ins[model.text_encoder.model] = text_stand_in
+    for module, stand_in in stand_ins.items():
+        module.forward = stand_in
+    workers = trainer.args.dataloader_num_workers
+    if IMAGE in frozen.parts:
+        # Nothing is decoded any more: starting worker processes would take longer than an epoch.
+        trainer.args.dataloader_num_workers = 0
+    try:
+        yield frozen
+    finally:
+        trainer.args.dataloader_num_workers = workers
+        for module in stand_ins:
+            del module.forward
+
+
+def image_stand_in(encoder: FlavourImageEncoder) -> Any:
+    """Return a forward that takes features `(batch, size)` or maps `(batch, size, height, width)` for pictures."""
+
+    def forward(features: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        states = features if features.ndim == 4 else features[:, :, None, None]
+        states = states.permute(0, 2, 3, 1) if encoder.channels_last else states
+        return BaseModelOutputWithPooling(states, features if features.ndim == 2 else None)
+
+    return forward
+
+
+def text_stand_in(inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutput:
+    """Take states of words `(batch, length, size)` for the words themselves."""
+    return BaseModelOutput(inputs_embeds)
+
+
+def reads_pooled(model: Any) -> bool:
+    """Whether the model reads one vector per picture rather than one per place."""
+    if hasattr(model.image_encoder, "place_head"):
+        return False
+    own = getattr(model, "reads_pooled", None)
+    return bool(model.image_encoder.pooled) if own is None else bool(own)
+
+
+def backbone_key(module: Any) -> dict[str, str]:
+    """Return what tells a backbone from any other: its architecture and every weight and statistic of it."""
+    config = module.config.to_dict()
+    for changing in ("transformers_version", "_name_or_path", "dtype"):
+        config.pop(changing, None)
+    weights = (part for name, value in sorted(module.state_dict().items()) for part in (name, _bytes(value)))
+    return {"config": json.dumps(config, sort_keys=True, default=str), "weights_sha256": digest_of(weights)}
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+class PictureExtractor:
+    """Features of pictures, as the collator would hand them to the backbone.
+
+    Args:
+        engine: runs the backbone.
+        samples: whose pictures are read.
+        normal: channel means and standard deviations.
+    """
+
+    def __init__(self, engine: ImageEngine, samples: Any, normal: tuple[Sequence[float], Sequence[float]]):
+        self._engine = engine
+        self._samples = samples
+        self._normal = normal
+
+    def prepare(self) -> None:
+        """Get ready, before the first `load`."""
+        self._engine.prepare(self._pixels(0))
+
+    def load(self, place: int) -> Any:
+        """Decode, prepare, vary and normalise one picture; where pictures go one by one, compute its features too."""
+        pixels = self._pixels(place)
+        return self._engine.one(pixels) if self._engine.by_picture else pixels
+
+    def run(self, loaded: Sequence[Any]) -> np.ndarray:
+        """Return pooled features `(pictures, size)` or maps `(pictures, size, height, width)`."""
+        if self._engine.by_picture:
+            return np.concatenate(loaded)
+        return self._engine.batch(torch.stack(list(loaded)).contiguous(memory_format=torch.channels_last))
+
+    def _pixels(self, place: int) -> Tensor:
+        view, row = divmod(place, len(self._samples.table))
+        samples = self._samples
+        picture = samples.picture(row, view, once=True) if hasattr(samples, "picture") else samples.pictures.decode(row)
+        return normalise([picture], *self._normal)[0]
+
+
+def image_features(recipe: Recipe, model: Any, samples: Any, collator: Any, views: int) -> RowFeatures:
+    """Return what the frozen image backbone says of every picture of some samples, in `views` random views."""
+    table, encoder, pooled = samples.table, model.image_encoder, reads_pooled(model)
+    normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
+    key = {
+        "part": IMAGE,
+        "backbone": backbone_key(encoder.model),
+        "output": "pooled" if pooled else "map",
+        "precision": engine_precision(recipe.training.bf16, encoder.device),
+        "pictures_sha256": pictures_digest(samples),
+        "preparation": samples.pictures.preparation,
+        "normalisation": normal,
+        "views": views,
+        "variation": samples.variation if getattr(samples, "varies", False) else None,
+    }
+    engine = ImageEngine(encoder, pooled, recipe.training.bf16, len(table) * views)
+    extractor = PictureExtractor(engine, samples, normal)
+    root = Path(recipe.data.features_dir)
+    return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
+
+
+def pictures_digest(samples: Any) -> str:
+    """Return the hash of all encoded pictures of a table, in order."""
+    table = samples.table
+    return digest_of(decode_bytes(cell, row) for cell, row in zip(table.cells(), table.ids, strict=True))
+
+
+class TextExtractor:
+    """States of words, or one vector per text where the model reads no more."""
+
+    def __init__(self, model: Any, tokens: Sequence[Sequence[int]], pad_token_id: int, pooled: bool):
+        self._encoder = model.text_encoder
+        self._tokens = tokens
+        self._pad_token_id = pad_token_id
+        self._pooled = pooled
+
+    def prepare(self) -> None:
+        """Nothing: PyTorch runs text backbones as they are."""
+
+    def load(self, place: int) -> Sequence[int]:
+        """Return the tokens of one text."""
+        return self._tokens[place]
+
+    @torch.inference_mode()
+    def run(self, loaded: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return vectors `(texts, size)`, or the states of all tokens in a row `(tokens, size)`."""
+        input_ids, mask = padded(loaded, self._pad_token_id)
+        device = self._encoder.device
+        states = self._encoder.model(input_ids=input_ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+        if self._pooled:
+            return self._encoder.pool(states, mask.bool().to(device))[0].float().cpu().numpy()
+        return states[mask.bool().to(device)].float().cpu().numpy()
+
+
+def text_features(recipe: Recipe, model: Any, samples: Any) -> RowFeatures:
+    """Return what the frozen text backbone says of every text of some samples."""
+    encoder, tokens = model.text_encoder, samples.tokens
+    pooled = encoder.lstm is None and model.reads_pooled
+    key = {
+        "part": TEXT,
+        "backbone": backbone_key(encoder.model),
+        "output": model.config.text_pooling if pooled else "tokens",
+        "precision": "fp32",
+        "tokens_sha256": digest_of(np.asarray(text, dtype=np.int64).tobytes() for text in tokens),
+        "views": 1,
+    }
+    offsets = None if pooled else np.cumsum([0, *map(len, tokens)])
+    extractor = TextExtractor(model, tokens, model.config.pad_token_id or 0, pooled)
+    return stored_features(Path(recipe.data.features_dir), key, len(tokens), extractor, offsets, TEXTS_AT_ONCE)

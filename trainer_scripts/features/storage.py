@@ -1,0 +1,172 @@
+"""Features on disk: memory-mapped, under a key that names all they depend on, filled bit by bit, never half taken."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.data.samples import RowFeatures
+from trainer_scripts.evaluation.predictions import write_json
+from trainer_scripts.features.engines import cores
+
+FORMAT = 1
+KEY, VALUES, DONE, FINISHED, LOCK = "key.json", "features.npy", "done.npy", "finished.json", "lock"
+BATCHES_AHEAD = 4
+BATCHES_BETWEEN_FLUSHES = 32
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Extractor(Protocol):
+    """Makes the features of places: `view * rows + row`, in the order of the file."""
+
+    def prepare(self) -> None:
+        """Get ready, before the first `load`."""
+
+    def load(self, place: int) -> Any:
+        """Return what `run` needs of one place; called from several threads, ahead of `run`."""
+
+    def run(self, loaded: Sequence[Any]) -> np.ndarray:
+        """Return the features of some places, `(places, ...)`, or of all their tokens, `(tokens, size)`."""
+
+
+def digest_of(parts: Iterable[Any]) -> str:
+    """Return the hash of strings, bytes and numbers in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def stored_features(
+    root: Path,
+    key: dict[str, Any],
+    rows: int,
+    extractor: Extractor,
+    offsets: np.ndarray | None = None,
+    batch_size: int = 32,
+) -> RowFeatures:
+    """Return the features under a key: those on disk, or computed now by all processes of this machine together.
+
+    An interrupted computation goes on where it stopped; what is not complete is never read. Of several runs that need
+    the same features, one computes them and the others wait; where it is killed, the next one goes on.
+
+    Args:
+        root: folder of all features.
+        key: everything the features depend on, as JSON holds it; `views` is how many there are of each row.
+        rows: rows of the table.
+        extractor: makes them.
+        offsets: first token of each place and, at the end, their number; None where all places are of one shape.
+        batch_size: places computed at once.
+    """
+    content = {**key, "format": FORMAT}
+    folder = root / digest_of([json.dumps(content, sort_keys=True)])[:24]
+    if not (folder / FINISHED).is_file():
+        places = int(key["views"]) * rows
+        batches = [range(start, min(start + batch_size, places)) for start in range(0, places, batch_size)]
+        # The processes of a run meet at these files, never at a barrier: a run on another machine that shares the
+        # folder may hold the lock, and a barrier gives up after half an hour.
+        if PartialState().is_local_main_process:
+            with _locked(folder):
+                if not (folder / FINISHED).is_file():
+                    _allocate(folder, content, places if offsets is None else int(offsets[-1]), len(batches), extractor)
+                    _fill(folder, batches, extractor, offsets, content["part"])
+                    _wait_until(lambda: bool(np.load(folder / DONE).all()))
+                    write_json(folder / FINISHED, {"places": places})
+        else:
+            _wait_until(lambda: (folder / DONE).is_file())
+            _fill(folder, batches, extractor, offsets, content["part"])
+            _wait_until(lambda: (folder / FINISHED).is_file())
+    return RowFeatures(np.load(folder / VALUES, mmap_mode="r"), rows, offsets)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the only run that makes these features; the lock goes with the process that holds it, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another run computes {folder}; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire(poll_interval=SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    """Return when another process has come so far; the launcher ends this one where that one fails."""
+    while not condition():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _fill(folder: Path, batches: Sequence[range], extractor: Extractor, offsets: np.ndarray | None, name: str) -> None:
+    """Compute this process's share of what is not done yet."""
+    state = PartialState()
+    extractor.prepare()
+    values, done = np.load(folder / VALUES, mmap_mode="r+"), np.load(folder / DONE, mmap_mode="r+")
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if state.num_processes > 1 else 1
+    mine = range(state.local_process_index % sharing, len(batches), sharing)
+    left = [number for number in mine if not done[number]]
+    computed: list[int] = []
+    features = _computed([batches[number] for number in left], extractor, name)
+    for number, found in zip(left, features, strict=True):
+        first, last = batches[number][0], batches[number][-1] + 1
+        values[slice(first, last) if offsets is None else slice(int(offsets[first]), int(offsets[last]))] = found
+        computed.append(number)
+        if len(computed) >= BATCHES_BETWEEN_FLUSHES or number == left[-1]:
+            values.flush()  # the mark must not reach the disk before what it vouches for
+            done[computed] = True
+            done.flush()
+            computed.clear()
+
+
+def _allocate(folder: Path, key: dict[str, Any], length: int, batches: int, extractor: Extractor) -> None:
+    """Make the empty file, and the list of what of it is done, written last; where that is there, all is.
+
+    Raises:
+        BadInputError: the disk has no room for it.
+    """
+    if (folder / DONE).is_file():
+        return
+    shape = (length, *extractor.run([extractor.load(0)]).shape[1:])
+    needed, free = 4 * int(np.prod(shape)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise BadInputError(
+            f"the features of the frozen {key['part']} backbone take {needed / 1e9:.1f} GB, and {folder.parent} has "
+            f"{free / 1e9:.1f} GB; give another --features_dir, or --frozen_features recompute"
+        )
+    write_json(folder / KEY, key)
+    np.lib.format.open_memmap(folder / VALUES, "w+", np.float32, shape).flush()
+    partial = folder / f"{DONE}.partial"
+    with partial.open("wb") as file:
+        np.save(file, np.zeros(batches, dtype=bool))
+    partial.replace(folder / DONE)
+
+
+def _computed(batches: Sequence[range], extractor: Extractor, name: str) -> Iterator[np.ndarray]:
+    """Yield the features of each batch; the next ones are loaded in other threads meanwhile."""
+    quiet = None if PartialState().is_main_process else True
+    with ThreadPoolExecutor(cores()) as pool:
+        waiting: deque = deque()
+        upcoming = iter(batches)
+        for _ in tqdm(batches, desc=f"{name} features", unit="batch", leave=False, disable=quiet):
+            while len(waiting) <= BATCHES_AHEAD and (batch := next(upcoming, None)) is not None:
+                waiting.append([pool.submit(extractor.load, place) for place in batch])
+            yield extractor.run([future.result() for future in waiting.popleft()])

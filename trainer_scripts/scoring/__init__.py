@@ -1,0 +1,1 @@
+"""Saved models, their rows, their scores and predictions."""

@@ -1,0 +1,90 @@
+"""An exported graph in the place of the model that it was exported from."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from dataset_builder.errors import BadInputError
+
+GRAPH = "model.onnx"
+EXPORT_REPORT = "export.json"
+
+
+def require_onnx() -> None:
+    """Raise BadInputError, with the remedy, unless the three packages that exporting needs are installed."""
+    try:
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise BadInputError(
+            f"exporting needs onnx, onnxscript and onnxruntime ({error}); pip install 'flavour-fusion[onnx]'"
+        ) from error
+
+
+class OnnxModel:
+    """An exported graph behind the calls that scoring makes of a torch model.
+
+    Args:
+        path: the ONNX file.
+        config: configuration of the model it was made of.
+        wrapper: the wrapper it was traced through.
+        threads: threads of one call; None takes those of torch.
+    """
+
+    training = False
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, path: Path, config: Any, wrapper: Any, threads: int | None = None):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes share no base but this one
+            raise BadInputError(f"onnxruntime cannot read {path}: {error}") from error
+        self.config = config
+        self.inputs = [node.name for node in self.session.get_inputs()]
+        self.outputs = [node.name for node in self.session.get_outputs()]
+        self._answer = wrapper.answer
+
+    def run(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs by name for a batch that holds the graph's inputs."""
+        feeds = {name: np.ascontiguousarray(batch[name].numpy()) for name in self.inputs}
+        found = self.session.run(self.outputs, feeds)
+        return {name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)}
+
+    def __call__(self, pixel_values: Tensor | None = None, **others: Any) -> ModelOutput:
+        """Answer as the torch model does; the graph needs all of its inputs, and has no use for labels and settings.
+
+        Raises:
+            BadInputError: an input is missing, or one was given that the graph does not know.
+        """
+        given = {**others, "pixel_values": pixel_values}
+        inputs = {
+            name: value
+            for name, value in given.items()
+            if isinstance(value, Tensor) and not name.endswith(("labels", "targets", "masks"))
+        }
+        if set(inputs) != set(self.inputs):
+            raise BadInputError(
+                f"an exported graph takes exactly {', '.join(self.inputs)}, got {', '.join(inputs)}; "
+                "the model that it was made of answers without one of them too"
+            )
+        return self._answer(self.config, self.run(inputs))
+
+    def eval(self) -> "OnnxModel":
+        """A graph is always in evaluation mode."""
+        return self
+
+    def train(self, mode: bool = True) -> "OnnxModel":
+        """A graph is always in evaluation mode."""
+        return self

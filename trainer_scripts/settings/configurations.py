@@ -1,0 +1,144 @@
+"""From a command line to a run: recipe files, and overrides of their settings."""
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import yaml
+from transformers import HfArgumentParser
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, JsonMapping, Recipe
+
+NOTHING = ("none", "null")
+CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
+DEFAULT_RECIPE = "default"
+
+
+class _Parser(HfArgumentParser):
+    """The parser of all argument classes; wrong values raise instead of printing the usage.
+
+    `none` takes an optional setting of ours back, such as one of the recipe's.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        optional = action.dest in _optional_names() and action.nargs is None
+        return None if optional and arg_string.lower() in NOTHING else super()._get_value(action, arg_string)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if value is not None:
+            super()._check_value(action, value)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInputError(f"{message}; `--help` lists all arguments")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe given as a path, or by the name of one that comes with the package."""
+    for path in (Path(name), CONFIGURATIONS / name, CONFIGURATIONS / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    close = difflib.get_close_matches(Path(name).stem, recipe_names(), n=3, cutoff=0.4) or recipe_names()
+    raise BadInputError(f"there is no recipe {name!r}; give a YAML file or one of {', '.join(close)}")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Return the settings of a recipe file; `base` names a recipe beside it whose settings it starts from."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise BadInputError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(settings, dict):
+        raise BadInputError(f"{path} must hold `name: value` lines")
+    base = settings.pop("base", None)
+    return {**(read_recipe(path.parent / f"{base}.yaml") if base else {}), **settings}
+
+
+@cache
+def _optional_names() -> frozenset[str]:
+    """Return our own arguments that may be None."""
+    # Not the types of the fields: the parser changes those.
+    kinds = [item for part in ARGUMENT_CLASSES for item in part.__annotations__.items()]
+    return frozenset(name for name, kind in kinds if type(None) in get_args(kind))
+
+
+def _argument_names() -> list[str]:
+    return [item.name for part in ARGUMENT_CLASSES for item in dataclasses.fields(part) if item.init]
+
+
+def _refuse_unknown(names: Sequence[str], where: str) -> None:
+    known = _argument_names()
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "`train.py --help` lists all arguments"
+            raise BadInputError(f"unknown argument {name!r} in {where}; {hint}")
+
+
+def parse_recipe(arguments: Sequence[str]) -> Recipe:
+    """Return the run that a command line describes: `[RECIPE] [--argument value ...]`.
+
+    Raises:
+        BadInputError: an unknown recipe or argument (close matches are named), or a value of the wrong type.
+    """
+    given = list(arguments)
+    named = frozenset(_argument_name(word) for word in given if word.startswith("--"))
+    name = given.pop(0) if given and not given[0].startswith("--") else DEFAULT_RECIPE
+    parser = _Parser(
+        ARGUMENT_CLASSES,
+        prog="train.py [RECIPE]",
+        allow_abbrev=False,
+        description="Recipes: " + ", ".join(recipe_names()),
+    )
+    if {"-h", "--help"} & {name, *given}:
+        parser.print_help()
+        raise SystemExit(0)
+    path = recipe_path(name)
+    settings = read_recipe(path)
+    _refuse_unknown(list(settings), str(path))
+    settings.setdefault("output_dir", f"outputs/{path.stem}")
+    parser.set_defaults(**_defaults(parser, settings))
+    try:
+        *parts, rest = parser.parse_args_into_dataclasses(
+            given, return_remaining_strings=True, look_for_args_file=False
+        )
+    except (TypeError, ValueError) as error:
+        raise BadInputError(str(error)) from error
+    unknown = [_argument_name(word) for word in rest if word.startswith("--")]
+    _refuse_unknown(unknown, "the command line")
+    if rest:
+        raise BadInputError(f"do not know what {rest[0]!r} means; give one recipe first, then `--argument value`")
+    model, data, training = parts
+    return Recipe(path.stem, model, data, training, named)
+
+
+def _argument_name(word: str) -> str:
+    """Return the name of the argument that a word such as `--freeze-text=true` gives."""
+    return word.removeprefix("--").split("=")[0].replace("-", "_")
+
+
+def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return recipe values as the parser converts them: scalars as words, so that types are checked the same way."""
+    choices = {action.dest: action for action in parser._actions}
+    checked = {}
+    for name, value in settings.items():
+        action = choices[name]
+        if value is None or isinstance(value, dict | list | bool):
+            checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value
+            continue
+        try:
+            checked[name] = parser._get_value(action, str(value))
+        except argparse.ArgumentError as error:
+            raise BadInputError(str(error)) from error
+        if action.choices and checked[name] not in (*action.choices, None):
+            raise BadInputError(f"{name}: {value!r} is none of {', '.join(map(str, action.choices))}")
+    return checked

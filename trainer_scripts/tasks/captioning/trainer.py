@@ -1,0 +1,187 @@
+"""The Trainer of captioners: evaluates by generating, and may keep the visual side fixed for the first epochs.
+
+Self-critical training draws captions, scores them by CIDEr-D and makes those likelier that beat their siblings.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from modeling_flavour.captioning_pipeline_flavour import as_sentence
+from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
+from trainer_scripts.tasks.captioning.answers import all_scores, caption_table
+from trainer_scripts.tasks.captioning.samples import CaptionSamples
+from trainer_scripts.tasks.captioning.scores import CiderD
+from trainer_scripts.tasks.captioning.truth import naming_scores, visible_names
+from trainer_scripts.tasks.trainer import FlavourTrainer, agreed
+
+
+class FrozenImageFirst(TrainerCallback):
+    """Keeps the image backbone fixed and in evaluation mode for the first epochs, then lets it train.
+
+    Args:
+        epochs: how long.
+    """
+
+    def __init__(self, epochs: float):
+        self.epochs = epochs
+        self._frozen_by_config = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freeze, unless a resumed run is past it."""
+        self._frozen_by_config = kwargs["model"].config.freeze_image
+        self._set(kwargs["model"], (state.epoch or 0) < self.epochs)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let go once the time has come."""
+        if kwargs["model"].config.freeze_image and (state.epoch or 0) + 1e-6 >= self.epochs:
+            self._set(kwargs["model"], False)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the model as its recipe describes it."""
+        self._set(kwargs["model"], False)
+
+    def _set(self, model: Any, frozen: bool) -> None:
+        if self._frozen_by_config:
+            return
+        # The model itself keeps what its config freezes in evaluation mode.
+        model.config.freeze_image = frozen
+        model.image_encoder.model.requires_grad_(not frozen)
+        if model.training:
+            model.train()
+
+
+class CaptionTrainer(FlavourTrainer):
+    """Trainer whose evaluation writes a caption for every picture and scores it against all captions of the picture.
+
+    Args:
+        **kwargs: as for `FlavourTrainer`; `eval_dataset` must be `CaptionSamples`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        arguments = kwargs["args"]
+        if arguments.frozen_image_epochs > 0:
+            # Gradients of the fixed part are absent at first, which DDP otherwise takes for a fault.
+            arguments.ddp_find_unused_parameters = True
+        super().__init__(**kwargs)
+        self._ciders: dict[int, CiderD] = {}
+        if arguments.frozen_image_epochs > 0:
+            self.add_callback(FrozenImageFirst(arguments.frozen_image_epochs))
+        self._self_critical = None
+        if self.args.self_critical_draws:
+            samples: Any = self.train_dataset
+            self._self_critical = SelfCritical(
+                samples.references(), samples.processor.tokenizer, self.args.self_critical_draws
+            )
+            # This loss is a mean over the batch, which the Trainer divides by accumulated batches.
+            self.model_accepts_loss_kwargs = False
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a batch: of the given words, or of drawn captions where training is self-critical."""
+        if self._self_critical is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        captioner = self.accelerator.unwrap_model(model)
+        return self._self_critical.loss(model, captioner, inputs["pixel_values"], inputs["rows"])
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score the model on all rows; every process of a distributed run does so for itself."""
+        samples: Any = dataloader.dataset
+        assert isinstance(samples, CaptionSamples)
+        model = self.accelerator.unwrap_model(self.model)
+        references = list(samples.table.labels)
+        cider = self._ciders.setdefault(id(samples), CiderD(references))
+        captions, expected = caption_table(model, samples, self.args.per_device_eval_batch_size)
+        scores = all_scores(captions, expected, references, cider)
+        visible = visible_names(samples.table)
+        if visible is not None:
+            scores |= naming_scores(captions, visible)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        metrics[f"{metric_key_prefix}_loss"] = scores["cross_entropy"]
+        return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples.table))
+
+
+class SelfCritical:
+    """The loss of self-critical sequence training (Rennie et al. 2017), each draw judged by the others of its picture.
+
+    For every picture some captions are drawn from the model itself. A caption's advantage is its CIDEr-D less the mean
+    of the picture's other draws (Luo 2020, "A better variant of self-critical sequence training"), so that no second
+    decoding is needed; the loss is minus advantage times log-probability. What the scores of a test would be is thus
+    trained for directly, and with it how much a caption should name. Starts from a captioner that was trained on words.
+
+    Args:
+        references: captions of each picture, numbered as the batches' `rows` are.
+        tokenizer: of the captioner.
+        draws: captions per picture, at least 2.
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]], tokenizer: Any, draws: int):
+        self.cider = CiderD(references)
+        self.tokenizer = tokenizer
+        self.draws = draws
+
+    def loss(self, model: Any, captioner: FlavourCaptioner, pixels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one batch, a mean over the tokens of all draws.
+
+        Args:
+            model: the captioner as it is trained, wrapped or not.
+            captioner: the same, unwrapped, to draw from.
+            pixels: `(batch, 3, height, width)`.
+            rows: `(batch,)` number of each picture's references.
+        """
+        sequences = self.draw(captioner, pixels)
+        advantages = self.advantages(sequences, rows.repeat_interleave(self.draws).tolist()).to(pixels.device)
+        targets = sequences[:, 1:]
+        real = targets != captioner.config.pad_token_id
+        # One pass through the picture side serves all draws of a picture; its gradients sum up in DDP all the same.
+        owners = torch.arange(len(pixels), device=pixels.device).repeat_interleave(self.draws)
+        encoded = captioner.get_encoder()(pixels).of(owners)
+        outputs = model(encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], use_cache=False)
+        said = outputs.logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+        return -(advantages[:, None] * said * real).sum() / real.sum()
+
+    @torch.no_grad()
+    def draw(self, captioner: FlavourCaptioner, pixels: torch.Tensor) -> torch.Tensor:
+        """Return `draws` sequences per picture, `(batch * draws, length)`, drawn without dropout."""
+        training = captioner.training
+        captioner.eval()
+        sequences = captioner.generate(
+            encoder_outputs=captioner.get_encoder()(pixels),
+            do_sample=True,
+            num_beams=1,
+            top_k=0,
+            no_repeat_ngram_size=0,
+            num_return_sequences=self.draws,
+        )
+        captioner.train(training)
+        return sequences
+
+    def advantages(self, sequences: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Return each draw's CIDEr-D less the mean of the other draws of its picture."""
+        texts = [as_sentence(text) for text in self.tokenizer.batch_decode(sequences, skip_special_tokens=True)]
+        rewards = torch.from_numpy(self.cider.scores(texts, rows)).float().unflatten(0, (-1, self.draws))
+        others = (rewards.sum(1, keepdim=True) - rewards) / (self.draws - 1)
+        return (rewards - others).flatten()

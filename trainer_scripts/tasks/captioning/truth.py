@@ -1,0 +1,252 @@
+"""Are captions of plated pictures true? What they name, count and place is held against mask and reference captions.
+
+Only pictures whose mask is known can be judged so. What a caption names is compared with the ingredients of the mask, a
+place with the mask's centres, a count with the counts in the exact reference captions (a mask shows no single pieces).
+Captions also go back to pictures: how much of the label survives when the drawing pipeline draws from a caption.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dataset_builder.catalogue.ingredients import find_mentions, ingredients_by_name
+from dataset_builder.columns import BACKGROUND, FLAVOUR, FLAVOURS, FOOD_GROUPS, INGREDIENT_LABELS, MASK, UNKNOWN
+from dataset_builder.labelling.rule import Labeller
+from dataset_builder.pictures.captions import HEAPS, NUMBERS, place
+from dataset_builder.plating.pipeline import PlateItem, PlatingPipeline
+from trainer_scripts.data.table import Table
+from trainer_scripts.evaluation.intervals import CONFIDENCE, RESAMPLES, Interval
+
+_NUMBER_WORDS = {word: number for number, word in enumerate(NUMBERS)} | {"an": 1, "one": 1, "many": len(NUMBERS)}
+# "a plate of olives" and "a bed of rice" count neither olives nor rice.
+_MASSES = {phrase.split()[1] for phrases in HEAPS.values() for phrase in phrases} | {"plate", "bowl", "board", "glass"}
+_COUNTED = re.compile(rf"\b({'|'.join(_NUMBER_WORDS)})\s+(?:(\w+)\s+of\s+)?$", re.IGNORECASE)
+_PLACE = re.compile(r"\b(on the (?:left|right)|in the centre|all over|at the (?:top|bottom)(?: left| right)?)\b", re.I)
+_RELATION = re.compile(r"\b(?:is|are) (to the left of|to the right of|above|below)\b", re.IGNORECASE)
+_AXES = {"to the left of": ("x", 1), "to the right of": ("x", -1), "above": ("y", 1), "below": ("y", -1)}
+ROWS = 64
+SIZE = 64
+
+
+@dataclass(frozen=True)
+class Named:
+    """Sums behind precision, recall and F1 of what captions name, `(rows,)` each."""
+
+    hits: np.ndarray
+    named: np.ndarray
+    visible: np.ndarray
+
+    def scores(self, prefix: str) -> dict[str, float]:
+        """Return micro-averaged precision, recall and F1: sums over all rows, then the ratio."""
+        hits, named, visible = self.hits.sum(), self.named.sum(), self.visible.sum()
+        return {
+            f"{prefix}_precision": float(hits / named) if named else 0.0,
+            f"{prefix}_recall": float(hits / visible) if visible else 0.0,
+            f"{prefix}_f1": float(2 * hits / (named + visible)) if named + visible else 0.0,
+        }
+
+
+def visible_names(table: Table) -> list[frozenset[str]] | None:
+    """Return the names of each row's visible ingredients; None for a table that does not know them."""
+    if INGREDIENT_LABELS not in table.rows.column_names:
+        return None
+    names = table.rows.features[INGREDIENT_LABELS].feature.names
+    return [frozenset(names[number] for number in row) for row in table.rows[INGREDIENT_LABELS]]
+
+
+def named_in(caption: str) -> frozenset[str]:
+    """Return the names of the visible catalogue ingredients that a caption names."""
+    return frozenset(mention.ingredient.name for mention in find_mentions(caption) if mention.ingredient.visible)
+
+
+def groups_of(names: frozenset[str]) -> frozenset[str]:
+    """Return the food groups of ingredients."""
+    known = ingredients_by_name()
+    return frozenset(known[name].group for name in names if known[name].group in FOOD_GROUPS)
+
+
+def compare(named: Sequence[frozenset[str]], visible: Sequence[frozenset[str]]) -> Named:
+    """Return hits, names and truths per row."""
+    pairs = list(zip(named, visible, strict=True))
+    return Named(
+        np.array([len(said & true) for said, true in pairs], dtype=float),
+        np.array([len(said) for said, _ in pairs], dtype=float),
+        np.array([len(true) for _, true in pairs], dtype=float),
+    )
+
+
+def naming(captions: Sequence[str], visible: Sequence[frozenset[str]]) -> tuple[Named, Named]:
+    """Return the comparison of ingredients and of food groups."""
+    said = [named_in(caption) for caption in captions]
+    return compare(said, visible), compare([groups_of(row) for row in said], [groups_of(row) for row in visible])
+
+
+def naming_scores(captions: Sequence[str], visible: Sequence[frozenset[str]]) -> dict[str, float]:
+    """Return precision, recall and F1 of ingredients and food groups, and the share of captions naming nothing else."""
+    ingredients, groups = naming(captions, visible)
+    return {
+        **ingredients.scores("ingredient"),
+        **groups.scores("group"),
+        "only_visible": float((ingredients.hits == ingredients.named).mean()),
+    }
+
+
+def f1_interval(named: Named, groups: Sequence[str], other: Named | None = None, seed: int = 0) -> Interval:
+    """Return micro F1, or its difference to `other` on the same rows, with a bootstrap interval over groups of rows."""
+    order = {group: position for position, group in enumerate(dict.fromkeys(groups))}
+    index = np.array([order[group] for group in groups])
+    draws = np.random.default_rng(seed).multinomial(
+        len(order), np.full(len(order), 1 / len(order)), size=RESAMPLES
+    )  # (resamples, groups)
+
+    def f1(one: Named, weights: np.ndarray) -> np.ndarray:
+        sums = [np.bincount(index, weights=part, minlength=len(order)) for part in (one.hits, one.named + one.visible)]
+        return 2 * (weights @ sums[0]) / np.maximum(weights @ sums[1], 1e-12)
+
+    spread, value = f1(named, draws), f1(named, np.ones(len(order)))
+    if other is not None:
+        spread, value = spread - f1(other, draws), value - f1(other, np.ones(len(order)))
+    low, high = np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(value), float(low), float(high))
+
+
+def counts_in(caption: str) -> dict[str, int]:
+    """Return how many of what a caption counts; heaps ("a bed of rice") and bare names are no counts.
+
+    >>> counts_in("A bed of rice, three slices of cucumber and two eggs on a plate.")
+    {'cucumber': 3, 'egg': 2}
+    """
+    found = {}
+    for mention in find_mentions(caption):
+        match = _COUNTED.search(caption[: mention.start])
+        if match and (match.group(2) or "").lower() not in _MASSES:
+            found[mention.ingredient.name] = _NUMBER_WORDS[match.group(1).lower()]
+    return found
+
+
+def places_in(caption: str) -> dict[str, str]:
+    """Return where a caption says that ingredients are.
+
+    >>> places_in("The parsley is in the centre and the egg and the rice are all over.")
+    {'parsley': 'in the centre', 'egg': 'all over', 'rice': 'all over'}
+    """
+    found, start = {}, 0
+    for match in _PLACE.finditer(caption):
+        if not re.match(r"\s*of\b", caption[match.end() :]):
+            for mention in find_mentions(caption):
+                if start <= mention.start < match.start():
+                    found[mention.ingredient.name] = match.group(1).lower()
+        start = match.end()
+    return found
+
+
+def relations_in(caption: str) -> list[tuple[str, str, str]]:
+    """Return (one, relation, other) for each relation between two ingredients that a caption states.
+
+    >>> relations_in("The feta is to the left of the olives.")[0][1]
+    'to the left of'
+    """
+    found = []
+    for match in _RELATION.finditer(caption):
+        before = [mention for mention in find_mentions(caption) if mention.end <= match.start()]
+        after = [mention for mention in find_mentions(caption) if mention.start >= match.end()]
+        if before and after:
+            found.append((before[-1].ingredient.name, match.group(1).lower(), after[0].ingredient.name))
+    return found
+
+
+def items_of_mask(cell: dict, names: Sequence[str]) -> dict[str, PlateItem]:
+    """Return where each ingredient of a mask is; `cell` is an undecoded image cell."""
+    mask = np.asarray(Image.open(io.BytesIO(cell["bytes"])))
+    found = {}
+    for number in np.unique(mask):
+        if number not in (BACKGROUND, UNKNOWN):
+            rows, columns = np.nonzero(mask == number)
+            height, width = mask.shape
+            found[names[number]] = PlateItem(
+                name=names[number],
+                group="",
+                pieces=1,
+                area=len(rows) / mask.size,
+                x=float((columns.mean() + 0.5) / width),
+                y=float((rows.mean() + 0.5) / height),
+                spread=float(np.sqrt(rows.var() / height**2 + columns.var() / width**2)),
+            )
+    return found
+
+
+def detail_scores(captions: Sequence[str], table: Table) -> dict[str, float]:
+    """Return the shares of right counts, places and relations, and how many there were to judge.
+
+    A count is judged where the reference captions count the same visible ingredient; a place or relation where all
+    ingredients it names are visible.
+    """
+    from datasets import Image as ImageFeature
+
+    rows = table.rows.select_columns([MASK]).cast_column(MASK, ImageFeature(decode=False))
+    names = table.rows.features[INGREDIENT_LABELS].feature.names
+    right, judged = (
+        dict.fromkeys(("counts", "places", "relations"), 0),
+        dict.fromkeys(("counts", "places", "relations"), 0),
+    )
+    for row, caption in enumerate(captions):
+        truth = {name: number for reference in table.labels[row] for name, number in counts_in(reference).items()}
+        counted = [(name, number) for name, number in counts_in(caption).items() if name in truth]
+        outcomes = {"counts": [truth[name] == number for name, number in counted], "places": [], "relations": []}
+        placed, related = places_in(caption), relations_in(caption)
+        if placed or related:
+            items = items_of_mask(rows[row][MASK], names)
+            outcomes["places"] = [place(items[name]) == where for name, where in placed.items() if name in items]
+            outcomes["relations"] = [
+                _holds(items[one], relation, items[other])
+                for one, relation, other in related
+                if one in items and other in items
+            ]
+        for kind, of_kind in outcomes.items():
+            right[kind] += sum(of_kind)
+            judged[kind] += len(of_kind)
+    shares = {f"{kind}_right": right[kind] / judged[kind] for kind in right if judged[kind]}
+    return {**shares, **{f"{kind}_judged": float(number) for kind, number in judged.items()}}
+
+
+def _holds(one: PlateItem, relation: str, other: PlateItem) -> bool:
+    axis, sign = _AXES[relation]
+    return sign * (getattr(other, axis) - getattr(one, axis)) > 0
+
+
+def round_trip(captions: Sequence[str], table: Table, rows: int = ROWS) -> dict[str, float]:
+    """Return how much of a picture is in the picture that its caption gives, for the first rows of a table.
+
+    Each caption is the prompt of the plating pipeline. The ingredients in the mask of the new picture are compared with
+    those of the old one, and the flavour that the labelling rule gives them with the row's label; the same is done
+    with the first reference caption, which shows what the way there and back loses by itself.
+
+    Args:
+        captions: one per row.
+        table: rows whose visible ingredients are known.
+        rows: how many are drawn.
+    """
+    number = min(rows, len(captions))
+    visible = (visible_names(table) or [])[:number]
+    flavours = [FLAVOURS[label] for label in table.rows[:number][FLAVOUR]] if FLAVOUR in table.rows.column_names else []
+    found: dict[str, float] = {"rows": float(number)}
+    for name, prompts in (("captions", captions), ("references", [of_one[0] for of_one in table.labels])):
+        drawn = [draw(prompt, seed) for seed, prompt in enumerate(prompts[:number])]
+        found[f"{name}_ingredient_f1"] = compare(drawn, visible).scores("drawn")["drawn_f1"]
+        if flavours:
+            labeller = Labeller()
+            tasted = [labeller.label("", sorted(names)).flavour for names in drawn]
+            found[f"{name}_flavour_kept"] = sum(a == b for a, b in zip(tasted, flavours, strict=True)) / number
+    return found
+
+
+def draw(prompt: str, seed: int) -> frozenset[str]:
+    """Return the names of what is visible in the picture that the plating pipeline draws from a prompt."""
+    output: Any = PlatingPipeline()(prompt, height=SIZE, width=SIZE, generator=torch.Generator().manual_seed(seed))
+    return frozenset(item.name for item in output.plates[0].items)

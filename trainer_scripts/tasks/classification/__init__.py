@@ -1,0 +1,1 @@
+"""One label or several labels per row."""

@@ -1,0 +1,224 @@
+"""What a segmenter answers on a table: masks at the size of the pictures, counted, and the ingredients they show."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dataset_builder.columns import UNKNOWN
+from modeling_flavour.segmentation_heads_flavour import resize
+from trainer_scripts.data.pictures import normalise
+from trainer_scripts.data.table import Table
+from trainer_scripts.evaluation.predictions import Predictions
+from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.tasks.segmentation.classes import food_groups
+from trainer_scripts.tasks.segmentation.samples import MaskSamples
+from trainer_scripts.tasks.segmentation.scores import (
+    confusion_matrix,
+    group_scores,
+    ingredient_scores,
+    mask_scores,
+    pixel_counts,
+)
+from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, ask
+
+PLAIN = Views()
+# A class that covers less of a predicted mask is not called an ingredient.
+SMALLEST_AREA = 0.002
+CLASSES_AT_ONCE = 16
+
+
+@dataclass
+class Answers:
+    """Answers on a table.
+
+    Attributes:
+        counts: `(rows, 3 * classes)` pixels hit, predicted and true of each picture; None without masks.
+        confusion: `(classes, classes)` pixels of all pictures by true and predicted class; None without masks.
+        probabilities: `(rows, classes - 1)` of each ingredient: from the ingredient head, or 1 and 0 for what the
+            predicted mask shows in a model without one.
+        shown: `(rows, classes - 1)` what the pictures really show.
+        loss: the model's own, mean over rows; NaN where it was not asked for.
+        areas: `(rows, classes)` share of each predicted mask that a class covers; None without masks.
+        group_counts: as `counts`, read as food groups; None without masks or where classes are no ingredients.
+    """
+
+    counts: np.ndarray | None
+    confusion: np.ndarray | None
+    probabilities: np.ndarray
+    shown: np.ndarray
+    loss: float
+    areas: np.ndarray | None = None
+    group_counts: np.ndarray | None = None
+
+    def scored(self, names: list[str]) -> list[tuple[Score, np.ndarray, np.ndarray]]:
+        """Return every score with the labels and probabilities that it takes; `names` are the classes."""
+        found = [(score, self.shown, self.probabilities) for score in ingredient_scores(names[1:])]
+        if self.group_counts is not None:
+            found = [(score, self.group_counts, self.group_counts) for score in group_scores(names)] + found
+        if self.counts is not None:
+            found = [(score, self.counts, self.counts) for score in mask_scores()] + found
+        return found
+
+    def scores(self, names: list[str]) -> dict[str, float]:
+        """Return the value of every score; `names` are the classes, background first."""
+        return {score.name: score(labels, answers) for score, labels, answers in self.scored(names)}
+
+    def predictions(self, table: Table) -> Predictions:
+        """Return the answers to the rows of a table, as they are saved and compared."""
+        parts: dict[str, tuple[Any, Any]] = {INGREDIENTS: (self.shown, self.probabilities)}
+        if self.counts is not None:
+            parts[MASKS] = (self.counts, self.counts)
+        if self.group_counts is not None:
+            parts[GROUP_MASKS] = (self.group_counts, self.group_counts)
+        return Predictions(table.ids, table.groups, parts)
+
+
+def evaluate(scores: tuple[Score, ...], labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return scores by name."""
+    return {score.name: score(labels, probabilities) for score in scores}
+
+
+def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
+    """Yield the class of every pixel at full size, from logits or log-probabilities `(batch, classes, rows, columns)`.
+
+    Scores are enlarged and then compared, so that edges are as fine as the scores allow; a few classes at a time, as
+    all classes of a large photograph would take gigabytes.
+    """
+    for each, size in zip(scores, sizes, strict=True):
+        best = torch.full(size, -torch.inf, device=each.device)
+        chosen = torch.zeros(size, dtype=torch.long, device=each.device)
+        for first in range(0, len(each), CLASSES_AT_ONCE):
+            part, classes = resize(each[None, first : first + CLASSES_AT_ONCE].float(), size)[0].max(0)
+            better = part > best
+            best, chosen = torch.where(better, part, best), torch.where(better, classes + first, chosen)
+        yield chosen
+
+
+class PixelCounter:
+    """Counts pixels picture by picture: true and predicted class, and the share that each predicted class covers.
+
+    What stays is allocated before the first picture: small arrays made between large ones that go would keep the
+    process from ever giving back their memory.
+
+    Args:
+        rows: number of pictures.
+        classes: number of classes, after the reading by `groups`.
+        groups: per class the coarser class that it is read as; None reads classes as they are.
+        unknown: id of unknown pixels.
+
+    Attributes:
+        confusion: `(classes, classes)` pixels of all pictures by true and predicted class.
+        counts: `(rows, 3 * classes)` of `pixel_counts`.
+        areas: `(rows, classes)` shares of the predicted masks.
+        counted: pictures so far.
+    """
+
+    def __init__(self, rows: int, classes: int, groups: list[int] | None = None, unknown: int = UNKNOWN):
+        self.confusion = np.zeros((classes, classes), dtype=np.int64)
+        self.counts = np.zeros((rows, 3 * classes), dtype=np.int64)
+        self.areas = np.zeros((rows, classes), dtype=np.float32)
+        self.counted = 0
+        self._groups = groups
+        self._unknown = unknown
+        self._read = np.arange(UNKNOWN + 1)
+        if groups is not None:
+            self._read[: len(groups)] = groups
+
+    def add(self, truths: list[torch.Tensor], scores: torch.Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            truths: class ids `(height, width)` of each picture.
+            scores: log-probabilities `(batch, classes, rows, columns)` on any grid.
+        """
+        classes = len(self.confusion)
+        if self._groups is not None:
+            merged = scores.new_zeros(len(scores), classes, *scores.shape[2:])
+            merged.index_add_(1, torch.tensor(self._groups, device=scores.device), scores.exp())
+            scores = merged.clamp(min=torch.finfo(merged.dtype).tiny).log()
+        sizes = [(truth.shape[0], truth.shape[1]) for truth in truths]
+        for truth, mask in zip(truths, predicted_masks(scores, sizes), strict=True):
+            matrix = confusion_matrix(self._read[truth.numpy()], mask.cpu().numpy(), classes, self._unknown)
+            self.confusion += matrix
+            self.counts[self.counted] = pixel_counts(matrix)
+            self.areas[self.counted] = areas(mask, classes)
+            self.counted += 1
+
+
+def answer(
+    model: Any, samples: MaskSamples, batch_size: int, name: str = "", testing: Views = PLAIN, loss: bool = False
+) -> Answers:
+    """Return the model's answers on all rows of evaluation samples.
+
+    Args:
+        model: a segmenter; it is put into evaluation mode and back.
+        samples: whole pictures, their masks read as the model's classes; at their own size for sliding windows.
+        batch_size: pictures per batch.
+        name: shown beside the progress bar; empty for no bar.
+        testing: views of each picture that are averaged.
+        loss: whether to compute the loss too, on the grid of the answers; other views than the plain one have none.
+    """
+    was_training, config = model.training, model.config
+    model.eval()
+    fine = PixelCounter(len(samples), config.num_labels, unknown=config.ignore_index)
+    groups = food_groups([config.id2label[number] for number in sorted(config.id2label)])
+    coarse = None if groups is None else PixelCounter(len(samples), len(groups[0]), groups[1], config.ignore_index)
+    probabilities = np.zeros((len(samples), config.num_labels - 1), dtype=np.float32)
+    losses = []
+    # Pictures of different sizes make no batch.
+    step = batch_size if testing.window is None else 1
+    for start in tqdm(range(0, len(samples), step), desc=name, leave=False, disable=not name):
+        rows = range(start, min(start + step, len(samples)))
+        scores, named, lost = _answer_batch(model, [samples[row] for row in rows], samples, testing, loss)
+        losses.append(lost * len(rows))
+        if scores is not None:
+            truths = [samples.masks[row] for row in rows]
+            for counter in (fine, coarse):
+                if counter is not None:
+                    counter.add(truths, scores)
+        seen = slice(rows.start, rows.stop)
+        probabilities[seen] = fine.areas[seen, 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
+    model.train(was_training)
+    masks = fine.counted > 0
+    return Answers(
+        fine.counts if masks else None,
+        fine.confusion if masks else None,
+        probabilities,
+        samples.shown,
+        sum(losses) / len(samples),
+        fine.areas if masks else None,
+        coarse.counts if masks and coarse is not None else None,
+    )
+
+
+@torch.inference_mode()
+def _answer_batch(
+    model: Any, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
+) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
+    """Return what `ask` does, and the loss (NaN where it is not asked for)."""
+    normal, device, config = samples.processor.image_processor, model.device, model.config
+    pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
+    pixels = pixels.to(device, model.dtype)
+    if not testing.plain or not loss:
+        return *ask(model, pixels, testing), float("nan")
+    labels = {}
+    if config.head != "none":
+        masks = torch.stack([sample["labels"] for sample in batch])
+        divides = all(side % LOGIT_STRIDE == 0 for side in masks.shape[-2:])
+        middle = slice(LOGIT_STRIDE // 2, None, LOGIT_STRIDE) if divides else slice(None)
+        labels["labels"] = masks[:, middle, middle].to(device)
+    if config.ingredient_head:
+        labels["ingredient_targets"] = torch.stack([sample["ingredient_labels"] for sample in batch]).to(device)
+    output = model(pixels, **labels)
+    named = None if output.ingredient_logits is None else output.ingredient_logits.float().sigmoid()
+    scores = None if output.logits is None else output.logits.float().log_softmax(1)
+    return scores, named, float(output.loss)
+
+
+def areas(mask: torch.Tensor, classes: int) -> np.ndarray:
+    """Return the share of the picture that each class covers, `(classes,)`."""
+    return (torch.bincount(mask.flatten(), minlength=classes) / mask.numel()).cpu().numpy()

@@ -1,0 +1,179 @@
+"""What segmentation and ingredients bring to a comparison: counted masks, baselines, what the picture is worth.
+
+Models with masks, with an ingredient head, or with both are compared on the scores that they share.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from model_cards.runs import RECIPE
+from trainer_scripts.data.table import Table
+from trainer_scripts.evaluation.ablations import IMAGE, partners
+from trainer_scripts.evaluation.intervals import Interval
+from trainer_scripts.evaluation.lines import BASELINE, Comparing, Line
+from trainer_scripts.evaluation.predictions import METRICS, Predictions, read_metrics
+from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.tasks.segmentation.answers import answer as answer_all
+from trainer_scripts.tasks.segmentation.classes import shown_classes
+from trainer_scripts.tasks.segmentation.samples import MaskSamples
+from trainer_scripts.tasks.segmentation.scores import (
+    GROUP_PREFIX,
+    INGREDIENT_PREFIX,
+    MASK_SELECTION,
+    all_background,
+    most_frequent,
+)
+from trainer_scripts.tasks.segmentation.scoring import samples_for
+
+
+def answer(model: Any, table: Table, batch_size: int, name: str = "") -> Predictions:
+    """Return the answers of a saved segmenter."""
+    return answer_all(model.model, samples_for(model, table), batch_size, name).predictions(table)
+
+
+def baseline_lines(comparison: Any) -> list[Line]:
+    """Return all background, and the ingredients that training pictures show most often."""
+    truth, test = comparison.widest_saved.predictions, comparison.test
+    found = []
+    if MASKS in truth.parts:
+        masks = {part: all_background(truth.parts[part][0]) for part in (MASKS, GROUP_MASKS) if part in truth.parts}
+        pairs = {part: (counts, counts) for part, counts in masks.items()}
+        found.append(Line("all background", BASELINE, "none", Predictions(test.ids, test.groups, pairs)))
+    config = comparison.saved[comparison.widest_saved.name].model.config
+    labels, mapped = comparison.train.labels, config.class_map
+    shown = shown_classes(labels, range(labels.shape[1]) if mapped is None else mapped, config.num_labels)
+    constant = np.broadcast_to(most_frequent(shown), truth.parts[INGREDIENTS][0].shape)
+    parts = {INGREDIENTS: (truth.parts[INGREDIENTS][0], constant.astype(np.float32))}
+    found.append(Line("most frequent ingredients", BASELINE, "none", Predictions(test.ids, test.groups, parts)))
+    return found
+
+
+class _OtherPictures:
+    """The pictures of a table in another order, or one picture for all."""
+
+    def __init__(self, pictures: Any, order: np.ndarray | None, blank: torch.Tensor):
+        self._pictures, self._order, self._blank = pictures, order, blank
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self._pictures[int(self._order[row])] if self._order is not None else self._blank
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+
+def changed(model: Any, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
+    """Yield what a segmenter says of the pictures of other dishes, and of blank ones."""
+    samples = samples_for(model, table)
+    mean = torch.tensor(model.processor.image_processor.image_mean).view(3, 1, 1) * 255
+    grey = mean.round().to(torch.uint8).expand_as(samples.pictures[0]).contiguous()
+    order = partners(table.groups, seed) if len(set(table.groups)) > 1 else None
+    for name, chosen in ((f"{IMAGE} shuffled", order), (f"{IMAGE} blank", None)):
+        if name.endswith("shuffled") and order is None:
+            continue
+        other: MaskSamples = copy.copy(samples)
+        other.pictures = _OtherPictures(samples.pictures, chosen, grey)  # type: ignore[assignment]
+        yield name, answer_all(model.model, other, batch_size, f"{model.name}, {name}").predictions(table)
+
+
+MASK_TASK, INGREDIENT_TASK = "masks", "ingredients"
+# What sharing is judged by, per task: the first score decides.
+JUDGED = {
+    MASK_TASK: (MASK_SELECTION, f"{GROUP_PREFIX}{MASK_SELECTION}"),
+    INGREDIENT_TASK: (f"{INGREDIENT_PREFIX}samples_f1", f"{INGREDIENT_PREFIX}micro_f1"),
+}
+
+
+def tasks_learned(config: Any) -> frozenset[str]:
+    """Return which of the two tasks a segmenter has learned."""
+    learned = {MASK_TASK} if config.head != "none" else set()
+    return frozenset(learned | ({INGREDIENT_TASK} if config.ingredient_head else set()))
+
+
+def sharing_verdicts(comparison: Any) -> list[str]:
+    """Return per task whether one encoder for both helped, hurt, or cannot be told, from paired differences.
+
+    Each multi-task model is held against each model of one task alone, on the scores of that task.
+    """
+    learned = {name: tasks_learned(model.model.config) for name, model in comparison.saved.items()}
+    found = []
+    for shared in (line for line in comparison.models if len(learned.get(line.name, ())) == 2):
+        for single in (line for line in comparison.models if len(learned.get(line.name, ())) == 1):
+            (task,) = learned[single.name]
+            for score in (score for score in comparison.scores if score.name in JUDGED[task]):
+                gain = shared.minus(single, score)
+                if gain is not None:
+                    found.append(
+                        f"{task}: {sharing(gain)}: {shared.name} against {single.name}, {_difference(gain, score)}"
+                    )
+        found += _budgets(comparison, shared.name, learned)
+        found += conflict_verdict(comparison, shared.name)
+    return found
+
+
+def sharing(gain: Interval) -> str:
+    """Return in words what a paired difference of a multi-task model over a single-task model says.
+
+    >>> sharing(Interval(0.02, 0.01, 0.03, 0.001)), sharing(Interval(0.02, -0.01, 0.05, 0.2))
+    ('sharing HELPED', 'whether sharing helped CANNOT BE TOLD')
+    """
+    if gain.tested and gain.low > 0:
+        return "sharing HELPED"
+    if gain.tested and gain.high < 0:
+        return "sharing HURT"
+    return "whether sharing helped CANNOT BE TOLD"
+
+
+def _difference(gain: Interval, score: Score) -> str:
+    p = "" if gain.p is None else f", p = {gain.p:.4f}"
+    return f"{gain.value:+.3f} {score.name} [{gain.low:+.3f}, {gain.high:+.3f}]{p}"
+
+
+def _budgets(comparison: Any, shared: str, learned: dict[str, frozenset[str]]) -> list[str]:
+    """Return how many pictures each model learned from, those of its start included, where they are not the same."""
+    seen = {name: pictures_seen(Path(comparison.saved[name].source)) for name in learned}
+    known = {name: number for name, number in seen.items() if number is not None}
+    if shared not in known or len(known) < 2 or max(known.values()) <= 1.02 * min(known.values()):
+        return []
+    told = ", ".join(f"{name} {number:,}" for name, number in known.items())
+    return [f"the models did not learn from equally many pictures, starts included ({told})"]
+
+
+def pictures_seen(folder: Path) -> int | None:
+    """Return how many training pictures a run and the runs that it started from have seen; None where unknown."""
+    if not ((folder / METRICS).is_file() and (folder / RECIPE).is_file()):
+        return None
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    own = round(metrics["rows"]["train"] * metrics["epochs"])
+    starts = (recipe.get(name) for name in ("model_name_or_path", "init_segmenter", "init_image_encoder"))
+    before = [pictures_seen(Path(start)) for start in starts if start]
+    return None if None in before else own + sum(number or 0 for number in before)
+
+
+def conflict_verdict(comparison: Any, shared: str) -> list[str]:
+    """Return how often the gradients of the two tasks opposed each other in the encoder, where the run logged it."""
+    folder = Path(comparison.saved[shared].source)
+    history = read_metrics(folder)["history"] if (folder / METRICS).is_file() else []
+    cosines = np.array([line["gradient_cosine"] for line in history if "gradient_cosine" in line])
+    if not len(cosines):
+        return []
+    return [
+        f"gradients of {shared} in the shared encoder: mean cosine {cosines.mean():+.3f}, opposed in "
+        f"{(cosines < 0).mean():.0%} of {len(cosines)} logged steps"
+    ]
+
+
+COMPARING = Comparing(
+    answer=answer,
+    decisive=(MASK_SELECTION, f"{INGREDIENT_PREFIX}samples_f1"),
+    baselines=baseline_lines,
+    changes=changed,
+    verdicts=sharing_verdicts,
+)

@@ -1,0 +1,106 @@
+"""Masks and ingredients for the pictures of a table."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from dataset_builder.errors import BadInputError
+from modeling_flavour.processing_flavour import open_picture
+from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.tasks.segmentation.answers import PLAIN, SMALLEST_AREA, areas, predicted_masks
+from trainer_scripts.tasks.segmentation.figures import colours
+from trainer_scripts.tasks.segmentation.tastes import plate, tastes_of
+from trainer_scripts.tasks.segmentation.views import ask
+
+
+@torch.inference_mode()
+def predict_masks(model: Any, items: Sequence[Any], out: Path, batch_size: int) -> str:
+    """Write `ImageID,Labels` for every row, a mask of class ids per picture, and areas and tastes as JSON.
+
+    The ingredients of a row are those of the ingredient head, or the classes of the mask in a model without one, the
+    largest area first. Masks are palette PNG files of the picture's own size in the folder `OUT_masks`.
+
+    Args:
+        model: `scoring.SavedModel` of a segmenter.
+        items: rows with `item_id` and `picture`.
+        out: CSV file.
+        batch_size: pictures per batch.
+
+    Raises:
+        BadInputError: a picture is missing or broken; its row is named and no table is written.
+    """
+    folder = out.with_name(f"{out.stem}_masks")
+    has_masks = model.model.config.head != "none"
+    if has_masks:
+        folder.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    plates: list[dict[str, Any]] = []
+    for start in tqdm(range(0, len(items), batch_size), desc=model.name, disable=None):
+        batch = items[start : start + batch_size]
+        pictures = [_open(item) for item in batch]
+        pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
+        scores, named = ask(model.model, pixels, PLAIN)
+        masks: list[Any] = [None] * len(batch)
+        if scores is not None:
+            masks = list(predicted_masks(scores, [(picture.height, picture.width) for picture in pictures]))
+        for row, (item, mask) in enumerate(zip(batch, masks, strict=True)):
+            probabilities = None if named is None else named[row].cpu().numpy()
+            plates.append({"id": item.item_id, **describe(model, mask, probabilities)})
+            if mask is not None:
+                plates[-1]["mask"] = f"{folder.name}/{Path(item.item_id).stem}.png"
+                save_mask(mask.cpu().numpy(), len(model.names), out.parent / plates[-1]["mask"])
+    _write(out, plates)
+    beside = f", masks to {folder}" if has_masks else ""
+    return f"{len(plates)} rows written to {out} and {out.with_suffix('.json')}{beside}"
+
+
+def describe(model: Any, mask: torch.Tensor | None, probabilities: np.ndarray | None) -> dict[str, Any]:
+    """Return labels, areas, taste vector and flavour of one picture, from its mask and its ingredient probabilities."""
+    names = model.names
+    content: dict[str, Any] = {}
+    covered = None if mask is None else areas(mask, len(names))
+    if probabilities is not None:
+        shown, order = Decision()(probabilities[None])[0], probabilities
+        content["probabilities"] = {names[n + 1]: round(float(p), 4) for n, p in enumerate(probabilities) if shown[n]}
+    if covered is not None:
+        order = covered[1:]
+        if probabilities is None:
+            shown = order >= SMALLEST_AREA
+        content["areas"] = {names[n]: round(float(share), 4) for n, share in enumerate(covered) if n and share > 0}
+        content |= plate(covered, None if probabilities is None else shown, tastes_of(model.model.config))
+    content["labels"] = [names[n + 1] for n in np.argsort(-order, kind="stable") if shown[n]]
+    return content
+
+
+def save_mask(mask: np.ndarray, classes: int, path: Path) -> None:
+    """Write class ids as a palette PNG: the numbers are the ids, a viewer shows the colours of the panels."""
+    picture = Image.fromarray(mask.astype(np.uint8), mode="P")
+    picture.putpalette(colours(classes).tobytes())
+    picture.save(path)
+
+
+def _open(item: Any) -> Image.Image:
+    try:
+        return open_picture(item.picture)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"row {item.item_id}: {error}; mend or remove it") from error
+
+
+def _write(out: Path, plates: Sequence[dict[str, Any]]) -> None:
+    """Write the table and the JSON; each appears whole or not at all."""
+    partial = out.with_name(out.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ImageID", "Labels"])
+        writer.writerows((entry["id"], "|".join(entry["labels"])) for entry in plates)
+    partial.replace(out)
+    partial = out.with_suffix(".json.partial")
+    partial.write_text(json.dumps(plates, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(out.with_suffix(".json"))

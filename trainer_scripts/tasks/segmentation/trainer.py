@@ -1,0 +1,90 @@
+"""The Trainer of segmenters: counts over the whole selection split, logs conflicts of the two tasks."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import EvalLoopOutput
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.tasks.segmentation.answers import answer
+from trainer_scripts.tasks.segmentation.samples import MaskSamples
+from trainer_scripts.tasks.trainer import FlavourTrainer, agreed
+
+TWO_TASKS = {"segmentation", "ingredients"}
+
+
+def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: torch.nn.Module) -> dict[str, float]:
+    """Return the cosine between the gradients of two losses in the shared encoder, and the norm of each.
+
+    Below zero the tasks are in conflict: a step for one is a step back for the other (Yu et al. 2020).
+
+    Args:
+        masks: loss of the masks, its graph alive.
+        ingredients: loss of the ingredients.
+        encoder: what both share; frozen parameters do not count.
+    """
+    shared = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    if not shared:
+        return {}
+    sides = []
+    for loss in (masks, ingredients):
+        found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(shared, found, strict=True)]
+        sides.append(torch.cat([part.flatten().float() for part in parts]))
+    cosine = torch.nn.functional.cosine_similarity(sides[0], sides[1], dim=0)
+    return {
+        "gradient_cosine": float(cosine),
+        "gradient_norm_segmentation": float(sides[0].norm()),
+        "gradient_norm_ingredients": float(sides[1].norm()),
+    }
+
+
+class SegmentationTrainer(FlavourTrainer):
+    """Trainer whose checkpoint is chosen by scores of all pictures together, never by a mean of batches.
+
+    With `gradient_log_steps` the log of a multi-task model shows how far its losses pull the encoder the same way.
+
+    Args:
+        **kwargs: as for `FlavourTrainer`; `eval_dataset` must be `MaskSamples`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._logged_at = -1
+        samples, config = self.eval_dataset, self.accelerator.unwrap_model(self.model).config
+        if getattr(self.args, "gradient_log_steps", 0) and (config.head == "none" or not config.ingredient_head):
+            raise BadInputError(
+                "gradient_log_steps compares the losses of two tasks, and this model has one; leave it out"
+            )
+        if isinstance(samples, MaskSamples) and config.class_map is not None:
+            samples.read_as(config.class_map, config.num_labels)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """Return the loss; at every so many steps the gradients of the two tasks are compared before they are added."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        every, step = getattr(self.args, "gradient_log_steps", 0), self.state.global_step
+        losses = outputs.get("losses") or {}
+        if every and model.training and step % every == 0 and step != self._logged_at and set(losses) >= TWO_TASKS:
+            self._logged_at = step
+            encoder = self.accelerator.unwrap_model(model).image_encoder
+            self.log(gradient_conflict(losses["segmentation"], losses["ingredients"], encoder))
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score the model on all rows; every process of a distributed run does so for itself."""
+        samples: Any = dataloader.dataset
+        model = self.accelerator.unwrap_model(self.model)
+        found = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
+        names = [model.config.id2label[number] for number in sorted(model.config.id2label)]
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.scores(names).items()}
+        metrics[f"{metric_key_prefix}_loss"] = found.loss
+        return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples))

@@ -1,0 +1,153 @@
+"""Models, samples and batches of the two tasks on masks: segmentation, and naming the ingredients of a picture."""
+
+from typing import Any
+
+import numpy as np
+
+from dataset_builder.columns import UNKNOWN
+from dataset_builder.errors import BadInputError
+from modeling_flavour.configuration_flavour_segmentation import FlavourSegmentationConfig
+from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
+from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.data.class_balance import class_prior
+from trainer_scripts.data.masks import Masks, source_names
+from trainer_scripts.data.pictures import augmentation, training_picture, varies
+from trainer_scripts.data.table import Table
+from trainer_scripts.settings.arguments import Recipe
+from trainer_scripts.tasks.classification.training import input_size
+from trainer_scripts.tasks.segmentation.classes import class_map, shown_classes
+from trainer_scripts.tasks.segmentation.samples import MaskCollator, MaskSamples
+from trainer_scripts.tasks.starting_points import building, check_kind, load, load_processor, open_sources, settle
+
+WEIGHED_MASKS = 500
+
+
+def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> MaskSamples:
+    """Return the training samples, varied as the recipe says."""
+    given = recipe.data
+    augment = None
+    if varies(given) or given.crop_size is not None:
+        size = given.crop_size or input_size(processor)
+        if given.mask_stride < 1 or size % given.mask_stride:
+            raise BadInputError(f"mask_stride {given.mask_stride} does not divide pictures of {size} pixels")
+        augment = augmentation(given, size)
+    mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
+    prepare = training_picture(input_size(processor)) if given.crop_scale < 1 else None
+    return MaskSamples(data.train, processor, mapped, len(data.names), augment, prepare, recipe.training.seed)
+
+
+def evaluation_samples(processor: FlavourProcessor, table: Table) -> MaskSamples:
+    """Return samples of whole pictures, never varied; whoever evaluates maps the mask ids to the model's classes."""
+    return MaskSamples(table, processor)
+
+
+def collator(processor: FlavourProcessor, classes: int = 0, recipe: Recipe | None = None) -> MaskCollator:
+    """Return the collator, with the labels that the recipe's model learns."""
+    normal = processor.image_processor
+    fields = {} if recipe is None else recipe.model.config
+    named = bool(fields.get("ingredient_head")) or bool(recipe and recipe.model.init_segmenter)
+    stride = 1 if recipe is None else recipe.data.mask_stride
+    return MaskCollator(normal.image_mean, normal.image_std, fields.get("head") != "none", named, stride)
+
+
+def build(recipe: Recipe, data: Any) -> tuple[FlavourForSegmentation, FlavourProcessor]:
+    """Return the segmenter and the processor of a recipe, ready for training.
+
+    Raises:
+        BadInputError: parts that do not fit together.
+    """
+    arguments = recipe.model
+    if recipe.data.mixup_alpha > 0 or recipe.training.balanced_sampling or recipe.data.target_column:
+        raise BadInputError("masks know neither mixup_alpha nor balanced_sampling nor target_column: leave them out")
+    if arguments.modality != "image":
+        raise BadInputError(f"a segmenter reads pictures alone, not {arguments.modality!r}; set modality: image")
+    sources, fields = open_sources(arguments), model_fields(recipe, data)
+    if arguments.model_name_or_path:
+        config, processor = sources["model_name_or_path"], load_processor(arguments)
+        check_kind(recipe, config, FlavourSegmentationConfig, data.names)
+        check_heads(recipe, config)
+        settle(recipe, config, processor, fields)
+        return load(recipe, config, FlavourForSegmentation), processor
+    revision = arguments.model_revision or "main"
+    with building():
+        if arguments.init_segmenter:
+            processor = FlavourProcessor.from_pretrained(arguments.init_segmenter, revision=revision)
+            fields = {name: value for name, value in fields.items() if value is not None}
+            model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)
+        else:
+            processor = make_processor(recipe)
+            image = arguments.image_encoder or arguments.vision_config
+            stride = (arguments.vision_config.get("model_args") or {}).get("output_stride")
+            model = FlavourForSegmentation.from_parts(image=image, output_stride=stride, **fields)
+        if arguments.init_image_encoder:
+            model.load_image_encoder(arguments.init_image_encoder)
+    return model, processor
+
+
+def check_heads(recipe: Recipe, config: Any) -> None:
+    """Raise BadInputError unless a checkpoint has the heads that the recipe gives labels to."""
+    fields = recipe.model.config
+    asked = (fields.get("head") != "none", bool(fields.get("ingredient_head") or recipe.model.init_segmenter))
+    has = (config.head != "none", config.ingredient_head)
+    if asked != has:
+        told = [
+            f"{'a' if each[0] else 'no'} mask head and {'an' if each[1] else 'no'} ingredient head"
+            for each in (asked, has)
+        ]
+        raise BadInputError(
+            f"the recipe teaches a model with {told[0]}, and {recipe.model.model_name_or_path} has {told[1]}; choose "
+            "the recipe of that checkpoint"
+        )
+
+
+def make_processor(recipe: Recipe) -> FlavourProcessor:
+    """Return the processor of a new segmenter; it shrinks the whole picture to a square and crops nothing.
+
+    Raises:
+        BadInputError: the recipe names no picture part.
+    """
+    arguments = recipe.model
+    image = arguments.image_encoder or arguments.vision_config
+    if not image:
+        raise BadInputError("a segmenter needs image_encoder (pretrained) or vision_config; name one")
+    processor = FlavourProcessor.from_parts(None, image, arguments.image_size, arguments.max_length)
+    size = input_size(processor)
+    processor.image_processor.do_center_crop = False
+    processor.image_processor.size = {"height": size, "width": size}
+    return processor
+
+
+def model_fields(recipe: Recipe, data: Any) -> dict[str, Any]:
+    """Return the config's fields that follow from recipe and data."""
+    arguments, names = recipe.model, list(data.names)
+    source = source_names(data.train.rows)
+    mapped = class_map(source, names, recipe.data.label_level)
+    fields = {
+        "class_weights": None,
+        **arguments.config,
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "source_labels": source,
+        "class_map": mapped,
+        "freeze_image": arguments.freeze_image,
+        "trainable_image_layers": arguments.trainable_image_layers,
+    }
+    if recipe.training.class_weights:
+        fields["class_weights"] = pixel_weights(Masks(data.train, mapped), len(names))
+    named = bool(fields.get("ingredient_head") or arguments.init_segmenter)
+    if recipe.training.prior_bias and named and fields.get("ingredients_from") != "masks":
+        fields["ingredient_prior"] = class_prior(shown_classes(data.train.labels, mapped, len(names)), len(names) - 1)
+    return fields
+
+
+def pixel_weights(masks: Masks, classes: int) -> list[float]:
+    """Return class weights in inverse proportion to the root of a class's pixels, with mean 1 over the pixels.
+
+    The plain inverse would make rare classes hundreds of times heavier than the background.
+    """
+    counts = np.zeros(classes)
+    for index in range(min(len(masks), WEIGHED_MASKS)):
+        ids = masks[index].numpy()
+        counts += np.bincount(ids[ids != UNKNOWN], minlength=classes)
+    weights = 1 / np.sqrt(np.maximum(counts, 1))
+    return (weights * counts.sum() / (weights * counts).sum()).tolist()

@@ -1,0 +1,275 @@
+"""Where a model starts from: parts named by folder or Hub id, or a whole checkpoint to go on from.
+
+What shapes weights, tokenizer or pictures is the checkpoint's. A command line that asks for something else is refused;
+what only the configuration file says otherwise is printed, so that one configuration can go on from models of other
+sizes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
+
+from dataset_builder.errors import BadInputError
+from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.settings.arguments import ModelArguments, Recipe
+from trainer_scripts.settings.configurations import recipe_names
+
+SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
+
+# How folders begin, ours included: nobody should wait for a Hub to say that it does not know them.
+FOLDERS = (".", "~", "/", "outputs/")
+# Fields of the configs that shape training but no weight: a checkpoint takes those of the recipe.
+LAID_ON = {
+    "auxiliary_loss_weight",
+    "class_map",
+    "class_weights",
+    "dropout",
+    "freeze_image",
+    "freeze_text",
+    "ingredient_loss_weight",
+    "label_smoothing",
+    "loss",
+    "modality_dropout",
+    "place_loss_weight",
+    "source_labels",
+    "trainable_image_layers",
+}
+STARTS = ("text_encoder", "image_encoder", "init_segmenter")
+TOKENIZER_KINDS = {"WordLevel": "words", "WordPiece": "wordpiece"}
+NAMED = 4
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Turn what configs and backbones refuse into bad input; timm refuses names that it does not know as RuntimeError.
+
+    Raises:
+        BadInputError: says why the model of a recipe cannot be built.
+    """
+    try:
+        yield
+    except BadInputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
+        raise BadInputError(f"the model of this recipe cannot be built: {error}") from error
+
+
+def open_sources(arguments: ModelArguments) -> dict[str, Any]:
+    """Return the config of every checkpoint that the recipe names, by option.
+
+    Raises:
+        BadInputError: names the option, its value and why nothing can be loaded from there.
+    """
+    found = {}
+    unread = {"text": {"image_encoder"}, "image": {"text_encoder"}, "fusion": set()}[arguments.modality]
+    if arguments.model_name_or_path:  # all parts come from it
+        unread = {"text_encoder", "image_encoder", "init_segmenter"}
+    for option in SOURCES:
+        value = getattr(arguments, option)
+        if not value or option in unread:
+            continue
+        if not Path(value).exists() and (value.count("/") > 1 or value.startswith(FOLDERS)):
+            name = Path(value).name
+            first = f"; train it first: `train.py {name}`" if name in recipe_names() else ""
+            raise BadInputError(
+                f"{option}: there is no folder {value!r}; give a checkpoint's folder or a Hub id{first}"
+            )
+        own = option in ("model_name_or_path", "init_segmenter")
+        try:
+            found[option] = AutoConfig.from_pretrained(
+                value, revision=arguments.model_revision or "main" if own else "main"
+            )
+        except (OSError, ValueError, StrictDataclassError) as error:
+            reason = str(error).split("\n")[0]
+            raise BadInputError(
+                f"{option}: nothing can be loaded from {value!r}, neither as a folder nor from the Hub ({reason})"
+            ) from error
+    return found
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A setting that loaded weights do not follow.
+
+    Attributes:
+        option: name of the argument.
+        name: the same, with the field of a mapping.
+        asked: its value in the recipe.
+        kept: value of the checkpoint.
+    """
+
+    option: str
+    name: str
+    asked: Any
+    kept: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.asked!r} (the checkpoint: {self.kept!r})"
+
+
+def check_kind(
+    recipe: Recipe, config: Any, config_class: Any, names: Sequence[str], problem_type: str | None = None
+) -> None:
+    """Raise BadInputError unless a checkpoint learns what the recipe teaches: its task, its inputs, its label set."""
+    source = recipe.model.model_name_or_path
+    if not isinstance(config, config_class):
+        raise BadInputError(
+            f"model_name_or_path: {source} holds a {config.model_type}, which cannot go on in this task "
+            f"(it needs a {config_class.model_type}); give another checkpoint or --task"
+        )
+    modality = "fusion" if config.has_text and config.has_image else "text" if config.has_text else "image"
+    if modality != recipe.model.modality:
+        raise BadInputError(
+            f"modality {recipe.model.modality!r} does not fit {source}, a model of modality {modality!r}; "
+            f"give --modality {modality}"
+        )
+    if problem_type is not None and config.problem_type != problem_type:
+        raise BadInputError(
+            f"{source} was made for {config.problem_type}, and the label column is for {problem_type}; name another "
+            "--label_column, or start a new model"
+        )
+    if names:
+        _check_labels(str(source), list((config.id2label or {}).values()), list(names))
+
+
+def _check_labels(source: str, kept: list[str], asked: list[str]) -> None:
+    if kept == asked:
+        return
+    missing = [name for name in asked if name not in kept]
+    extra = [name for name in kept if name not in asked]
+    shown = [f"only the data: {', '.join(missing[:NAMED])}"] if missing else []
+    shown += [f"only the checkpoint: {', '.join(extra[:NAMED])}"] if extra else []
+    raise BadInputError(
+        f"{source} has {len(kept)} labels and the data {len(asked)} ({'; '.join(shown) or 'in another order'}); a "
+        "checkpoint keeps its label set: give data with these labels, or start a new model (--init_image_encoder takes "
+        "the eyes of this one)"
+    )
+
+
+def settle(
+    recipe: Recipe, config: Any, processor: FlavourProcessor, wanted: dict[str, Any], places: int | None = None
+) -> None:
+    """Lay on a checkpoint's config what can be, and refuse or print what cannot.
+
+    Args:
+        recipe: of the run.
+        config: that of the checkpoint; its fields are changed.
+        processor: that of the checkpoint.
+        wanted: fields of the config that a new model of the recipe would get.
+        places: number of classes of the masks that teach it, None where none do.
+
+    Raises:
+        BadInputError: a value that the config refuses, or a setting of the command line that contradicts the weights.
+    """
+    if places is not None and config.num_place_labels != places:
+        has = f"tells {config.num_place_labels} classes apart" if config.num_place_labels else "has no head for them"
+        raise BadInputError(
+            f"place_loss_weight: the masks show {places} classes at each place, and {recipe.model.model_name_or_path} "
+            f"{has}; leave place_loss_weight out of config"
+        )
+    refused: list[Contradiction] = []
+    printed: list[Contradiction] = []
+    for found in _contradictions(recipe, config, processor, wanted):
+        (refused if found.option in recipe.given else printed).append(found)
+    if refused:
+        raise BadInputError(
+            f"a checkpoint keeps its weights, tokenizer and pictures: {'; '.join(map(str, refused[:NAMED]))}; leave "
+            "out such arguments, or leave out model_name_or_path to train a new model"
+        )
+    if printed and recipe.training.process_index == 0:
+        print(f"kept as in the checkpoint, not as in the recipe: {'; '.join(map(str, printed))}", flush=True)
+    with building():
+        for name in LAID_ON & wanted.keys():
+            setattr(config, name, wanted[name])
+        config.validate()
+
+
+def load_processor(arguments: ModelArguments) -> FlavourProcessor:
+    """Return the checkpoint's processor."""
+    with building():
+        return FlavourProcessor.from_pretrained(
+            arguments.model_name_or_path, revision=arguments.model_revision or "main"
+        )
+
+
+def load(recipe: Recipe, config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Any:
+    """Return the checkpoint's model under a settled config, its image encoder from elsewhere where the recipe says."""
+    arguments = recipe.model
+    with building():
+        revision = arguments.model_revision or "main"
+        model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
+        if arguments.init_image_encoder:
+            model.load_image_encoder(arguments.init_image_encoder)
+    return model
+
+
+def _contradictions(
+    recipe: Recipe, config: Any, processor: FlavourProcessor, wanted: dict[str, Any]
+) -> list[Contradiction]:
+    arguments = recipe.model
+    found: list[Contradiction] = []
+    for name in arguments.config:
+        if not hasattr(config, name):
+            raise BadInputError(f"config: {type(config).__name__} has no field {name!r}")
+        if name not in LAID_ON and name in wanted:
+            found.append(Contradiction("config", f"config.{name}", wanted[name], getattr(config, name)))
+    for option in ("text_config", "vision_config"):
+        part = getattr(config, option, None)
+        for name, value in getattr(arguments, option).items():
+            if part is not None:
+                found.append(Contradiction(option, f"{option}.{name}", value, getattr(part, name, None)))
+    found += _of_processor(arguments, processor)
+    for option in STARTS:
+        if option in recipe.given and getattr(arguments, option):
+            found.append(Contradiction(option, option, getattr(arguments, option), "its own weights"))
+    if "prior_bias" in recipe.given and recipe.training.prior_bias:
+        found.append(Contradiction("prior_bias", "prior_bias", True, "its own output bias"))
+    return [each for each in found if _plain(each.asked) != _plain(each.kept)]
+
+
+def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> list[Contradiction]:
+    """Return the settings of texts and pictures beside those of the checkpoint's processor."""
+    found = []
+    pictures, tokenizer = processor.image_processor, processor.tokenizer
+    if pictures is not None and arguments.image_size is not None:
+        side = (pictures.crop_size or pictures.size)["height"]
+        found.append(Contradiction("image_size", "image_size", arguments.image_size, side))
+    if pictures is not None and arguments.image_fit == "squash":
+        fit = "crop" if pictures.do_center_crop else "squash"
+        found.append(Contradiction("image_fit", "image_fit", "squash", fit))
+    if tokenizer is not None:
+        found.append(Contradiction("max_length", "max_length", arguments.max_length, processor.max_length))
+        letters = (arguments.letters_only, processor.letters_only)
+        found.append(Contradiction("letters_only", "letters_only", *letters))
+        kind = type(tokenizer.backend_tokenizer.model).__name__
+        if arguments.tokenizer is not None:
+            asked = (arguments.tokenizer, TOKENIZER_KINDS.get(kind, kind))
+            found.append(Contradiction("tokenizer", "tokenizer", *asked))
+            limits = (arguments.vocabulary_size, max(len(tokenizer), arguments.vocabulary_size))
+            found.append(Contradiction("vocabulary_size", "vocabulary_size", *limits))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples and plain mappings."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def file_of_model(source: str | Path, name: str, revision: str | None = None) -> Path | None:
+    """Return a file beside a model, from its folder or from the cache of the Hub; None where the model has none.
+
+    Raises:
+        OSError: the Hub has no such model or revision, or does not answer.
+    """
+    found = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)

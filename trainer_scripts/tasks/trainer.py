@@ -1,0 +1,267 @@
+"""The HF Trainer with learning rates per part of the model, balanced sampling and averaged weights."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType, broadcast_object_list
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import strtobool
+
+from dataset_builder.errors import BadInputError
+
+AVERAGED_WEIGHTS = "averaged.safetensors"
+
+
+class BalancedSampler(Sampler[int]):
+    """Draws rows with replacement so that classes come equally often; the draw follows from seed and epoch."""
+
+    def __init__(self, weights: np.ndarray, seed: int):
+        self.weights = torch.from_numpy(np.asarray(weights, dtype=np.float64))
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the draw of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        yield from torch.multinomial(self.weights, len(self.weights), replacement=True, generator=generator).tolist()
+
+
+def agreed(scores: dict[str, float]) -> dict[str, float]:
+    """Return the main process's scores in every process.
+
+    Running statistics of batches differ a little between processes, and they must choose the same checkpoint.
+    """
+    return broadcast_object_list([scores])[0]
+
+
+def keep_logits(outputs: Any, labels: Any) -> torch.Tensor:
+    """Return the logits out of what a model gives; features need not be gathered for metrics."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def check_finite(values: Any) -> None:
+    """Raise BadInputError for answers or a loss that are no numbers any more; no checkpoint of such a run is of use."""
+    if not np.isfinite(values).all():
+        raise BadInputError(
+            "training diverged: the model's answers hold NaN or infinity; lower the learning rates, or raise "
+            "warmup_steps, lower max_grad_norm or compute in fp32"
+        )
+
+
+def check_fsdp(arguments: Any) -> None:
+    """Raise BadInputError where FSDP is asked for and accelerate would train without it and say nothing."""
+    asked = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
+    if asked and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise BadInputError(
+            "FSDP is asked for, and accelerate shares weights out only between several processes on GPUs or other "
+            "accelerators; leave it out here"
+        )
+
+
+def shared_layers(model: Any) -> list[str]:
+    """Return the kinds of layers that FSDP shares out each for itself.
+
+    The table of word vectors is not within one of them: accelerate shares it out by itself, and nothing twice.
+    """
+    words = model.get_input_embeddings()
+    around = {type(module).__name__ for module in model.modules() if words in list(module.modules())}
+    return sorted(set(model._no_split_modules) - around)
+
+
+class AveragedWeights(TrainerCallback):
+    """Exponential moving average of the weights (Polyak & Juditsky 1992), saved beside each checkpoint.
+
+    Args:
+        decay: share of the old average that a step keeps; early steps keep less, (1 + step) / (10 + step).
+    """
+
+    def __init__(self, decay: float):
+        self.decay = decay
+        self._average: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start from the weights, or from the average of the checkpoint that is resumed."""
+        saved = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
+        current = _floating(kwargs["model"])
+        if state.global_step > 0 and saved.is_file():
+            loaded = load_file(saved)
+            self._average = {name: loaded[name].to(value) for name, value in current.items()}
+        else:
+            self._average = {name: value.clone() for name, value in current.items()}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the average a little towards the weights."""
+        keep = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        current = _floating(kwargs["model"])
+        torch._foreach_lerp_([self._average[name] for name in current], list(current.values()), 1 - keep)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the average into the checkpoint."""
+        path = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
+        if args.should_save and path.parent.is_dir():
+            partial = path.with_suffix(".partial")
+            save_file({name: value.contiguous() for name, value in self._average.items()}, partial)
+            partial.replace(path)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the average in the model: that of the best checkpoint where the best is loaded, else the last one."""
+        average = self._average
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            average = load_file(Path(state.best_model_checkpoint) / AVERAGED_WEIGHTS)
+        _assign(kwargs["model"], average)
+        self._average = {}
+
+    @contextmanager
+    def in_place(self, model: torch.nn.Module) -> Iterator[None]:
+        """Put the average into the model for a while, then the weights back."""
+        if not self._average:
+            yield
+            return
+        weights = {name: value.clone() for name, value in _floating(model).items()}
+        _assign(model, self._average)
+        try:
+            yield
+        finally:
+            _assign(model, weights)
+
+
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Return the folder of the checkpoint at the current step."""
+    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def _floating(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return all floating-point weights and buffers; running statistics are averaged like weights."""
+    return {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}
+
+
+def _assign(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+    state = model.state_dict()
+    for name, value in values.items():
+        state[name].copy_(value)
+
+
+class FlavourTrainer(Trainer):
+    """Trainer for models that compute their own loss as a mean over the batch.
+
+    Args:
+        learning_rates: parameter-name prefix -> learning rate; all other parameters get `learning_rate`.
+        sampling_weights: weight per training row, or None for plain shuffling.
+        averaged: moving average of the weights that evaluation uses, or None.
+        evaluation_collator: makes the batches of evaluations; None takes that of training.
+        **kwargs: as for `transformers.Trainer`.
+    """
+
+    optimizer: Any
+    data_collator: Any
+
+    def __init__(
+        self,
+        *,
+        learning_rates: dict[str, float] | None = None,
+        sampling_weights: np.ndarray | None = None,
+        averaged: AveragedWeights | None = None,
+        evaluation_collator: Any = None,
+        **kwargs: Any,
+    ):
+        check_fsdp(kwargs["args"])
+        super().__init__(preprocess_logits_for_metrics=keep_logits, **kwargs)
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = shared_layers(self.model)
+        if self.model is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            # Convolutions are faster so, on CPUs and GPUs; the collators lay pictures out alike. Sharding flattens.
+            self.model.to(memory_format=torch.channels_last)
+        if averaged is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise BadInputError("ema_decay averages whole weights, which FSDP and DeepSpeed share out; leave it out")
+        # Other targets, such as masks, only teach: evaluation has the labels alone.
+        self.label_names = ["labels"]
+        self._learning_rates = learning_rates or {}
+        self._sampling_weights = sampling_weights
+        self._averaged = averaged
+        self._evaluation_collator = evaluation_collator or self.data_collator
+        if averaged is not None:
+            self.add_callback(averaged)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate in the precision of training, with the averaged weights where there are any.
+
+        Tasks whose evaluation is no plain forward (captions are generated) get the precision from here.
+        """
+        averaged: Any = nullcontext()
+        if self._averaged is not None and self.model is not None:
+            averaged = self._averaged.in_place(self.model)
+        with self.accelerator.autocast(), averaged:
+            found = super().evaluate(*args, **kwargs)
+        check_finite([value for name, value in found.items() if name.endswith("_loss")])
+        return found
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer with a learning rate per part of the model, without decay of biases and norms."""
+        if self.optimizer is not None or not self._learning_rates:
+            return super().create_optimizer(model)
+        chosen: Any = self.model if model is None else model
+        decayed = set(self.get_decay_parameter_names(chosen))
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in chosen.named_parameters():
+            if parameter.requires_grad:
+                decay = self.args.weight_decay if name in decayed else 0.0
+                groups.setdefault((self._rate_of(name), decay), []).append(parameter)
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, chosen)
+        self.optimizer = optimizer_class(
+            [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()],
+            **options,
+        )
+        return self.optimizer
+
+    def _rate_of(self, name: str) -> float:
+        for prefix, rate in self._learning_rates.items():
+            if name.removeprefix("module.").startswith(prefix):
+                return rate
+        return self.args.learning_rate
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of training; a stream is shared out to processes already, and read without a lead."""
+        if not isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        # A generator of its own: the loader draws a seed when it starts, and a resumed run starts it once more.
+        own = torch.Generator().manual_seed(self.args.seed)
+        return DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator, generator=own)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return the batches of evaluation, in which nothing is mixed and no row is left out."""
+        training, dropping = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = self._evaluation_collator, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator, self.args.dataloader_drop_last = training, dropping
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self._sampling_weights is None:
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return BalancedSampler(self._sampling_weights, seed)
+
+
+def megabytes(model: Any) -> float:
+    """Return the size of all weights and buffers in MB (10^6 bytes), as on disk."""
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6

@@ -1,0 +1,95 @@
+"""What happens around training steps: the epoch of the augmentation, averaged weights, a plain record of the run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.evaluation.predictions import write_json
+from trainer_scripts.tasks.trainer import checkpoint_folder
+
+POSITION = "stream-{rank}.json"
+
+
+class EpochOfSamples(TrainerCallback):
+    """Tells the training samples which epoch it is, so that their random variation is new in each."""
+
+    def __init__(self, samples: Any):
+        self._samples = samples
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the epoch; one that is resumed in its middle keeps its number."""
+        # Just after an epoch's last step the fraction may end a rounding error below the whole number.
+        self._samples.epoch = int((state.epoch or 0) + 1e-6)
+
+
+class LinePerEvaluation(TrainerCallback):
+    """Prints one line per evaluation: step, training loss, the score that chooses the checkpoint."""
+
+    def __init__(self, metric: str):
+        self._metric = metric
+        self._loss = "-"  # until the first one is logged
+        self._training = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember the training loss; print an evaluation."""
+        logs = logs or {}
+        self._loss = f"{logs['loss']:.4f}" if "loss" in logs else self._loss
+        if self._training and self._metric in logs and state.is_world_process_zero:
+            print(
+                f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss}  "
+                f"{self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}",
+                flush=True,
+            )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say no more: what is evaluated now is the checkpoint that was chosen, at whatever step that was."""
+        self._training = False
+
+
+class StreamPosition(TrainerCallback):
+    """Writes each process's position in the stream into the checkpoints, and goes on from it."""
+
+    def __init__(self, samples: StreamSamples):
+        self._samples = samples
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Go on where the checkpoint stopped."""
+        if state.global_step == 0:
+            return
+        path = self._path(args, state)
+        if not path.is_file():
+            raise BadInputError(
+                f"{path.parent} has no {path.name}; resume a streaming run with the number of processes it had"
+            )
+        self._samples.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the position; that of the first process comes last, so where it is, all are."""
+        path = self._path(args, state)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for turn in (False, True):
+            if (args.process_index == 0) is turn:
+                write_json(path, self._samples.state_dict())
+            PartialState().wait_for_everyone()
+
+    @staticmethod
+    def _path(args: TrainingArguments, state: TrainerState) -> Path:
+        return checkpoint_folder(args, state) / POSITION.format(rank=args.process_index)

@@ -1,0 +1,210 @@
+"""From a recipe's data arguments to checked training and selection rows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.data.split_guard import SplitGuard, check_split_names, normalise_text
+from trainer_scripts.data.streaming import Stream, streamed
+from trainer_scripts.data.table import (
+    Columns,
+    Table,
+    carve_selection,
+    check_columns,
+    columns_of,
+    compared_columns,
+    hold_out,
+    make_table,
+    map_columns,
+    open_dataset,
+    split_rows,
+)
+from trainer_scripts.settings.arguments import DataArguments, Recipe
+from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks
+from trainer_scripts.tasks.registry import Task, choose_task
+
+# What others call the split that chooses the checkpoint.
+SELECTION_NAMES = ("val", "valid", "validate", "dev", "eval", "evaluation")
+
+
+@dataclass
+class TrainingData:
+    """Everything a run learns from and is chosen by, after the split guard.
+
+    Attributes:
+        task: what is learned.
+        names: the label set.
+        train: training rows.
+        selection: rows that choose the checkpoint.
+        held_out_texts: split name -> texts that no vocabulary may have seen.
+        left_out: training and selection rows that were left out because they are on another side too.
+        stream: the training rows where they stream; `train` then holds the first ones.
+    """
+
+    task: Task
+    names: list[str]
+    train: Table
+    selection: Table
+    held_out_texts: dict[str, list[str]]
+    left_out: int = 0
+    stream: Stream | None = None
+
+
+def load_training_data(recipe: Recipe) -> TrainingData:
+    """Read and check all splits of a recipe's data set.
+
+    Raises:
+        BadInputError: a missing split or column, a label outside the label set, rows shared between splits.
+    """
+    arguments = recipe.data
+    refuse_idle_options(recipe)
+    check_split_names(arguments.train_split, arguments.selection_split, arguments.test_split)
+    splits = open_dataset(arguments.dataset, arguments.dataset_revision, arguments.streaming)
+    rows = _mapped(splits, recipe)
+    if arguments.streaming:
+        return _streaming(recipe, rows)
+    task, columns = choose_columns(recipe, rows[arguments.train_split])
+    names = task.name_labels(rows[arguments.train_split], columns.label, arguments)
+    # Soft targets and weights shape training only; the other splits need not have them.
+    judged = replace(columns, target=None, weight=None, confidence=None)
+    tables = {
+        split: make_table(
+            members,
+            columns if split == arguments.train_split else judged,
+            names,
+            split,
+            f"{arguments.dataset}, split {split}",
+            task.read_labels,
+        )
+        for split, members in rows.items()
+    }
+    if arguments.selection_split not in tables:
+        carved = carve_selection(tables[arguments.train_split], arguments)
+        tables[arguments.train_split], tables[arguments.selection_split] = carved
+        if recipe.training.process_index == 0:
+            print(
+                f"there is no split {arguments.selection_split!r}: {len(carved[1])} rows are taken out of "
+                f"{arguments.train_split} to choose the checkpoint, {len(carved[0])} are left to train on",
+                flush=True,
+            )
+    return _guarded(tables, task, names, arguments)
+
+
+def _streaming(recipe: Recipe, rows: dict[str, Any]) -> TrainingData:
+    """Return training rows as a stream, and its first ones as a table; the splits that judge are read whole.
+
+    Raises:
+        BadInputError: what needs all training rows beforehand, or no selection split.
+    """
+    arguments, training = recipe.data, recipe.training
+    if training.max_steps <= 0:
+        raise BadInputError("a stream has no length: give --max_steps with --streaming")
+    if training.balanced_sampling:
+        raise BadInputError("balanced_sampling draws from all rows at once; leave it out with --streaming")
+    if arguments.selection_split not in rows:
+        raise BadInputError(f"--streaming needs a selection split; there is no {arguments.selection_split!r}")
+    where = {split: f"{arguments.dataset}, split {split}" for split in rows}
+    task, columns = choose_columns(recipe, rows[arguments.train_split])
+    judged = replace(columns, target=None, weight=None, confidence=None)
+    train = rows.pop(arguments.train_split)
+    names = task.name_labels(train, columns.label, arguments)
+    tables, guard = {}, SplitGuard()
+    for split in [name for name in (arguments.test_split, arguments.selection_split) if name in rows]:
+        members = Dataset.from_list(list(rows[split]), features=rows[split].features)
+        tables[split] = make_table(members, judged, names, split, where[split], task.read_labels)
+        guard.hold_out(split, tables[split].keys())
+    if arguments.max_train_samples is not None:
+        train = train.take(arguments.max_train_samples)
+    drop = arguments.shared_rows == "drop"
+    place = (where[arguments.train_split], arguments.train_split)
+    stream = Stream(train, columns, names, *place, task.read_labels, guard, drop)
+    head = stream.head()
+    held_out = held_out_texts(tables, head)
+    return TrainingData(task, names, head, tables[arguments.selection_split], held_out, stream=stream)
+
+
+def choose_columns(recipe: Recipe, rows: Any) -> tuple[Task, Columns]:
+    """Return the task and the columns it reads; the task follows from the label column where it is not given."""
+    arguments = recipe.data
+    task, label_column = choose_task(recipe.training.task, arguments.label_column, rows)
+    refuse_options_of_other_tasks(recipe, task.name)
+    columns = columns_of(arguments, label_column, recipe.model.modality)
+    check_columns(rows, columns, f"{arguments.dataset}, split {arguments.train_split}")
+    return task, compared_columns(rows, columns, arguments)
+
+
+def vocabulary_texts(table: Table) -> list[str]:
+    """Return what a tokenizer trained on a table sees: a text per row, of captions all of the row's as one."""
+    if table.texts is not None:
+        return table.texts
+    return ["\n".join(captions) for captions in table.labels] if table.labels.dtype == object else []
+
+
+def held_out_texts(tables: dict[str, Table], train: Table) -> dict[str, list[str]]:
+    """Return per split that judges the texts that no vocabulary may have seen, as the training rows lack them."""
+    trained = set(map(normalise_text, vocabulary_texts(train)))
+    return {
+        split: [text for text in vocabulary_texts(table) if normalise_text(text) not in trained]
+        for split, table in tables.items()
+        if split != train.split
+    }
+
+
+def check_named_splits(splits: Iterable[str], recipe: Recipe) -> None:
+    """Raise BadInputError for a selection or test split that is absent although it was named, or goes by another name.
+
+    A data set without such a split is fine as long as nobody asked for it: selection rows are then taken out of the
+    training split.
+    """
+    arguments, there = recipe.data, list(splits)
+    free = [name for name in there if name != arguments.train_split]
+    for option, usual in (("selection_split", SELECTION_NAMES), ("test_split", ())):
+        name = getattr(arguments, option)
+        if name in there:
+            continue
+        default = next(each.default for each in fields(DataArguments) if each.name == option)
+        if option in recipe.given or name != default:
+            raise BadInputError(
+                f"{option}: {arguments.dataset} has no split {name!r}; it has {', '.join(there)}. Name one of them, or "
+                f"leave {option} out"
+            )
+        others = [each for each in free if each not in (arguments.selection_split, arguments.test_split)]
+        near = [each for each in others if each.lower() in usual] or get_close_matches(name, others, cutoff=0.8)
+        if near:
+            raise BadInputError(
+                f"{option}: {arguments.dataset} has no split {name!r}, but {near[0]!r}; if it is meant, give "
+                f"--{option} {near[0]}"
+            )
+
+
+def _mapped(splits: DatasetDict, recipe: Recipe) -> dict[str, Any]:
+    """Return the splits in use, columns renamed; the test and the selection split may be absent."""
+    arguments, rows = recipe.data, {}
+    split_rows(splits, arguments.train_split, arguments.dataset)
+    check_named_splits(splits, recipe)
+    for name in (arguments.train_split, arguments.selection_split, arguments.test_split):
+        if name == arguments.train_split or name in splits:
+            where = f"{arguments.dataset}, split {name}"
+            members = split_rows(splits, name, arguments.dataset)
+            # Before any other change, which would decode pictures and compress them anew.
+            members = streamed(members, where) if arguments.streaming else members
+            rows[name] = map_columns(members, arguments.columns, where)
+    return rows
+
+
+def _guarded(tables: dict[str, Table], task: Task, names: list[str], arguments: DataArguments) -> TrainingData:
+    guard, left_out = SplitGuard(), 0
+    for split in (arguments.test_split, arguments.selection_split, arguments.train_split):
+        if split in tables:
+            before = len(tables[split])
+            tables[split] = hold_out(guard, tables[split], arguments)
+            left_out += before - len(tables[split])
+    train = tables[arguments.train_split]
+    held_out = held_out_texts(tables, train)
+    if arguments.max_train_samples is not None:
+        train = train.first(arguments.max_train_samples)
+    return TrainingData(task, names, train, tables[arguments.selection_split], held_out, left_out)

@@ -1,0 +1,43 @@
+"""The record of which rows a vocabulary was made from, kept beside a model, so that test rows are found out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.data.split_guard import NAMED, text_digest
+from trainer_scripts.tasks.starting_points import file_of_model
+
+VOCABULARY_SOURCE = "vocabulary_source.json"
+
+
+def record_vocabulary(texts: Sequence[str], split: str) -> dict[str, Any]:
+    """Return what a trained tokenizer saw: the split and a short hash of each text."""
+    return {"split": split, "texts": sorted({text_digest(text) for text in texts})}
+
+
+def save_vocabulary_record(record: dict[str, Any], folder: Path) -> None:
+    """Write the record beside the tokenizer."""
+    (folder / VOCABULARY_SOURCE).write_text(json.dumps(record), encoding="utf-8")
+
+
+def load_vocabulary_record(source: str | Path, revision: str | None = None) -> dict[str, Any] | None:
+    """Return the record beside a tokenizer, in a folder or on a Hub; None for one that was not trained here."""
+    path = file_of_model(source, VOCABULARY_SOURCE, revision)
+    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_vocabulary(record: dict[str, Any] | None, held_out: Mapping[str, Sequence[str]]) -> None:
+    """Raise BadInputError when a vocabulary was made with texts of a held-out split (`split name -> texts`)."""
+    if record is None:
+        return
+    saw = set(record["texts"])
+    for split, texts in held_out.items():
+        shared = [text for text in texts if text_digest(text) in saw]
+        if shared:
+            named = ", ".join(repr(text) for text in shared[:NAMED])
+            raise BadInputError(
+                f"the vocabulary was made with {len(shared)} texts of the {split} split (such as {named}); "
+                "train the tokenizer on the training split only"
+            )
