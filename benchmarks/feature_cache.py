@@ -30,7 +30,7 @@ from trainer_scripts.features import frozen as features
 from trainer_scripts.features.engines import ImageEngine, cores
 from trainer_scripts.features.storage import _computed
 from trainer_scripts.settings.configurations import parse_recipe
-from trainer_scripts.training import run as train_steps
+from trainer_scripts.training import run as training_run
 
 TEXT = '{"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, '
 TEXT += '"intermediate_size": 1536}'
@@ -81,7 +81,7 @@ def loop(files: list[Path], processor, model) -> None:
 
 def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
     recipe = recipe_of(dataset, backbone, folder)
-    data = train_steps.load_training_data(recipe)
+    data = training_run.load_training_data(recipe)
     model, text_and_picture = data.task.build(recipe, data)
     model.eval()
     samples = data.task.training_samples(recipe, data, text_and_picture)
@@ -108,9 +108,9 @@ def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
 def epochs(dataset: Path, backbone: Path, folder: Path, how: str, number: int) -> list[float]:
     """Seconds of the epochs after the first."""
     recipe = recipe_of(dataset, backbone, folder, "--frozen_features", how, "--num_train_epochs", str(number + 1))
-    data = train_steps.load_training_data(recipe)
+    data = training_run.load_training_data(recipe)
     model, processor = data.task.build(recipe, data)
-    trainer = train_steps.make_trainer(recipe, data, model, processor)
+    trainer = training_run.make_trainer(recipe, data, model, processor)
     times = EpochTimes()
     trainer.add_callback(times)
     with features.features_once(recipe, trainer):

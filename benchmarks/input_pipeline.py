@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from trainer_scripts.data.pixel_cache import Budget
 from trainer_scripts.settings.configurations import parse_recipe
-from trainer_scripts.training import run as train_steps
+from trainer_scripts.training import run as training_run
 
 PICTURES, BATCH = 256, 32
 
@@ -29,7 +29,7 @@ def main() -> None:
         settings += ["--flip", "false", "--color_jitter", "0", "--quarter_turns", "false"]
         settings += ["--output_dir", str(Path(folder) / "run")]
         recipe = parse_recipe(["flavour_fusion_tiny", *settings])
-        data = train_steps.load_training_data(recipe)
+        data = training_run.load_training_data(recipe)
         _, processor = data.task.build(recipe, data)
         samples = data.task.training_samples(recipe, data, processor)
         samples.pictures._budget = Budget(0)  # as for pictures that do not fit into memory: decoded in every epoch

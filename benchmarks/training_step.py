@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
 
 from trainer_scripts.settings.configurations import parse_recipe
-from trainer_scripts.training import run as train_steps
+from trainer_scripts.training import run as training_run
 
 FIRST = 4
 RECIPES = {
@@ -38,7 +38,7 @@ class StepTimes(TrainerCallback):
 def trainer_step(recipe, data, now) -> float:
     """Seconds per step of the Trainer."""
     model, processor = data.task.build(recipe, data)
-    trainer = train_steps.make_trainer(recipe, data, model, processor)
+    trainer = training_run.make_trainer(recipe, data, model, processor)
     times = StepTimes(now)
     trainer.add_callback(times)
     trainer.train()
@@ -77,7 +77,7 @@ def measure(name: str, what: str, dataset: Path, given) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         recipe = parse_recipe([name, *settings, "--output_dir", folder, "--disable_tqdm", "true"])
         recipe.training.early_stopping_patience = None
-        data = train_steps.load_training_data(recipe)
+        data = training_run.load_training_data(recipe)
         for number in range(given.rounds):
             ways = [("trainer", trainer_step), ("loop", loop_step)]
             for way, step in ways[:: 1 if number % 2 else -1]:

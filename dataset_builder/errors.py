@@ -19,6 +19,15 @@ class BadInputError(ValueError):
 
 
 @contextmanager
+def card_errors_as_bad_input() -> Iterator[None]:
+    """Turn a refused card into bad input, so that callers of this package catch one error."""
+    try:
+        yield
+    except CardError as error:
+        raise BadInputError(str(error)) from error
+
+
+@contextmanager
 def exit_on_bad_input(program: str) -> Iterator[None]:
     """End the process with one line on stderr and status 2 for bad input, 130 for Ctrl-C.
 

@@ -73,7 +73,7 @@ def hidden_liquids(vessel_kind: str, ingredients: Sequence[Ingredient]) -> list[
 
     Empty for every other dish: one with something to see, and one without that is no liquid, as bread or meringue.
 
-    >>> from dataset_builder.catalogue import find_ingredients
+    >>> from dataset_builder.catalogue.ingredients import find_ingredients
     >>> [item.name for item in hidden_liquids("glass", find_ingredients("black tea, sugar, milk"))]
     ['black tea', 'milk']
     >>> hidden_liquids("plate", find_ingredients("flour, water, yeast"))

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from dataset_builder.plating import beds as drawing_rounds
-from dataset_builder.plating import pieces as drawing
+from dataset_builder.plating import pieces
 from dataset_builder.plating.canvas import Brush, Patch, Relief, grain_tile, ink, mix, smoothstep, strand_tile
 from dataset_builder.plating.pieces import CHARRED, WHITE, dome, plateau, radius_of, second_or
 
@@ -115,31 +114,6 @@ def round_base(patch: Patch) -> Relief:
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.30 if patch.group == "dairy" else 0.06)
 
 
-def drizzle(patch: Patch) -> Relief:
-    """A sauce from the spoon: one wavering line across the patch, thick where the hand was slow."""
-    phase, waves = patch.each(0, 6), patch.each(7.0, 11.0)
-    line = 0.62 * np.sin(patch.u * waves + phase) * (1 - 0.4 * patch.u * patch.u)
-    slope = 0.62 * waves * np.cos(patch.u * waves + phase) * patch.b / patch.a
-    thick = 4.0 * patch.unit * (1 + 0.25 * patch.noise(30))
-    off = np.abs(patch.v - line) * patch.b / np.sqrt(1 + slope * slope)
-    distance = np.minimum(thick - off, (1 - np.abs(patch.u)) * patch.a)
-    albedo = patch.first * (1 + 0.05 * patch.noise(12))
-    height = 0.75 * thick * dome(np.minimum(off / thick, 1))
-    return Relief(distance, albedo, height, 0.6)
-
-
-RIMMED = frozenset(("pizza base", "tart case"))
-BED_BRUSHES: dict[str, Brush] = {"pool": pool, "grain": grain, "strand": strand, "slab": slab, "round": round_base}
-PIECE_BRUSHES: dict[str, Brush] = {
-    name: getattr(drawing, name)
-    for name in (
-        "fillet", "strip", "crescent", "cube", "chunk", "blob", "tube", "leaf", "fleck", "shave", "floret",
-        "mushroom", "yolk", "shellfish", "scoop", "dumpling",
-    )
-} | {name: getattr(drawing_rounds, name) for name in ("disc", "ring", "hoop", "citrus")}  # fmt: skip
-FORMS: dict[str, Brush] = {**BED_BRUSHES, **PIECE_BRUSHES, "drizzle": drizzle}
-
-
 def disc(patch: Patch) -> Relief:
     """A round slice of one stuff with a rim in the second colour; speckled with fat in meat, cored in roots."""
     radius = radius_of(patch)
@@ -208,3 +182,28 @@ def citrus(patch: Patch) -> Relief:
     albedo = mix(albedo, second_or(patch, 0.85), rind)
     height = patch.b * (0.20 * plateau(distance, patch.b * 0.12) + 0.05 * flesh) + 0.4 * patch.unit * flesh * cells * 5
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.45 * flesh + 0.15)
+
+
+def drizzle(patch: Patch) -> Relief:
+    """A sauce from the spoon: one wavering line across the patch, thick where the hand was slow."""
+    phase, waves = patch.each(0, 6), patch.each(7.0, 11.0)
+    line = 0.62 * np.sin(patch.u * waves + phase) * (1 - 0.4 * patch.u * patch.u)
+    slope = 0.62 * waves * np.cos(patch.u * waves + phase) * patch.b / patch.a
+    thick = 4.0 * patch.unit * (1 + 0.25 * patch.noise(30))
+    off = np.abs(patch.v - line) * patch.b / np.sqrt(1 + slope * slope)
+    distance = np.minimum(thick - off, (1 - np.abs(patch.u)) * patch.a)
+    albedo = patch.first * (1 + 0.05 * patch.noise(12))
+    height = 0.75 * thick * dome(np.minimum(off / thick, 1))
+    return Relief(distance, albedo, height, 0.6)
+
+
+RIMMED = frozenset(("pizza base", "tart case"))
+BED_BRUSHES: dict[str, Brush] = {"pool": pool, "grain": grain, "strand": strand, "slab": slab, "round": round_base}
+PIECE_BRUSHES: dict[str, Brush] = {
+    name: getattr(pieces, name)
+    for name in (
+        "fillet", "strip", "crescent", "cube", "chunk", "blob", "tube", "leaf", "fleck", "shave", "floret",
+        "mushroom", "yolk", "shellfish", "scoop", "dumpling",
+    )
+} | {"disc": disc, "ring": ring, "hoop": hoop, "citrus": citrus}  # fmt: skip
+FORMS: dict[str, Brush] = {**BED_BRUSHES, **PIECE_BRUSHES, "drizzle": drizzle}

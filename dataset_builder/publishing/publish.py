@@ -14,7 +14,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from dataset_builder.building.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, read_build, rule_settings
 from dataset_builder.columns import CAPTIONS, DISH_ID, FLAVOURS, LABEL_SOURCE, MASK, SPLITS
-from dataset_builder.errors import BadInputError
+from dataset_builder.errors import BadInputError, card_errors_as_bad_input
 from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit_of_build
 from dataset_builder.publishing.release import (
     CARD,
@@ -92,6 +92,7 @@ def _published(api: HfApi, repo: str, offline_is_fine: bool) -> tuple[list[str],
         return [], "; the Hub could not be asked, so the card takes this for the first version"
 
 
+@card_errors_as_bad_input()
 def prepare(
     api: HfApi, build: FinishedBuild, repo: str, version: str, licence: str, published: Sequence[str]
 ) -> Release:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Reposit
 from huggingface_hub.utils import validate_repo_id
 
 from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS
-from dataset_builder.errors import BadInputError
+from dataset_builder.errors import BadInputError, card_errors_as_bad_input
 from dataset_builder.publishing.versions import parse_version, published_versions, tag_of
 from model_cards import runs
 from model_cards.cards import model_card, says_nothing
@@ -244,6 +244,7 @@ def _without_places(folder: Path, dataset: str | None) -> dict[str, bytes]:
     return found if recipe is None else {**found, runs.RECIPE: (recipe + "\n").encode()}
 
 
+@card_errors_as_bad_input()
 def publish_model(folder: str | Path, repo: str, version: str, licence: str = "apache-2.0", **card: Any) -> str:
     """Publish a trained model with its code as one version, on the same road as a data set.
 

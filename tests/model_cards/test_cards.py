@@ -203,7 +203,7 @@ def test_an_unfinished_run_is_not_published(tmp_path):
     run = make_run(tmp_path / "run", metrics=None)
     with pytest.raises(BadInputError, match=r"lacks metrics\.json; finish the training run first"):
         publish_model(run, REPO, "1.0.0")
-    with pytest.raises(BadInputError, match=r"has no config\.json"):
+    with pytest.raises(CardError, match=r"has no config\.json"):
         model_card(tmp_path / "none")
     (run / "metrics.json").write_text("{")
     with pytest.raises(CardError, match="is not JSON"):
@@ -218,7 +218,7 @@ def test_the_card_lies_beside_the_model(run):
 
 @pytest.mark.parametrize("left", ["[More Information Needed]", "TODO", "todo: say more", "(TBD)", "<!-- say more -->"])
 def test_placeholders_are_seen(left):
-    with pytest.raises(BadInputError, match="has placeholders left"):
+    with pytest.raises(CardError, match="has placeholders left"):
         check_written("word " * 50 + left, "the card")
 
 
@@ -232,9 +232,9 @@ def test_facts_may_hold_any_word(run):
 
 
 def test_a_template_can_neither_miss_a_fact_nor_reach_beyond_its_facts():
-    with pytest.raises(BadInputError, match="'nothing' is undefined"):
+    with pytest.raises(CardError, match="'nothing' is undefined"):
         fill("{{ nothing }}", {}, "the card")
-    with pytest.raises(BadInputError, match="cannot be filled"):
+    with pytest.raises(CardError, match="cannot be filled"):
         fill("{{ ''.__class__.__mro__ }}", {}, "the card")
 
 

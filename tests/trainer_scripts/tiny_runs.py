@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from trainer_scripts import train
 from trainer_scripts.settings.configurations import parse_recipe
-from trainer_scripts.training import run as train_steps
+from trainer_scripts.training import run as training_run
 from trainer_scripts.training.data import load_training_data
 
 SMALL = [
@@ -80,7 +80,7 @@ def make_trainer(dataset, folder, *arguments):
     )
     data = load_training_data(recipe)
     model, processor = data.task.build(recipe, data)
-    return train_steps.make_trainer(recipe, data, model, processor)
+    return training_run.make_trainer(recipe, data, model, processor)
 
 
 def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:

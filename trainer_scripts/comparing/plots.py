@@ -8,17 +8,18 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 
-from trainer_scripts.comparing import plots
 from trainer_scripts.comparing.calibration_and_cost import calibrated
 from trainer_scripts.comparing.comparison import Comparison
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.evaluation.scores import CALIBRATION_BINS, CLASSES
 from trainer_scripts.tasks.classification.comparing import confidences
 
+matplotlib.use("Agg")
+
 
 def draw(comparison: Comparison, content: dict[str, Any], out: Path) -> None:
     """Write the plots."""
-    plots.scores(out / "scores.png", content["entries"], content["decisive"])
+    scores(out / "scores.png", content["entries"], content["decisive"])
     curves = {}
     for line in comparison.models:
         if CLASSES not in line.predictions.parts:
@@ -26,23 +27,20 @@ def draw(comparison: Comparison, content: dict[str, Any], out: Path) -> None:
         labels, probabilities = line.predictions.parts[CLASSES]
         if labels.ndim == 1:
             path = out / f"confusion_{line.name.replace('/', '-')}.png"
-            plots.confusion_matrix(path, line.name, labels, probabilities, comparison.label_names)
+            confusion_matrix(path, line.name, labels, probabilities, comparison.label_names)
         curves[line.name] = [confidences(line.predictions)]
         if line.name in content["calibration"]:
             scaled = calibrated(line.predictions, content["calibration"][line.name]["temperature"])
             curves[line.name].append(confidences(scaled))
     if curves:
-        plots.reliability(out / "reliability.png", curves)
+        reliability(out / "reliability.png", curves)
     histories = {
         name: read_metrics(Path(model.source)).get("history", [])
         for name, model in comparison.saved.items()
         if (Path(model.source) / METRICS).is_file()
     }
     if histories:
-        plots.training_curves(out / "training_curves.png", histories, comparison.main_score.name)
-
-
-matplotlib.use("Agg")
+        training_curves(out / "training_curves.png", histories, comparison.main_score.name)
 
 
 def confusion_matrix(

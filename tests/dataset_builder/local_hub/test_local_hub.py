@@ -90,7 +90,7 @@ print("well")
         token=WRITER,
     )
     assert out.strip() == "well"
-    before = len(local_hub.handler)
+    before = len(local_hub.requests)
     out = local_hub.run_python(
         """
 from datasets import load_dataset
@@ -99,7 +99,7 @@ print([row for row in rows][-1])
 """
     )
     assert out.strip() == "{'id': '49'}"
-    sent = sum(request.sent for request in local_hub.handler[before:])
+    sent = sum(request.sent for request in local_hub.requests[before:])
     assert sent < 12_000_000, "one narrow column of 25 MB was asked for"
 
 

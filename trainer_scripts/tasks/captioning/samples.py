@@ -13,11 +13,7 @@ from torchvision.transforms.v2 import Transform
 from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.masks import Masks, nearest
-from trainer_scripts.data.pictures import (
-    Pictures,
-    Prepare,
-    normalise,
-)
+from trainer_scripts.data.pictures import Pictures, Prepare, normalise
 from trainer_scripts.data.samples import place_masks, sample_seed, varied
 from trainer_scripts.data.table import Table
 from trainer_scripts.tasks.captioning.text import mirrored, names_no_side

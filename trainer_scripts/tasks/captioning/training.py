@@ -17,12 +17,7 @@ from modeling_flavour.modeling_flavour_captioning import (
     FlavourForTransformerCaptioning,
 )
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.data.pictures import (
-    augmentation,
-    evaluation_picture,
-    training_picture,
-    varies,
-)
+from trainer_scripts.data.pictures import augmentation, evaluation_picture, training_picture, varies
 from trainer_scripts.data.place_samples import learns_places, place_names
 from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import ModelArguments, Recipe

@@ -1,0 +1,112 @@
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainer_scripts.data.pixel_cache import BLOCK_BYTES, Budget, Kept, Shelf
+from trainer_scripts.tasks.segmentation.answers import predicted_masks, resize
+
+SIDE = 10
+
+
+class Squares(Kept):
+    """Squares of 100 bytes; counts how often each is decoded."""
+
+    def __init__(self, rows, budget):
+        super().__init__(rows, budget)
+        self.decoded = [0] * rows
+
+    def decode(self, index):
+        self.decoded[index] += 1
+        return torch.full((SIDE, SIDE), index, dtype=torch.uint8)
+
+
+def read(squares):
+    assert all((squares[index] == index).all() for index in range(len(squares)))
+    return squares.decoded
+
+
+def test_what_fits_is_decoded_once():
+    squares = Squares(4, Budget(400))
+    assert read(squares) == read(squares) == [1] * 4
+    loaded = Squares(4, Budget(400))
+    loaded.load()
+    assert sum(loaded.decoded) == 5  # one tells the size
+    assert sum(read(loaded)) == 5
+
+
+def test_all_share_one_budget_and_give_back_what_they_held():
+    budget = Budget(500)
+    first, second = Squares(4, budget), Squares(4, budget)
+    read(first)
+    assert budget.room == 100
+    assert read(second) == [1, 1, 1, 1]
+    assert read(second) == [1, 2, 2, 2]
+    del first
+    gc.collect()
+    assert budget.room == 400
+
+
+def test_nothing_is_kept_of_what_does_not_fit_whole():
+    budget = Budget(399)
+    squares = Squares(4, budget)
+    squares.load()
+    read(squares)
+    assert budget.room == 399
+
+
+def test_a_copy_on_the_shelf_keeps_its_values_and_memory_format():
+    shelf = Shelf(Budget())
+    numbers = torch.arange(3 * 5 * 7, dtype=torch.uint8)
+    for pixels in (numbers.view(3, 5, 7), numbers.view(5, 7, 3).permute(2, 0, 1), numbers.view(3, 5, 7)[:, 1:4, 2:]):
+        place = shelf.keep(pixels)
+        kept = shelf.at(place)
+        assert torch.equal(kept, pixels)
+        assert kept.stride() == torch.empty_like(pixels).stride()
+        assert kept.untyped_storage().nbytes() == pixels.numel()  # never the whole block, should it be sent or saved
+    large = torch.ones(BLOCK_BYTES + 1, dtype=torch.uint8)
+    assert torch.equal(shelf.at(shelf.keep(large)), large)
+
+
+MEASURE = """
+import numpy as np, torch
+from trainer_scripts.data.pixel_cache import Kept
+
+class Decoded(Kept):
+    def decode(self, index):
+        draw = np.random.default_rng(index)
+        for _ in range(3):
+            buffer = torch.zeros(int(draw.integers(300_000, 3_000_000)), dtype=torch.uint8)
+        return torch.ones(300, 1000, dtype=torch.uint8)
+
+def own_bytes():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+
+decoded, batch = Decoded(600), []
+torch.zeros(20_000_000, dtype=torch.uint8)  # from now on glibc takes buffers of this size from its heap
+before = own_bytes()
+for index in range(600):
+    decoded[index]
+    batch = [*batch[-7:], torch.zeros(200_000 + index * 1000)]
+print((own_bytes() - before) / (600 * 300_000))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="the memory of a process is read on Linux")
+def test_a_process_grows_by_what_it_keeps_and_not_by_holes():
+    grown = float(subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, check=True, text=True).stdout)
+    assert 1 <= grown < 1.6  # tensors kept where they were decoded: 1.95
+
+
+def test_masks_of_many_classes_equal_the_largest_of_all_enlarged_scores():
+    scores = torch.randn(2, 41, 6, 7, generator=torch.Generator().manual_seed(0))
+    scores[:, 30] = scores[:, 3]  # equal scores: the first wins
+    sizes = [(24, 28), (13, 9)]
+    for mask, each, size in zip(predicted_masks(scores, sizes), scores, sizes, strict=True):
+        enlarged = resize(each[None], size)[0].numpy()
+        assert np.array_equal(mask.numpy(), enlarged.argmax(axis=0))

@@ -1,0 +1,23 @@
+"""The captioning demo on a table of one-coloured pictures: both captioners, their scores, and both compared."""
+
+import json
+
+from trainer_scripts.demos import all_cores
+from trainer_scripts.demos import captioning as demo_captioning
+
+
+def test_the_whole_demo_leaves_captioners_scores_and_a_comparison(small_dataset, tmp_path, capsys, monkeypatch):
+    # Processes take longer to start than this little to learn.
+    monkeypatch.setattr(all_cores, "process_count", lambda rows: 1)
+    out = tmp_path / "captioning"
+    demo_captioning.run(small_dataset, out, epochs=10)
+    for name in ("transformer", "merge"):
+        content = json.loads((out / "scores" / name / "metrics.json").read_text())
+        assert content["health"] == "passed"
+        lines = content["baselines_and_ablations"]
+        assert content["metrics"]["ingredient_f1"] > lines["shuffled pictures"]["ingredient_f1"]
+        assert (out / "scores" / name / "contact_sheet.png").is_file()
+    compared = json.loads((out / "comparison" / "comparison.json").read_text())
+    assert compared["verdicts"]
+    assert "ingredient_f1" in (out / "comparison" / "comparison.md").read_text()
+    assert "contact_sheet.png" in capsys.readouterr().out

@@ -1,0 +1,431 @@
+"""Captioning in the trainer: samples, augmentation, freezing, the road from a table to scores, what is refused."""
+
+import contextlib
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.importers import import_table
+from modeling_flavour.modeling_flavour_captioning import FlavourForTransformerCaptioning
+from modeling_flavour.processing_flavour import FlavourProcessor
+from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
+from tests.modeling_flavour.tiny import tiny_resnet
+from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
+from trainer_scripts import compare, predict, score, train
+from trainer_scripts.data.pictures import augmentation, evaluation_picture
+from trainer_scripts.data.tokenizer import wordpiece_vocabulary
+from trainer_scripts.demos import all_cores
+from trainer_scripts.settings.arguments import DataArguments
+from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.tasks.captioning.comparing import faults, target_is_hidden
+from trainer_scripts.tasks.captioning.samples import CaptionCollator, CaptionSamples
+from trainer_scripts.tasks.captioning.text import SPECIAL_TOKENS, names_no_side, train_caption_tokenizer
+from trainer_scripts.tasks.captioning.trainer import FrozenImageFirst, SelfCritical
+from trainer_scripts.tasks.captioning.training import (
+    build,
+    collator,
+    evaluation_samples,
+    read_captions,
+    training_samples,
+)
+from trainer_scripts.training.data import load_training_data
+from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
+
+COLOURS = ("rose", "straw", "lime", "cocoa", "umber")
+TINY = [
+    "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}',
+    "--config", '{"decoder_type": "KIND", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, '
+                '"intermediate_size": 32, "dropout": 0.0}',
+    "--image_size", "32", "--crop_size", "32", "--per_device_train_batch_size", "10", "--use_cpu", "true",
+    "--disable_tqdm", "true", "--vocabulary_size", "200", "--generation", '{"num_beams": 2}',
+]  # fmt: skip
+
+
+def tiny_arguments(kind, dataset, out, *more):
+    recipe = "captioner_resnet18_transformer_tiny"
+    settings = [word.replace("KIND", kind) for word in TINY]
+    return [recipe, *settings, "--dataset", str(dataset), "--output_dir", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def caption_data(tmp_path_factory):
+    """Pictures of one colour that their captions name; one word of the validation captions is never in training."""
+    rows = {}
+    for split, number in ROWS.items():
+        rows[split] = []
+        for index in range(number):
+            row = make_row(split, index * 3 + 1)
+            colour = COLOURS[row["flavour"]]
+            row["captions"] = [f"A {colour} thing on the left.", f"The {colour} thing is 1 of 2 things."]
+            if split == "validation":
+                row["captions"].append("An unheardof sentence.")
+            rows[split].append(row)
+    return write_dataset(tmp_path_factory.mktemp("captions") / "data", rows)
+
+
+@pytest.fixture(scope="module")
+def table(caption_data, tmp_path_factory):
+    recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path_factory.mktemp("none") / "run"))
+    return load_training_data(recipe).train
+
+
+@pytest.fixture(scope="module")
+def trained(caption_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "captioner"
+    train.main(tiny_arguments("transformer", caption_data, out, "--num_train_epochs", "25", "--learning_rate", "5e-3",
+                              "--ema_decay", "0.8", "--flip", "false", "--color_jitter", "0",
+                              "--crop_scale", "1"))  # fmt: skip
+    return out
+
+
+def test_tokenizer_has_seen_training_captions_only(trained):
+    vocabulary = json.loads((trained / "tokenizer.json").read_text())["model"]["vocab"]
+    assert "rose" in vocabulary
+    assert "unheardof" not in vocabulary
+    assert not any("unh" in word for word in vocabulary)
+
+
+def test_a_captioner_keeps_what_its_vocabulary_saw(trained):
+    record = json.loads((trained / VOCABULARY_SOURCE).read_text())
+    assert (record["split"], bool(record["texts"])) == ("train", True)
+
+
+def test_training_chooses_on_validation_and_learns_to_name_what_it_sees(trained):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["selection_split"] == "validation"
+    assert metrics["selection_metric"] == "cider"
+    assert metrics["selection"]["perplexity"] == pytest.approx(np.exp(metrics["selection"]["cross_entropy"]))
+    history = [line["eval_cider"] for line in metrics["history"] if "eval_cider" in line]
+    assert metrics["selection"]["cider"] == pytest.approx(max(history))
+
+
+def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, capsys):
+    score.main([str(trained), str(caption_data), "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["health"] == "passed"
+    lines = content["baselines_and_ablations"]
+    assert {"blank pictures", "shuffled pictures", "most frequent caption", "nearest picture by features"} <= set(lines)
+    assert content["metrics"]["cider"] > lines["shuffled pictures"]["cider"]
+    assert set(content["truth"]["ingredient_f1"]) >= {"value", "low", "high"}
+    rows = list(csv.DictReader((tmp_path / "captions.csv").open()))
+    assert len(rows) == ROWS["test"]
+    assert all(row["Caption"][0].isupper() and "[" not in row["Caption"] for row in rows)
+    results = json.loads((tmp_path / "captions.json").read_text())
+    assert set(results[0]) == {"image_id", "caption"}
+    assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
+    assert (tmp_path / "word_maps.png").stat().st_size > 1000
+    assert "captioner" in capsys.readouterr().out
+
+
+def test_two_captioners_stand_side_by_side_by_picture(trained, caption_data, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(trained, twin)
+    compare.main([str(trained), str(twin), str(caption_data), "--out", str(tmp_path / "out")])
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    lines = content["entries"]
+    assert {"captioner", "twin", "most frequent caption", "nearest picture by features"} <= set(lines)
+    assert {"cider", "bleu_4", "rouge_l", "ingredient_f1", "perplexity", "identical"} <= set(lines["twin"]["scores"])
+    assert "perplexity" not in lines["most frequent caption"]["scores"]
+    difference = content["differences"]["twin"]["cider"]
+    assert (difference["value"], difference["p"]) == (0, 1)
+    assert (
+        content["ablations"]["captioner"]["scores"]["image blank"]["value"]
+        < lines["captioner"]["scores"]["cider"]["value"]
+    )
+    assert any(line.startswith("- captioner: image is used") for line in content["verdicts"])
+    rows = list(csv.DictReader((tmp_path / "out" / "by_row.csv").open()))
+    assert np.mean([float(row["captioner: cider"]) for row in rows]) == pytest.approx(
+        lines["captioner"]["scores"]["cider"]["value"], abs=1e-4
+    )
+    assert [row["captioner"] for row in rows] == [row["twin"] for row in rows]
+    assert "## Beside other models" in (trained / "README.md").read_text()
+
+
+def test_predictions_are_csv_and_coco_results(trained, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        (images / f"{number:012d}.png").write_bytes(make_row("test", number + 1)["image"]["bytes"])
+    listing = tmp_path / "table.csv"
+    listing.write_text("ImageID\n" + "".join(f"{number:012d}.png\n" for number in range(3)))
+    out = tmp_path / "captions.csv"
+    predict.main([str(trained), str(listing), "--images", str(images), "--out", str(out)])
+    assert [row["ImageID"] for row in csv.DictReader(out.open())] == [f"{number:012d}.png" for number in range(3)]
+    assert [each["image_id"] for each in json.loads(out.with_suffix(".json").read_text())] == [0, 1, 2]
+    (images / f"{1:012d}.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(trained), str(listing), "--images", str(images), "--out", str(out)])
+    assert stop.value.code == 2
+
+
+def test_a_captioner_that_has_learned_nothing_fails_its_health_check(caption_data, tmp_path, capsys):
+    out = tmp_path / "run"
+    train.main(tiny_arguments("merge", caption_data, out, "--max_steps", "1", "--learning_rate", "1e-9"))
+    with pytest.raises(SystemExit) as stop:
+        score.main([str(out), str(caption_data), "--out", str(tmp_path / "scores")])
+    assert stop.value.code == 2
+    assert "fails the health check" in capsys.readouterr().err
+
+
+def test_each_fault_is_named():
+    assert faults(["a", "b"], ["a", "a"], True) == []
+    assert "all 2 captions are equal" in faults(["a", "a"], ["b", "b"], True)[0]
+    assert "the pictures are not used" in faults(["a", "b"], ["a", "b"], True)[0]
+    assert "can be copied" in faults(["a", "b"], ["b", "b"], False)[0]
+
+
+def test_a_target_that_could_be_copied_is_found(table):
+    model = tiny_captioner(FlavourForTransformerCaptioning, vision_config=tiny_resnet()).eval()
+    samples = evaluation_samples(tiny_processor(), table)
+    assert target_is_hidden(model, samples)
+    model.read_inputs_ = model.read_inputs
+
+    def unshifted(pixels, words, embeds, encoded, labels, **wanted):
+        return model.read_inputs_(pixels, labels.clamp(min=0), embeds, encoded, None, **wanted)
+
+    model.read_inputs = unshifted
+    assert not target_is_hidden(model, samples)
+
+
+def test_flip_mirrors_picture_and_caption_together(table):
+    processor = tiny_processor_of(table)
+    prepare = evaluation_picture(processor.image_processor)
+    plain = CaptionSamples(table, processor, prepare, seed=3)
+    flipped = CaptionSamples(table, processor, prepare, flip=True, seed=3)
+    changed = 0
+    for epoch in range(4):
+        plain.epoch = flipped.epoch = epoch
+        for row in range(10):
+            one, other = plain[row], flipped[row]
+            words = [processor.tokenizer.decode(each["labels"]) for each in (one, other)]
+            if torch.equal(one["picture"], other["picture"]):
+                assert words[0] == words[1]
+                continue
+            changed += 1
+            assert torch.equal(one["picture"].flip(-1), other["picture"])
+            assert words[0].replace("left", "right") == words[1]
+    assert 10 < changed < 30
+
+
+def test_pictures_are_turned_only_where_the_caption_names_no_side(table):
+    processor = tiny_processor_of(table)
+    prepare = evaluation_picture(processor.image_processor)
+    plain = CaptionSamples(table, processor, prepare, seed=3)
+    turned = CaptionSamples(table, processor, prepare, turn=True, seed=3)
+    quarters = set()
+    for epoch in range(4):
+        plain.epoch = turned.epoch = epoch
+        for row in range(10):
+            one, other = plain[row], turned[row]
+            assert one["labels"] == other["labels"]
+            ways = [k for k in range(4) if torch.equal(one["picture"].rot90(k, (-2, -1)), other["picture"])]
+            assert ways
+            if "left" in processor.tokenizer.decode(one["labels"]):
+                assert 0 in ways
+            else:
+                quarters.update(ways)
+    assert quarters == {0, 1, 2, 3}
+    for caption in ("The feta is above the rice.", "Peas on the left.", "Olives at the top.", "A cat over a dog."):
+        assert not names_no_side(caption)
+    for caption in ("Mostly rice in a bowl.", "The rice is all over the plate.", "The peas are in the centre."):
+        assert names_no_side(caption)
+
+
+def test_drawn_captions_are_rewarded_against_their_siblings(table):
+    processor = tiny_processor_of(table)
+    references = [("A rose thing on the left.",), ("An umber thing on the right.",)]
+    critic = SelfCritical(references, processor.tokenizer, draws=2)
+    texts = ["a rose thing on the left .", "a umber thing .", "an umber thing on the right .", "a rose"]
+    ids = processor.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+    advantages = critic.advantages(ids, [0, 0, 1, 1])
+    assert advantages[0] > 0
+    assert advantages[2] > 0
+    torch.testing.assert_close(advantages[0::2], -advantages[1::2])
+
+
+def test_self_critical_steps_raise_the_reward_of_what_is_drawn(trained, table):
+    torch.manual_seed(0)
+    model = FlavourForTransformerCaptioning.from_pretrained(trained).train()
+    processor = FlavourProcessor.from_pretrained(trained)
+    samples = CaptionSamples(table, processor, evaluation_picture(processor.image_processor), numbered=True)
+    batch = collator(processor)([samples[row] for row in range(10)])
+    assert batch["rows"].tolist() == list(range(10))
+    critic = SelfCritical(samples.references(), processor.tokenizer, draws=5)
+    rewards, score = [], critic.cider.scores
+
+    def scores(texts, rows):
+        rewards.append(score(texts, rows))
+        return rewards[-1]
+
+    critic.cider.scores = scores
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    for _ in range(30):
+        optimizer.zero_grad()
+        critic.loss(model, model, batch["pixel_values"], batch["rows"]).backward()
+        optimizer.step()
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
+
+
+def test_self_critical_recipe_goes_on_from_a_captioner_in_two_processes(trained, caption_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(all_cores, "process_count", lambda rows: 2)
+    critical = ["captioner_resnet18_transformer_self_critical_tiny", "--model_name_or_path", str(trained), "--dataset",
+                str(caption_data), "--output_dir", str(tmp_path / "run"), "--crop_size", "32", "--use_cpu", "true",
+                "--disable_tqdm", "true", "--max_steps", "2", "--generation", '{"num_beams": 2}']  # fmt: skip
+    # DDP refuses its second step where a frozen part surprises it.
+    all_cores.train_on_all_cores(critical)
+    weights = [load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "run")]
+    changed = {name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])}
+    assert any(name.startswith("decoder.") for name in changed)
+    assert not any(name.startswith("image_encoder.model.") for name in changed)
+    for more in (["--self_critical_draws", "1"], ["--quarter_turns", "true"]):
+        with pytest.raises(SystemExit):
+            train.main([*critical, *more, "--overwrite", "true"])
+
+
+def test_a_captioner_goes_on_with_the_settings_that_fit_it(trained, caption_data, tmp_path):
+    def go_on(config, *more):
+        given = ["--model_name_or_path", str(trained), "--config", config, *more]
+        recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path / "run", *given))
+        return build(recipe, load_training_data(recipe))
+
+    model, _ = go_on('{"dropout": 0.4}', "--label_smoothing_factor", "0.2", "--freeze_image", "true")
+    assert (model.config.dropout, model.config.label_smoothing, model.config.freeze_image) == (0.4, 0.2, True)
+    assert not any(parameter.requires_grad for parameter in model.image_encoder.model.parameters())
+    for config, message in (
+        ('{"place_loss_weight": 2.0}', "place_loss_weight: the masks show 6 classes .* has no head for them"),
+        ('{"hidden_size": 64}', r"config.hidden_size 64 \(the checkpoint: 32\)"),
+        ('{"decoder_type": "merge"}', r"config.decoder_type 'merge' \(the checkpoint: 'transformer'\)"),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            go_on(config)
+
+
+def test_masks_are_varied_like_their_pictures(table):
+    processor = tiny_processor_of(table)
+    augment = augmentation(DataArguments(crop_scale=0.3), 32)
+    samples = CaptionSamples(
+        table, processor, evaluation_picture(processor.image_processor), augment, flip=True, masks=True
+    )
+    # Picture and mask show the same pattern, so that they must stay equal under any crop and flip.
+    pixels = torch.arange(32).repeat(32, 1).to(torch.uint8)[None].expand(3, -1, -1) * 7
+    samples.pictures = [pixels] * len(table)
+    samples.masks = [pixels[0]] * len(table)
+    for row in range(8):
+        sample = samples[row]
+        inner = (slice(4, -4), slice(4, -4))
+        gap = (sample["picture"][0][inner].int() - sample["mask"][inner].int()).abs().float().mean()
+        assert gap < 8
+    assert samples[0]["mask"].shape == (32, 32)
+    batch = CaptionCollator((0.5,) * 3, (0.5,) * 3)([{**samples[0], "mask": torch.full((4, 4), 255)}])
+    assert (batch["place_masks"] == -100).all()
+
+
+def test_masks_of_large_pictures_shrink_with_them(tmp_path):
+    rows = {split: [make_row(split, index, size=96) for index in range(6)] for split in ROWS}
+    more = ("--config", '{"hidden_size": 32, "num_attention_heads": 2, "place_loss_weight": 1.0}')
+    recipe = parse_recipe(tiny_arguments("merge", write_dataset(tmp_path / "large", rows), tmp_path / "run", *more))
+    data = load_training_data(recipe)
+    _, processor = build(recipe, data)
+    batch = collator(processor)([training_samples(recipe, data, processor)[row] for row in range(6)])
+    assert batch["pixel_values"].shape[-2:] == batch["place_masks"].shape[-2:] == (32, 32)
+
+
+def tiny_processor_of(table):
+    from modeling_flavour.processing_flavour import image_processor_for
+
+    captions = [caption for row in table.labels for caption in row] + ["on the right ."] * 5
+    tokenizer = train_caption_tokenizer(captions, "words", 200, 20)
+    return FlavourProcessor(image_processor_for(tiny_resnet(), size=32), tokenizer, max_length=20)
+
+
+def test_one_random_caption_per_epoch_or_all_of_them(table):
+    processor = tiny_processor_of(table)
+    prepare = evaluation_picture(processor.image_processor)
+    samples = CaptionSamples(table, processor, prepare)
+    assert len(samples) == len(table)
+    seen = set()
+    for epoch in range(8):
+        samples.epoch = epoch
+        seen.add(tuple(samples[0]["labels"]))
+        assert samples[0]["labels"] == samples[0]["labels"]
+    assert len(seen) == 2
+    every = CaptionSamples(table, processor, prepare, every_caption=True)
+    assert len(every) == 2 * len(table)
+    first = CaptionSamples(table, processor, prepare, first_share=1.0)
+    assert all(first[row]["labels"] == samples.tokens[row][0] for row in range(10))
+
+
+def test_validation_pictures_are_never_varied(table):
+    samples = evaluation_samples(tiny_processor_of(table), table)
+    once = [samples[row]["picture"].clone() for row in range(5)]
+    samples.epoch = 7
+    assert all(torch.equal(picture, samples[row]["picture"]) for row, picture in enumerate(once))
+
+
+def test_padding_is_no_target(table):
+    collator = CaptionCollator((0.5,) * 3, (0.5,) * 3)
+    picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    batch = collator([{"picture": picture, "labels": [5, 6, 3]}, {"picture": picture, "labels": [7, 3]}])
+    assert batch["labels"].tolist() == [[5, 6, 3], [7, 3, -100]]
+
+
+def test_visual_side_is_fixed_for_the_first_epochs_only():
+    model = tiny_captioner(FlavourForTransformerCaptioning, vision_config=tiny_resnet()).train()
+    callback, state = FrozenImageFirst(2.0), TrainerState(epoch=0.0)
+    callback.on_train_begin(None, state, TrainerControl(), model=model)
+    backbone = model.image_encoder.model
+    for epoch, frozen in ((0.0, True), (1.5, True), (2.0, False), (2.5, False)):
+        state.epoch = epoch
+        callback.on_step_begin(None, state, TrainerControl(), model=model)
+        model.train()
+        assert all(value.requires_grad != frozen for value in backbone.parameters())
+        assert backbone.training != frozen
+        assert model.decoder.training
+    callback.on_train_end(None, state, TrainerControl(), model=model)
+    assert not model.config.freeze_image
+
+
+def test_bad_captions_and_settings_are_named(table, caption_data, tmp_path):
+    with pytest.raises(Exception, match="row b: captions is empty"):
+        read_captions({"captions": [["a"], [" "]]}, "captions", [], ["a", "b"], "here")
+    with pytest.raises(Exception, match="holds no sentences"):
+        read_captions({"captions": [[1]]}, "captions", [], ["a"], "here")
+    assert read_captions({"caption": ["One."]}, "caption", [], ["a"], "here")[0] == ("One.",)
+    for more, message in (
+        (["--generation", '{"beams": 3}'], "generate.. has no setting 'beams'"),
+        (["--modality", "fusion"], "reads pictures alone"),
+        (["--config", '{"decoder_type": "rnn"}'], "decoder_type 'rnn' is none of transformer, merge"),
+        (["--class_weights", "true"], "captions have no classes"),
+    ):
+        recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path / "run", *more))
+        with pytest.raises(Exception, match=message):
+            build(recipe, load_training_data(recipe))
+
+
+def test_flickr8k_sample_from_import_to_scores(shared_data, tmp_path):
+    import_table("flickr8k", shared_data / "flickr8k_sample", tmp_path / "data")
+    out = tmp_path / "run"
+    train.main(tiny_arguments("transformer", tmp_path / "data", out, "--num_train_epochs", "3", "--learning_rate",
+                              "3e-3", "--captions_per_picture", "all", "--ema_decay", "0.5", "--generation",
+                              '{"min_new_tokens": 5, "max_new_tokens": 12}'))  # fmt: skip
+    # A hundred photographs teach no captioner, and the health check may well say so.
+    with contextlib.suppress(SystemExit):
+        score.main([str(out), str(tmp_path / "data"), "--split", "validation", "--out", str(tmp_path / "scores")])
+    content = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert content["rows"] == 13
+    assert content["truth"] is None
+    assert content["metrics"]["bleu_1"] > 0
+    assert content["metrics"]["perplexity"] < 200
+
+
+def test_the_same_captions_give_the_same_word_pieces_in_every_process():
+    captions = ["a bowl of rice with peas", "a plate of rice and beans", "two eggs on a bed of beans"] * 3
+    tokenizer = train_caption_tokenizer(captions, "wordpiece", 80, 20)
+    assert tokenizer.get_vocab() == wordpiece_vocabulary(captions, 80, SPECIAL_TOKENS)
