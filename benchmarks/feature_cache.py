@@ -29,7 +29,7 @@ from transformers import (
 from trainer_scripts.features import frozen as features
 from trainer_scripts.features.engines import ImageEngine, cores
 from trainer_scripts.features.storage import _computed
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training import run as training_run
 
 TEXT = '{"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, '
@@ -61,15 +61,15 @@ def fresh_backbone(folder: Path) -> Path:
     return folder
 
 
-def recipe_of(dataset: Path, backbone: Path, folder: Path, *more: str):
+def configuration_of(dataset: Path, backbone: Path, folder: Path, *more: str):
     settings = ["--dataset", str(dataset), "--image_encoder", str(backbone), "--label_column", "flavour"]
     settings += ["--task", "classification", "--text_column", "title", "--metric_for_best_model", "accuracy"]
     settings += ["--text_config", TEXT, "--tokenizer", "words", "--max_length", "40", "--use_cpu", "true"]
     settings += ["--features_dir", str(folder / "features"), "--output_dir", str(folder / "run"), "--seed", "0"]
     settings += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
-    recipe = parse_recipe(["multilabel_mobilenet_minilm", *settings, "--disable_tqdm", "true", *more])
-    recipe.model.text_encoder = recipe.training.early_stopping_patience = None
-    return recipe
+    configuration = parse_configuration(["multilabel_mobilenet_minilm", *settings, "--disable_tqdm", "true", *more])
+    configuration.model.text_encoder = configuration.training.early_stopping_patience = None
+    return configuration
 
 
 @torch.inference_mode()
@@ -80,13 +80,13 @@ def loop(files: list[Path], processor, model) -> None:
 
 
 def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
-    recipe = recipe_of(dataset, backbone, folder)
-    data = training_run.load_training_data(recipe)
-    model, text_and_picture = data.task.build(recipe, data)
+    configuration = configuration_of(dataset, backbone, folder)
+    data = training_run.load_training_data(configuration)
+    model, text_and_picture = data.task.build(configuration, data)
     model.eval()
-    samples = data.task.training_samples(recipe, data, text_and_picture)
-    collator = data.task.collator(text_and_picture, len(data.names), recipe)
-    engine = ImageEngine(model.image_encoder, True, recipe.training.bf16, 10**6)
+    samples = data.task.training_samples(configuration, data, text_and_picture)
+    collator = data.task.collator(text_and_picture, len(data.names), configuration)
+    engine = ImageEngine(model.image_encoder, True, configuration.training.bf16, 10**6)
     extractor = features.PictureExtractor(engine, samples, (collator.mean, collator.std))
     started = time.perf_counter()
     extractor.prepare()
@@ -107,13 +107,15 @@ def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
 
 def epochs(dataset: Path, backbone: Path, folder: Path, how: str, number: int) -> list[float]:
     """Seconds of the epochs after the first."""
-    recipe = recipe_of(dataset, backbone, folder, "--frozen_features", how, "--num_train_epochs", str(number + 1))
-    data = training_run.load_training_data(recipe)
-    model, processor = data.task.build(recipe, data)
-    trainer = training_run.make_trainer(recipe, data, model, processor)
+    configuration = configuration_of(
+        dataset, backbone, folder, "--frozen_features", how, "--num_train_epochs", str(number + 1)
+    )
+    data = training_run.load_training_data(configuration)
+    model, processor = data.task.build(configuration, data)
+    trainer = training_run.make_trainer(configuration, data, model, processor)
     times = EpochTimes()
     trainer.add_callback(times)
-    with features.features_once(recipe, trainer):
+    with features.features_once(configuration, trainer):
         trainer.train()
     return times.seconds[1:]
 

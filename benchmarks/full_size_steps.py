@@ -1,4 +1,4 @@
-"""Pictures per second of full-size recipes in bf16 and channels-last, compiled against eager, and their share of peak.
+"""Pictures per second of full-size models in bf16 and channels-last, compiled against eager, and their share of peak.
 
 Fresh weights and random batches, forward, backward and optimizer; needs no data. Meant for a GPU: without one nothing
 is measured, unless `--device cpu` asks for it.
@@ -14,12 +14,12 @@ import torch
 from measuring import Row, arguments_of, ratios, report
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.modeling_flavour.test_full_size import batch_for, build
 
-RECIPES = ["flavour_fusion", "segmentation_deeplabv3_resnet50"]
+CONFIGURATIONS = ["flavour_fusion", "segmentation_deeplabv3_resnet50"]
 # Dense bf16 peak in TFLOP/s, as the makers state it.
 PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L4": 121}
 
@@ -55,8 +55,8 @@ def peak(device: str) -> float | None:
 
 
 def measure(name: str, device: str, given) -> Row:
-    """Compare a recipe's compiled step with its eager one."""
-    model, _, side = build(parse_recipe([name]))
+    """Compare a configuration's compiled step with its eager one."""
+    model, _, side = build(parse_configuration([name]))
     model.to(device, memory_format=torch.channels_last).train()
     batch = {
         field: value.to(device).repeat_interleave(given.batch // 2, 0)
@@ -80,7 +80,7 @@ def measure(name: str, device: str, given) -> Row:
 def main() -> None:
     given = arguments_of(
         __doc__,
-        recipes={"nargs": "+", "default": RECIPES, "help": "%(default)s"},
+        configurations={"nargs": "+", "default": CONFIGURATIONS, "help": "%(default)s"},
         device={"default": "cuda", "help": "cuda or cpu (%(default)s)"},
         batch={"type": int, "default": 32, "help": "pictures per step, even (%(default)s)"},
         steps={"type": int, "default": 10, "help": "steps per round (%(default)s)"},
@@ -89,7 +89,7 @@ def main() -> None:
         print("no GPU here: nothing measured (--device cpu measures the CPU)")
         report([], given)
         return
-    report([measure(name, given.device, given) for name in given.recipes], given)
+    report([measure(name, given.device, given) for name in given.configurations], given)
 
 
 if __name__ == "__main__":

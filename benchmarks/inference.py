@@ -38,7 +38,7 @@ def real_rows(processor, dishes, size):
 
 
 def make_model(architecture, size, dishes):
-    """The classifier of the multi-label recipe on any timm backbone, and its processor."""
+    """The classifier of the multi-label configuration on any timm backbone, and its processor."""
     torch.manual_seed(0)
     backbone = {"model_type": "timm_wrapper", "architecture": architecture}
     tokenizer = train_tokenizer([dish.title for dish in dishes], "words", 8000, 40)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from trainer_scripts.data.pixel_cache import Budget
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training import run as training_run
 
 PICTURES, BATCH = 256, 32
@@ -28,12 +28,12 @@ def main() -> None:
         settings = ["--dataset", str(dataset), *SMALL_MODEL, "--image_size", "224", "--crop_scale", "1"]
         settings += ["--flip", "false", "--color_jitter", "0", "--quarter_turns", "false"]
         settings += ["--output_dir", str(Path(folder) / "run")]
-        recipe = parse_recipe(["flavour_fusion_tiny", *settings])
-        data = training_run.load_training_data(recipe)
-        _, processor = data.task.build(recipe, data)
-        samples = data.task.training_samples(recipe, data, processor)
+        configuration = parse_configuration(["flavour_fusion_tiny", *settings])
+        data = training_run.load_training_data(configuration)
+        _, processor = data.task.build(configuration, data)
+        samples = data.task.training_samples(configuration, data, processor)
         samples.pictures._budget = Budget(0)  # as for pictures that do not fit into memory: decoded in every epoch
-        loader = DataLoader(samples, BATCH, collate_fn=data.task.collator(processor, len(data.names), recipe))
+        loader = DataLoader(samples, BATCH, collate_fn=data.task.collator(processor, len(data.names), configuration))
         files = sorted((Path(folder) / "photographs").iterdir())[:PICTURES]
         encoded = [file.read_bytes() for file in files]
         size = (299, 224)  # the shorter side as the processor makes it

@@ -28,7 +28,7 @@ SPLITS = {"train": 4983, "test": 2135}
 LIMIT_GB = 6
 DRAWN = 24
 SAMPLED_SECONDS = 0.5
-RECIPE = "segmentation_deeplabv3_resnet50"
+CONFIGURATION = "segmentation_deeplabv3_resnet50"
 
 
 def generate(folder: Path, share: float, width: int = 700, height: int = 525) -> None:
@@ -74,10 +74,10 @@ def run_import(source: Path, out: Path) -> None:
 
 
 def read_samples(source: Path, out: Path) -> None:
-    """Make the training and selection samples of the full-size recipe and read each once, as an epoch does."""
+    """Make the training and selection samples of the full-size configuration and read each once, as an epoch does."""
     from torch.utils.data import DataLoader
 
-    from trainer_scripts.settings.configurations import parse_recipe
+    from trainer_scripts.settings.configurations import parse_configuration
     from trainer_scripts.tasks.segmentation.training import (
         collator,
         evaluation_samples,
@@ -86,22 +86,24 @@ def read_samples(source: Path, out: Path) -> None:
     )
     from trainer_scripts.training.data import load_training_data
 
-    recipe = parse_recipe([RECIPE, "--dataset", str(out), "--use_cpu", "true"])
-    data = load_training_data(recipe)
-    processor = make_processor(recipe)
-    samples = training_samples(recipe, data, processor)
+    configuration = parse_configuration([CONFIGURATION, "--dataset", str(out), "--use_cpu", "true"])
+    data = load_training_data(configuration)
+    processor = make_processor(configuration)
+    samples = training_samples(configuration, data, processor)
     selection = evaluation_samples(processor, data.selection)
     for kept in (samples.pictures, samples.masks, selection.pictures, selection.masks):
         kept.load()
-    workers = recipe.training.dataloader_num_workers
-    batches = DataLoader(samples, 8, num_workers=workers, collate_fn=collator(processor, len(data.names), recipe))
+    workers = configuration.training.dataloader_num_workers
+    batches = DataLoader(
+        samples, 8, num_workers=workers, collate_fn=collator(processor, len(data.names), configuration)
+    )
     pixels = sum(batch["labels"].numel() for batch in tqdm(batches, desc="training pictures", disable=None))
     pixels += sum(selection[row]["labels"].numel() for row in range(len(selection)))
     print(f"{pixels:,} pixels read by {workers} workers")
 
 
 def train_and_score(source: Path, out: Path) -> None:
-    """Train the full-size recipe with a small network for two steps, and score it on all test pictures."""
+    """Train the full-size configuration with a small network for two steps, and score it on all test pictures."""
     from trainer_scripts import score, train
 
     model = out.parent / "model"
@@ -110,7 +112,7 @@ def train_and_score(source: Path, out: Path) -> None:
     small = ["--vision_config", json.dumps(vision), "--config", json.dumps(head), "--image_size", "64"]
     run = ["--max_steps", "2", "--dataloader_num_workers", "0", "--use_cpu", "true", "--output_dir", str(model)]
     for command, arguments in (
-        (train.main, [RECIPE, "--dataset", str(out), *small, *run]),
+        (train.main, [CONFIGURATION, "--dataset", str(out), *small, *run]),
         (score.main, [str(model), str(out), "--split", "test"]),
     ):
         if command(arguments):

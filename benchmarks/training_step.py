@@ -15,11 +15,11 @@ from photographs import SMALL_MODEL, write_rows
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
 
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training import run as training_run
 
 FIRST = 4
-RECIPES = {
+CONFIGURATIONS = {
     "title + picture at 64 px, batch 64": "flavour_fusion_tiny",
     "title, batch 64": "flavour_title_tiny",
 }
@@ -35,23 +35,23 @@ class StepTimes(TrainerCallback):
         self.ends.append(self.now())
 
 
-def trainer_step(recipe, data, now) -> float:
+def trainer_step(configuration, data, now) -> float:
     """Seconds per step of the Trainer."""
-    model, processor = data.task.build(recipe, data)
-    trainer = training_run.make_trainer(recipe, data, model, processor)
+    model, processor = data.task.build(configuration, data)
+    trainer = training_run.make_trainer(configuration, data, model, processor)
     times = StepTimes(now)
     trainer.add_callback(times)
     trainer.train()
     return (times.ends[-1] - times.ends[FIRST - 1]) / (len(times.ends) - FIRST)
 
 
-def loop_step(recipe, data, now) -> float:
+def loop_step(configuration, data, now) -> float:
     """Seconds per step of the hand-written loop."""
     torch.manual_seed(0)
-    model, processor = data.task.build(recipe, data)
-    arguments, task = recipe.training, data.task
-    samples = task.training_samples(recipe, data, processor)
-    collate = task.collator(processor, len(data.names), recipe)
+    model, processor = data.task.build(configuration, data)
+    arguments, task = configuration.training, data.task
+    samples = task.training_samples(configuration, data, processor)
+    collate = task.collator(processor, len(data.names), configuration)
     loader = DataLoader(samples, arguments.per_device_train_batch_size, shuffle=True, collate_fn=collate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     schedule = get_scheduler("cosine", optimizer, 0, arguments.max_steps)
@@ -75,14 +75,14 @@ def measure(name: str, what: str, dataset: Path, given) -> Row:
     settings += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
     now, found = CLOCKS[given.clock], {"trainer": [], "loop": []}
     with tempfile.TemporaryDirectory() as folder:
-        recipe = parse_recipe([name, *settings, "--output_dir", folder, "--disable_tqdm", "true"])
-        recipe.training.early_stopping_patience = None
-        data = training_run.load_training_data(recipe)
+        configuration = parse_configuration([name, *settings, "--output_dir", folder, "--disable_tqdm", "true"])
+        configuration.training.early_stopping_patience = None
+        data = training_run.load_training_data(configuration)
         for number in range(given.rounds):
             ways = [("trainer", trainer_step), ("loop", loop_step)]
             for way, step in ways[:: 1 if number % 2 else -1]:
-                found[way].append(step(recipe, data, now))
-    precision = "bf16" if recipe.training.bf16 else "fp32"
+                found[way].append(step(configuration, data, now))
+    precision = "bf16" if configuration.training.bf16 else "fp32"
     return Row(
         f"training step of {what}, {precision}: {milliseconds(found['trainer'])}",
         f"hand-written loop: {milliseconds(found['loop'])}",
@@ -97,7 +97,7 @@ def main() -> None:
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
         dataset = write_rows(Path(folder), 512)
-        rows = [measure(name, what, dataset, given) for what, name in RECIPES.items()]
+        rows = [measure(name, what, dataset, given) for what, name in CONFIGURATIONS.items()]
     print(f"{torch.get_num_threads()} threads, rounds of {given.steps} steps, {time.time() - started:.0f} s")
     report(rows, given)
 

@@ -13,7 +13,7 @@ from model_cards.errors import CardError
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
-RECIPE = "recipe.yaml"
+CONFIGURATION = "recipe.yaml"
 COMPARISON = "comparison.json"
 SPREAD = "seeds.json"
 MANIFEST = "manifest.json"
@@ -122,7 +122,7 @@ def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def recipe_of(folder: Path) -> str | None:
     """Return the recipe of the run without the settings that name places."""
-    path = folder / RECIPE
+    path = folder / CONFIGURATION
     if not path.is_file():
         return None
     settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}

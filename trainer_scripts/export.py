@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.5,
         help="points by which the main score may change on the selection split (%(default)s)",
     )
-    parser.add_argument("--dataset", help="folder or Hub id of real samples (that of the model's recipe)")
+    parser.add_argument("--dataset", help="folder or Hub id of real samples (that of the model's configuration)")
     parser.add_argument("--dataset-revision", help="revision of a Hub data set")
     add_columns(parser)
     parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")

@@ -1,6 +1,7 @@
-"""Train a model: `accelerate launch trainer_scripts/train.py [RECIPE] [--argument value ...]`.
+"""Train a model: `accelerate launch trainer_scripts/train.py [CONFIGURATION] [--argument value ...]`.
 
-Without an argument the default recipe is trained, on the embedded data set, which is built first when it is not there.
+Without an argument the default configuration is trained, on the embedded data set, which is built first when it is
+missing.
 """
 
 import sys
@@ -16,13 +17,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train what the command line describes; bad input ends with one line on stderr and status 2."""
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
-        # The recipe first: what --help and a mistyped argument need not wait for is imported after it.
-        from trainer_scripts.settings.configurations import parse_recipe
+        # The configuration first: what --help and a mistyped argument need not wait for is imported after it.
+        from trainer_scripts.settings.configurations import parse_configuration
 
-        recipe = parse_recipe(sys.argv[1:] if arguments is None else arguments)
+        configuration = parse_configuration(sys.argv[1:] if arguments is None else arguments)
         from trainer_scripts.training.run import run
 
-        run(recipe)
+        run(configuration)
 
 
 if __name__ == "__main__":

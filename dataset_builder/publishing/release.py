@@ -241,7 +241,7 @@ def _without_places(folder: Path, dataset: str | None) -> dict[str, bytes]:
     metrics["dataset"] = dataset or runs.hub_dataset(metrics) or Path(str(metrics.get("dataset"))).name
     recipe = runs.recipe_of(folder)
     found = {runs.METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
-    return found if recipe is None else {**found, runs.RECIPE: (recipe + "\n").encode()}
+    return found if recipe is None else {**found, runs.CONFIGURATION: (recipe + "\n").encode()}
 
 
 @card_errors_as_bad_input()

@@ -40,7 +40,7 @@ METRICS = {
     "seed": 17,
     "history": [],
 }
-RECIPE = {
+CONFIGURATION = {
     "modality": "fusion",
     "learning_rate": 1e-3,
     "text_encoder": "/somewhere/minilm",
@@ -70,7 +70,7 @@ def make_processor():
     return FlavourProcessor.from_parts(text, VISION, size=32, max_length=8)
 
 
-def make_run(folder, metrics=METRICS, recipe=RECIPE, comparison=None):
+def make_run(folder, metrics=METRICS, recipe=CONFIGURATION, comparison=None):
     """Write a run; None leaves a file out."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from trainer_scripts import train
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training import run as training_run
 from trainer_scripts.training.data import load_training_data
 
@@ -41,8 +41,8 @@ SMALL = [
 ]
 
 
-def run(folder: Path, dataset: Path, *arguments: str, recipe: str = "flavour_fusion_tiny") -> Path:
-    train.main([recipe, "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments])
+def run(folder: Path, dataset: Path, *arguments: str, configuration: str = "flavour_fusion_tiny") -> Path:
+    train.main([configuration, "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments])
     return folder
 
 
@@ -75,12 +75,12 @@ def interrupted_after(patch, steps: int):
 
 
 def make_trainer(dataset, folder, *arguments):
-    recipe = parse_recipe(
+    configuration = parse_configuration(
         ["flavour_fusion_tiny", "--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *arguments]
     )
-    data = load_training_data(recipe)
-    model, processor = data.task.build(recipe, data)
-    return training_run.make_trainer(recipe, data, model, processor)
+    data = load_training_data(configuration)
+    model, processor = data.task.build(configuration, data)
+    return training_run.make_trainer(configuration, data, model, processor)
 
 
 def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:

@@ -14,16 +14,16 @@ from trainer_scripts.data.masks import Masks, lost_classes, nearest, source_name
 from trainer_scripts.data.pictures import Prepare
 from trainer_scripts.data.samples import Samples, varied
 from trainer_scripts.data.table import Table
-from trainer_scripts.settings.arguments import Recipe
+from trainer_scripts.settings.arguments import Configuration
 
 
-def place_names(recipe: Recipe, train: Table) -> list[str]:
-    """Return the classes of the masks where the recipe's model tells them apart at each place, else nothing.
+def place_names(configuration: Configuration, train: Table) -> list[str]:
+    """Return the classes of the masks where the configuration's model tells them apart at each place, else nothing.
 
     Raises:
         BadInputError: the data set has no masks.
     """
-    if not learns_places(recipe) and recipe.model.config.get("image_pooling") != "places":
+    if not learns_places(configuration) and configuration.model.config.get("image_pooling") != "places":
         return []
     for name in (MASK, INGREDIENT_LABELS):
         if name not in train.rows.column_names:
@@ -34,9 +34,9 @@ def place_names(recipe: Recipe, train: Table) -> list[str]:
     return source_names(train.rows)
 
 
-def learns_places(recipe: Recipe) -> bool:
-    """Whether masks take part in the training of a recipe."""
-    return bool(recipe.model.config.get("place_loss_weight"))
+def learns_places(configuration: Configuration) -> bool:
+    """Whether masks take part in the training of a configuration."""
+    return bool(configuration.model.config.get("place_loss_weight"))
 
 
 class PlaceSamples(Samples):

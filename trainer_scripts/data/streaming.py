@@ -17,7 +17,7 @@ from datasets import Dataset, Image, IterableDataset
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import Columns, Table, make_table
-from trainer_scripts.settings.arguments import Recipe
+from trainer_scripts.settings.arguments import Configuration
 
 HEAD_ROWS = 2000
 
@@ -95,17 +95,17 @@ class StreamSamples(torch.utils.data.IterableDataset):
     block.
 
     Args:
-        recipe: of the run.
+        configuration: of the run.
         data: whose `stream` is read.
         processor: of the model.
         rank: number of this process.
         processes: how many there are.
     """
 
-    def __init__(self, recipe: Recipe, data: Any, processor: Any, rank: int = 0, processes: int = 1):
+    def __init__(self, configuration: Configuration, data: Any, processor: Any, rank: int = 0, processes: int = 1):
         self.epoch = 0
-        self._recipe, self._data, self._processor = recipe, data, processor
-        self._seed, self._block = recipe.training.seed, recipe.data.stream_block
+        self._configuration, self._data, self._processor = configuration, data, processor
+        self._seed, self._block = configuration.training.seed, configuration.data.stream_block
         self._rank, self._processes = rank, processes
         self._position: dict[str, Any] = {"round": 0, "shard": 0, "block": 0, "rows": None, "taken": 0}
 
@@ -155,7 +155,9 @@ class StreamSamples(torch.utils.data.IterableDataset):
         table = self._data.stream.table(block) if block else None
         if table is None:
             return []
-        samples = self._data.task.training_samples(self._recipe, replace(self._data, train=table), self._processor)
+        samples = self._data.task.training_samples(
+            self._configuration, replace(self._data, train=table), self._processor
+        )
         samples.epoch = int(np.random.SeedSequence(key).generate_state(1)[0])
         return samples
 

@@ -14,7 +14,7 @@ from accelerate.utils.other import get_free_port
 from torch import multiprocessing
 
 from trainer_scripts import train
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.folder import inspect_run
 
 # Batch normalisation, and the work per exchange of gradients, want that many rows in each process.
@@ -33,7 +33,7 @@ def process_count(rows: int) -> int:
 
 
 def train_on_all_cores(arguments: Sequence[str]) -> None:
-    """Do what `train.main` does, with the recipe's batch shared out to the processes; the steps are the same ones.
+    """Run `train.main` with the batch of the configuration divided among processes; the steps are the same.
 
     Processes end with the one that launched them, however that ends, so a repeated command finds nobody at work.
 
@@ -43,10 +43,10 @@ def train_on_all_cores(arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: a process ended with an error, which it has printed.
     """
-    recipe = parse_recipe(arguments)
-    rows = recipe.training.per_device_train_batch_size
+    configuration = parse_configuration(arguments)
+    rows = configuration.training.per_device_train_batch_size
     count = process_count(rows)
-    if count == 1 or inspect_run(recipe).finished:
+    if count == 1 or inspect_run(configuration).finished:
         train.main(arguments)
         return
     shared = [*arguments, "--per_device_train_batch_size", str(rows // count)]

@@ -16,7 +16,7 @@ def run(data_dir: Path, out: Path, epochs: float | None = None) -> None:
         data_dir: what `flavour-sd build --out` was given.
         out: folder of the results: `warm-up/` the eyes that both start from, `transformer/` and `merge/` the models,
             `scores/` their captions, scores and figures, `comparison/` both beside the baselines.
-        epochs: of each training; None: the recipe's.
+        epochs: of each training; None: the configuration's.
     """
     warm_up, transformer, merge = out / "warm-up", out / "transformer", out / "merge"
     common = ["--dataset", str(data_dir), *(["--num_train_epochs", str(epochs)] if epochs else [])]

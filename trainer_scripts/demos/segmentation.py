@@ -13,7 +13,7 @@ from trainer_scripts.evaluation.predictions import read_metrics
 
 START = "start"
 COMPARED = ("multi-task", "single-task", "classifier")
-# Run -> its recipe, and the argument that names the start.
+# Run -> its configuration, and the argument that names the start.
 RUNS = {
     START: ("segmentation_deeplabv3_tiny", None),
     "single-task": ("segmentation_deeplabv3_tiny_continued", "--model_name_or_path"),
@@ -29,7 +29,7 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
     Args:
         data: what `flavour-sd build --out` was given.
         out: folder of the results: a folder per model, each with `scores/test/`; `verdict/` the comparison.
-        epochs: of each training; None: as many as the recipes mean.
+        epochs: of each training; None: as many as the configurations mean.
     """
     for name in RUNS:
         train_run(name, data, out, epochs)
@@ -43,14 +43,14 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
 
 def train_run(name: str, data: Path, out: Path, epochs: float | None) -> None:
     """Train one model of the demo; a finished one is left as it is."""
-    recipe, argument = RUNS[name]
-    print(f"-- training {name} ({recipe})", flush=True)
+    configuration, argument = RUNS[name]
+    print(f"-- training {name} ({configuration})", flush=True)
     given = ["--dataset", str(data), "--output_dir", str(out / name)]
     if argument is not None:
         given += [argument, str(out / START)]
     if epochs is not None:
         given += ["--num_train_epochs", str(epochs)]
-    train_on_all_cores([recipe, *given])
+    train_on_all_cores([configuration, *given])
 
 
 def scores_of(out: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from dataset_builder.errors import BadInputError
-from model_cards.runs import RECIPE
+from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.predictions import write_json
 from trainer_scripts.exporting.description import PREPROCESSOR, describe_answer, describe_preprocessing
@@ -237,8 +237,10 @@ def write_folder(job: Job, path: Path, out: Path) -> None:
     )
     for name in (EXPORT_REPORT, TABLE):
         shutil.copy(job.folder / name, folder)
-    if model.recipe:
-        (folder / RECIPE).write_text(yaml.safe_dump(dict(model.recipe), sort_keys=False, allow_unicode=True), "utf-8")
+    if model.configuration:
+        (folder / CONFIGURATION).write_text(
+            yaml.safe_dump(dict(model.configuration), sort_keys=False, allow_unicode=True), "utf-8"
+        )
     if out.exists():
         shutil.rmtree(out)
     folder.replace(out)

@@ -24,7 +24,7 @@ from trainer_scripts.data.samples import RowFeatures, padded
 from trainer_scripts.data.table import decode_bytes
 from trainer_scripts.features.engines import ImageEngine, engine_precision
 from trainer_scripts.features.storage import digest_of, stored_features
-from trainer_scripts.settings.arguments import DataArguments, Recipe
+from trainer_scripts.settings.arguments import Configuration, DataArguments
 
 IMAGE, TEXT = "image", "text"
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 8, 64
@@ -43,8 +43,8 @@ class Frozen:
     reasons: dict[str, str]
 
 
-def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
-    """Tell which backbones of a recipe's model can be computed once.
+def frozen_parts(configuration: Configuration, model: Any, samples: Any) -> Frozen:
+    """Tell which backbones of a configuration's model can be computed once.
 
     Raises:
         BadInputError: `--frozen_features store` was asked for, and a frozen backbone must be computed anew.
@@ -52,7 +52,7 @@ def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
     config = model.config
     parts: list[str] = []
     reasons: dict[str, str] = {}
-    if recipe.data.frozen_features == "recompute":
+    if configuration.data.frozen_features == "recompute":
         return Frozen((), {})
     encoder = getattr(model, "text_encoder", None)
     frozen = {
@@ -60,22 +60,22 @@ def frozen_parts(recipe: Recipe, model: Any, samples: Any) -> Frozen:
         TEXT: getattr(config, "freeze_text", False) and not isinstance(getattr(encoder, "model", None), nn.Embedding),
     }
     for part in [part for part, is_frozen in frozen.items() if is_frozen and (part == IMAGE or encoder is not None)]:
-        reason = "streamed rows pass once" if recipe.data.streaming else None
+        reason = "streamed rows pass once" if configuration.data.streaming else None
         if is_deepspeed_zero3_enabled():
             reason = "ZeRO-3 shares its weights out to the processes"
         if part == IMAGE and reason is None:
-            reason = _image_reason(recipe, model, samples)
-        if part == TEXT and recipe.data.word_dropout > 0:
+            reason = _image_reason(configuration, model, samples)
+        if part == TEXT and configuration.data.word_dropout > 0:
             reason = "word_dropout makes other words unknown in each epoch"
         if reason is None:
             parts.append(part)
         else:
             reasons[part] = reason
-    if recipe.data.feature_views and not (frozen[IMAGE] and _vary(recipe.data)):
+    if configuration.data.feature_views and not (frozen[IMAGE] and _vary(configuration.data)):
         why = "no picture varies (crop_scale, flip, ...)" if frozen[IMAGE] else "none is frozen (freeze_image)"
         raise BadInputError(f"feature_views keeps random views for a frozen backbone, and {why}")
-    if recipe.data.frozen_features == "store" and (reasons or not parts):
-        why = "; ".join(reasons.values()) or "the recipe freezes no backbone: freeze_image, freeze_text"
+    if configuration.data.frozen_features == "store" and (reasons or not parts):
+        why = "; ".join(reasons.values()) or "the configuration freezes no backbone: freeze_image, freeze_text"
         raise BadInputError(f"frozen_features: store cannot be done: {why}")
     return Frozen(tuple(parts), reasons)
 
@@ -85,9 +85,9 @@ def _vary(data: DataArguments) -> bool:
     return varies(data) or data.crop_size is not None
 
 
-def _image_reason(recipe: Recipe, model: Any, samples: Any) -> str | None:
+def _image_reason(configuration: Configuration, model: Any, samples: Any) -> str | None:
     """Return why the frozen image backbone has to see every picture in every epoch, or None."""
-    data = recipe.data
+    data = configuration.data
     if getattr(model.config, "trainable_image_layers", 0):
         return "trainable_image_layers lets the last layers of the image backbone train"
     if hasattr(model.config, "aspp_rates"):
@@ -105,29 +105,29 @@ def _image_reason(recipe: Recipe, model: Any, samples: Any) -> str | None:
 
 
 @contextmanager
-def features_once(recipe: Recipe, trainer: Any) -> Iterator[Frozen]:
+def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen]:
     """Train on stored features of the frozen backbones inside this block; the model is itself again after it.
 
     Args:
-        recipe: of the run.
+        configuration: of the run.
         trainer: whose training and evaluation samples are read; features not on disk yet are computed first.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    frozen = frozen_parts(recipe, model, trainer.train_dataset)
+    frozen = frozen_parts(configuration, model, trainer.train_dataset)
     tables = {"training": trainer.train_dataset, "evaluation": trainer.eval_dataset}
     was_training = model.training
     model.eval()
     for name, samples in tables.items():
         varied = name == "training" and getattr(samples, "varies", False)
-        views = recipe.data.feature_views if varied else 1
+        views = configuration.data.feature_views if varied else 1
         if IMAGE in frozen.parts:
-            samples.use_pictures(image_features(recipe, model, samples, trainer.data_collator, views))
+            samples.use_pictures(image_features(configuration, model, samples, trainer.data_collator, views))
         else:
             for kept in (getattr(samples, "pictures", None), getattr(samples, "masks", None)):
                 if kept is not None:
                     kept.load()
         if TEXT in frozen.parts:
-            samples.use_texts(text_features(recipe, model, samples))
+            samples.use_texts(text_features(configuration, model, samples))
     model.train(was_training)
     stand_ins = {}
     if IMAGE in frozen.parts:
@@ -221,7 +221,7 @@ class PictureExtractor:
         return normalise([picture], *self._normal)[0]
 
 
-def image_features(recipe: Recipe, model: Any, samples: Any, collator: Any, views: int) -> RowFeatures:
+def image_features(configuration: Configuration, model: Any, samples: Any, collator: Any, views: int) -> RowFeatures:
     """Return what the frozen image backbone says of every picture of some samples, in `views` random views."""
     table, encoder, pooled = samples.table, model.image_encoder, reads_pooled(model)
     normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
@@ -229,16 +229,16 @@ def image_features(recipe: Recipe, model: Any, samples: Any, collator: Any, view
         "part": IMAGE,
         "backbone": backbone_key(encoder.model),
         "output": "pooled" if pooled else "map",
-        "precision": engine_precision(recipe.training.bf16, encoder.device),
+        "precision": engine_precision(configuration.training.bf16, encoder.device),
         "pictures_sha256": pictures_digest(samples),
         "preparation": samples.pictures.preparation,
         "normalisation": normal,
         "views": views,
         "variation": samples.variation if getattr(samples, "varies", False) else None,
     }
-    engine = ImageEngine(encoder, pooled, recipe.training.bf16, len(table) * views)
+    engine = ImageEngine(encoder, pooled, configuration.training.bf16, len(table) * views)
     extractor = PictureExtractor(engine, samples, normal)
-    root = Path(recipe.data.features_dir)
+    root = Path(configuration.data.features_dir)
     return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
 
 
@@ -275,7 +275,7 @@ class TextExtractor:
         return states[mask.bool().to(device)].float().cpu().numpy()
 
 
-def text_features(recipe: Recipe, model: Any, samples: Any) -> RowFeatures:
+def text_features(configuration: Configuration, model: Any, samples: Any) -> RowFeatures:
     """Return what the frozen text backbone says of every text of some samples."""
     encoder, tokens = model.text_encoder, samples.tokens
     pooled = encoder.lstm is None and model.reads_pooled
@@ -289,4 +289,4 @@ def text_features(recipe: Recipe, model: Any, samples: Any) -> RowFeatures:
     }
     offsets = None if pooled else np.cumsum([0, *map(len, tokens)])
     extractor = TextExtractor(model, tokens, model.config.pad_token_id or 0, pooled)
-    return stored_features(Path(recipe.data.features_dir), key, len(tokens), extractor, offsets, TEXTS_AT_ONCE)
+    return stored_features(Path(configuration.data.features_dir), key, len(tokens), extractor, offsets, TEXTS_AT_ONCE)

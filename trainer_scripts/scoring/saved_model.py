@@ -11,7 +11,7 @@ import yaml
 from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
-from model_cards.runs import RECIPE
+from model_cards.runs import CONFIGURATION
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import (
@@ -45,7 +45,7 @@ class SavedModel:
         processor: its processor.
         task: its task.
         arguments: data arguments it was trained with, or the defaults.
-        recipe: all settings of its run, as saved; {} where it has none.
+        configuration: all settings of its run, as saved; {} where it has none.
         results: what its run wrote into `metrics.json`; {} where it has none.
     """
 
@@ -55,7 +55,7 @@ class SavedModel:
     processor: FlavourProcessor
     task: Task
     arguments: DataArguments
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,7 +87,7 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
     Args:
         source: folder or Hub id.
         revision: of the Hub's.
-        columns: column mapping, ours to theirs, of the data it will read; None: that of its recipe.
+        columns: column mapping, ours to theirs, of the data it will read; None: that of its configuration.
 
     Raises:
         BadInputError: nothing is there, or it is no model of this package.
@@ -99,16 +99,16 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
         task = task_of(config)
         model = _load_weights(source, revision, config, task)
         processor = FlavourProcessor.from_pretrained(source, revision=revision)
-        recipe, results = saved_recipe(source, revision), saved_results(source, revision)
+        configuration, results = saved_configuration(source, revision), saved_results(source, revision)
     except (OSError, TypeError, ValueError) as error:
         raise BadInputError(f"cannot load a model from {source!r}: {error}") from error
     name = Path(source).resolve().name if Path(source).exists() else source
     if revision != "main" and not Path(source).exists():
         name += f"@{revision}"
-    arguments = data_arguments(recipe)
+    arguments = data_arguments(configuration)
     if columns is not None:
         arguments = replace(arguments, columns=JsonMapping(columns))
-    return SavedModel(name, source, model, processor, task, arguments, recipe, results)
+    return SavedModel(name, source, model, processor, task, arguments, configuration, results)
 
 
 def _load_weights(source: str, revision: str, config: Any, task: Task) -> Any:
@@ -121,9 +121,9 @@ def _load_weights(source: str, revision: str, config: Any, task: Task) -> Any:
     return task.model_class.from_pretrained(source, revision=revision).eval().to(device)
 
 
-def saved_recipe(source: str, revision: str = "main") -> dict[str, Any]:
+def saved_configuration(source: str, revision: str = "main") -> dict[str, Any]:
     """Return the settings that a model's run saved beside it; {} where there are none."""
-    path = file_of_model(source, RECIPE, revision)
+    path = file_of_model(source, CONFIGURATION, revision)
     return {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
@@ -133,10 +133,10 @@ def saved_results(source: str, revision: str = "main") -> dict[str, Any]:
     return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
 
 
-def data_arguments(recipe: Mapping[str, Any]) -> DataArguments:
-    """Return the data arguments of a saved recipe, defaults where it names none."""
+def data_arguments(configuration: Mapping[str, Any]) -> DataArguments:
+    """Return the data arguments of a saved configuration, defaults where it names none."""
     known = DataArguments.__dataclass_fields__
-    return DataArguments(**{name: value for name, value in recipe.items() if name in known})
+    return DataArguments(**{name: value for name, value in configuration.items() if name in known})
 
 
 def load_table(

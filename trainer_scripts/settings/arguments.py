@@ -1,4 +1,4 @@
-"""What a run is made of: the argument dataclasses, and the recipe that holds them."""
+"""What a run is made of: the argument dataclasses, and the configuration that holds them."""
 
 import dataclasses
 import json
@@ -241,11 +241,11 @@ ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArgu
 
 
 @dataclass
-class Recipe:
+class Configuration:
     """One run: its name and its three groups of arguments.
 
     Attributes:
-        given: names of the arguments that the command line gave, as against the recipe file and defaults.
+        given: names of the arguments that the command line gave, as against the configuration file and defaults.
     """
 
     name: str
@@ -278,7 +278,7 @@ class Recipe:
         return settings
 
     def as_yaml(self) -> str:
-        """Return the recipe as a file that `train.py` reads back."""
+        """Return the configuration as a file that `train.py` reads back."""
         return yaml.safe_dump(self.as_mapping(), sort_keys=False, allow_unicode=True)
 
 

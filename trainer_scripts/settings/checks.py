@@ -165,9 +165,9 @@ def check_schedule(kind: SchedulerType, settings: dict[str, Any]) -> None:
         raise BadInputError(f"lr_scheduler_kwargs: the schedule {kind.value} cannot be made: {error}") from error
 
 
-def refuse_idle_options(recipe: Any) -> None:
+def refuse_idle_options(configuration: Any) -> None:
     """Raise BadInputError for an option that no training reads as things are, whatever the task."""
-    training = recipe.training
+    training = configuration.training
     if training.resume_from_checkpoint is not None:
         raise BadInputError(
             f"resume_from_checkpoint {training.resume_from_checkpoint!r}: a repeated command goes on from the "
@@ -182,12 +182,12 @@ def refuse_idle_options(recipe: Any) -> None:
             "texts are short here (max_length); leave it out"
         )
     for what in ("logging", "eval", "save"):
-        if f"{what}_steps" in recipe.given and getattr(training, f"{what}_strategy") != IntervalStrategy.STEPS:
+        if f"{what}_steps" in configuration.given and getattr(training, f"{what}_strategy") != IntervalStrategy.STEPS:
             raise BadInputError(f"{what}_steps does nothing without --{what}_strategy steps; give both")
-    if recipe.data.dataset_revision is not None and Path(recipe.data.dataset).exists():
+    if configuration.data.dataset_revision is not None and Path(configuration.data.dataset).exists():
         raise BadInputError(
-            f"dataset_revision {recipe.data.dataset_revision!r}: {recipe.data.dataset} is a folder here, which has no "
-            "revisions; leave it out"
+            f"dataset_revision {configuration.data.dataset_revision!r}: {configuration.data.dataset} is a folder here, "
+            "which has no revisions; leave it out"
         )
     if training.early_stopping_patience is not None and training.eval_strategy == IntervalStrategy.NO:
         raise BadInputError(
@@ -196,9 +196,9 @@ def refuse_idle_options(recipe: Any) -> None:
         )
 
 
-def refuse_options_of_other_tasks(recipe: Any, task: str) -> None:
+def refuse_options_of_other_tasks(configuration: Any, task: str) -> None:
     """Raise BadInputError for an option that differs from its default and that this task does not read."""
-    for part in (recipe.model, recipe.data, recipe.training):
+    for part in (configuration.model, configuration.data, configuration.training):
         stock = type(part).__dataclass_fields__
         for name, tasks in READ_BY.items():
             if name not in stock or task in tasks:

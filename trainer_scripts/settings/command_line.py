@@ -72,7 +72,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         "--columns",
         type=column_mapping,
         metavar="JSON",
-        help='column mapping of this data set, ours to theirs: \'{"title": "name"}\' (that of the model\'s recipe)',
+        help='column mapping of this data set, ours to theirs: \'{"title": "name"}\' (default: the model\'s own)',
     )
 
 

@@ -1,4 +1,4 @@
-"""From a command line to a run: recipe files, and overrides of their settings."""
+"""From a command line to a run: configuration files, and overrides of their settings."""
 
 import argparse
 import dataclasses
@@ -12,17 +12,17 @@ import yaml
 from transformers import HfArgumentParser
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, JsonMapping, Recipe
+from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, Configuration, JsonMapping
 
 NOTHING = ("none", "null")
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
-DEFAULT_RECIPE = "default"
+DEFAULT_CONFIGURATION = "default"
 
 
 class _Parser(HfArgumentParser):
     """The parser of all argument classes; wrong values raise instead of printing the usage.
 
-    `none` takes an optional setting of ours back, such as one of the recipe's.
+    `none` takes an optional setting of ours back, such as one of the configuration's.
     """
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
@@ -37,22 +37,22 @@ class _Parser(HfArgumentParser):
         raise BadInputError(f"{message}; `--help` lists all arguments")
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package."""
+def configuration_names() -> list[str]:
+    """Return the names of the configurations that come with the package."""
     return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
 
 
-def recipe_path(name: str) -> Path:
-    """Return the file of a recipe given as a path, or by the name of one that comes with the package."""
+def configuration_path(name: str) -> Path:
+    """Return the file of a configuration given as a path, or by the name of one that comes with the package."""
     for path in (Path(name), CONFIGURATIONS / name, CONFIGURATIONS / f"{name}.yaml"):
         if path.is_file():
             return path
-    close = difflib.get_close_matches(Path(name).stem, recipe_names(), n=3, cutoff=0.4) or recipe_names()
-    raise BadInputError(f"there is no recipe {name!r}; give a YAML file or one of {', '.join(close)}")
+    close = difflib.get_close_matches(Path(name).stem, configuration_names(), n=3, cutoff=0.4) or configuration_names()
+    raise BadInputError(f"there is no configuration {name!r}; give a YAML file or one of {', '.join(close)}")
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Return the settings of a recipe file; `base` names a recipe beside it whose settings it starts from."""
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Return the settings of a configuration file; `base` names another one beside it that it starts from."""
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -60,7 +60,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise BadInputError(f"{path} must hold `name: value` lines")
     base = settings.pop("base", None)
-    return {**(read_recipe(path.parent / f"{base}.yaml") if base else {}), **settings}
+    return {**(read_configuration(path.parent / f"{base}.yaml") if base else {}), **settings}
 
 
 @cache
@@ -84,26 +84,26 @@ def _refuse_unknown(names: Sequence[str], where: str) -> None:
             raise BadInputError(f"unknown argument {name!r} in {where}; {hint}")
 
 
-def parse_recipe(arguments: Sequence[str]) -> Recipe:
-    """Return the run that a command line describes: `[RECIPE] [--argument value ...]`.
+def parse_configuration(arguments: Sequence[str]) -> Configuration:
+    """Return the run that a command line describes: `[CONFIGURATION] [--argument value ...]`.
 
     Raises:
-        BadInputError: an unknown recipe or argument (close matches are named), or a value of the wrong type.
+        BadInputError: an unknown configuration or argument (close matches are named), or a value of the wrong type.
     """
     given = list(arguments)
     named = frozenset(_argument_name(word) for word in given if word.startswith("--"))
-    name = given.pop(0) if given and not given[0].startswith("--") else DEFAULT_RECIPE
+    name = given.pop(0) if given and not given[0].startswith("--") else DEFAULT_CONFIGURATION
     parser = _Parser(
         ARGUMENT_CLASSES,
-        prog="train.py [RECIPE]",
+        prog="train.py [CONFIGURATION]",
         allow_abbrev=False,
-        description="Recipes: " + ", ".join(recipe_names()),
+        description="Configurations: " + ", ".join(configuration_names()),
     )
     if {"-h", "--help"} & {name, *given}:
         parser.print_help()
         raise SystemExit(0)
-    path = recipe_path(name)
-    settings = read_recipe(path)
+    path = configuration_path(name)
+    settings = read_configuration(path)
     _refuse_unknown(list(settings), str(path))
     settings.setdefault("output_dir", f"outputs/{path.stem}")
     parser.set_defaults(**_defaults(parser, settings))
@@ -116,9 +116,11 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     unknown = [_argument_name(word) for word in rest if word.startswith("--")]
     _refuse_unknown(unknown, "the command line")
     if rest:
-        raise BadInputError(f"do not know what {rest[0]!r} means; give one recipe first, then `--argument value`")
+        raise BadInputError(
+            f"do not know what {rest[0]!r} means; give one configuration first, then `--argument value`"
+        )
     model, data, training = parts
-    return Recipe(path.stem, model, data, training, named)
+    return Configuration(path.stem, model, data, training, named)
 
 
 def _argument_name(word: str) -> str:
@@ -127,7 +129,7 @@ def _argument_name(word: str) -> str:
 
 
 def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return recipe values as the parser converts them: scalars as words, so that types are checked the same way."""
+    """Return values of a configuration as the parser converts them: scalars as words, so that types are checked."""
     choices = {action.dest: action for action in parser._actions}
     checked = {}
     for name, value in settings.items():

@@ -53,10 +53,10 @@ class Task:
         selection_metric: score that chooses the checkpoint unless another is named.
         scores: label names -> scores.
         probabilities: logits -> probabilities `(rows, classes)`.
-        build: (recipe, data) -> (model, processor).
-        training_samples: (recipe, data, processor) -> training samples.
+        build: (configuration, data) -> (model, processor).
+        training_samples: (configuration, data, processor) -> training samples.
         evaluation_samples: (processor, table) -> samples as the processor itself would make them.
-        collator: (processor, number of labels, recipe for training or None) -> collator.
+        collator: (processor, number of labels, configuration for training or None) -> collator.
         comparing: what it brings to `compare.py`.
         trainer_class: Trainer of this task.
         name_labels: (training rows, column, data arguments) -> label set; empty for a task without classes.

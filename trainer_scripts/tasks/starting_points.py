@@ -17,14 +17,14 @@ from transformers.utils import cached_file
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.settings.arguments import ModelArguments, Recipe
-from trainer_scripts.settings.configurations import recipe_names
+from trainer_scripts.settings.arguments import Configuration, ModelArguments
+from trainer_scripts.settings.configurations import configuration_names
 
 SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
 
 # How folders begin, ours included: nobody should wait for a Hub to say that it does not know them.
 FOLDERS = (".", "~", "/", "outputs/")
-# Fields of the configs that shape training but no weight: a checkpoint takes those of the recipe.
+# Fields of the configs that shape training but no weight: a checkpoint takes those of the configuration.
 LAID_ON = {
     "auxiliary_loss_weight",
     "class_map",
@@ -50,18 +50,18 @@ def building() -> Iterator[None]:
     """Turn what configs and backbones refuse into bad input; timm refuses names that it does not know as RuntimeError.
 
     Raises:
-        BadInputError: says why the model of a recipe cannot be built.
+        BadInputError: says why the model of a configuration cannot be built.
     """
     try:
         yield
     except BadInputError:
         raise
     except (TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise BadInputError(f"the model of this recipe cannot be built: {error}") from error
+        raise BadInputError(f"the model of this configuration cannot be built: {error}") from error
 
 
 def open_sources(arguments: ModelArguments) -> dict[str, Any]:
-    """Return the config of every checkpoint that the recipe names, by option.
+    """Return the config of every checkpoint that the configuration names, by option.
 
     Raises:
         BadInputError: names the option, its value and why nothing can be loaded from there.
@@ -76,7 +76,7 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
             continue
         if not Path(value).exists() and (value.count("/") > 1 or value.startswith(FOLDERS)):
             name = Path(value).name
-            first = f"; train it first: `train.py {name}`" if name in recipe_names() else ""
+            first = f"; train it first: `train.py {name}`" if name in configuration_names() else ""
             raise BadInputError(
                 f"{option}: there is no folder {value!r}; give a checkpoint's folder or a Hub id{first}"
             )
@@ -100,7 +100,7 @@ class Contradiction:
     Attributes:
         option: name of the argument.
         name: the same, with the field of a mapping.
-        asked: its value in the recipe.
+        asked: its value in the configuration.
         kept: value of the checkpoint.
     """
 
@@ -114,19 +114,19 @@ class Contradiction:
 
 
 def check_kind(
-    recipe: Recipe, config: Any, config_class: Any, names: Sequence[str], problem_type: str | None = None
+    configuration: Configuration, config: Any, config_class: Any, names: Sequence[str], problem_type: str | None = None
 ) -> None:
-    """Raise BadInputError unless a checkpoint learns what the recipe teaches: its task, its inputs, its label set."""
-    source = recipe.model.model_name_or_path
+    """Raise BadInputError unless checkpoint and configuration have the same task, inputs and label set."""
+    source = configuration.model.model_name_or_path
     if not isinstance(config, config_class):
         raise BadInputError(
             f"model_name_or_path: {source} holds a {config.model_type}, which cannot go on in this task "
             f"(it needs a {config_class.model_type}); give another checkpoint or --task"
         )
     modality = "fusion" if config.has_text and config.has_image else "text" if config.has_text else "image"
-    if modality != recipe.model.modality:
+    if modality != configuration.model.modality:
         raise BadInputError(
-            f"modality {recipe.model.modality!r} does not fit {source}, a model of modality {modality!r}; "
+            f"modality {configuration.model.modality!r} does not fit {source}, a model of modality {modality!r}; "
             f"give --modality {modality}"
         )
     if problem_type is not None and config.problem_type != problem_type:
@@ -153,15 +153,19 @@ def _check_labels(source: str, kept: list[str], asked: list[str]) -> None:
 
 
 def settle(
-    recipe: Recipe, config: Any, processor: FlavourProcessor, wanted: dict[str, Any], places: int | None = None
+    configuration: Configuration,
+    config: Any,
+    processor: FlavourProcessor,
+    wanted: dict[str, Any],
+    places: int | None = None,
 ) -> None:
     """Lay on a checkpoint's config what can be, and refuse or print what cannot.
 
     Args:
-        recipe: of the run.
+        configuration: of the run.
         config: that of the checkpoint; its fields are changed.
         processor: that of the checkpoint.
-        wanted: fields of the config that a new model of the recipe would get.
+        wanted: fields of the config that a new model of the configuration would get.
         places: number of classes of the masks that teach it, None where none do.
 
     Raises:
@@ -170,20 +174,20 @@ def settle(
     if places is not None and config.num_place_labels != places:
         has = f"tells {config.num_place_labels} classes apart" if config.num_place_labels else "has no head for them"
         raise BadInputError(
-            f"place_loss_weight: the masks show {places} classes at each place, and {recipe.model.model_name_or_path} "
-            f"{has}; leave place_loss_weight out of config"
+            f"place_loss_weight: the masks show {places} classes at each place, and "
+            f"{configuration.model.model_name_or_path} {has}; leave place_loss_weight out of config"
         )
     refused: list[Contradiction] = []
     printed: list[Contradiction] = []
-    for found in _contradictions(recipe, config, processor, wanted):
-        (refused if found.option in recipe.given else printed).append(found)
+    for found in _contradictions(configuration, config, processor, wanted):
+        (refused if found.option in configuration.given else printed).append(found)
     if refused:
         raise BadInputError(
             f"a checkpoint keeps its weights, tokenizer and pictures: {'; '.join(map(str, refused[:NAMED]))}; leave "
             "out such arguments, or leave out model_name_or_path to train a new model"
         )
-    if printed and recipe.training.process_index == 0:
-        print(f"kept as in the checkpoint, not as in the recipe: {'; '.join(map(str, printed))}", flush=True)
+    if printed and configuration.training.process_index == 0:
+        print(f"kept as in the checkpoint, not as in the configuration: {'; '.join(map(str, printed))}", flush=True)
     with building():
         for name in LAID_ON & wanted.keys():
             setattr(config, name, wanted[name])
@@ -198,9 +202,9 @@ def load_processor(arguments: ModelArguments) -> FlavourProcessor:
         )
 
 
-def load(recipe: Recipe, config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Any:
-    """Return the checkpoint's model under a settled config, its image encoder from elsewhere where the recipe says."""
-    arguments = recipe.model
+def load(configuration: Configuration, config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Any:
+    """Return the checkpoint's model under a settled config, with the image encoder that is named, if one is."""
+    arguments = configuration.model
     with building():
         revision = arguments.model_revision or "main"
         model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
@@ -210,9 +214,9 @@ def load(recipe: Recipe, config: PreTrainedConfig, model_class: type[PreTrainedM
 
 
 def _contradictions(
-    recipe: Recipe, config: Any, processor: FlavourProcessor, wanted: dict[str, Any]
+    configuration: Configuration, config: Any, processor: FlavourProcessor, wanted: dict[str, Any]
 ) -> list[Contradiction]:
-    arguments = recipe.model
+    arguments = configuration.model
     found: list[Contradiction] = []
     for name in arguments.config:
         if not hasattr(config, name):
@@ -226,9 +230,9 @@ def _contradictions(
                 found.append(Contradiction(option, f"{option}.{name}", value, getattr(part, name, None)))
     found += _of_processor(arguments, processor)
     for option in STARTS:
-        if option in recipe.given and getattr(arguments, option):
+        if option in configuration.given and getattr(arguments, option):
             found.append(Contradiction(option, option, getattr(arguments, option), "its own weights"))
-    if "prior_bias" in recipe.given and recipe.training.prior_bias:
+    if "prior_bias" in configuration.given and configuration.training.prior_bias:
         found.append(Contradiction("prior_bias", "prior_bias", True, "its own output bias"))
     return [each for each in found if _plain(each.asked) != _plain(each.kept)]
 

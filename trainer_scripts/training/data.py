@@ -1,4 +1,4 @@
-"""From a recipe's data arguments to checked training and selection rows."""
+"""From a configuration's data arguments to checked training and selection rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -23,7 +23,7 @@ from trainer_scripts.data.table import (
     open_dataset,
     split_rows,
 )
-from trainer_scripts.settings.arguments import DataArguments, Recipe
+from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks
 from trainer_scripts.tasks.registry import Task, choose_task
 
@@ -54,20 +54,20 @@ class TrainingData:
     stream: Stream | None = None
 
 
-def load_training_data(recipe: Recipe) -> TrainingData:
-    """Read and check all splits of a recipe's data set.
+def load_training_data(configuration: Configuration) -> TrainingData:
+    """Read and check all splits of a configuration's data set.
 
     Raises:
         BadInputError: a missing split or column, a label outside the label set, rows shared between splits.
     """
-    arguments = recipe.data
-    refuse_idle_options(recipe)
+    arguments = configuration.data
+    refuse_idle_options(configuration)
     check_split_names(arguments.train_split, arguments.selection_split, arguments.test_split)
     splits = open_dataset(arguments.dataset, arguments.dataset_revision, arguments.streaming)
-    rows = _mapped(splits, recipe)
+    rows = _mapped(splits, configuration)
     if arguments.streaming:
-        return _streaming(recipe, rows)
-    task, columns = choose_columns(recipe, rows[arguments.train_split])
+        return _streaming(configuration, rows)
+    task, columns = choose_columns(configuration, rows[arguments.train_split])
     names = task.name_labels(rows[arguments.train_split], columns.label, arguments)
     # Soft targets and weights shape training only; the other splits need not have them.
     judged = replace(columns, target=None, weight=None, confidence=None)
@@ -85,7 +85,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     if arguments.selection_split not in tables:
         carved = carve_selection(tables[arguments.train_split], arguments)
         tables[arguments.train_split], tables[arguments.selection_split] = carved
-        if recipe.training.process_index == 0:
+        if configuration.training.process_index == 0:
             print(
                 f"there is no split {arguments.selection_split!r}: {len(carved[1])} rows are taken out of "
                 f"{arguments.train_split} to choose the checkpoint, {len(carved[0])} are left to train on",
@@ -94,13 +94,13 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     return _guarded(tables, task, names, arguments)
 
 
-def _streaming(recipe: Recipe, rows: dict[str, Any]) -> TrainingData:
+def _streaming(configuration: Configuration, rows: dict[str, Any]) -> TrainingData:
     """Return training rows as a stream, and its first ones as a table; the splits that judge are read whole.
 
     Raises:
         BadInputError: what needs all training rows beforehand, or no selection split.
     """
-    arguments, training = recipe.data, recipe.training
+    arguments, training = configuration.data, configuration.training
     if training.max_steps <= 0:
         raise BadInputError("a stream has no length: give --max_steps with --streaming")
     if training.balanced_sampling:
@@ -108,7 +108,7 @@ def _streaming(recipe: Recipe, rows: dict[str, Any]) -> TrainingData:
     if arguments.selection_split not in rows:
         raise BadInputError(f"--streaming needs a selection split; there is no {arguments.selection_split!r}")
     where = {split: f"{arguments.dataset}, split {split}" for split in rows}
-    task, columns = choose_columns(recipe, rows[arguments.train_split])
+    task, columns = choose_columns(configuration, rows[arguments.train_split])
     judged = replace(columns, target=None, weight=None, confidence=None)
     train = rows.pop(arguments.train_split)
     names = task.name_labels(train, columns.label, arguments)
@@ -127,12 +127,12 @@ def _streaming(recipe: Recipe, rows: dict[str, Any]) -> TrainingData:
     return TrainingData(task, names, head, tables[arguments.selection_split], held_out, stream=stream)
 
 
-def choose_columns(recipe: Recipe, rows: Any) -> tuple[Task, Columns]:
+def choose_columns(configuration: Configuration, rows: Any) -> tuple[Task, Columns]:
     """Return the task and the columns it reads; the task follows from the label column where it is not given."""
-    arguments = recipe.data
-    task, label_column = choose_task(recipe.training.task, arguments.label_column, rows)
-    refuse_options_of_other_tasks(recipe, task.name)
-    columns = columns_of(arguments, label_column, recipe.model.modality)
+    arguments = configuration.data
+    task, label_column = choose_task(configuration.training.task, arguments.label_column, rows)
+    refuse_options_of_other_tasks(configuration, task.name)
+    columns = columns_of(arguments, label_column, configuration.model.modality)
     check_columns(rows, columns, f"{arguments.dataset}, split {arguments.train_split}")
     return task, compared_columns(rows, columns, arguments)
 
@@ -154,20 +154,20 @@ def held_out_texts(tables: dict[str, Table], train: Table) -> dict[str, list[str
     }
 
 
-def check_named_splits(splits: Iterable[str], recipe: Recipe) -> None:
+def check_named_splits(splits: Iterable[str], configuration: Configuration) -> None:
     """Raise BadInputError for a selection or test split that is absent although it was named, or goes by another name.
 
     A data set without such a split is fine as long as nobody asked for it: selection rows are then taken out of the
     training split.
     """
-    arguments, there = recipe.data, list(splits)
+    arguments, there = configuration.data, list(splits)
     free = [name for name in there if name != arguments.train_split]
     for option, usual in (("selection_split", SELECTION_NAMES), ("test_split", ())):
         name = getattr(arguments, option)
         if name in there:
             continue
         default = next(each.default for each in fields(DataArguments) if each.name == option)
-        if option in recipe.given or name != default:
+        if option in configuration.given or name != default:
             raise BadInputError(
                 f"{option}: {arguments.dataset} has no split {name!r}; it has {', '.join(there)}. Name one of them, or "
                 f"leave {option} out"
@@ -181,11 +181,11 @@ def check_named_splits(splits: Iterable[str], recipe: Recipe) -> None:
             )
 
 
-def _mapped(splits: DatasetDict, recipe: Recipe) -> dict[str, Any]:
+def _mapped(splits: DatasetDict, configuration: Configuration) -> dict[str, Any]:
     """Return the splits in use, columns renamed; the test and the selection split may be absent."""
-    arguments, rows = recipe.data, {}
+    arguments, rows = configuration.data, {}
     split_rows(splits, arguments.train_split, arguments.dataset)
-    check_named_splits(splits, recipe)
+    check_named_splits(splits, configuration)
     for name in (arguments.train_split, arguments.selection_split, arguments.test_split):
         if name == arguments.train_split or name in splits:
             where = f"{arguments.dataset}, split {name}"

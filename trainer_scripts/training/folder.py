@@ -13,9 +13,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
-from model_cards.runs import RECIPE, SPREAD
+from model_cards.runs import CONFIGURATION, SPREAD
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics, write_json
-from trainer_scripts.settings.arguments import Recipe
+from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.trainer import AVERAGED_WEIGHTS, megabytes
 from trainer_scripts.training.callbacks import POSITION
 
@@ -46,29 +46,29 @@ class RunState:
     checkpoint: Path | None
 
 
-def inspect_run(recipe: Recipe) -> RunState:
+def inspect_run(configuration: Configuration) -> RunState:
     """Return the state of the output folder, emptied first with `--overwrite`.
 
     Raises:
-        BadInputError: the folder holds something else, or a run by another recipe.
+        BadInputError: the folder holds something else, or a run by another configuration.
     """
-    folder = recipe.output_dir
-    if recipe.training.overwrite and (folder / RECIPE).is_file():
+    folder = configuration.output_dir
+    if configuration.training.overwrite and (folder / CONFIGURATION).is_file():
         shutil.rmtree(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return RunState(False, None)
-    saved = folder / RECIPE
+    saved = folder / CONFIGURATION
     if not saved.is_file():
         raise BadInputError(f"{folder} is not empty and holds no run; give another --output_dir")
-    before, now = yaml.safe_load(saved.read_text(encoding="utf-8")), recipe.as_mapping()
+    before, now = yaml.safe_load(saved.read_text(encoding="utf-8")), configuration.as_mapping()
     changed = sorted(key for key in {*before, *now} - _FREE if before.get(key) != now.get(key))
     if changed:
         raise BadInputError(
-            f"{folder} holds a run by another recipe ({', '.join(changed[:4])} differ); "
+            f"{folder} holds a run by another configuration ({', '.join(changed[:4])} differ); "
             "give another --output_dir, or --overwrite to train anew there"
         )
     # Checkpoints without optimizer and random state are no place to go on from: such a run begins anew.
-    newest = None if recipe.training.save_only_model else newest_checkpoint(folder, written_last(recipe))
+    newest = None if configuration.training.save_only_model else newest_checkpoint(folder, written_last(configuration))
     return RunState((folder / METRICS).is_file(), newest)
 
 
@@ -82,10 +82,10 @@ def check_processes(checkpoint: Path, processes: int) -> None:
         )
 
 
-def written_last(recipe: Recipe) -> list[str]:
+def written_last(configuration: Configuration) -> list[str]:
     """Return the files of a checkpoint that come after the Trainer's own: averaged weights, position in the stream."""
-    averaged = [AVERAGED_WEIGHTS] if recipe.training.ema_decay is not None else []
-    return averaged + ([POSITION.format(rank=0)] if recipe.data.streaming else [])
+    averaged = [AVERAGED_WEIGHTS] if configuration.training.ema_decay is not None else []
+    return averaged + ([POSITION.format(rank=0)] if configuration.data.streaming else [])
 
 
 def newest_checkpoint(folder: Path, needed: Sequence[str] = ()) -> Path | None:
@@ -103,10 +103,10 @@ def _is_complete(checkpoint: Path, needed: Sequence[str]) -> bool:
     return all((checkpoint / name).is_file() for name in needed)
 
 
-def start_run(recipe: Recipe) -> None:
-    """Make the folder and put the recipe into it."""
-    recipe.output_dir.mkdir(parents=True, exist_ok=True)
-    (recipe.output_dir / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
+def start_run(configuration: Configuration) -> None:
+    """Make the folder and put the configuration into it."""
+    configuration.output_dir.mkdir(parents=True, exist_ok=True)
+    (configuration.output_dir / CONFIGURATION).write_text(configuration.as_yaml(), encoding="utf-8")
 
 
 def check_budget(model: Any, max_mb: float | None) -> None:
@@ -125,7 +125,7 @@ def finish_run(folder: Path, results: dict[str, Any]) -> None:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def write_spread(runs: list[Recipe]) -> str:
+def write_spread(runs: list[Configuration]) -> str:
     """Write mean, standard deviation, least and largest of each selection score over repeated runs.
 
     The first run's folder gets them, and its card shows them.

@@ -8,7 +8,7 @@ import torch
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts import train
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.classification.training import build, training_samples
 from trainer_scripts.training.data import load_training_data
 
@@ -21,23 +21,23 @@ TINY = [
 ]
 
 
-def recipe_of(dataset, *arguments):
-    return parse_recipe([*TINY, "--dataset", str(dataset), *arguments])
+def configuration_of(dataset, *arguments):
+    return parse_configuration([*TINY, "--dataset", str(dataset), *arguments])
 
 
 def samples_of(dataset, *arguments):
-    recipe = recipe_of(dataset, *arguments)
-    data = load_training_data(recipe)
-    _, processor = build(recipe, data)
-    return training_samples(recipe, data, processor)
+    configuration = configuration_of(dataset, *arguments)
+    data = load_training_data(configuration)
+    _, processor = build(configuration, data)
+    return training_samples(configuration, data, processor)
 
 
 @pytest.mark.parametrize("variation", [(), ("--crop_scale", "1", "--flip", "false", "--quarter_turns", "false")])
 def test_masks_travel_with_their_pictures(small_dataset, variation):
-    recipe = recipe_of(small_dataset, *variation)
-    data = load_training_data(recipe)
-    model, processor = build(recipe, data)
-    samples = training_samples(recipe, data, processor)
+    configuration = configuration_of(small_dataset, *variation)
+    data = load_training_data(configuration)
+    model, processor = build(configuration, data)
+    samples = training_samples(configuration, data, processor)
     assert model.config.num_place_labels == len(data.train.rows.features["ingredient_labels"].feature.names)
     for index in range(6):
         sample = samples[index]

@@ -7,14 +7,14 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.schema import table_features
 from tests.trainer_scripts.conftest import INGREDIENTS, write_dataset
 from trainer_scripts.data.split_guard import check_split_names
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.run import vocabulary_record
 from trainer_scripts.training.vocabulary_record import check_vocabulary, record_vocabulary
 
 
 def load(folder, *arguments):
-    return load_training_data(parse_recipe(["flavour_fusion_tiny", "--dataset", str(folder), *arguments]))
+    return load_training_data(parse_configuration(["flavour_fusion_tiny", "--dataset", str(folder), *arguments]))
 
 
 @pytest.fixture
@@ -130,8 +130,10 @@ def test_rows_that_are_carved_out_are_said_so(rows, tmp_path, capsys):
 
 def test_a_captioner_whose_vocabulary_saw_the_test_split_is_refused(rows, tmp_path):
     def captions(*arguments):
-        recipe = parse_recipe(["captioner_resnet18_transformer_tiny", "--dataset", str(folder), *arguments])
-        return recipe, load_training_data(recipe)
+        configuration = parse_configuration(
+            ["captioner_resnet18_transformer_tiny", "--dataset", str(folder), *arguments]
+        )
+        return configuration, load_training_data(configuration)
 
     for split, members in rows.items():
         for number, row in enumerate(members):

@@ -14,27 +14,27 @@ from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interru
 from trainer_scripts import train
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.data import load_training_data
 
 STREAM = ("--streaming", "true", "--stream_block", "16", "--max_steps", "6", "--modality", "text")
 STREAM += ("--word_dropout", "0", "--tokenizer", "wordpiece")  # so that no two titles have the same tokens
 
 
-def recipe_of(dataset, folder, *more):
+def configuration_of(dataset, folder, *more):
     given = ["--dataset", str(dataset), "--output_dir", str(folder), *SMALL, *STREAM, *more]
-    return parse_recipe(["flavour_fusion_tiny", *given])
+    return parse_configuration(["flavour_fusion_tiny", *given])
 
 
 def stream_data(dataset, folder, *more):
-    return load_training_data(recipe_of(dataset, folder, *more))
+    return load_training_data(configuration_of(dataset, folder, *more))
 
 
 def stream_of(dataset, folder, rank=0, processes=1, *more):
-    recipe = recipe_of(dataset, folder, *more)
-    data = load_training_data(recipe)
-    _, processor = data.task.build(recipe, data)
-    return StreamSamples(recipe, data, processor, rank, processes)
+    configuration = configuration_of(dataset, folder, *more)
+    data = load_training_data(configuration)
+    _, processor = data.task.build(configuration, data)
+    return StreamSamples(configuration, data, processor, rank, processes)
 
 
 def tokens(samples):

@@ -14,7 +14,7 @@ from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.data.test_streaming import STREAM, tokens
 from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.folder import newest_checkpoint
 from trainer_scripts.training.run import training_samples
@@ -57,12 +57,14 @@ def connected(hub, monkeypatch, tmp_path):
 
 def two_rounds(dataset: str, folder: Path) -> dict:
     """What this process is given in two rounds, and again when it goes on from a position after 13 samples."""
-    recipe = parse_recipe(["flavour_fusion_tiny", "--dataset", dataset, "--output_dir", str(folder), *SMALL, *STREAM])
-    data = load_training_data(recipe)
-    _, processor = data.task.build(recipe, data)
+    configuration = parse_configuration(
+        ["flavour_fusion_tiny", "--dataset", dataset, "--output_dir", str(folder), *SMALL, *STREAM]
+    )
+    data = load_training_data(configuration)
+    _, processor = data.task.build(configuration, data)
 
     def rest(position: dict | None = None) -> list[list]:
-        stream, _ = training_samples(recipe, data, processor)
+        stream, _ = training_samples(configuration, data, processor)
         if position is not None:
             stream.load_state_dict(json.loads(json.dumps(position)))
         found = []
@@ -71,7 +73,7 @@ def two_rounds(dataset: str, folder: Path) -> dict:
                 return found
             found.append([number, *tokens([sample])])
 
-    first, _ = training_samples(recipe, data, processor)
+    first, _ = training_samples(configuration, data, processor)
     list(islice(iter(first), 13))
     return {"whole": rest(), "resumed": rest(first.state_dict())}
 

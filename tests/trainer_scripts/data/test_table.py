@@ -15,7 +15,7 @@ from trainer_scripts.data.samples import sample_seed, varied
 from trainer_scripts.data.table import Columns, detect_task, label_ids, label_names, make_table
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import DataArguments
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.classification import training as classification
 from trainer_scripts.training.data import load_training_data
 
@@ -23,7 +23,7 @@ VISION = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
 
 
 def load(folder, *arguments):
-    return load_training_data(parse_recipe(["flavour_fusion_tiny", "--dataset", str(folder), *arguments]))
+    return load_training_data(parse_configuration(["flavour_fusion_tiny", "--dataset", str(folder), *arguments]))
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +150,8 @@ def test_every_sample_has_its_own_title_and_picture(data, processor):
 
 
 def test_evaluation_is_never_varied_and_training_varies_by_epoch_and_row_alone(data, processor):
-    recipe = parse_recipe(["flavour_fusion_tiny", "--image_size", "16"])
-    training = classification.training_samples(recipe, data, processor)
+    configuration = parse_configuration(["flavour_fusion_tiny", "--image_size", "16"])
+    training = classification.training_samples(configuration, data, processor)
     evaluation = classification.evaluation_samples(processor, data.train)
     assert torch.equal(evaluation[0]["picture"], evaluation[0]["picture"])
     first = training[0]["picture"]

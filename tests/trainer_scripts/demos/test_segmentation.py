@@ -5,13 +5,13 @@ import json
 from trainer_scripts.demos import all_cores
 from trainer_scripts.demos import segmentation as demo_segmentation
 from trainer_scripts.demos.segmentation import COMPARED, RUNS, START, summary
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 
 
 def planned(name, folder):
-    recipe, argument = RUNS[name]
+    configuration, argument = RUNS[name]
     given = [argument, str(folder / START)] if argument else []
-    return parse_recipe([recipe, "--output_dir", str(folder / name), *given])
+    return parse_configuration([configuration, "--output_dir", str(folder / name), *given])
 
 
 def test_what_is_compared_differs_in_what_is_learned_alone(tmp_path):

@@ -13,7 +13,7 @@ from trainer_scripts.features import engines
 from trainer_scripts.features import frozen as features
 from trainer_scripts.features.engines import Backbone, ImageEngine, onnx_session
 from trainer_scripts.features.storage import FINISHED
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training import run as training_run
 
 VISION = (
@@ -122,9 +122,9 @@ def test_the_saved_model_still_reads_pictures(tmp_path, small_dataset):
 
 
 def test_the_graph_says_what_the_backbone_says(small_dataset, tmp_path):
-    recipe = parse_recipe(arguments(tmp_path / "run", small_dataset, "--modality", "image"))
-    data = training_run.load_training_data(recipe)
-    model, _ = data.task.build(recipe, data)
+    configuration = parse_configuration(arguments(tmp_path / "run", small_dataset, "--modality", "image"))
+    data = training_run.load_training_data(configuration)
+    model, _ = data.task.build(configuration, data)
     pytest.importorskip("onnxruntime")
     backbone = Backbone(model.image_encoder, pooled=True).eval()
     pictures = torch.rand(2, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""What scoring knows of a saved model: its recipe, from a folder or a Hub, and the rows that chose its checkpoint."""
+"""A saved model for scoring: its configuration, from a folder or a Hub, and the rows that chose its checkpoint."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ from tests.trainer_scripts.conftest import refused, write_dataset
 from tests.trainer_scripts.tiny_runs import SMALL, run
 from trainer_scripts import compare, export, predict, score
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.scoring.saved_model import load_model, load_selection, load_train, saved_recipe
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.scoring.saved_model import load_model, load_selection, load_train, saved_configuration
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.vocabulary_record import load_vocabulary_record
 
@@ -42,11 +42,11 @@ def carved(unsplit, tmp_path_factory) -> Path:
 
 
 def test_repetitions_share_the_selection_rows_that_the_first_run_held_out(carved, unsplit, tmp_path):
-    recipe = parse_recipe(["flavour_fusion_tiny", "--dataset", str(unsplit), *SMALL, *MAPPED, *MANY])
-    expected = load_training_data(recipe)
+    configuration = parse_configuration(["flavour_fusion_tiny", "--dataset", str(unsplit), *SMALL, *MAPPED, *MANY])
+    expected = load_training_data(configuration)
     alone = tmp_path / "alone"
     shutil.copytree(carved / "seed-1", alone)
-    assert saved_recipe(str(alone))["seed"] == saved_recipe(str(carved))["seed"] + 1
+    assert saved_configuration(str(alone))["seed"] == saved_configuration(str(carved))["seed"] + 1
     for folder in (carved, alone):
         model = load_model(str(folder))
         assert load_selection(model, str(unsplit)).ids == expected.selection.ids
@@ -64,7 +64,7 @@ def test_rows_that_training_left_out_are_neither_scored_nor_learned_from(small_r
     given = ("--shared_rows", "drop", "--modality", "text", "--num_train_epochs", "1", "--max_train_samples", "12")
     folder = run(tmp_path / "run", dataset, *given)
     data = load_training_data(
-        parse_recipe(["flavour_fusion_tiny", "--dataset", str(dataset), *SMALL, *given, "--overwrite", "true"])
+        parse_configuration(["flavour_fusion_tiny", "--dataset", str(dataset), *SMALL, *given, "--overwrite", "true"])
     )
     assert data.left_out == len(judged) + 1
     model = load_model(str(folder))
@@ -108,7 +108,9 @@ def test_a_run_without_a_selection_split_is_exported_and_its_bf16_graph_scores_a
     ]
 
 
-def test_a_mapping_of_another_data_set_takes_the_place_of_that_of_the_recipe(carved, small_dataset, tmp_path, capsys):
+def test_a_mapping_of_another_data_set_takes_the_place_of_that_of_the_configuration(
+    carved, small_dataset, tmp_path, capsys
+):
     message = refused(capsys, score, carved, small_dataset)
     assert "has no column 'name' that `columns` maps" in message
     score.main([str(carved), str(small_dataset), "--columns", "{}", "--out", str(tmp_path / "scores")])
@@ -118,7 +120,7 @@ def test_a_mapping_of_another_data_set_takes_the_place_of_that_of_the_recipe(car
     assert "is no mapping of columns" in refused(capsys, export, carved, "--columns", "title")
 
 
-def test_a_model_on_a_hub_keeps_its_recipe_and_what_it_was_chosen_on(
+def test_a_model_on_a_hub_keeps_its_configuration_and_what_it_was_chosen_on(
     carved, small_dataset, connected_hub, tmp_path, capsys
 ):
     """What a folder says of its run is said by the same model on a Hub, at the revision that is asked for."""
@@ -127,8 +129,12 @@ def test_a_model_on_a_hub_keeps_its_recipe_and_what_it_was_chosen_on(
     changed = tmp_path / "changed"
     shutil.copytree(carved, changed, ignore=shutil.ignore_patterns("seed-*"))
     for split, columns in (("test", {"title": "name", "flavours": "tags"}), ("validation", {})):
-        recipe = saved_recipe(str(carved)) | {"selection_split": split, "test_split": "other", "columns": columns}
-        (changed / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        configuration = saved_configuration(str(carved)) | {
+            "selection_split": split,
+            "test_split": "other",
+            "columns": columns,
+        }
+        (changed / "recipe.yaml").write_text(yaml.safe_dump(configuration))
         results = read_metrics(carved) | {"selection_split": split}
         (changed / "metrics.json").write_text(json.dumps(results))
         commit = api.upload_folder(repo_id="org/multi", folder_path=changed)

@@ -7,32 +7,34 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts import train
 from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, TrainingArguments, bf16_gains
 from trainer_scripts.settings.checks import RANGES, READ_BY, refuse_idle_options, refuse_options_of_other_tasks
-from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_recipe, recipe_names
+from trainer_scripts.settings.configurations import CONFIGURATIONS, configuration_names, parse_configuration
 from trainer_scripts.training.data import load_training_data
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_parses_and_reads_back_as_printed(name, tmp_path):
-    recipe = parse_recipe([name])
+@pytest.mark.parametrize("name", configuration_names())
+def test_every_configuration_parses_and_reads_back_as_printed(name, tmp_path):
+    configuration = parse_configuration([name])
     printed = tmp_path / f"{name}.yaml"
-    printed.write_text(recipe.as_yaml())
-    assert parse_recipe([str(printed)]).as_mapping() == recipe.as_mapping()
+    printed.write_text(configuration.as_yaml())
+    assert parse_configuration([str(printed)]).as_mapping() == configuration.as_mapping()
 
 
-def test_no_argument_is_the_default_recipe_which_is_the_tiny_fusion():
-    default, tiny = parse_recipe([]).as_mapping(), parse_recipe(["flavour_fusion_tiny"]).as_mapping()
+def test_no_argument_is_the_default_configuration_which_is_the_tiny_fusion():
+    default, tiny = parse_configuration([]).as_mapping(), parse_configuration(["flavour_fusion_tiny"]).as_mapping()
     assert default.pop("output_dir") == "outputs/default"
     assert tiny.pop("output_dir") == "outputs/flavour_fusion_tiny"
     assert default == tiny
 
 
-def test_command_line_overrides_the_recipe(tmp_path):
+def test_command_line_overrides_the_configuration(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("learning_rate: 1e-4\nconfig: {dropout: 0.1}\nflip: true\n")
-    recipe = parse_recipe([str(path), "--learning_rate", "0.02", "--flip", "false", "--config", '{"dropout": 0.3}'])
-    assert recipe.training.learning_rate == 0.02
-    assert recipe.data.flip is False
-    assert recipe.model.config == {"dropout": 0.3}
+    configuration = parse_configuration(
+        [str(path), "--learning_rate", "0.02", "--flip", "false", "--config", '{"dropout": 0.3}']
+    )
+    assert configuration.training.learning_rate == 0.02
+    assert configuration.data.flip is False
+    assert configuration.model.config == {"dropout": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -45,17 +47,20 @@ def test_command_line_overrides_the_recipe(tmp_path):
         ("per_device_train_batch_size: many\n", "per-device-train-batch-size: invalid int value"),
     ],
 )
-def test_faulty_recipes_are_refused(tmp_path, text, message):
+def test_faulty_configurations_are_refused(tmp_path, text, message):
     path = tmp_path / "faulty.yaml"
     path.write_text(text)
     with pytest.raises(BadInputError, match=message):
-        parse_recipe([str(path)])
+        parse_configuration([str(path)])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["flavour_fusion_tyny"], "no recipe 'flavour_fusion_tyny'; give a YAML file or one of flavour_fusion_tiny"),
+        (
+            ["flavour_fusion_tyny"],
+            "no configuration 'flavour_fusion_tyny'; give a YAML file or one of flavour_fusion_tiny",
+        ),
         (["--freeze_tex", "true"], "unknown argument 'freeze_tex' in the command line; did you mean freeze_text"),
         (["default", "stray"], "do not know what 'stray' means"),
         (["--seeds", "x"], "invalid int value"),
@@ -64,13 +69,15 @@ def test_faulty_recipes_are_refused(tmp_path, text, message):
 )
 def test_faulty_command_lines_are_refused(arguments, message):
     with pytest.raises(BadInputError, match=message):
-        parse_recipe(arguments)
+        parse_configuration(arguments)
 
 
-def test_none_takes_back_what_a_recipe_chose():
-    assert parse_recipe(["flavour_fusion_tiny"]).model.tokenizer == "words"
-    recipe = parse_recipe(["flavour_fusion_tiny", "--tokenizer", "none", "--early_stopping_patience=none"])
-    assert (recipe.model.tokenizer, recipe.training.early_stopping_patience) == (None, None)
+def test_none_takes_back_what_a_configuration_chose():
+    assert parse_configuration(["flavour_fusion_tiny"]).model.tokenizer == "words"
+    configuration = parse_configuration(
+        ["flavour_fusion_tiny", "--tokenizer", "none", "--early_stopping_patience=none"]
+    )
+    assert (configuration.model.tokenizer, configuration.training.early_stopping_patience) == (None, None)
 
 
 def test_bad_input_ends_with_one_line_and_status_2(capsys):
@@ -96,7 +103,7 @@ def test_cpu_gains_from_bf16_by_its_flags(monkeypatch):
         assert bf16_gains(cpu_only=True) is gains
 
 
-def test_recipes_hold_no_machine_paths():
+def test_configurations_hold_no_machine_paths():
     for path in CONFIGURATIONS.glob("*.yaml"):
         for value in yaml.safe_load(path.read_text()).values():
             assert not str(value).startswith("/"), path
@@ -127,7 +134,7 @@ def test_recipes_hold_no_machine_paths():
 def test_numbers_outside_their_range_are_refused_by_name(name, values, allowed):
     for value in values:
         with pytest.raises(BadInputError, match=f"^{name} is {float(value):g}; {allowed}"):
-            parse_recipe([f"--{name}={value}"])
+            parse_configuration([f"--{name}={value}"])
 
 
 def test_every_range_is_that_of_an_argument_and_holds_its_default():
@@ -154,16 +161,16 @@ def test_every_range_is_that_of_an_argument_and_holds_its_default():
 )
 def test_settings_that_do_not_go_together_are_refused(arguments, message):
     with pytest.raises(BadInputError, match=message):
-        parse_recipe(arguments)
+        parse_configuration(arguments)
 
 
 def settings_of(arguments):
-    recipe = parse_recipe(arguments)
-    return vars(recipe.model) | vars(recipe.data) | vars(recipe.training)
+    configuration = parse_configuration(arguments)
+    return vars(configuration.model) | vars(configuration.data) | vars(configuration.training)
 
 
 @pytest.mark.parametrize("word", ["none", "None", "null"])
-def test_what_a_recipe_sets_is_taken_back_on_the_command_line(word):
+def test_what_a_configuration_sets_is_taken_back_on_the_command_line(word):
     names = ("group_column", "image_learning_rate", "early_stopping_patience", "max_mb", "image_encoder")
     before = settings_of(["multilabel_efficientnet_b4_bilstm"])
     given = settings_of(["multilabel_efficientnet_b4_bilstm", *(f"--{name}={word}" for name in names)])
@@ -172,19 +179,19 @@ def test_what_a_recipe_sets_is_taken_back_on_the_command_line(word):
 
 
 def test_a_column_that_must_be_there_is_never_none():
-    assert parse_recipe(["--text_column", "none"]).data.text_column == "none"
-    assert parse_recipe(["--report_to", "none"]).training.report_to == []
+    assert parse_configuration(["--text_column", "none"]).data.text_column == "none"
+    assert parse_configuration(["--report_to", "none"]).training.report_to == []
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_no_recipe_sets_an_option_that_its_task_does_not_read(name):
-    recipe = parse_recipe([name])
-    refuse_idle_options(recipe)
-    refuse_options_of_other_tasks(recipe, recipe.training.task or "classification")
+@pytest.mark.parametrize("name", configuration_names())
+def test_no_configuration_sets_an_option_that_its_task_does_not_read(name):
+    configuration = parse_configuration([name])
+    refuse_idle_options(configuration)
+    refuse_options_of_other_tasks(configuration, configuration.training.task or "classification")
 
 
 @pytest.mark.parametrize(
-    ("recipe", "options"),
+    ("configuration", "options"),
     [
         ("captioner_resnet18_transformer_tiny", {"weight_column": "w", "word_dropout": 0.2, "letters_only": "true"}),
         ("segmentation_deeplabv3_tiny", {"weight_column": "w", "label_smoothing_factor": 0.1, "word_dropout": 0.2}),
@@ -193,9 +200,9 @@ def test_no_recipe_sets_an_option_that_its_task_does_not_read(name):
         ("multilabel_tiny", {"generation": '{"num_beams": 2}', "label_filter": "egg", "label_level": "group"}),
     ],
 )
-def test_options_that_a_task_does_not_read_are_refused_by_name(recipe, options):
+def test_options_that_a_task_does_not_read_are_refused_by_name(configuration, options):
     for name, value in options.items():
-        made = parse_recipe([recipe, f"--{name}={value}"])
+        made = parse_configuration([configuration, f"--{name}={value}"])
         with pytest.raises(BadInputError, match=f"^{name} .* does nothing in {made.training.task or 'classification'}"):
             refuse_options_of_other_tasks(made, made.training.task or "classification")
 
@@ -213,4 +220,4 @@ def test_options_that_a_task_does_not_read_are_refused_by_name(recipe, options):
 )  # fmt: skip
 def test_options_without_effect_are_refused(arguments, message):
     with pytest.raises(BadInputError, match=message):
-        load_training_data(parse_recipe(arguments))
+        load_training_data(parse_configuration(arguments))

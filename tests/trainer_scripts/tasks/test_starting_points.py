@@ -5,13 +5,13 @@ import torch
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.tiny_runs import SMALL, run, weights
-from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_recipe
+from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_configuration
 from trainer_scripts.tasks.classification import training as classification
 from trainer_scripts.training.data import load_training_data
 
 
-def build(dataset, *arguments, recipe="flavour_fusion_tiny"):
-    made = parse_recipe([recipe, "--dataset", str(dataset), *SMALL, *arguments])
+def build(dataset, *arguments, configuration="flavour_fusion_tiny"):
+    made = parse_configuration([configuration, "--dataset", str(dataset), *SMALL, *arguments])
     data = load_training_data(made)
     return data.task.build(made, data)
 
@@ -20,7 +20,7 @@ UNKNOWN_BACKBONE = '{"model_type": "timm_wrapper", "architecture": "resnet999"}'
 
 
 @pytest.mark.parametrize(
-    ("recipe", "arguments", "message"),
+    ("configuration", "arguments", "message"),
     [
         ("flavour_fusion_tiny", ("--trainable_image_layers", "2"), "needs freeze_image=True"),
         ("flavour_fusion_tiny", ("--config", '{"dropout": 7}'), r"dropout must lie in \[0, 1\), got 7"),
@@ -33,9 +33,9 @@ UNKNOWN_BACKBONE = '{"model_type": "timm_wrapper", "architecture": "resnet999"}'
         ("segmentation_deeplabv3_tiny", ("--vision_config", UNKNOWN_BACKBONE), "resnet999"),
     ],
 )
-def test_parts_that_do_not_fit_are_bad_input(small_dataset, recipe, arguments, message):
-    with pytest.raises(BadInputError, match=f"(?s)the model of this recipe cannot be built: .*{message}"):
-        build(small_dataset, *arguments, recipe=recipe)
+def test_parts_that_do_not_fit_are_bad_input(small_dataset, configuration, arguments, message):
+    with pytest.raises(BadInputError, match=f"(?s)the model of this configuration cannot be built: .*{message}"):
+        build(small_dataset, *arguments, configuration=configuration)
 
 
 @pytest.mark.parametrize("option", ["model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder"])
@@ -46,7 +46,7 @@ def test_a_start_that_is_not_there_is_named_with_its_option(small_dataset, optio
         build(small_dataset, f"--{option}", "org/nothing")
 
 
-def test_a_warm_up_that_was_not_trained_yet_is_named_with_its_recipe(small_dataset, monkeypatch, tmp_path):
+def test_a_warm_up_that_was_not_trained_yet_is_named_with_its_configuration(small_dataset, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match=r"train it first: `train\.py ingredient_tagging_tiny`"):
         build(small_dataset, "--init_image_encoder", "outputs/ingredient_tagging_tiny")
@@ -57,11 +57,11 @@ def trained(tmp_path_factory, small_dataset):
     return run(tmp_path_factory.mktemp("trained") / "fusion", small_dataset, "--num_train_epochs", "1")
 
 
-def go_on(trained, dataset, *arguments, **recipe):
-    return build(dataset, "--model_name_or_path", str(trained), *arguments, **recipe)
+def go_on(trained, dataset, *arguments, **configuration):
+    return build(dataset, "--model_name_or_path", str(trained), *arguments, **configuration)
 
 
-def test_a_checkpoint_takes_freezing_losses_and_dropout_of_the_recipe(small_dataset, trained):
+def test_a_checkpoint_takes_freezing_losses_and_dropout_of_the_configuration(small_dataset, trained):
     model, _ = go_on(trained, small_dataset)
     assert model.config.label_smoothing == 0.05
     assert model.config.class_weights is None
@@ -117,26 +117,26 @@ def test_what_a_checkpoint_cannot_follow_is_refused_by_name(small_dataset, train
 
 
 def test_what_only_the_recipe_file_says_otherwise_is_kept_and_printed(small_dataset, trained, tmp_path, capsys):
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text(
+    configuration = tmp_path / "mine.yaml"
+    configuration.write_text(
         (CONFIGURATIONS / "flavour_fusion_tiny.yaml").read_text()
         .replace("fusion: early", "fusion: gated\n  dropout: 0.7", 1)
         .replace("dropout: 0.3\n  mod", "mod")
     )  # fmt: skip
-    given = [str(recipe), "--dataset", str(small_dataset), "--model_name_or_path", str(trained)]
-    made = parse_recipe([*given, "--use_cpu", "true", "--output_dir", str(tmp_path / "run")])
+    given = [str(configuration), "--dataset", str(small_dataset), "--model_name_or_path", str(trained)]
+    made = parse_configuration([*given, "--use_cpu", "true", "--output_dir", str(tmp_path / "run")])
     made.model.config.pop("place_loss_weight")
     model, _ = classification.build(made, load_training_data(made))
     assert (model.config.fusion, model.config.dropout) == ("early", 0.7)
-    assert "kept as in the checkpoint, not as in the recipe: config." in (said := capsys.readouterr().out)
+    assert "kept as in the checkpoint, not as in the configuration: config." in (said := capsys.readouterr().out)
     assert "config.fusion 'gated' (the checkpoint: 'early')" in said
 
 
-def test_a_checkpoint_needs_none_of_the_parts_that_its_recipe_started_from(small_dataset, trained):
+def test_a_checkpoint_needs_none_of_the_parts_that_its_configuration_started_from(small_dataset, trained):
     given = ["--dataset", str(small_dataset), "--model_name_or_path", str(trained), "--use_cpu", "true"]
-    recipe = parse_recipe(["flavour_fusion", *given])
-    assert recipe.model.image_encoder.startswith("timm/")
-    model, _ = classification.build(recipe, load_training_data(recipe))
+    configuration = parse_configuration(["flavour_fusion", *given])
+    assert configuration.model.image_encoder.startswith("timm/")
+    model, _ = classification.build(configuration, load_training_data(configuration))
     assert model.config.freeze_text
     assert torch.equal(model.classifier.weight, weights(trained)["classifier.weight"])
 
@@ -154,6 +154,6 @@ def test_another_label_set_is_refused_with_the_labels_that_differ(small_dataset,
 
 def test_a_checkpoint_of_another_task_is_refused(small_dataset, trained):
     with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot go on in this task"):
-        go_on(trained, small_dataset, recipe="segmentation_deeplabv3_tiny")
+        go_on(trained, small_dataset, configuration="segmentation_deeplabv3_tiny")
     with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot go on in this task"):
-        go_on(trained, small_dataset, recipe="captioner_resnet18_transformer_tiny")
+        go_on(trained, small_dataset, configuration="captioner_resnet18_transformer_tiny")

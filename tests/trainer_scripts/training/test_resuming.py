@@ -4,7 +4,7 @@ import pytest
 
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.folder import inspect_run, newest_checkpoint, start_run
 
 
@@ -53,14 +53,14 @@ def test_a_half_written_checkpoint_is_not_resumed(tmp_path):
     [((), None), (("--ema_decay", "0.9"), "averaged.safetensors"), (("--streaming", "true"), "stream-0.json")],
 )
 def test_a_checkpoint_without_what_is_written_last_is_not_resumed(tmp_path, more, last):
-    recipe = parse_recipe(["default", "--output_dir", str(tmp_path), *more])
-    start_run(recipe)
+    configuration = parse_configuration(["default", "--output_dir", str(tmp_path), *more])
+    start_run(configuration)
     for step in (2, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
     if last is not None:
         (tmp_path / "checkpoint-2" / last).write_text("{}")
-    assert inspect_run(recipe).checkpoint.name == ("checkpoint-4" if last is None else "checkpoint-2")
+    assert inspect_run(configuration).checkpoint.name == ("checkpoint-4" if last is None else "checkpoint-2")
 
 
 def test_early_stopping_goes_on_counting_where_it_was(small_dataset, tmp_path, monkeypatch):
@@ -75,7 +75,9 @@ def test_early_stopping_goes_on_counting_where_it_was(small_dataset, tmp_path, m
 
 def test_a_checkpoint_of_other_processes_is_not_gone_on_from(small_dataset, tmp_path, capsys):
     start_run(
-        parse_recipe(["flavour_fusion_tiny", "--dataset", str(small_dataset), "--output_dir", str(tmp_path), *SMALL])
+        parse_configuration(
+            ["flavour_fusion_tiny", "--dataset", str(small_dataset), "--output_dir", str(tmp_path), *SMALL]
+        )
     )
     (tmp_path / "checkpoint-2").mkdir()
     for name in ("trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"):

@@ -11,7 +11,7 @@ from tests.modeling_flavour.family import FAMILY
 from tests.trainer_scripts.tiny_runs import SMALL, make_trainer, run_on_two, weights
 from trainer_scripts import train
 from trainer_scripts.features import frozen as features
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.trainer import shared_layers
 
 AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
@@ -32,7 +32,7 @@ def deepspeed(tmp_path):
 
 
 def test_fsdp_settings_reach_the_trainer(tmp_path):
-    shared = parse_recipe(
+    shared = parse_configuration(
         ["default", "--output_dir", str(tmp_path), "--fsdp", "full_shard", "--fsdp_config", '{"fsdp_version": 2}']
     )
     assert shared.training.fsdp
@@ -46,17 +46,17 @@ def test_deepspeed_settings_without_the_library_are_refused_in_one_line(deepspee
         monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     arguments = ["--deepspeed", str(deepspeed)] if given == "argument" else []
     with pytest.raises(BadInputError, match=r"deepspeed is not installed; `pip install deepspeed`"):
-        parse_recipe(["default", *arguments])
+        parse_configuration(["default", *arguments])
 
 
 def test_backbones_whose_weights_are_shared_out_are_not_read_once(small_dataset, tmp_path, monkeypatch):
     frozen = ("--freeze_text", "true", "--freeze_image", "true", "--word_dropout", "0", "--crop_scale", "1")
     frozen += ("--flip", "false", "--quarter_turns", "false", "--color_jitter", "0")
     trainer = make_trainer(small_dataset, tmp_path, *frozen)
-    recipe = parse_recipe(["flavour_fusion_tiny", "--dataset", str(small_dataset), *SMALL, *frozen])
-    assert features.frozen_parts(recipe, trainer.model, trainer.train_dataset).parts == ("image", "text")
+    configuration = parse_configuration(["flavour_fusion_tiny", "--dataset", str(small_dataset), *SMALL, *frozen])
+    assert features.frozen_parts(configuration, trainer.model, trainer.train_dataset).parts == ("image", "text")
     monkeypatch.setattr(features, "is_deepspeed_zero3_enabled", lambda: True)
-    found = features.frozen_parts(recipe, trainer.model, trainer.train_dataset)
+    found = features.frozen_parts(configuration, trainer.model, trainer.train_dataset)
     assert found.parts == ()
     assert set(found.reasons.values()) == {"ZeRO-3 shares its weights out to the processes"}
 
@@ -98,10 +98,10 @@ from trainer_scripts import train, train_steps
 
 describe = train_steps.describe_results
 
-def described(recipe, data, trainer, seconds):
+def described(configuration, data, trainer, seconds):
     kinds = {type(parameter).__name__ for parameter in trainer.model_wrapped.parameters()}
     print("parameters:", *kinds, flush=True)
-    return describe(recipe, data, trainer, seconds)
+    return describe(configuration, data, trainer, seconds)
 
 train_steps.describe_results = described
 train.main(sys.argv[1:])

@@ -14,7 +14,7 @@ from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.tiny_runs import assert_equal_weights, make_trainer, run, weights
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.trainer import AveragedWeights
 from trainer_scripts.training.folder import inspect_run
 from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
@@ -28,10 +28,10 @@ def trained(tmp_path_factory, small_dataset) -> Path:
 @pytest.fixture(scope="module")
 def tagged(tmp_path_factory, small_dataset) -> Path:
     folder = tmp_path_factory.mktemp("tagged") / "tagging"
-    return run(folder, small_dataset, recipe="ingredient_tagging_tiny")
+    return run(folder, small_dataset, configuration="ingredient_tagging_tiny")
 
 
-def test_a_run_leaves_checkpoint_code_recipe_metrics_and_no_pickle(trained):
+def test_a_run_leaves_checkpoint_code_configuration_metrics_and_no_pickle(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"model.safetensors", "config.json", "modeling_flavour.py", "processing_flavour.py"} <= names
     assert {"README.md", "recipe.yaml", "metrics.json", "tokenizer.json", VOCABULARY_SOURCE} <= names
@@ -45,24 +45,24 @@ def test_a_run_leaves_checkpoint_code_recipe_metrics_and_no_pickle(trained):
     assert config["auto_map"]["AutoModel"] == "modeling_flavour.FlavourForClassification"
 
 
-def test_the_recipe_is_printed_and_a_finished_run_is_not_trained_again(trained, small_dataset, capsys):
+def test_the_configuration_is_printed_and_a_finished_run_is_not_trained_again(trained, small_dataset, capsys):
     before = (trained / "model.safetensors").stat().st_mtime_ns
     run(trained, small_dataset)
     assert "is finished" in capsys.readouterr().out
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_another_recipe_in_the_same_folder_is_refused(trained, small_dataset, capsys):
+def test_another_configuration_in_the_same_folder_is_refused(trained, small_dataset, capsys):
     with pytest.raises(SystemExit) as ended:
         run(trained, small_dataset, "--learning_rate", "0.5")
     assert ended.value.code == 2
-    assert "holds a run by another recipe (learning_rate differ)" in capsys.readouterr().err
+    assert "holds a run by another configuration (learning_rate differ)" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(BadInputError, match="is not empty and holds no run"):
-        inspect_run(parse_recipe(["default", "--output_dir", str(tmp_path)]))
+        inspect_run(parse_configuration(["default", "--output_dir", str(tmp_path)]))
 
 
 def test_accumulated_small_batches_equal_one_large_batch(tmp_path, small_dataset):

@@ -10,7 +10,7 @@ from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interru
 from trainer_scripts import train
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.settings.arguments import TrainingArguments
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 
 TEXT = ("--modality", "text")
 
@@ -28,11 +28,11 @@ def test_the_loss_chooses_the_checkpoint_where_it_is_named(small_dataset, tmp_pa
     assert "\nloss " in capsys.readouterr().out  # in the spread over seeds
 
 
-def test_a_saved_recipe_says_no_metric_where_none_was_named(tmp_path):
+def test_a_saved_configuration_says_no_metric_where_none_was_named(tmp_path):
     (tmp_path / "mine.yaml").write_text("task: multilabel\n")
-    recipe = parse_recipe([str(tmp_path / "mine.yaml")])
-    assert recipe.training.metric_for_best_model is None
-    assert recipe.as_mapping().get("metric_for_best_model") is None
+    configuration = parse_configuration([str(tmp_path / "mine.yaml")])
+    assert configuration.training.metric_for_best_model is None
+    assert configuration.as_mapping().get("metric_for_best_model") is None
 
 
 @pytest.mark.parametrize(
@@ -82,16 +82,16 @@ DIVERGING = ("--learning_rate", "1e30", "--image_learning_rate", "1e30", "--max_
 
 
 @pytest.mark.parametrize(
-    "recipe", ["flavour_picture_tiny", "captioner_resnet18_transformer_tiny", "segmentation_deeplabv3_tiny"]
+    "configuration", ["flavour_picture_tiny", "captioner_resnet18_transformer_tiny", "segmentation_deeplabv3_tiny"]
 )
-def test_a_run_that_diverges_ends_in_one_line_and_leaves_no_model(small_dataset, tmp_path, capsys, recipe):
+def test_a_run_that_diverges_ends_in_one_line_and_leaves_no_model(small_dataset, tmp_path, capsys, configuration):
     small = ("--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}', "--image_size", "32")
     small += ("--crop_size", "32", "--use_cpu", "true", "--precision", "fp32", "--num_train_epochs", "1")
     small += ("--per_device_train_batch_size", "15", "--eval_strategy", "epoch", "--save_strategy", "epoch")
-    if recipe.startswith("flavour"):
+    if configuration.startswith("flavour"):
         small += ("--config", '{"head_dense_sizes": [8]}')
     given = (*small, "--dataset", str(small_dataset), "--output_dir", str(tmp_path / "run"), *DIVERGING)
-    assert "training diverged" in refused(capsys, train, recipe, *given)
+    assert "training diverged" in refused(capsys, train, configuration, *given)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -49,7 +49,7 @@ class FrozenImageFirst(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the model as its recipe describes it."""
+        """Leave the model as its configuration describes it."""
         self._set(kwargs["model"], False)
 
     def _set(self, model: Any, frozen: bool) -> None:

@@ -20,7 +20,7 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.pictures import augmentation, evaluation_picture, training_picture, varies
 from trainer_scripts.data.place_samples import learns_places, place_names
 from trainer_scripts.data.table import Table
-from trainer_scripts.settings.arguments import ModelArguments, Recipe
+from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.tasks.captioning.samples import CaptionCollator, CaptionSamples
 from trainer_scripts.tasks.captioning.text import train_caption_tokenizer
 from trainer_scripts.tasks.classification.training import input_size
@@ -55,34 +55,34 @@ def read_captions(rows: Any, column: str, names: Sequence[str], ids: Sequence[st
     return found
 
 
-def build(recipe: Recipe, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor]:
-    """Return the captioner and the processor of a recipe, ready for training.
+def build(configuration: Configuration, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor]:
+    """Return the captioner and the processor of a configuration, ready for training.
 
     Raises:
         BadInputError: parts that do not fit together.
     """
-    arguments, training = recipe.model, recipe.training
+    arguments, training = configuration.model, configuration.training
     if training.self_critical_draws == 1:
         raise BadInputError("self_critical_draws compares the captions drawn for a picture; give 2 or more, or 0")
-    if recipe.data.quarter_turns and training.self_critical_draws:
+    if configuration.data.quarter_turns and training.self_critical_draws:
         raise BadInputError("self_critical_draws judges captions by all of a picture's; leave out quarter_turns")
-    if recipe.data.class_crops:
+    if configuration.data.class_crops:
         raise BadInputError("captions tell of whole pictures: leave out class_crops, which shows one thing of each")
-    if training.balanced_sampling or training.class_weights or recipe.data.mixup_alpha > 0:
+    if training.balanced_sampling or training.class_weights or configuration.data.mixup_alpha > 0:
         raise BadInputError("captions have no classes: leave out balanced_sampling, class_weights and mixup_alpha")
     sources = open_sources(arguments)
     if arguments.model_name_or_path:
         config = sources["model_name_or_path"]
-        check_kind(recipe, config, FlavourCaptionerConfig, [])
+        check_kind(configuration, config, FlavourCaptionerConfig, [])
         processor = load_processor(arguments)
-        teaches = learns_places(recipe) and not training.self_critical_draws
-        places = len(place_names(recipe, data.train)) if teaches else None
-        settle(recipe, config, processor, config_fields(recipe, processor), places)
-        model = load(recipe, config, ARCHITECTURES[config.decoder_type])
+        teaches = learns_places(configuration) and not training.self_critical_draws
+        places = len(place_names(configuration, data.train)) if teaches else None
+        settle(configuration, config, processor, config_fields(configuration, processor), places)
+        model = load(configuration, config, ARCHITECTURES[config.decoder_type])
     else:
         with building():
             processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
-            model = new_model(recipe, processor, place_names(recipe, data.train))
+            model = new_model(configuration, processor, place_names(configuration, data.train))
     set_generation(model, processor, arguments)
     return model, processor
 
@@ -91,7 +91,7 @@ def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> Flavou
     """Return the processor of a new captioner, its tokenizer trained on `captions`, the training split's.
 
     Raises:
-        BadInputError: the recipe names no picture part, or asks for an input that captioners do not read.
+        BadInputError: the configuration names no picture part, or asks for an input that captioners do not read.
     """
     image = arguments.image_encoder or arguments.vision_config
     if not image:
@@ -103,15 +103,17 @@ def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> Flavou
     return FlavourProcessor.from_parts(tokenizer, image, arguments.image_size, arguments.max_length)
 
 
-def new_model(recipe: Recipe, processor: FlavourProcessor, places: Sequence[str] = ()) -> FlavourCaptioner:
+def new_model(
+    configuration: Configuration, processor: FlavourProcessor, places: Sequence[str] = ()
+) -> FlavourCaptioner:
     """Return a captioner with a fresh decoder for the tokenizer of the processor."""
-    arguments, tokenizer = recipe.model, processor.tokenizer
+    arguments, tokenizer = configuration.model, processor.tokenizer
     kind = arguments.config.get("decoder_type", "transformer")
     if kind not in ARCHITECTURES:
         raise ValueError(f"decoder_type {kind!r} is none of {', '.join(ARCHITECTURES)}")
     model = ARCHITECTURES[kind].from_parts(
         image=arguments.image_encoder or arguments.vision_config,
-        **{"num_place_labels": len(places), **config_fields(recipe, processor)},
+        **{"num_place_labels": len(places), **config_fields(configuration, processor)},
     )
     if model.seen_words is not None:
         model.seen_words.name([name_tokens(name, tokenizer) for name in places])
@@ -120,12 +122,12 @@ def new_model(recipe: Recipe, processor: FlavourProcessor, places: Sequence[str]
     return model
 
 
-def config_fields(recipe: Recipe, processor: FlavourProcessor) -> dict[str, Any]:
-    """Return the config's fields that follow from the recipe and the tokenizer."""
-    arguments, tokenizer = recipe.model, processor.tokenizer
+def config_fields(configuration: Configuration, processor: FlavourProcessor) -> dict[str, Any]:
+    """Return the config's fields that follow from the configuration and the tokenizer."""
+    arguments, tokenizer = configuration.model, processor.tokenizer
     return {
         "max_position_embeddings": arguments.max_length,
-        "label_smoothing": recipe.training.label_smoothing_factor,
+        "label_smoothing": configuration.training.label_smoothing_factor,
         "freeze_image": arguments.freeze_image,
         "trainable_image_layers": arguments.trainable_image_layers,
         **arguments.config,
@@ -145,7 +147,7 @@ def name_tokens(name: str, tokenizer: Any) -> list[int]:
 
 
 def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, arguments: ModelArguments) -> None:
-    """Put the recipe's decoding into the model: never a special token inside a caption, and what `generation` says.
+    """Put the configuration's decoding into the model: no special token inside a caption, and what `generation` sets.
 
     Raises:
         BadInputError: `generation` holds a setting that `generate` does not know.
@@ -167,9 +169,9 @@ def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, argumen
     )
 
 
-def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> CaptionSamples:
+def training_samples(configuration: Configuration, data: Any, processor: FlavourProcessor) -> CaptionSamples:
     """Return the varied samples of the training split."""
-    arguments, size = recipe.data, recipe.data.crop_size or input_size(processor)
+    arguments, size = configuration.data, configuration.data.crop_size or input_size(processor)
     cropped = arguments.crop_scale < 1 or arguments.crop_size is not None
     # The samples flip and turn, as captions have a say in that.
     still = replace(arguments, flip=False, quarter_turns=False)
@@ -182,9 +184,9 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         turn=arguments.quarter_turns,
         every_caption=arguments.captions_per_picture == "all",
         first_share=arguments.first_caption_share,
-        masks=learns_places(recipe) and not recipe.training.self_critical_draws,
-        numbered=recipe.training.self_critical_draws > 0,
-        seed=recipe.training.seed,
+        masks=learns_places(configuration) and not configuration.training.self_critical_draws,
+        numbered=configuration.training.self_critical_draws > 0,
+        seed=configuration.training.seed,
     )
 
 
@@ -193,6 +195,8 @@ def evaluation_samples(processor: FlavourProcessor, table: Table) -> CaptionSamp
     return CaptionSamples(table, processor, evaluation_picture(processor.image_processor))
 
 
-def collator(processor: FlavourProcessor, classes: int = 0, recipe: Recipe | None = None) -> CaptionCollator:
+def collator(
+    processor: FlavourProcessor, classes: int = 0, configuration: Configuration | None = None
+) -> CaptionCollator:
     """Return the collator."""
     return CaptionCollator(processor.image_processor.image_mean, processor.image_processor.image_std)

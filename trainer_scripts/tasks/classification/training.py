@@ -14,34 +14,34 @@ from trainer_scripts.data.place_samples import PlaceSamples, learns_places, plac
 from trainer_scripts.data.samples import ClassificationCollator, Samples
 from trainer_scripts.data.table import Table
 from trainer_scripts.data.tokenizer import train_tokenizer
-from trainer_scripts.settings.arguments import ModelArguments, Recipe
+from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.tasks.starting_points import building, check_kind, load, load_processor, open_sources, settle
 
 PROBLEM_TYPES = {1: "single_label_classification", 2: "multi_label_classification"}
 
 
-def build(recipe: Recipe, data: Any) -> tuple[FlavourForClassification, FlavourProcessor]:
-    """Return the model and the processor of a recipe, ready for training.
+def build(configuration: Configuration, data: Any) -> tuple[FlavourForClassification, FlavourProcessor]:
+    """Return the model and the processor of a configuration, ready for training.
 
     Raises:
         BadInputError: parts that do not fit together.
     """
-    arguments = recipe.model
+    arguments = configuration.model
     sources = open_sources(arguments)
     if arguments.model_name_or_path:
         config, problem_type = sources["model_name_or_path"], PROBLEM_TYPES[data.train.labels.ndim]
-        check_kind(recipe, config, FlavourConfig, data.names, problem_type)
+        check_kind(configuration, config, FlavourConfig, data.names, problem_type)
         processor = load_processor(arguments)
-        places = len(place_names(recipe, data.train)) if learns_places(recipe) else None
-        settle(recipe, config, processor, _config_fields(recipe, data, processor), places)
-        return load(recipe, config, FlavourForClassification), processor
+        places = len(place_names(configuration, data.train)) if learns_places(configuration) else None
+        settle(configuration, config, processor, _config_fields(configuration, data, processor), places)
+        return load(configuration, config, FlavourForClassification), processor
     with building():
         processor = make_processor(arguments, data.train.texts)
         model = FlavourForClassification.from_parts(
             text=_text_part(arguments, processor),
             image=_image_part(arguments),
-            num_place_labels=0 if arguments.modality == "text" else len(place_names(recipe, data.train)),
-            **_config_fields(recipe, data, processor),
+            num_place_labels=0 if arguments.modality == "text" else len(place_names(configuration, data.train)),
+            **_config_fields(configuration, data, processor),
         )
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
@@ -102,8 +102,8 @@ def _image_part(arguments: ModelArguments) -> Any:
     return arguments.image_encoder or arguments.vision_config
 
 
-def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> dict[str, Any]:
-    arguments, labels, classes = recipe.model, data.train.labels, len(data.names)
+def _config_fields(configuration: Configuration, data: Any, processor: FlavourProcessor) -> dict[str, Any]:
+    arguments, labels, classes = configuration.model, data.train.labels, len(data.names)
     fields = dict(arguments.config)
     if arguments.modality == "text":
         fields.pop("image_pooling", None)
@@ -121,18 +121,18 @@ def _config_fields(recipe: Recipe, data: Any, processor: FlavourProcessor) -> di
         "freeze_text": arguments.freeze_text,
         "freeze_image": arguments.freeze_image,
         "trainable_image_layers": arguments.trainable_image_layers,
-        "label_smoothing": recipe.training.label_smoothing_factor,
-        "class_weights": class_weights(labels, classes) if recipe.training.class_weights else None,
-        "class_prior": class_prior(labels, classes) if recipe.training.prior_bias else None,
+        "label_smoothing": configuration.training.label_smoothing_factor,
+        "class_weights": class_weights(labels, classes) if configuration.training.class_weights else None,
+        "class_prior": class_prior(labels, classes) if configuration.training.prior_bias else None,
     }
 
 
-def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> Samples:
-    """Return the training samples, pictures varied as the recipe says."""
-    arguments, places = recipe.data, learns_places(recipe)
+def training_samples(configuration: Configuration, data: Any, processor: FlavourProcessor) -> Samples:
+    """Return the training samples, pictures varied as the configuration says."""
+    arguments, places = configuration.data, learns_places(configuration)
     if arguments.class_crops and not places:
         raise BadInputError("class_crops lays crops around what masks show; it needs place_loss_weight in config")
-    seed, word_dropout = recipe.training.seed, arguments.word_dropout
+    seed, word_dropout = configuration.training.seed, arguments.word_dropout
     varied = varies(arguments) or places or arguments.crop_size is not None
     if processor.image_processor is None or not varied:
         prepare = _evaluation_prepare(processor)
@@ -157,15 +157,17 @@ def _evaluation_prepare(processor: FlavourProcessor) -> Any:
     return evaluation_picture(processor.image_processor) if processor.image_processor is not None else None
 
 
-def collator(processor: FlavourProcessor, classes: int, recipe: Recipe | None = None) -> ClassificationCollator:
-    """Return the collator; with a recipe also its soft targets and mixup, for training."""
+def collator(
+    processor: FlavourProcessor, classes: int, configuration: Configuration | None = None
+) -> ClassificationCollator:
+    """Return the collator; with a configuration also its soft targets and mixup, for training."""
     settings: dict[str, Any] = {"classes": classes}
     if processor.tokenizer is not None:
         settings["pad_token_id"] = processor.tokenizer.pad_token_id
     if processor.image_processor is not None:
         settings["mean"] = processor.image_processor.image_mean
         settings["std"] = processor.image_processor.image_std
-    if recipe is not None:
-        settings["mixup"] = recipe.data.mixup_alpha
-        settings["target_share"] = recipe.data.target_share if recipe.data.target_column else 0.0
+    if configuration is not None:
+        settings["mixup"] = configuration.data.mixup_alpha
+        settings["target_share"] = configuration.data.target_share if configuration.data.target_column else 0.0
     return ClassificationCollator(**settings)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from model_cards.runs import RECIPE
+from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.ablations import IMAGE, partners
 from trainer_scripts.evaluation.intervals import Interval
@@ -147,12 +147,12 @@ def _budgets(comparison: Any, shared: str, learned: dict[str, frozenset[str]]) -
 
 def pictures_seen(folder: Path) -> int | None:
     """Return how many training pictures a run and the runs that it started from have seen; None where unknown."""
-    if not ((folder / METRICS).is_file() and (folder / RECIPE).is_file()):
+    if not ((folder / METRICS).is_file() and (folder / CONFIGURATION).is_file()):
         return None
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    configuration = yaml.safe_load((folder / CONFIGURATION).read_text(encoding="utf-8"))
     own = round(metrics["rows"]["train"] * metrics["epochs"])
-    starts = (recipe.get(name) for name in ("model_name_or_path", "init_segmenter", "init_image_encoder"))
+    starts = (configuration.get(name) for name in ("model_name_or_path", "init_segmenter", "init_image_encoder"))
     before = [pictures_seen(Path(start)) for start in starts if start]
     return None if None in before else own + sum(number or 0 for number in before)
 

@@ -13,7 +13,7 @@ from trainer_scripts.data.class_balance import class_prior
 from trainer_scripts.data.masks import Masks, source_names
 from trainer_scripts.data.pictures import augmentation, training_picture, varies
 from trainer_scripts.data.table import Table
-from trainer_scripts.settings.arguments import Recipe
+from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.classification.training import input_size
 from trainer_scripts.tasks.segmentation.classes import class_map, shown_classes
 from trainer_scripts.tasks.segmentation.samples import MaskCollator, MaskSamples
@@ -22,9 +22,9 @@ from trainer_scripts.tasks.starting_points import building, check_kind, load, lo
 WEIGHED_MASKS = 500
 
 
-def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> MaskSamples:
-    """Return the training samples, varied as the recipe says."""
-    given = recipe.data
+def training_samples(configuration: Configuration, data: Any, processor: FlavourProcessor) -> MaskSamples:
+    """Return the training samples, varied as the configuration says."""
+    given = configuration.data
     augment = None
     if varies(given) or given.crop_size is not None:
         size = given.crop_size or input_size(processor)
@@ -33,7 +33,7 @@ def training_samples(recipe: Recipe, data: Any, processor: FlavourProcessor) -> 
         augment = augmentation(given, size)
     mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
     prepare = training_picture(input_size(processor)) if given.crop_scale < 1 else None
-    return MaskSamples(data.train, processor, mapped, len(data.names), augment, prepare, recipe.training.seed)
+    return MaskSamples(data.train, processor, mapped, len(data.names), augment, prepare, configuration.training.seed)
 
 
 def evaluation_samples(processor: FlavourProcessor, table: Table) -> MaskSamples:
@@ -41,33 +41,37 @@ def evaluation_samples(processor: FlavourProcessor, table: Table) -> MaskSamples
     return MaskSamples(table, processor)
 
 
-def collator(processor: FlavourProcessor, classes: int = 0, recipe: Recipe | None = None) -> MaskCollator:
-    """Return the collator, with the labels that the recipe's model learns."""
+def collator(processor: FlavourProcessor, classes: int = 0, configuration: Configuration | None = None) -> MaskCollator:
+    """Return the collator, with the labels that the configuration's model learns."""
     normal = processor.image_processor
-    fields = {} if recipe is None else recipe.model.config
-    named = bool(fields.get("ingredient_head")) or bool(recipe and recipe.model.init_segmenter)
-    stride = 1 if recipe is None else recipe.data.mask_stride
+    fields = {} if configuration is None else configuration.model.config
+    named = bool(fields.get("ingredient_head")) or bool(configuration and configuration.model.init_segmenter)
+    stride = 1 if configuration is None else configuration.data.mask_stride
     return MaskCollator(normal.image_mean, normal.image_std, fields.get("head") != "none", named, stride)
 
 
-def build(recipe: Recipe, data: Any) -> tuple[FlavourForSegmentation, FlavourProcessor]:
-    """Return the segmenter and the processor of a recipe, ready for training.
+def build(configuration: Configuration, data: Any) -> tuple[FlavourForSegmentation, FlavourProcessor]:
+    """Return the segmenter and the processor of a configuration, ready for training.
 
     Raises:
         BadInputError: parts that do not fit together.
     """
-    arguments = recipe.model
-    if recipe.data.mixup_alpha > 0 or recipe.training.balanced_sampling or recipe.data.target_column:
+    arguments = configuration.model
+    if (
+        configuration.data.mixup_alpha > 0
+        or configuration.training.balanced_sampling
+        or configuration.data.target_column
+    ):
         raise BadInputError("masks know neither mixup_alpha nor balanced_sampling nor target_column: leave them out")
     if arguments.modality != "image":
         raise BadInputError(f"a segmenter reads pictures alone, not {arguments.modality!r}; set modality: image")
-    sources, fields = open_sources(arguments), model_fields(recipe, data)
+    sources, fields = open_sources(arguments), model_fields(configuration, data)
     if arguments.model_name_or_path:
         config, processor = sources["model_name_or_path"], load_processor(arguments)
-        check_kind(recipe, config, FlavourSegmentationConfig, data.names)
-        check_heads(recipe, config)
-        settle(recipe, config, processor, fields)
-        return load(recipe, config, FlavourForSegmentation), processor
+        check_kind(configuration, config, FlavourSegmentationConfig, data.names)
+        check_heads(configuration, config)
+        settle(configuration, config, processor, fields)
+        return load(configuration, config, FlavourForSegmentation), processor
     revision = arguments.model_revision or "main"
     with building():
         if arguments.init_segmenter:
@@ -75,7 +79,7 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForSegmentation, FlavourPro
             fields = {name: value for name, value in fields.items() if value is not None}
             model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)
         else:
-            processor = make_processor(recipe)
+            processor = make_processor(configuration)
             image = arguments.image_encoder or arguments.vision_config
             stride = (arguments.vision_config.get("model_args") or {}).get("output_stride")
             model = FlavourForSegmentation.from_parts(image=image, output_stride=stride, **fields)
@@ -84,10 +88,10 @@ def build(recipe: Recipe, data: Any) -> tuple[FlavourForSegmentation, FlavourPro
     return model, processor
 
 
-def check_heads(recipe: Recipe, config: Any) -> None:
-    """Raise BadInputError unless a checkpoint has the heads that the recipe gives labels to."""
-    fields = recipe.model.config
-    asked = (fields.get("head") != "none", bool(fields.get("ingredient_head") or recipe.model.init_segmenter))
+def check_heads(configuration: Configuration, config: Any) -> None:
+    """Raise BadInputError unless a checkpoint has the heads that the configuration gives labels to."""
+    fields = configuration.model.config
+    asked = (fields.get("head") != "none", bool(fields.get("ingredient_head") or configuration.model.init_segmenter))
     has = (config.head != "none", config.ingredient_head)
     if asked != has:
         told = [
@@ -95,18 +99,18 @@ def check_heads(recipe: Recipe, config: Any) -> None:
             for each in (asked, has)
         ]
         raise BadInputError(
-            f"the recipe teaches a model with {told[0]}, and {recipe.model.model_name_or_path} has {told[1]}; choose "
-            "the recipe of that checkpoint"
+            f"the configuration teaches a model with {told[0]}, and {configuration.model.model_name_or_path} has "
+            f"{told[1]}; choose the configuration of that checkpoint"
         )
 
 
-def make_processor(recipe: Recipe) -> FlavourProcessor:
+def make_processor(configuration: Configuration) -> FlavourProcessor:
     """Return the processor of a new segmenter; it shrinks the whole picture to a square and crops nothing.
 
     Raises:
-        BadInputError: the recipe names no picture part.
+        BadInputError: the configuration names no picture part.
     """
-    arguments = recipe.model
+    arguments = configuration.model
     image = arguments.image_encoder or arguments.vision_config
     if not image:
         raise BadInputError("a segmenter needs image_encoder (pretrained) or vision_config; name one")
@@ -117,11 +121,11 @@ def make_processor(recipe: Recipe) -> FlavourProcessor:
     return processor
 
 
-def model_fields(recipe: Recipe, data: Any) -> dict[str, Any]:
-    """Return the config's fields that follow from recipe and data."""
-    arguments, names = recipe.model, list(data.names)
+def model_fields(configuration: Configuration, data: Any) -> dict[str, Any]:
+    """Return the config's fields that follow from configuration and data."""
+    arguments, names = configuration.model, list(data.names)
     source = source_names(data.train.rows)
-    mapped = class_map(source, names, recipe.data.label_level)
+    mapped = class_map(source, names, configuration.data.label_level)
     fields = {
         "class_weights": None,
         **arguments.config,
@@ -132,10 +136,10 @@ def model_fields(recipe: Recipe, data: Any) -> dict[str, Any]:
         "freeze_image": arguments.freeze_image,
         "trainable_image_layers": arguments.trainable_image_layers,
     }
-    if recipe.training.class_weights:
+    if configuration.training.class_weights:
         fields["class_weights"] = pixel_weights(Masks(data.train, mapped), len(names))
     named = bool(fields.get("ingredient_head") or arguments.init_segmenter)
-    if recipe.training.prior_bias and named and fields.get("ingredients_from") != "masks":
+    if configuration.training.prior_bias and named and fields.get("ingredients_from") != "masks":
         fields["ingredient_prior"] = class_prior(shown_classes(data.train.labels, mapped, len(names)), len(names) - 1)
     return fields
 

@@ -23,7 +23,7 @@ from trainer_scripts.data.pictures import augmentation, evaluation_picture
 from trainer_scripts.data.tokenizer import wordpiece_vocabulary
 from trainer_scripts.demos import all_cores
 from trainer_scripts.settings.arguments import DataArguments
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.captioning.comparing import faults, target_is_hidden
 from trainer_scripts.tasks.captioning.samples import CaptionCollator, CaptionSamples
 from trainer_scripts.tasks.captioning.text import SPECIAL_TOKENS, names_no_side, train_caption_tokenizer
@@ -49,9 +49,9 @@ TINY = [
 
 
 def tiny_arguments(kind, dataset, out, *more):
-    recipe = "captioner_resnet18_transformer_tiny"
+    configuration = "captioner_resnet18_transformer_tiny"
     settings = [word.replace("KIND", kind) for word in TINY]
-    return [recipe, *settings, "--dataset", str(dataset), "--output_dir", str(out), *more]
+    return [configuration, *settings, "--dataset", str(dataset), "--output_dir", str(out), *more]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,10 @@ def caption_data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(caption_data, tmp_path_factory):
-    recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path_factory.mktemp("none") / "run"))
-    return load_training_data(recipe).train
+    configuration = parse_configuration(
+        tiny_arguments("transformer", caption_data, tmp_path_factory.mktemp("none") / "run")
+    )
+    return load_training_data(configuration).train
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +275,9 @@ def test_self_critical_steps_raise_the_reward_of_what_is_drawn(trained, table):
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
 
 
-def test_self_critical_recipe_goes_on_from_a_captioner_in_two_processes(trained, caption_data, tmp_path, monkeypatch):
+def test_self_critical_configuration_goes_on_from_a_captioner_in_two_processes(
+    trained, caption_data, tmp_path, monkeypatch
+):
     monkeypatch.setattr(all_cores, "process_count", lambda rows: 2)
     critical = ["captioner_resnet18_transformer_self_critical_tiny", "--model_name_or_path", str(trained), "--dataset",
                 str(caption_data), "--output_dir", str(tmp_path / "run"), "--crop_size", "32", "--use_cpu", "true",
@@ -292,8 +296,8 @@ def test_self_critical_recipe_goes_on_from_a_captioner_in_two_processes(trained,
 def test_a_captioner_goes_on_with_the_settings_that_fit_it(trained, caption_data, tmp_path):
     def go_on(config, *more):
         given = ["--model_name_or_path", str(trained), "--config", config, *more]
-        recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path / "run", *given))
-        return build(recipe, load_training_data(recipe))
+        configuration = parse_configuration(tiny_arguments("transformer", caption_data, tmp_path / "run", *given))
+        return build(configuration, load_training_data(configuration))
 
     model, _ = go_on('{"dropout": 0.4}', "--label_smoothing_factor", "0.2", "--freeze_image", "true")
     assert (model.config.dropout, model.config.label_smoothing, model.config.freeze_image) == (0.4, 0.2, True)
@@ -330,10 +334,12 @@ def test_masks_are_varied_like_their_pictures(table):
 def test_masks_of_large_pictures_shrink_with_them(tmp_path):
     rows = {split: [make_row(split, index, size=96) for index in range(6)] for split in ROWS}
     more = ("--config", '{"hidden_size": 32, "num_attention_heads": 2, "place_loss_weight": 1.0}')
-    recipe = parse_recipe(tiny_arguments("merge", write_dataset(tmp_path / "large", rows), tmp_path / "run", *more))
-    data = load_training_data(recipe)
-    _, processor = build(recipe, data)
-    batch = collator(processor)([training_samples(recipe, data, processor)[row] for row in range(6)])
+    configuration = parse_configuration(
+        tiny_arguments("merge", write_dataset(tmp_path / "large", rows), tmp_path / "run", *more)
+    )
+    data = load_training_data(configuration)
+    _, processor = build(configuration, data)
+    batch = collator(processor)([training_samples(configuration, data, processor)[row] for row in range(6)])
     assert batch["pixel_values"].shape[-2:] == batch["place_masks"].shape[-2:] == (32, 32)
 
 
@@ -404,9 +410,9 @@ def test_bad_captions_and_settings_are_named(table, caption_data, tmp_path):
         (["--config", '{"decoder_type": "rnn"}'], "decoder_type 'rnn' is none of transformer, merge"),
         (["--class_weights", "true"], "captions have no classes"),
     ):
-        recipe = parse_recipe(tiny_arguments("transformer", caption_data, tmp_path / "run", *more))
+        configuration = parse_configuration(tiny_arguments("transformer", caption_data, tmp_path / "run", *more))
         with pytest.raises(Exception, match=message):
-            build(recipe, load_training_data(recipe))
+            build(configuration, load_training_data(configuration))
 
 
 def test_flickr8k_sample_from_import_to_scores(shared_data, tmp_path):

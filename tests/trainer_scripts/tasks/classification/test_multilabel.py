@@ -16,7 +16,7 @@ from trainer_scripts import compare, predict, score, train
 from trainer_scripts.data.split_guard import text_digest
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.scoring import predict_run
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.classification.training import input_size, make_processor
 from trainer_scripts.training.vocabulary_record import load_vocabulary_record
 
@@ -96,8 +96,10 @@ def test_comparison_of_multilabel_models_has_trivial_baselines(model, imported, 
     assert "Beside other models" in (model / "README.md").read_text()
 
 
-def test_full_size_recipes_name_backbones_and_budget():
-    efficient, small = (parse_recipe([f"multilabel_{name}"]) for name in ("efficientnet_b4_bilstm", "mobilenet_minilm"))
+def test_full_size_configurations_name_backbones_and_budget():
+    efficient, small = (
+        parse_configuration([f"multilabel_{name}"]) for name in ("efficientnet_b4_bilstm", "mobilenet_minilm")
+    )
     assert efficient.model.max_mb == 100
     assert efficient.model.image_encoder == "timm/efficientnet_b4.ra2_in1k"
     assert efficient.model.tokenizer == "words"
@@ -111,8 +113,10 @@ def test_a_squashed_picture_keeps_its_edges(tmp_path):
     red_edges[:, :10], red_edges[:, -10:] = (255, 0, 0), (255, 0, 0)
     seen = {}
     for fit in ("crop", "squash"):
-        recipe = parse_recipe(["multilabel_tiny", "--modality", "image", "--image_fit", fit, "--image_size", "32"])
-        processor = make_processor(recipe.model, None)
+        configuration = parse_configuration(
+            ["multilabel_tiny", "--modality", "image", "--image_fit", fit, "--image_size", "32"]
+        )
+        processor = make_processor(configuration.model, None)
         processor.save_pretrained(tmp_path / fit)
         loaded = FlavourProcessor.from_pretrained(tmp_path / fit)
         assert input_size(loaded) == 32

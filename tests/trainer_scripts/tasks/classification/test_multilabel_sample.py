@@ -15,7 +15,7 @@ from modeling_flavour.configuration_flavour import FlavourConfig
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import compare, export, predict, score, train
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.settings.configurations import parse_recipe, recipe_names
+from trainer_scripts.settings.configurations import configuration_names, parse_configuration
 
 FEW_ROWS = 90
 BASELINES = ("majority", "all labels", "TF-IDF + logistic regression")
@@ -111,22 +111,24 @@ def test_the_whole_sample_beats_its_baselines_by_reading_and_seeing(shared_data,
     assert lines["torch fp32"] - lines[found["export"]["form"]] <= 0.05
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("multilabel_")])
-def test_every_recipe_reads_training_captions_and_is_chosen_by_samples_f1(name):
-    recipe = parse_recipe([name])
-    assert recipe.training.task == "multilabel"
-    assert recipe.training.metric_for_best_model == "samples_f1"
-    assert recipe.training.prior_bias
-    assert (recipe.model.tokenizer is None) == (recipe.model.text_encoder is not None)
-    assert not (recipe.model.freeze_image and recipe.data.flip and not recipe.model.trainable_image_layers)
+@pytest.mark.parametrize("name", [name for name in configuration_names() if name.startswith("multilabel_")])
+def test_every_configuration_reads_training_captions_and_is_chosen_by_samples_f1(name):
+    configuration = parse_configuration([name])
+    assert configuration.training.task == "multilabel"
+    assert configuration.training.metric_for_best_model == "samples_f1"
+    assert configuration.training.prior_bias
+    assert (configuration.model.tokenizer is None) == (configuration.model.text_encoder is not None)
+    assert not (
+        configuration.model.freeze_image and configuration.data.flip and not configuration.model.trainable_image_layers
+    )
 
 
 def test_fine_tuning_trains_every_layer_of_mobilenet_and_keeps_its_statistics(shared_models):
-    recipe = parse_recipe(["multilabel_mobilenet_minilm_finetuned"])
+    configuration = parse_configuration(["multilabel_mobilenet_minilm_finetuned"])
     model = FlavourForClassification.from_parts(
         image=str(shared_models / "mobilenet_v2_1.0_224"),
-        freeze_image=recipe.model.freeze_image,
-        trainable_image_layers=recipe.model.trainable_image_layers,
+        freeze_image=configuration.model.freeze_image,
+        trainable_image_layers=configuration.model.trainable_image_layers,
     ).train()
     assert all(parameter.requires_grad for parameter in model.image_encoder.parameters())
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -135,11 +137,11 @@ def test_fine_tuning_trains_every_layer_of_mobilenet_and_keeps_its_statistics(sh
 
 
 @pytest.mark.parametrize(
-    ("recipe", "size"), [("multilabel_clip_minilm", 768), ("multilabel_efficientnet_b4_bilstm", 1792)]
+    ("configuration", "size"), [("multilabel_clip_minilm", 768), ("multilabel_efficientnet_b4_bilstm", 1792)]
 )
-def test_backbones_named_by_hub_id_fit_their_recipes(recipe, size):
+def test_backbones_named_by_hub_id_fit_their_configurations(configuration, size):
     """Built on the meta device: shapes without weights."""
-    name = str(parse_recipe([recipe]).model.image_encoder).removeprefix("timm/").split(".")[0]
+    name = str(parse_configuration([configuration]).model.image_encoder).removeprefix("timm/").split(".")[0]
     with torch.device("meta"):
         vision = {"model_type": "timm_wrapper", "architecture": name}
         model = FlavourForClassification(FlavourConfig(vision_config=vision, image_dense_sizes=[]))

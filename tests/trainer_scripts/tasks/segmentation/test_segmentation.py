@@ -23,7 +23,7 @@ from trainer_scripts.data.samples import varied
 from trainer_scripts.data.table import open_dataset
 from trainer_scripts.scoring.saved_model import load_model, load_table
 from trainer_scripts.settings.arguments import DataArguments
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.segmentation.answers import answer
 from trainer_scripts.tasks.segmentation.classes import class_map, class_names, shown_classes
 from trainer_scripts.tasks.segmentation.comparing import pictures_seen
@@ -52,16 +52,16 @@ HEADS = {
 
 
 def arguments(kind, dataset, out, *more):
-    recipe = "ingredients_tiny" if kind == "ingredients" else f"{kind}_deeplabv3_tiny"
-    return [recipe, *TINY, "--config", HEADS[kind], "--dataset", str(dataset), "--output_dir", str(out), *more]
+    configuration = "ingredients_tiny" if kind == "ingredients" else f"{kind}_deeplabv3_tiny"
+    return [configuration, *TINY, "--config", HEADS[kind], "--dataset", str(dataset), "--output_dir", str(out), *more]
 
 
 def parts_of(dataset, folder, *more):
-    """A segmentation recipe, its data, model and processor."""
-    recipe = parse_recipe(arguments("segmentation", dataset, folder / "run", *more))
-    data = load_training_data(recipe)
-    model, processor = data.task.build(recipe, data)
-    return recipe, data, model, processor
+    """A segmentation configuration, its data, model and processor."""
+    configuration = parse_configuration(arguments("segmentation", dataset, folder / "run", *more))
+    data = load_training_data(configuration)
+    model, processor = data.task.build(configuration, data)
+    return configuration, data, model, processor
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +149,8 @@ def test_crops_around_classes_show_rare_ones_as_often():
 
 def test_ingredients_that_a_crop_cuts_off_are_not_labels(mask_data, tmp_path):
     given = ["--class_crops", "true", "--crop_size", "8", "--crop_scale", "0.05", "--crop_scale_most", "0.1"]
-    recipe, data, _, processor = parts_of(mask_data, tmp_path, *given)
-    samples = data.task.training_samples(recipe, data, processor)
+    configuration, data, _, processor = parts_of(mask_data, tmp_path, *given)
+    samples = data.task.training_samples(configuration, data, processor)
     mask = torch.zeros(32, 32, dtype=torch.uint8)
     mask[:, :16], mask[:, 28:] = 1, 2
     samples.masks = {0: mask}
@@ -166,18 +166,18 @@ def test_an_id_outside_the_names_is_named_with_its_row(mask_data, tmp_path):
     rows = {split: [make_row(split, index) for index in range(4)] for split in ROWS}
     rows["train"][2]["mask"] = {"bytes": png(np.full((8, 8), 77, np.uint8)), "path": None}
     folder = write_dataset(tmp_path / "data", rows)
-    recipe = parse_recipe(arguments("segmentation", folder, tmp_path / "run"))
-    masks = Masks(load_training_data(recipe).train)
+    configuration = parse_configuration(arguments("segmentation", folder, tmp_path / "run"))
+    masks = Masks(load_training_data(configuration).train)
     assert masks[0].shape == (32, 32)
     with pytest.raises(BadInputError, match=r"row train-002-00-00: the mask holds id 77, but ids go from 0 to 5"):
         masks[2]
 
 
 def test_workers_and_copies_read_the_same_pictures_and_masks(mask_data):
-    recipe = parse_recipe(arguments("segmentation", mask_data, "unused"))
-    data = load_training_data(recipe)
-    processor = make_processor(recipe)
-    for samples in (training_samples(recipe, data, processor), evaluation_samples(processor, data.selection)):
+    configuration = parse_configuration(arguments("segmentation", mask_data, "unused"))
+    data = load_training_data(configuration)
+    processor = make_processor(configuration)
+    for samples in (training_samples(configuration, data, processor), evaluation_samples(processor, data.selection)):
         expected = [samples[index] for index in range(4)]
         samples.pictures.load()
         samples.masks.load()
@@ -189,7 +189,7 @@ def test_workers_and_copies_read_the_same_pictures_and_masks(mask_data):
 
 
 def test_rare_classes_weigh_more_with_mean_one(mask_data, tmp_path):
-    data = load_training_data(parse_recipe(arguments("segmentation", mask_data, tmp_path / "run")))
+    data = load_training_data(parse_configuration(arguments("segmentation", mask_data, tmp_path / "run")))
     masks = Masks(data.train)
     weights = pixel_weights(masks, 6)
     counts = np.bincount(torch.stack([masks[i] for i in range(len(masks))]).flatten().numpy(), minlength=256)[:6]
@@ -339,16 +339,16 @@ def test_predict_knows_models_without_masks_and_names_broken_pictures(runs, phot
 
 def test_small_crops_and_coarse_grids_train_what_is_scored_at_full_size(mask_data, tmp_path):
     more = ["--crop_size", "16", "--crop_scale", "0.3", "--crop_scale_most", "0.6", "--mask_stride", "4"]
-    recipe, data, model, processor = parts_of(mask_data, tmp_path, *more)
-    samples = data.task.training_samples(recipe, data, processor)
-    batch = data.task.collator(processor, len(data.names), recipe)([samples[0], samples[1]])
+    configuration, data, model, processor = parts_of(mask_data, tmp_path, *more)
+    samples = data.task.training_samples(configuration, data, processor)
+    batch = data.task.collator(processor, len(data.names), configuration)([samples[0], samples[1]])
     assert (batch["pixel_values"].shape[-2:], batch["labels"].shape[-2:]) == ((16, 16), (4, 4))
     assert model(**batch).logits.shape[-2:] == (4, 4)
     assert torch.equal(batch["labels"][0], samples[0]["labels"][2::4, 2::4])
     assert data.task.evaluation_samples(processor, data.selection)[0]["picture"].shape == (3, 32, 32)
-    recipe.data.mask_stride = 3
+    configuration.data.mask_stride = 3
     with pytest.raises(BadInputError, match="mask_stride 3 does not divide pictures of 16 pixels"):
-        data.task.training_samples(recipe, data, processor)
+        data.task.training_samples(configuration, data, processor)
 
 
 def test_gradients_of_two_tasks_are_compared():
@@ -393,9 +393,9 @@ def test_a_filter_is_remapped_in_the_config_and_in_the_scores(mask_data, tmp_pat
 def test_a_segmenter_goes_on_with_the_settings_that_fit_it(runs, mask_data, tmp_path):
     def go_on(kind, start, *more):
         given = ["--model_name_or_path", str(runs / start), *more]
-        recipe = parse_recipe(arguments(kind, mask_data, tmp_path / "run", *given))
-        data = load_training_data(recipe)
-        return data.task.build(recipe, data)
+        configuration = parse_configuration(arguments(kind, mask_data, tmp_path / "run", *given))
+        data = load_training_data(configuration)
+        return data.task.build(configuration, data)
 
     fits = '{"head": "deeplabv3plus", "dropout": 0.3, "loss": "focal"}'
     settings = ("--config", fits, "--class_weights", "false", "--freeze_image", "true")
