@@ -300,7 +300,7 @@ def test_a_second_build_in_the_same_folder_is_refused(recipe_file, tmp_path):
     folder = shards.BuildFolder(tmp_path)
     folder.open({})
     try:
-        command = [sys.executable, "-c", "from dataset_builder import shards; import sys, pathlib\n"
+        command = [sys.executable, "-c", "from dataset_builder.building import shards; import sys, pathlib\n"
                    "shards.BuildFolder(pathlib.Path(sys.argv[1])).open({})", str(tmp_path)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:

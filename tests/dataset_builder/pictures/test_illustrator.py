@@ -16,6 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import dataset_builder
 from dataset_builder.building.plan import BuildSettings, Plan
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures import illustrator as generation
@@ -327,13 +328,17 @@ def test_the_revision_of_a_snapshot_is_its_commit(tmp_path):
 
 
 def test_the_revision_of_plating_covers_every_module_that_draws():
-    shared = {"columns", "errors", "recipes", "variants", "table_files"}  # what they give is no drawing
+    package = Path(dataset_builder.__file__).parent
+    shared = {"columns", "errors", "recipes.recipes", "recipes.tables", "catalogue.variants"}  # these draw nothing
     files = pipelines.plating_files()
-    covered = {path.stem for path in files}
-    assert {"plating", "catalogue", "ingredients"} <= covered
+    covered = {".".join(path.relative_to(package).with_suffix("").parts) for path in files}
+    assert {"plating.pipeline", "plating.pieces", "catalogue.ingredients", "data.ingredients"} <= covered
     for path in files:
-        imported = re.findall(r"^from (?:dataset_builder)?\.(\w+) import", path.read_text(), re.MULTILINE)
-        assert set(imported) <= covered | shared, path.name
+        for module, name in re.findall(
+            r"^from dataset_builder\.?([\w.]*) import (\w+)", path.read_text(), re.MULTILINE
+        ):
+            imported = {module, f"{module}.{name}".lstrip(".")}
+            assert imported & (covered | shared), f"{path.name} imports {module}.{name}"
 
 
 @pytest.mark.parametrize(
