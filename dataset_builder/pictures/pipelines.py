@@ -13,6 +13,7 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.utils.sha import sha_fileobj
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.hub_names import pinned
@@ -46,7 +47,7 @@ def _hash_files(root: Path, files: list[Path]) -> str:
     for file in files:
         with file.open("rb") as stream:
             digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0".encode())
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(sha_fileobj(stream))
     return digest.hexdigest()[:40]
 
 

@@ -358,11 +358,11 @@ class Canvas:
         """Put a sticker on top of everything that is there, with its shadow."""
         away_x, away_y = (-round(float(part) * sticker.lift * 1.3) for part in self.light[:2])
         there, here = self._window(sticker.left + away_x, sticker.top + away_y, sticker.shadow.shape)
-        self.pixels[:, *there] *= 1 - sticker.shadow[here]
+        self.pixels[(slice(None), *there)] *= 1 - sticker.shadow[here]
         there, here = self._window(sticker.left, sticker.top, sticker.alpha.shape)
         alpha = sticker.alpha[here]
-        ground = self.pixels[:, *there]
-        ground += (sticker.colour[:, *here] - ground) * alpha
+        ground = self.pixels[(slice(None), *there)]
+        ground += (sticker.colour[(slice(None), *here)] - ground) * alpha
         self.owners.append(sticker.owner)
         inside = alpha > 0.5
         self.pieces[there][inside] = len(self.owners) - 1

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from datasets import Value
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
 
 from dataset_builder.building.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, read_build, rule_settings
 from dataset_builder.columns import CAPTIONS, DISH_ID, FLAVOURS, LABEL_SOURCE, MASK, SPLITS
@@ -86,7 +86,7 @@ def _published(api: HfApi, repo: str, offline_is_fine: bool) -> tuple[list[str],
     try:
         read_head(api, repo)
         return published_versions(api, repo), ""
-    except (httpx2.TransportError, OfflineModeIsEnabled):
+    except (httpx.TransportError, OfflineModeIsEnabled):
         if not offline_is_fine:
             raise
         return [], "; the Hub could not be asked, so the card takes this for the first version"

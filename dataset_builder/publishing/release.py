@@ -12,10 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import httpx, validate_repo_id
 
 from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
@@ -156,7 +155,7 @@ def named_failures(repo: str, version: str) -> Iterator[None]:
     """Turn whatever a Hub client raises into one sentence without tokens or addresses (those may be signed)."""
     try:
         yield
-    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled) as error:
         raise BadInputError(_failure(repo, version, error)) from error
 
 
@@ -229,7 +228,7 @@ def _tag(api: HfApi, release: Release, commit: str) -> None:
     message = f"{repo.split('/')[1]} {release.version}"
     try:
         api.create_tag(repo, tag=release.tag, tag_message=message, revision=commit, repo_type=kind)
-    except (HfHubHTTPError, httpx2.HTTPError):
+    except (HfHubHTTPError, httpx.HTTPError):
         tags = api.list_repo_refs(repo, repo_type=kind).tags
         if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit:
             raise
