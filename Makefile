@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # The oldest releases that pyproject.toml allows have an environment of their own.
-OLDEST_PYTHON ?= python3.10
+# A command of a version manager may be there and not work, so each is tried; without Python 3.10 they run on another.
+OLDEST_PYTHON ?= $(shell for each in python3.10 "$$(pyenv prefix 3.10 2>/dev/null)/bin/python" $(PYTHON); \
+	do "$$each" -c '' 2>/dev/null && echo "$$each" && break; done)
 OLDEST := .venv-oldest
 TASK   ?= flavour
 RECIPES ?=
@@ -36,7 +38,7 @@ slow: install  ## run the tests of full-size models and long runs too
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
-	$$(command -v $(OLDEST_PYTHON) || command -v $(PYTHON)) -m venv $(OLDEST)
+	$(OLDEST_PYTHON) -m venv $(OLDEST)
 	# Two packages come as sources only; pip builds them, and nothing else.
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q --only-binary :all: --no-binary rouge-score,grad-cam \
 		-c constraints-oldest.txt -e ".[dev]"
@@ -49,7 +51,7 @@ test-oldest: $(OLDEST)/.installed  ## run the tests on the oldest releases that 
 test-oldest-quick: $(OLDEST)/.installed  ## the models' contract, remote code and the tiny demo on those releases
 	$(OLDEST)/bin/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu" \
 		tests/modeling_flavour/test_modeling_flavour.py tests/modeling_flavour/test_remote_code.py \
-		tests/trainer_scripts/test_demo.py
+		tests/trainer_scripts/demos/test_flavour.py
 
 check: install  ## lint, format and type checks
 	$(BIN)/ruff check .

@@ -230,7 +230,7 @@ def reference_flavours() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:
-    text = files("dataset_builder").joinpath("data", name).read_text(encoding="utf-8")
+    text = (files("dataset_builder") / "data" / name).read_text(encoding="utf-8")
     return csv.DictReader(text.splitlines())
 
 

@@ -358,11 +358,11 @@ class Canvas:
         """Put a sticker on top of everything that is there, with its shadow."""
         away_x, away_y = (-round(float(part) * sticker.lift * 1.3) for part in self.light[:2])
         there, here = self._window(sticker.left + away_x, sticker.top + away_y, sticker.shadow.shape)
-        self.pixels[(slice(None), *there)] *= 1 - sticker.shadow[here]
+        self.pixels[:, there[0], there[1]] *= 1 - sticker.shadow[here]
         there, here = self._window(sticker.left, sticker.top, sticker.alpha.shape)
         alpha = sticker.alpha[here]
-        ground = self.pixels[(slice(None), *there)]
-        ground += (sticker.colour[(slice(None), *here)] - ground) * alpha
+        ground = self.pixels[:, there[0], there[1]]
+        ground += (sticker.colour[:, here[0], here[1]] - ground) * alpha
         self.owners.append(sticker.owner)
         inside = alpha > 0.5
         self.pieces[there][inside] = len(self.owners) - 1

@@ -114,10 +114,11 @@ def _slid(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tenso
     for top in starts(padded.shape[-2], side, testing.step):
         for left in starts(padded.shape[-1], side, testing.step):
             place = (slice(top, top + side), slice(left, left + side))
-            logits = model(padded[(..., *place)]).logits.float()
+            window = (..., *place)
+            logits = model(padded[window]).logits.float()
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
-            total[(..., *place)] += logits
+            total[window] += logits
             counted[place] += 1
     return (total / counted)[..., :height, :width], ingredients
 
