@@ -78,7 +78,7 @@ def test_training_reads_its_arguments_with_the_trainers_and_no_more_and_lets_wai
     assert message in said
     assert ended == status
     assert "transformers" in imported
-    # Releases of transformers before 5.23 import some of these themselves.
+    # transformers 5.20 imports some of these itself.
     imported -= run(tmp_path, "-c", "import transformers.trainer")[2]
     assert not imported & (WORK | {"modeling_flavour", "timm"})
     # What the runtimes say that read the variables, one by one; other runtimes than GNU's do not count spins.
