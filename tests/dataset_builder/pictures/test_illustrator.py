@@ -202,7 +202,7 @@ def test_defaults_of_the_pipeline_are_recorded_as_numbers():
 
 
 @pytest.mark.parametrize(
-    "change", [{"negative_prompt": "rice"}, {"guidance": 1.0}, {"scheduler": "EulerDiscreteScheduler"}, {"steps": 3}]
+    "change", [{"negative_prompt": "rice"}, {"guidance": 1.0}, {"scheduler": "DDPMScheduler"}, {"steps": 3}]
 )
 def test_settings_change_the_picture(tiny_sd, change):
     (plain,) = illustrator(tiny_sd, steps=2, size=64).draw(tasks(1))
