@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, HfApi, snapshot_download
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.local_hub.store import card_errors
 from dataset_builder.publishing.publish import publish
 from tests.dataset_builder.tiny_build import make_row, make_rows, write_build
 
@@ -55,6 +56,7 @@ def test_one_commit_one_annotated_tag_and_a_data_set_that_loads(hub, build):
     assert tags(hub) == {"v1.0.0": commits[0].commit_id}
     assert commits[0].commit_id in said
     assert hub.store.refs(f"datasets/{REPO}")["tags"]["v1.0.0"]["message"] == "flavour-sd 1.0.0"
+    assert card_errors(card("1.0.0").content) == []
     files = hub.store.commit(f"datasets/{REPO}", "v1.0.0")[1]["files"]
     manifest = json.loads(hub.store.object_path(files["manifest.json"].sha256).read_text())
     stated = {"version": "1.0.0", "license": LICENCE, "seeds": {"build": 0}, "lexicon_sha256": Lexicon.load().digest}
