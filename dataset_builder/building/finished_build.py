@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from datasets.splits import SplitDict
 from dataset_builder.building.shards import LEXICON, ROWS_PER_GROUP
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_whole
+from dataset_builder.files import read_json, write_whole
 from dataset_builder.labelling.lexicon import Lexicon
 
 MANIFEST = "manifest.json"
@@ -196,14 +195,9 @@ def read_build(folder: str | Path) -> FinishedBuild:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    if not path.is_file():
+    manifest = read_json(path, "build again, or give the folder of a build")
+    if manifest is None:
         raise BadInputError(f"{folder} has no {MANIFEST}, so no build was finished there; run `flavour-sd build` first")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON ({error}); build again") from error
-    if not isinstance(manifest, dict):
-        raise BadInputError(f"{path} holds no object, so no build wrote it; give the folder of a build")
     if manifest.get("finished") is not True:
         raise BadInputError(f"the build in {folder} is not finished; repeat the `flavour-sd build` command to go on")
     missing = [f"{key} ({meaning})" for key, meaning in MANIFEST_KEYS.items() if key not in manifest]

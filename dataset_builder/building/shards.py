@@ -8,28 +8,29 @@ While a build runs, everything is below `.unfinished`, which no data set reader 
 When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last.
 """
 
-import fcntl
 import io
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import read_json, write_json, write_whole
+from dataset_builder.files import lock_file, read_json, write_json, write_whole
 
 # Small enough for the viewer of the Hub, which reads whole row groups.
 ROWS_PER_GROUP = 100
 # As `Dataset.push_to_hub` writes: of a new version the Hub transfers what changed, and readers find single pages.
 PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
-
+MEND = "give --fresh or another folder"
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
 # What a changed hash means.
 CHANGED = {
@@ -136,7 +137,7 @@ class BuildFolder:
         self.manifest_path = root / "manifest.json"
         self._unfinished = root / ".unfinished"
         self._settings_path = self._unfinished / "settings.json"
-        self._lock: Any = None
+        self._lock: FileLock | None = None
 
     @property
     def data(self) -> Path:
@@ -146,13 +147,13 @@ class BuildFolder:
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a finished build, None before that."""
-        manifest = read_json(self.manifest_path)
+        manifest = read_json(self.manifest_path, MEND)
         return manifest if manifest and manifest.get("finished") else None
 
     def recorded_settings(self) -> dict[str, Any] | None:
         """Return the settings of the build that is here, finished or not; None without one."""
-        manifest = read_json(self.manifest_path)
-        return manifest.get("settings") if manifest else read_json(self._settings_path)
+        manifest = read_json(self.manifest_path, MEND)
+        return manifest.get("settings") if manifest else read_json(self._settings_path, MEND)
 
     def open(self, settings: Mapping[str, Any], fresh: bool = False) -> None:
         """Prepare the folder for a build with these settings, or for going on with one.
@@ -161,7 +162,8 @@ class BuildFolder:
             BadInputError: another build runs here, the folder holds data of other settings, or data of no build.
         """
         self._unfinished.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        refusal = f"another build is running in {self.root}; wait for it or give another --out"
+        self._lock = lock_file(self._unfinished / "lock", refusal)
         if fresh:
             self._clear()
         self.check(settings)
@@ -217,12 +219,19 @@ class BuildFolder:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder; of a finished build nothing but its result stays."""
-        if self.manifest() is not None:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
+        """Release the folder; of a finished build only its result remains."""
+        if self._lock is None:
+            return
+        try:
+            if self.manifest() is not None:
+                shutil.rmtree(self._unfinished, ignore_errors=True)
+        finally:
+            self._lock.release()
             self._lock = None
+            with suppress(
+                OSError
+            ):  # not empty while unfinished; Windows removes the lock file only when it is released
+                self._unfinished.rmdir()
 
     def _clear(self) -> None:
         """Throw away what a build wrote here, and nothing else."""
@@ -235,13 +244,3 @@ class BuildFolder:
         (self.root / LEXICON).unlink(missing_ok=True)
         self.manifest_path.unlink(missing_ok=True)
         self._settings_path.unlink(missing_ok=True)
-
-    def _take_lock(self) -> None:
-        # A record lock belongs to the process: children do not inherit it, and it goes when the process is killed.
-        self._lock = (self._unfinished / "lock").open("w")
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInputError(
-                f"another build is running in {self.root}; wait for it or give another --out"
-            ) from error

@@ -1,6 +1,5 @@
 """Write the rows of any importer as Parquet, a batch of pictures at a time, in bounded memory."""
 
-import fcntl
 import io
 import os
 import shutil
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 from dataset_builder import columns
 from dataset_builder.building.shards import ShardWriter
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import lock_file
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -111,7 +111,7 @@ def held_out(
 def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: bool = False) -> ImportSummary:
     """Write an imported table into the new folder `out` as `data/SPLIT-*.parquet`.
 
-    The folder appears under its name only when it is whole.
+    The folder stays empty until all is written.
 
     Raises:
         BadInputError: `out` exists and is not empty, no row is left, or a picture is bad and `strict` is set.
@@ -130,27 +130,24 @@ def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: boo
             raise BadInputError(f"records were left out although --strict was given: {summary}")
         if not any(rows.values()):
             raise BadInputError(f"no usable row was found; {summary}")
-        if out.exists():
-            out.rmdir()
-        (scratch / "lock").unlink()
-        scratch.rename(out)
+        out.mkdir(exist_ok=True)
+        (scratch / "data").rename(out / "data")
     return summary
 
 
 @contextmanager
 def _sole_writer(scratch: Path, out: Path) -> Iterator[None]:
-    """Make the folder `scratch`, empty and held by this process; remove it in the end, unless it was renamed."""
+    """Make the folder `scratch`, empty and held by this process, and remove it in the end."""
     scratch.mkdir(exist_ok=True)
-    with (scratch / "lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInputError(f"another import into {out} is running; wait for it or give another --out") from error
+    lock = lock_file(scratch / "lock", f"another import into {out} is running; wait for it or give another --out")
+    try:
         shutil.rmtree(scratch / "data", ignore_errors=True)
-        try:
-            yield
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        yield
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+        with suppress(OSError):  # Windows removes a lock file only when it is released
+            scratch.rmdir()
 
 
 def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, left_out: dict[str, list[str]]) -> int:

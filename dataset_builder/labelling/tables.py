@@ -30,6 +30,7 @@ from dataset_builder.columns import (
     TITLE,
 )
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_whole
 from dataset_builder.labelling.rule import Label, Labeller
 from dataset_builder.labelling.soft_labels import LabelModel
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
@@ -144,15 +145,14 @@ def label_table(
     features = Features({DISH_ID: Value("string"), **recipe_features(), **label_features()})
     work = partial(_label_chunk, schema=features.arrow_schema, label_model=label_model)
     summary = LabelSummary()
-    partial_file = out.with_name(out.name + ".partial")
-    try:
-        with pq.ParquetWriter(partial_file, features.arrow_schema) as writer:
+
+    def write(path: Path) -> None:
+        with pq.ParquetWriter(path, features.arrow_schema) as writer:
             for batch, counted in _map_chunks(work, recipes, labeller, processes):
                 writer.write_batch(batch)
                 summary.merge(counted)
-        os.replace(partial_file, out)
-    finally:
-        partial_file.unlink(missing_ok=True)
+
+    write_whole(out, write)
     return summary
 
 

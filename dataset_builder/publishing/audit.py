@@ -14,6 +14,7 @@ from datasets import load_dataset
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import Labeller, LabelScores, score_labels
 from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
@@ -84,7 +85,7 @@ class Audit:
         """Write `AUDIT.md` and `audit.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
-        (folder / AUDIT_JSON).write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / AUDIT_JSON, self.facts)
 
 
 def audit(dataset: str) -> Audit:
