@@ -11,16 +11,10 @@ from tqdm import tqdm
 from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.calibration import Reliability, picture_kinds, plot_reliability, reliability
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
-from dataset_builder.labelling.soft_labels import (
-    FEWEST_CALIBRATING,
-    LabelModel,
-    Reliability,
-    picture_kinds,
-    plot_reliability,
-    reliability,
-)
+from dataset_builder.labelling.soft_labels import FEWEST_CALIBRATING, LabelModel
 from dataset_builder.labelling.tables import LabelSummary, fit_label_model, label_table, read_with_bar
 from dataset_builder.recipes.recipes import Dish, RawRecipe, Skipped, read_recipes
 

@@ -13,7 +13,6 @@ flavour whose words stand in recipes of all kinds is explained away altogether.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -143,66 +142,3 @@ def _evidence(accuracy: np.ndarray, flavour_of: np.ndarray) -> np.ndarray:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """How often scores are right against how sure they are.
-
-    Attributes:
-        edges: `(bins + 1,)` borders of the bins of confidence, equally wide from 0 to 1.
-        counts, confidence, accuracy: `(bins,)` rows, mean confidence and share right; nan in an empty bin.
-        error: expected calibration error, the mean distance of the two weighted by the rows of a bin.
-    """
-
-    edges: np.ndarray
-    counts: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    error: float
-
-
-def reliability(scores: np.ndarray, reference: Sequence[str], bins: int = 10) -> Reliability:
-    """Bin `(rows, 5)` scores by the confidence of their best flavour (Guo et al. 2017, equation 3).
-
-    Raises:
-        ValueError: scores and reference of different length, or empty.
-    """
-    if len(scores) != len(reference) or not len(scores):
-        raise ValueError(
-            f"{len(scores)} rows of scores and {len(reference)} references; give equally many, at least one"
-        )
-    confidence = scores.max(axis=1)
-    right = scores.argmax(axis=1) == [FLAVOURS.index(flavour) for flavour in reference]
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    divisor = np.where(counts > 0, counts, np.nan)
-    mean_confidence = np.bincount(place, weights=confidence, minlength=bins) / divisor
-    share_right = np.bincount(place, weights=right, minlength=bins) / divisor
-    error = float(np.nansum(np.abs(mean_confidence - share_right) * counts) / len(scores))
-    return Reliability(edges, counts, mean_confidence, share_right, error)
-
-
-def picture_kinds() -> list[str]:
-    """Return the endings of the files that `plot_reliability` can write."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    return sorted(FigureCanvasBase.get_supported_filetypes())
-
-
-def plot_reliability(figures: dict[str, Reliability], path: str | Path) -> None:
-    """Draw one or more reliability diagrams, such as before and after calibration, into one picture file."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(figures), 4), layout="constrained")
-    for axes, (name, entry) in zip(figure.subplots(1, len(figures), squeeze=False)[0], figures.items(), strict=True):
-        width = entry.edges[1] - entry.edges[0]
-        axes.bar(
-            entry.edges[:-1], np.nan_to_num(entry.accuracy), width, align="edge", color="#7aa6c2", edgecolor="white"
-        )
-        axes.plot([0, 1], [0, 1], color="#444444", linestyle="--", linewidth=1)
-        axes.plot(entry.confidence, entry.accuracy, "o", color="#b5442e", markersize=4)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share right")
-        axes.set_title(f"{name}: expected calibration error {entry.error:.3f}", fontsize=9)
-    figure.savefig(path, dpi=120)
