@@ -1,4 +1,4 @@
-"""A finished build as it lies on disk: its Parquet shards, its manifest, and what both say about the rows."""
+"""A finished build on disk: its Parquet shards, its manifest, and the facts about the rows in both."""
 
 import csv
 import hashlib
@@ -38,7 +38,7 @@ SHARD = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<total>\d{5})\.par
 
 @dataclass(frozen=True)
 class FinishedBuild:
-    """What `flavour-sd build` left in a folder, checked to be whole.
+    """The result of `flavour-sd build` in a folder, checked to be whole.
 
     Attributes:
         folder: holds `data/*.parquet` and `manifest.json`.
@@ -53,7 +53,7 @@ class FinishedBuild:
     features: Features
 
     def read(self, columns: Sequence[str]) -> dict[str, pa.Table]:
-        """Return these columns of each split; pictures are not touched unless asked for."""
+        """Return these columns of each split; only they are read."""
         return {
             split: pa.concat_tables([pq.read_table(path, columns=list(columns)) for path in paths])
             for split, paths in self.shards.items()
@@ -68,9 +68,9 @@ class FinishedBuild:
     @cached_property
     def counts(self) -> dict[str, dict[str, int]]:
         """Rows per split and flavour."""
-        found = {split: Counter(table[FLAVOUR].to_pylist()) for split, table in self.labels.items()}
+        counts = {split: Counter(table[FLAVOUR].to_pylist()) for split, table in self.labels.items()}
         none: Counter[str] = Counter()
-        return {split: {flavour: found.get(split, none)[flavour] for flavour in FLAVOURS} for split in SPLITS}
+        return {split: {flavour: counts.get(split, none)[flavour] for flavour in FLAVOURS} for split in SPLITS}
 
     @property
     def rows(self) -> int:
@@ -84,6 +84,7 @@ class FinishedBuild:
         for paths in self.shards.values():
             for path in paths:
                 with path.open("rb") as file:
+                    # Hash of hashes, so that no shard is held in memory.
                     digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         return digest.hexdigest()
 
@@ -106,8 +107,9 @@ class FinishedBuild:
         return next(filter(None, prompts), None)
 
     def has(self, column: str) -> bool:
-        """Tell whether any row has something in an optional column: a mask, a caption."""
+        """Tell whether any row has a value in an optional column such as the mask."""
         for path in (path for paths in self.shards.values() for path in paths):
+            # Row group by row group, to stop at the first value without reading all pictures.
             for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=[column]):
                 values = batch.column(0)
                 if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
@@ -148,7 +150,7 @@ def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_lexicon(folder: Path, lexicon: Lexicon) -> None:
-    """Keep the lexicon of a build beside its manifest, as it was read; that of the package is known anyway."""
+    """Write the lexicon of a build beside its manifest, unless it is the one of the package."""
     if lexicon.digest == Lexicon.load().digest:
         return
 
@@ -175,7 +177,7 @@ def read_build(folder: str | Path) -> FinishedBuild:
     """Return a finished build.
 
     Args:
-        folder: what `flavour-sd build --out` was given.
+        folder: the folder given to `flavour-sd build --out`.
 
     Raises:
         BadInputError: the folder holds no build, an unfinished one, or one that contradicts its manifest.
@@ -223,6 +225,7 @@ def _find_shards(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[
             f"{folder / DATA} lacks the shards of {', '.join(missing or SPLITS)}, which {MANIFEST} counts; build again"
         )
     for split, shards in found.items():
+        # Every file name states the same total, and each number below it occurs.
         if {total for total, _ in shards.values()} != {len(shards)} or set(shards) != set(range(len(shards))):
             raise BadInputError(f"the shards of {split} in {folder / DATA} are not complete; repeat the build")
     return {split: [found[split][index][1] for index in sorted(found[split])] for split in SPLITS if split in found}

@@ -26,7 +26,7 @@ class LabelledDish:
 
     @property
     def key(self) -> str:
-        """Equal for the rows of one recipe."""
+        """Id of the recipe, equal for all its rows."""
         return f"{self.dish.dish_id}-{self.dish.variant:02d}"
 
     def row_id(self, picture: int) -> str:

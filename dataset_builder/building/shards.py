@@ -32,7 +32,7 @@ PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_ind
 
 MEND = "give --fresh or another folder"
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
-# What a changed hash means.
+# Setting -> message where its recorded hash differs.
 CHANGED = {
     "recipes_sha256": "the recipes, their labels or their splits changed",
     "lexicon_sha256": "the lexicon changed",
@@ -56,7 +56,7 @@ class Shard:
 
 
 def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
-    """Divide the recipes of a split into shards of nearly equal length; none for none, as readers fail on nothing."""
+    """Divide the recipes of a split into shards of nearly equal length; no recipes give no shard."""
     count = -(-recipes // recipes_per_shard)
     return [
         Shard(split, index, count, index * recipes // count, (index + 1) * recipes // count) for index in range(count)
@@ -64,7 +64,7 @@ def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
 
 
 class _PatientFile(io.RawIOBase):
-    """A file that keeps what goes wrong as it is written, and says nothing of it meanwhile."""
+    """A file that stores the first error of its writes instead of raising it."""
 
     def __init__(self, path: Path):
         self._file = path.open("wb")
@@ -91,7 +91,7 @@ class _PatientFile(io.RawIOBase):
 class ShardWriter(pq.ParquetWriter):
     """Writes a Parquet file with the settings of `PARQUET`; a full disk is an `OSError`.
 
-    Arrow itself ends the whole process when a disk is full within a content-defined chunk, so it learns of it late.
+    Arrow aborts the whole process when a write fails within a content-defined chunk, so the error is raised later.
     """
 
     def __init__(self, path: Path, schema: pa.Schema):
@@ -176,12 +176,14 @@ class BuildFolder:
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than those recorded here, with the differences named."""
         recorded = self.recorded_settings()
+        # Settings of a build that was interrupted before its first shard bind nobody.
         if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
-            return  # nothing was drawn with them
+            return
         if recorded is None:
             if (self.root / "data").exists():
                 raise BadInputError(f"{self.root} has a data folder that no build wrote; give another folder as --out")
             return
+        # As JSON would return them: tuples become lists.
         known = json.loads(json.dumps(settings))
         differences = [
             CHANGED.get(name) or f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
@@ -195,11 +197,11 @@ class BuildFolder:
             )
 
     def for_worker(self) -> "BuildFolder":
-        """Return this folder without the lock, for another process."""
+        """Return this folder without its lock, for another process."""
         return BuildFolder(self.root)
 
     def clear_leftovers(self) -> None:
-        """Remove what processes that are gone did not finish writing."""
+        """Remove the temporary files of processes that were killed."""
         for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
             leftover.unlink(missing_ok=True)
 
@@ -208,7 +210,7 @@ class BuildFolder:
         return (self.data / shard.file_name).is_file()
 
     def write(self, shard: Shard, table: pa.Table) -> None:
-        """Write a shard; it is there in full or not at all."""
+        """Write a shard whole or not at all."""
         write_table(self.data / shard.file_name, table)
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
@@ -234,7 +236,7 @@ class BuildFolder:
                 self._unfinished.rmdir()
 
     def _clear(self) -> None:
-        """Throw away what a build wrote here, and nothing else."""
+        """Delete the files of a build, and no others."""
         if not self.manifest_path.exists() and not self._settings_path.exists():
             return
         if self.manifest_path.exists():  # from now on the data are not whole
