@@ -1,4 +1,4 @@
-"""The data set `flavour-sd`: which rows it has, how each is made, and its builder class.
+"""The builder class of the data set `flavour-sd`.
 
 `flavour-sd build` writes the rows to a folder. `FlavourSD` gives the same rows through the cache of `datasets`:
 

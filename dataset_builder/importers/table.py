@@ -35,7 +35,7 @@ NAMED_IN_MESSAGE = 5
 
 @dataclass(frozen=True)
 class ImportedTable:
-    """What an importer found: per split the rows, whose `image` (and `mask`) are paths or encoded bytes.
+    """The result of an importer: per split the rows, whose `image` (and `mask`) are paths or encoded bytes.
 
     `left_out` maps a reason to the names of the records that the importer itself could not use.
     """
@@ -59,7 +59,7 @@ class ImportSummary:
         return "\n".join(lines)
 
 
-# What Pillow and the image feature raise for a file that is damaged, of another format or no file at all, and for a
+# Raised by Pillow and the image feature for a file that is damaged, of another format or no file at all, and for a
 # picture so large that it may be meant to exhaust memory.
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError,
@@ -84,7 +84,7 @@ def read_text(path: Path) -> str:
 
 
 def describe_names(names: Sequence[str]) -> str:
-    """Return how many names there are and what the first few of them are."""
+    """Return the number of names and the first few of them."""
     more = f" and {len(names) - NAMED_IN_MESSAGE} more" if len(names) > NAMED_IN_MESSAGE else ""
     return f"{len(names)} ({', '.join(names[:NAMED_IN_MESSAGE])}{more})"
 
@@ -103,6 +103,7 @@ def held_out(
     chosen: set[str] = set()
     for members in strata.values():
         members = sorted(members, key=lambda item: sha256(key(item).encode()).digest())
+        # The members of a stratum with the smallest hashes are held out.
         count = 0 if len(members) == 1 else max(1, round(share * len(members)))
         chosen.update(key(item) for item in members[:count])
     return [item for item in items if key(item) not in chosen], [item for item in items if key(item) in chosen]
@@ -177,12 +178,17 @@ def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def _encode_row(row: Row, features: Features, embed: bool) -> Row | _BadPictureError:
-    """Return the row as Arrow wants it, or why its picture cannot be used."""
+    """Return the row in the form of the table, or the reason why its picture cannot be used."""
     try:
         row = dict(row)
         picture = row[columns.IMAGE]
         size = _check_picture(picture)
-        row[columns.IMAGE] = _as_image_value(picture, embed)
+        if isinstance(picture, bytes):
+            row[columns.IMAGE] = {"bytes": picture, "path": None}
+        elif embed:
+            row[columns.IMAGE] = {"bytes": picture.read_bytes(), "path": picture.name}
+        else:
+            row[columns.IMAGE] = {"bytes": None, "path": str(picture.resolve())}
         if columns.MASK in features:
             ids = features[columns.INGREDIENT_LABELS].feature
             row[columns.MASK] = {"bytes": _checked_mask(row[columns.MASK], size, ids), "path": None}
@@ -205,19 +211,11 @@ def _check_picture(picture: Path | bytes) -> tuple[int, int]:
         raise _BadPictureError("picture broken") from error
 
 
-def _as_image_value(picture: Path | bytes, embed: bool) -> dict[str, Any]:
-    if isinstance(picture, bytes):
-        return {"bytes": picture, "path": None}
-    if embed:
-        return {"bytes": picture.read_bytes(), "path": picture.name}
-    return {"bytes": None, "path": str(picture.resolve())}
-
-
 def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) -> bytes:
     """Return the mask as encoded bytes after checking size, channels and ids.
 
     Raises:
-        BadInputError: an id outside the label set; that is a fault of the whole table, not of one picture.
+        BadInputError: an id outside the label set, which is a fault of the whole table and not of one picture.
     """
     try:
         data = mask if isinstance(mask, bytes) else mask.read_bytes()
@@ -276,6 +274,7 @@ class _SplitWriter:
 
     def _next_shard(self) -> None:
         self._close()
+        # The names of data sets state the number of shards, which is known only at the end.
         self._shards.append(self.folder / f"{self.split}-{len(self._shards):05d}.part")
         self._writer = ShardWriter(self._shards[-1], self.schema)
         self._bytes = 0

@@ -54,7 +54,7 @@ def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[t
     pairs: set[tuple[int, int]] = set()
     edges = np.linspace(0, HASH_BITS, MAX_BITS + 2).astype(int)
     for shift, width in zip(edges[:-1].tolist(), np.diff(edges).tolist(), strict=True):
-        # Sorting by the bits of one band puts its equal values side by side; each run of them is compared within itself.
+        # Sorted by the bits of one band, equal values lie side by side; each run of them is compared within itself.
         band = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
         order = np.argsort(band, kind="stable")
         starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))

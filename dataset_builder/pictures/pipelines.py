@@ -86,7 +86,7 @@ def locate(name: str, revision: str | None) -> Path:
 
 
 def pipeline_revision(name: str, revision: str | None) -> str:
-    """Return the exact version of a pipeline: a commit of the Hub, or a hash of its files (for plating, its sources)."""
+    """Return the exact version of a pipeline: a commit of the Hub, or a hash of its files or (plating) its sources."""
     return plating_revision() if name == PLATING else folder_revision(locate(name, revision))
 
 
