@@ -122,6 +122,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
     from dataset_builder.pictures.illustrator import GenerationSettings
 
     given = vars(parsed)
+    # Names of options that are passed on under the same name.
     drawing = (
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )

@@ -37,6 +37,7 @@ class FlavourSDConfig(datasets.BuilderConfig):
 
     def plan(self) -> Plan:
         """Return the rows of this configuration, made afresh: configurations are shared, copied and changed."""
+        # Only these settings of the pictures are fields of the configuration; the others keep their defaults.
         names = ("pipeline", "size", "steps", "guidance")
         generation = GenerationSettings(**{name: getattr(self, name) for name in names})
         return Plan(

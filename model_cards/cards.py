@@ -138,6 +138,7 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
     """
     added, template = split_card(own) if own is not None else ({}, read_template("data_card.md"))
     name = "the card README.md" if own is not None else "the data card"
+    # The Hub allows a licence as a text or as a list of one.
     stated, given = added.get("license"), metadata["license"]
     if stated not in (None, given, [given]):
         raise CardError(f"{name} states the licence {stated}, --license {given}; make them agree")
@@ -179,6 +180,7 @@ def model_card(
     if not config:
         raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
     metrics = runs.read_json(folder / runs.METRICS)
+    # Which inputs the model has follows from the parts that its configuration names.
     task = runs.task_of(config, metrics)
     has_text = bool(config.get("text_config") or config.get("word_vocab_size"))
     has_image = bool(config.get("vision_config"))

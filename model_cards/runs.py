@@ -178,6 +178,7 @@ def _scores(
 ) -> list[dict[str, Any]]:
     found = []
     for name, given in values.items():
+        # A score is a plain number, or a mapping with value, interval and definition.
         entry = given if isinstance(given, Mapping) else {"value": given}
         defined = entry.get("definition") or definitions.get(name) or ""
         definition = defined.get("definition", "") if isinstance(defined, Mapping) else defined
@@ -260,6 +261,7 @@ def comparison_of(path: Path, name: str, run: Mapping[str, Any]) -> dict[str, An
         "note": _note(content["split"], selection_split, content.get("rows"), other),
     }
     # Sentences about this model: its gain, the inputs it uses, and a baseline that is ahead of it.
+    # The name may hold characters with a meaning in patterns, such as a dot.
     named = re.escape(name)
     own = re.compile(rf"(?:- )?((?:{named}(?:: | is )|!!! A BASELINE SCORES HIGHER THAN {named}: ).*)")
     verdicts = [match[1] for match in map(own.fullmatch, content.get("verdicts", [])) if match]
@@ -283,6 +285,7 @@ def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         note = "The row's own text beside the picture of a dish with another label."
         tables.append({"title": "What it follows when its inputs disagree", "note": note,
                        "header": ["held against", score], "rows": rows})  # fmt: skip
+    # Calibration and cost have the same form: facts of this model, one per line.
     for key, title, note in (
         ("calibration", "Calibration", "The temperature was fitted on the split that chose the checkpoint."),
         ("cost", "Cost", "From table row to scored answer, on the machine of the comparison."),

@@ -219,6 +219,7 @@ def _find_shards(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[
             raise BadInputError(f"{path} is no shard such as train-00000-of-00001.parquet; move it elsewhere")
         found.setdefault(match["split"], {})[int(match["index"])] = (int(match["total"]), path)
     # Of few recipes a split may be empty; then the manifest counts nothing in it.
+    # A build that was copied in part lacks files that its manifest counts.
     missing = [split for split in SPLITS if split not in found and any(counts.get(split, {}).values())]
     if missing or not found:
         raise BadInputError(

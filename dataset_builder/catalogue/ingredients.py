@@ -143,6 +143,7 @@ def find_ingredients(text: str) -> list[Ingredient]:
     >>> [item.name for item in find_ingredients("~150g bacon cubes and 3 onions, no sugar")]
     ['bacon', 'onion']
     """
+    # A dictionary keeps the position of the first mention.
     return list({mention.ingredient.name: mention.ingredient for mention in find_mentions(text)}.values())
 
 
@@ -267,6 +268,7 @@ def _ingredient(row: dict[str, str]) -> Ingredient:
 
 
 def _dish(row: dict[str, str]) -> tuple[Dish, DishFacts]:
+    # Faults are collected, so that one run names all faults of a row.
     names = tuple(name.strip() for name in row["ingredients"].split(";"))
     unknown = [name for name in names if name not in ingredients_by_name()]
     faults = [

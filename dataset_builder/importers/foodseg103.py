@@ -87,6 +87,7 @@ def _read_folder(folder: Path) -> ImportedTable:
     for split in ("train", "test"):
         if not (images / split).is_dir():
             raise BadInputError(f"{images / split} is missing; name a folder in the layout of FoodSeg103")
+        # A mask has the name of its picture; one without a picture is left out and named.
         paths = sorted(path for path in (images / split).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
         rows[split] = [_row(f"{split}/{path.stem}", path, masks / split / f"{path.stem}.png") for path in paths]
         stems = {path.stem for path in paths}
@@ -148,6 +149,7 @@ def _read_hub(source: str) -> ImportedTable:
         if missing := wanted - set(data[split].column_names):
             raise BadInputError(f"{source}: the column {', '.join(sorted(missing))} is missing in {split}")
     data = data.cast_column("image", ImageFeature(decode=False)).cast_column("label", ImageFeature(decode=False))
+    # Labels come from a column, so that no mask is decoded before its row is written.
     keys = [
         {
             "index": index,

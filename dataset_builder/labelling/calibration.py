@@ -41,6 +41,7 @@ def calibration_curve(confidence: np.ndarray, correct: np.ndarray, bins: int) ->
     """
     numbers = bin_numbers(confidence, bins)
     counts = np.bincount(numbers, minlength=bins)
+    # Empty bins become nan, and `nansum` leaves them out of the error.
     divisor = np.where(counts > 0, counts, np.nan)
     mean_confidence, share_right = (
         np.bincount(numbers, weights=values, minlength=bins) / divisor for values in (confidence, correct)
@@ -78,6 +79,7 @@ def plot_reliability(figures: dict[str, Reliability], path: str | Path) -> None:
     panels = figure.subplots(1, len(figures), squeeze=False)[0]
     for axes, (name, entry) in zip(panels, figures.items(), strict=True):
         width = entry.edges[1] - entry.edges[0]
+        # Bars show the accuracy of each bin, the dashed diagonal perfect calibration, dots the mean confidence.
         axes.bar(
             entry.edges[:-1], np.nan_to_num(entry.accuracy), width, align="edge", color="#7aa6c2", edgecolor="white"
         )
