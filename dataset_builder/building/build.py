@@ -165,7 +165,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
     if manifest["prompts_cut"]:
         lines.append(
             f"longer than the text encoder reads: the prompts of {manifest['prompts_cut']} pictures; "
-            "generation.prompt_read holds what was read, captions say no more than it; --prompt title is shorter"
+            "generation.prompt_read holds the part that was read, captions name no more; --prompt title is shorter"
         )
     if manifest["given_up"]:
         names = list(manifest["given_up"])

@@ -176,7 +176,7 @@ class BuildFolder:
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than those recorded here, with the differences named."""
         recorded = self.recorded_settings()
-        # Settings of a build that was interrupted before its first shard bind nobody.
+        # Interrupted before its first shard: any settings may follow.
         if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
             return
         if recorded is None:

@@ -108,7 +108,7 @@ def _work(
     torch.set_num_threads(threads)
 
     def progress(pictures: int) -> None:
-        if os.getppid() != parent:  # the main process was killed: nobody waits for this shard
+        if os.getppid() != parent:  # the main process was killed, so this shard has no use
             os._exit(1)
         reports.put(pictures)
 

@@ -1,4 +1,4 @@
-"""The taste lexicon: which words of an ingredient or of a title speak for which flavour.
+"""The taste lexicon: which words of an ingredient or of a title vote for which flavour.
 
 How the default lexicon came about. Its phrases and first weights were written from culinary knowledge alone and
 reached a macro-F1 of .72 against the reference flavours of the catalogue. Then general principles were added,

@@ -95,7 +95,7 @@ def summary_text(summary: LabelSummary) -> str:
           for count in [summary.flavours[flavour]]),
         "decided by",
         *(f"  {source:<21} {summary.sources[source]:>9,}" for source in LABEL_SOURCES),
-        f"both methods speak      {summary.both:>9,}   agreement {_defined(summary.agreement, '.1%')}, "
+        f"both methods vote       {summary.both:>9,}   agreement {_defined(summary.agreement, '.1%')}, "
         f"Cohen's kappa {_defined(summary.kappa, '.3f')}",
         f"conflicts               {conflicts:>9,}",
         _skipped_line("without label", summary.unlabelled),
