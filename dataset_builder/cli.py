@@ -13,7 +13,7 @@ PROGRAM = "flavour-sd"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; every verb sets `run`, a function of the parsed arguments that gives the exit status."""
+    """Return the parser; every verb sets `run`, a function from the parsed arguments to the exit status."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="Recipes to a labelled, illustrated, versioned data set."
     )
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_label(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("label", help="label recipes by what their ingredients and titles say about taste")
+    verb = verbs.add_parser("label", help="label recipes by the taste words in their ingredients and titles")
     verb.add_argument(
         "recipes",
         nargs="?",
@@ -39,7 +39,7 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
     _add_labelling(verb)
     verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
     verb.add_argument(
-        "--reliability", metavar="FILE.png", help="plot how far soft labels of the catalogue can be trusted"
+        "--reliability", metavar="FILE.png", help="plot the reliability of the soft labels of the catalogue"
     )
     verb.add_argument("--out", required=True, metavar="FILE", help="Parquet file, written when it is whole")
     verb.set_defaults(run=_run_label)
@@ -103,7 +103,7 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     pictures.add_argument("--dtype", default="float32", help="float32 (default), float16 or bfloat16")
     pictures.add_argument("--scheduler", metavar="CLASS", help="a diffusers scheduler in place of the pipeline's own")
     pictures.add_argument("--lora", metavar="NAME", help="folder, file, Hub id or ID@REVISION of LoRA weights")
-    pictures.add_argument("--masks", default="pipeline", help="pipeline (default: those it knows) or attention")
+    pictures.add_argument("--masks", default="pipeline", help="pipeline (default: its own, if any) or attention")
     pictures.add_argument(
         "--clip", metavar="NAME", help="CLIP model (folder, Hub id or ID@REVISION) that finds off-prompt pictures"
     )
@@ -122,6 +122,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
     from dataset_builder.pictures.illustrator import GenerationSettings
 
     given = vars(parsed)
+    # Names of options that are passed on under the same name.
     drawing = (
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )
@@ -136,7 +137,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
         print(f"{parsed.only} drawn again: {path}; {comparison or 'no build to compare it with'}")
         return 1 if comparison not in (None, "equal") else 0
     manifest = build(settings, out, parsed.processes, parsed.fresh)
-    if int(os.environ.get("RANK", "0")) == 0:  # the others of a launcher's processes say nothing
+    if int(os.environ.get("RANK", "0")) == 0:  # only the main process of a launcher prints
         print(summary(manifest, out))
     return 0
 
@@ -162,7 +163,9 @@ def _run_import(parsed: argparse.Namespace) -> int:
 
 
 def _add_audit(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("audit", help="what one should know of a data set before trusting a score on it")
+    verb = verbs.add_parser(
+        "audit", help="score the labelling rule alone, find what crosses splits and faulty pictures"
+    )
     verb.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
     verb.add_argument("--out", metavar="DIR", help="folder for AUDIT.md and audit.json; default: DATASET, or here")
     verb.set_defaults(run=_run_audit)
@@ -171,17 +174,17 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
 def _run_audit(parsed: argparse.Namespace) -> int:
     from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit
 
-    found = audit(parsed.dataset)
+    audited = audit(parsed.dataset)
     folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
-    found.write(folder)
-    print("\n".join(f"- {line}" for line in found.lines))
+    audited.write(folder)
+    print("\n".join(f"- {line}" for line in audited.lines))
     print(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
     return 0
 
 
 def _add_publish(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("publish", help="publish a finished build as one version, with its card and one tag")
-    verb.add_argument("folder", metavar="DIR", help="what `flavour-sd build --out` was given")
+    verb.add_argument("folder", metavar="DIR", help="folder given to `flavour-sd build --out`")
     verb.add_argument("--repo", required=True, help="namespace/name on the Hub")
     verb.add_argument("--version", required=True, help="three numbers, such as 1.0.0; the tag is v1.0.0")
     verb.add_argument("--license", required=True, help="identifier such as cc-by-4.0; nothing is assumed")
@@ -199,7 +202,8 @@ def _run_publish(parsed: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; bad input ends with one line on stderr and status 2."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # titles are of all languages, terminals are not
+        # Titles may have letters that the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parsed = build_parser().parse_args(arguments)
     with exit_on_bad_input(f"{PROGRAM} {parsed.verb}"):
         sys.exit(parsed.run(parsed))

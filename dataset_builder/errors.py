@@ -1,4 +1,4 @@
-"""The one error for input that its giver can mend, and how command lines report it."""
+"""The error for input that the user can correct, and how command lines report it."""
 
 import errno
 import sys
@@ -15,7 +15,7 @@ _REMEDIES: dict[int | None, str] = {
 
 
 class BadInputError(ValueError):
-    """Input that is refused; the message says what was given, why it is refused and what to do."""
+    """Input that is refused; the message names what was given, why it is refused, and the remedy."""
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def exit_on_bad_input(program: str) -> Iterator[None]:
     """End the process with one line on stderr and status 2 for bad input, 130 for Ctrl-C.
 
     `OSError` counts as bad input too: a missing file, a full disk, a folder that cannot be written, a taken port.
-    Any other exception is a fault of ours and keeps its traceback.
+    Any other exception is a bug and keeps its traceback.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files that are complete under their own name, or absent."""
+"""Files that are complete under their own name or absent, and the lock that keeps other processes away from them."""
 
 import json
 import os
@@ -6,7 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from dataset_builder.errors import BadInputError
+
+# Before version 4, filelock leaves a lock to forked processes too: those of a killed build end within a picture.
+SECONDS_FOR_A_LOCK = 1
+
+
+def lock_file(path: Path, refusal: str) -> FileLock:
+    """Lock a file until `release` is called or this process ends, however it ends.
+
+    Raises:
+        BadInputError: another process holds the lock; `refusal` is the message.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=SECONDS_FOR_A_LOCK)
+    except Timeout as error:
+        raise BadInputError(refusal) from error
+    return lock
 
 
 def write_whole(path: Path, write: Any) -> None:
@@ -19,7 +38,7 @@ def write_whole(path: Path, write: Any) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as stream:
+        with temporary.open("rb+") as stream:  # Windows syncs only what is open for writing
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except BaseException as error:
@@ -27,11 +46,12 @@ def write_whole(path: Path, write: Any) -> None:
         if isinstance(error, OSError) and error.errno and not error.filename:  # as those of Arrow are
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -40,13 +60,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the content of a JSON file, None without one."""
+def read_json(path: Path, advice: str) -> dict[str, Any] | None:
+    """Return the object in a JSON file, None without such a file.
+
+    Raises:
+        BadInputError: it holds anything else; the message ends with `advice`.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
-        raise BadInputError(
-            f"{path} is not the JSON that a build writes ({error}); give --fresh or another folder"
-        ) from error
+    except ValueError as error:
+        raise BadInputError(f"{path} is not JSON ({error}); {advice}") from error
+    if not isinstance(content, dict):
+        raise BadInputError(f"{path} holds no JSON object but {type(content).__name__}; {advice}")
+    return content

@@ -1,4 +1,4 @@
-"""The data set `flavour-sd`: which rows it has, how each is made, and its builder class.
+"""The builder class of the data set `flavour-sd`.
 
 `flavour-sd build` writes the rows to a folder. `FlavourSD` gives the same rows through the cache of `datasets`:
 
@@ -37,6 +37,7 @@ class FlavourSDConfig(datasets.BuilderConfig):
 
     def plan(self) -> Plan:
         """Return the rows of this configuration, made afresh: configurations are shared, copied and changed."""
+        # Only these settings of the pictures are fields of the configuration; the others keep their defaults.
         names = ("pipeline", "size", "steps", "guidance")
         generation = GenerationSettings(**{name: getattr(self, name) for name in names})
         return Plan(

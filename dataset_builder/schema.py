@@ -90,6 +90,7 @@ def table_features(visible_ingredients: Sequence[str]) -> Features:
             f"{len(visible_ingredients)} visible ingredients do not fit an 8-bit mask; "
             f"name at most {MAX_VISIBLE_INGREDIENTS}"
         )
+    # The names start with the background, so that label ids equal mask ids.
     ingredient = ClassLabel(names=[BACKGROUND_NAME, *visible_ingredients])
     return Features(
         {

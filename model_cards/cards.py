@@ -1,7 +1,7 @@
-"""Fills the cards of data sets and models from what a finished build or run left behind.
+"""Fills the cards of data sets and models from the files of a finished build or run.
 
-Nothing is typed by hand: a section appears when its figures are there and is absent when they are not, and a card with
-a placeholder left in it is refused.
+No figure is typed by hand: a section appears only where its figures exist, and a card with a placeholder left in it is
+refused.
 """
 
 import re
@@ -19,7 +19,7 @@ from model_cards.errors import CardError
 from model_cards.runs import is_catalogue
 
 TEMPLATES = Path(__file__).parent
-# What templates of cards leave where a person should have written something.
+# Placeholders that templates of cards leave for a person to fill in.
 PLACEHOLDER = re.compile(
     r"(?i:\[More Information Needed\]|\[optional\])|<!--|(?<![\w./-])(?:TODO|TBD|(?i:todo|tbd)(?=:))(?![\w/-])"
 )
@@ -36,19 +36,19 @@ def read_template(name: str) -> str:
 
 
 def environment() -> jinja2.Environment:
-    """Return the environment in which templates are filled: a value that is asked for and absent is an error."""
-    made = SandboxedEnvironment(
+    """Return the Jinja environment of the templates; a value that a template names and does not get is an error."""
+    templates = SandboxedEnvironment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    # Text that stands in a Markdown table.
-    made.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
-    made.filters["thousands"] = lambda number: f"{number:,}"
-    return made
+    templates.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    # Text in a Markdown table: one line, its bars escaped.
+    templates.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
+    templates.filters["thousands"] = lambda number: f"{number:,}"
+    return templates
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
@@ -69,15 +69,12 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     return metadata, match["body"]
 
 
-def says_nothing(text: str) -> bool:
-    """Tell whether a card has metadata, headings and gaps to fill, and not a word of its own."""
+def is_blank(text: str) -> bool:
+    """Tell whether a card holds only metadata, headings and placeholders."""
     try:
-        body = split_card(text)[1]
+        return not EMPTY.sub("", split_card(text)[1]).strip()
     except CardError:
         return False
-    return not re.sub(
-        r"^#.*$|\[More Information Needed\](\([^)]*\))?", "", body, flags=re.MULTILINE | re.IGNORECASE
-    ).strip()
 
 
 def join_card(metadata: Mapping[str, Any], body: str) -> str:
@@ -87,7 +84,7 @@ def join_card(metadata: Mapping[str, Any], body: str) -> str:
 
 
 def check_written(template: str, name: str) -> None:
-    """Refuse a template that still waits for somebody to write it; facts are filled in later and may hold any word.
+    """Refuse a template with placeholders; facts are filled in later and may hold any word.
 
     Raises:
         CardError: a placeholder is left.
@@ -105,7 +102,7 @@ def check_length(card: str, name: str) -> None:
     """
     words = len(split_card(card)[1].split())
     if words < 40:
-        raise CardError(f"{name} says hardly anything ({words} words); describe what is published")
+        raise CardError(f"{name} has only {words} words; describe what is published")
 
 
 def fill(template: str, values: Mapping[str, Any], name: str) -> str:
@@ -113,8 +110,8 @@ def fill(template: str, values: Mapping[str, Any], name: str) -> str:
 
     Args:
         template: Jinja text; `{% extends %}` finds the templates of this package.
-        values: what the template may name.
-        name: how messages call the card.
+        values: the values that the template may name.
+        name: of the card, for messages.
 
     Raises:
         CardError: the template is faulty or names a value that is not there.
@@ -134,17 +131,19 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
         metadata: the block that the Hub and `load_dataset` read.
         values: facts of the build, see `data_card.md`.
         own: a card of the publisher's, in place of the template of this package; it may name the same facts, and its
-            metadata go before ours, except for what the build knows better (`FIXED`).
+            metadata go before ours, except for `FIXED`.
 
     Raises:
-        CardError: a placeholder is left, a fact that the card names is not there, or its licence is another one.
+        CardError: a placeholder is left, a fact that the card names is absent, or its licence differs from `metadata`.
     """
     added, template = split_card(own) if own is not None else ({}, read_template("data_card.md"))
     name = "the card README.md" if own is not None else "the data card"
+    # The Hub allows a licence as a text or as a list of one.
     stated, given = added.get("license"), metadata["license"]
     if stated not in (None, given, [given]):
         raise CardError(f"{name} states the licence {stated}, --license {given}; make them agree")
     check_written(template, name)
+    # The publisher's metadata go before ours, except for what must fit the data.
     fixed = {key: metadata[key] for key in FIXED if key in metadata}
     card = join_card({**metadata, **added, **fixed}, fill(template, values, name))
     check_length(card, name)
@@ -162,14 +161,14 @@ def model_card(
 ) -> str:
     """Return the card of a trained model, filled from the files of its run.
 
-    Read are `config.json`, `metrics.json` of the run, those of splits scored since (in folders below), `recipe.yaml`,
-    and `comparison.json`; what is not there is not on the card.
+    The files are `config.json`, `metrics.json` of the run and of splits scored since (in folders below), `recipe.yaml`
+    and `comparison.json`; sections without their file are left out.
 
     Args:
         folder: output folder of the run.
         repo: Hub id under which the model is published; None before that.
         revision: tag that the example pins.
-        dataset: Hub id of the data; None takes what the run names, if that is one.
+        dataset: Hub id of the data; None takes the name in the run, if that is a Hub id.
         dataset_revision: tag of the data.
         licence: identifier of the licence.
         comparison: `comparison.json` of a comparison that this model took part in; None looks in the folder.
@@ -181,14 +180,19 @@ def model_card(
     if not config:
         raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
     metrics = runs.read_json(folder / runs.METRICS)
+    # Which inputs the model has follows from the parts that its configuration names.
     task = runs.task_of(config, metrics)
     has_text = bool(config.get("text_config") or config.get("word_vocab_size"))
     has_image = bool(config.get("vision_config"))
     data_name = dataset or runs.dataset_name(metrics)
     dataset = dataset or runs.hub_dataset(metrics)
     dataset_revision = dataset_revision or metrics.get("dataset_revision")
+    # A comparison has intervals, so its scores replace those of the run for the same rows.
     compared = runs.comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
-    results = _with_compared(runs.results_of(folder), compared.get("result"))
+    results = runs.results_of(folder)
+    if result := compared.get("result"):
+        rows = result["split"], result["dataset"]
+        results = [*(one for one in results if (one["split"], one["dataset"]) != rows), result]
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
@@ -208,7 +212,7 @@ def model_card(
         "results": results,
         "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
         "verdicts": compared.get("verdicts", []),
-        "recipe": runs.recipe_of(folder),
+        "recipe": runs.configuration_of(folder),
         "license": licence,
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
@@ -221,18 +225,10 @@ def model_card(
     return card
 
 
-def _with_compared(results: list[dict[str, Any]], compared: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the scores with those of a comparison: it has the intervals, so it stands for others of the same rows."""
-    if compared is None:
-        return results
-    rows = compared["split"], compared["dataset"]
-    return [*(one for one in results if (one["split"], one["dataset"]) != rows), compared]
-
-
 def _model_metadata(
     name: str, licence: str, tag: str, dataset: str | None, evaluated: list[EvalResult], language: list[str] | None
 ) -> ModelCardData:
-    """Return the card's head; the library wants a model name beside results, and only there."""
+    """Return the metadata of the card; `ModelCardData` takes a model name only together with results."""
     return ModelCardData(
         license=licence,
         language=language,

@@ -2,4 +2,4 @@
 
 
 class CardError(ValueError):
-    """A card or a file that feeds it is refused; the message says what was found and what to do."""
+    """A card or a file that feeds it is refused; the message names the fault and the remedy."""

@@ -1,4 +1,4 @@
-"""What a finished run says of itself: the facts that a model card is filled with, read from the files in its folder."""
+"""Reads the facts for a model card from the files in the folder of a finished run."""
 
 import json
 import re
@@ -25,7 +25,7 @@ TEMPLATES = {
     CAPTIONING: "captioning_card.md",
     SEGMENTATION: "segmentation_card.md",
 }
-# Settings of a recipe that say where, not what.
+# Settings that name folders of the machine of the run.
 PLACES = ("output_dir", "overwrite", "dataset")
 TRAINING = {
     "rows": "rows",
@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def task_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """Return the task that the run names, or that the class of its model tells."""
+    """Return the task named by the run, or else the task of its model class."""
     if metrics.get("task") in TEMPLATES:
         return str(metrics["task"])
     architecture = " ".join(config.get("architectures") or [])
@@ -80,14 +80,15 @@ def dataset_name(metrics: Mapping[str, Any]) -> str | None:
 
 
 def other_data(content: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
-    """Return the name of the data that scores are of; None for those of the run, under whatever folder or owner."""
+    """Return the name of the data of the scores; None for the data of the run, under any folder or owner."""
     scored, trained = content.get("dataset"), run.get("dataset")
+    # Folders move and repositories change owners, so only the last part of a name counts.
     same = not scored or not trained or Path(scored).name == Path(trained).name
     return None if same else dataset_name(content)
 
 
 def manifest_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of the data that the run names; {} where they lie in no folder of ours."""
+    """Return the manifest of the data of the run; {} where they are not in a folder with one."""
     return read_json(Path(metrics["dataset"], MANIFEST)) if metrics.get("dataset") else {}
 
 
@@ -108,46 +109,46 @@ def parts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
 
 
 def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how the model was trained, as far as it is stated."""
-    found = {}
+    """Return the facts about training that the run states."""
+    facts = {}
     for key, name in TRAINING.items():
         value = metrics.get(key)
         if value is None:
             continue
         if isinstance(value, Mapping):
             value = ", ".join(f"{what} {number}" for what, number in value.items() if number)
-        found[name] = f"{value:.4g}" if isinstance(value, float) else value
-    return found
+        facts[name] = f"{value:.4g}" if isinstance(value, float) else value
+    return facts
 
 
-def recipe_of(folder: Path) -> str | None:
-    """Return the recipe of the run without the settings that name places."""
+def configuration_of(folder: Path) -> str | None:
+    """Return the configuration of the run as YAML, without the paths of its machine."""
     path = folder / CONFIGURATION
     if not path.is_file():
         return None
     settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    kept = {name: _nameless(value) for name, value in settings.items() if name not in PLACES and value is not None}
+    kept = {
+        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in settings.items()
+        if name not in PLACES and value is not None
+    }
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).strip()
 
 
-def _nameless(value: Any) -> Any:
-    """Return a setting without the folders above the one that it names."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
 def results_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the scores that the run left: of the split that chose the checkpoint, and of every split scored since.
+    """Return the scores of the run: on the split that chose the checkpoint, and on every split scored since.
 
-    Those of the run itself are in `metrics.json` under "selection"; score files (with "metrics" and "split") are looked
-    for there and in folders below. A value is a number, or a mapping with "value" and perhaps "interval".
+    Those of the run itself are in `metrics.json` under "selection"; score files (with "metrics" and "split") may lie
+    there and in folders below. A value is a number, or a mapping with "value" and optionally "interval".
     """
     results = []
     run = read_json(folder / METRICS)
     for path in sorted(folder.glob("**/" + METRICS), key=lambda path: (len(path.parts), path)):
         content = read_json(path)
+        # A folder in between with a `config.json` is another model, such as one of another seed or an export.
         between = path.relative_to(folder).parents[:-1]
         if any((folder / part / CONFIG).is_file() for part in between):
-            continue  # of another model: the recipe with another seed, or an exported graph
+            continue
         for key, split in (("selection", content.get("selection_split")), ("metrics", content.get("split"))):
             if key == "selection" and path.parent != folder:
                 continue
@@ -166,7 +167,7 @@ def _note(split: str, selection: str | None, rows: int | None, other: str | None
     if other is not None:
         return f"{which} of other data than the model was trained on."
     if split == "train":
-        return f"{which} that the model was trained on: the figures tell what it remembers, not what it can do."
+        return f"{which} that the model was trained on: the figures show what it remembers, not what it can do."
     if split == selection:
         return f"{which} that chose the checkpoint, so the figures are a little too good."
     return f"{which} that took no part in training or in the choice of the checkpoint."
@@ -177,10 +178,12 @@ def _scores(
 ) -> list[dict[str, Any]]:
     found = []
     for name, given in values.items():
+        # A score is a plain number, or a mapping with value, interval and definition.
         entry = given if isinstance(given, Mapping) else {"value": given}
         defined = entry.get("definition") or definitions.get(name) or ""
         definition = defined.get("definition", "") if isinstance(defined, Mapping) else defined
         if isinstance(entry.get("value"), int | float):
+            # Intervals were written in three forms: in the entry, as low and high, and in a table of their own.
             interval = entry.get("interval") or ([entry["low"], entry["high"]] if "low" in entry else None)
             interval = interval or (intervals or {}).get(name)
             found.append({"name": name, "value": float(entry["value"]), "interval": interval, "definition": definition})
@@ -199,13 +202,13 @@ def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
 def evaluation_results(
     results: list[dict[str, Any]], tag: str, dataset: str | None, revision: str | None
 ) -> list[EvalResult]:
-    """Return the scores in the form of the Hub's model index, without those of which nobody says what data they are of.
+    """Return the scores in the form of the Hub's model index, without those of unknown data.
 
     Args:
         results: as `results_of` gives them.
         tag: the Hub's name for what the model does.
         dataset: the data of the run, for results that name no other.
-        revision: that of the run's data.
+        revision: of the run's data.
     """
     return [
         EvalResult(
@@ -225,17 +228,18 @@ def evaluation_results(
 
 
 def comparison_of(path: Path, name: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a `comparison.json` says of one model: its scores on the split, and tables beside other models.
+    """Return the part of a `comparison.json` about one model: its scores on the split, and tables beside other models.
 
     Args:
         path: written by `compare.py`; {} is returned when there is none.
-        name: the model as the comparison calls it.
+        name: of the model in the comparison.
         run: `metrics.json` of the model's run.
     """
     content = read_json(path)
     entries = content.get("entries", {})
     if name not in entries:
         return {}
+    # Scores per class have a table of their own and would make this one too wide.
     names = [score for score in entries[name]["scores"] if not score.startswith("f1_")]
     rows = [
         [line, entry.get("modality") or "", *(_cell(entry["scores"].get(score)) for score in names)]
@@ -256,7 +260,8 @@ def comparison_of(path: Path, name: str, run: Mapping[str, Any]) -> dict[str, An
         "scores": scores,
         "note": _note(content["split"], selection_split, content.get("rows"), other),
     }
-    # Sentences about this model: what it gains, what it uses, and which baseline is ahead of it.
+    # Sentences about this model: its gain, the inputs it uses, and a baseline that is ahead of it.
+    # The name may hold characters with a meaning in patterns, such as a dot.
     named = re.escape(name)
     own = re.compile(rf"(?:- )?((?:{named}(?:: | is )|!!! A BASELINE SCORES HIGHER THAN {named}: ).*)")
     verdicts = [match[1] for match in map(own.fullmatch, content.get("verdicts", [])) if match]
@@ -280,6 +285,7 @@ def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         note = "The row's own text beside the picture of a dish with another label."
         tables.append({"title": "What it follows when its inputs disagree", "note": note,
                        "header": ["held against", score], "rows": rows})  # fmt: skip
+    # Calibration and cost have the same form: facts of this model, one per line.
     for key, title, note in (
         ("calibration", "Calibration", "The temperature was fitted on the split that chose the checkpoint."),
         ("cost", "Cost", "From table row to scored answer, on the machine of the comparison."),
@@ -290,13 +296,13 @@ def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
             tables.append({"title": title, "note": note, "header": ["", "value"], "rows": rows})
     for what, spread in content.get("seeds", {}).get(name, {}).items():
         rows = [[key, _cell(value)] for key, value in spread.items()]
-        note = f"The recipe trained anew with other seeds, {what} on {content['split']}."
+        note = f"The configuration trained again with other seeds, {what} on {content['split']}."
         tables.append({"title": f"Spread of {what} over seeds", "note": note, "header": ["", what], "rows": rows})
     return tables
 
 
 def seeds_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the spread over seeds that a run with several of them left, on the split that chose its checkpoints."""
+    """Return the spread over seeds of a run with several of them, on the split that chose its checkpoints."""
     content = read_json(folder / SPREAD)
     if not content:
         return []
@@ -304,9 +310,8 @@ def seeds_of(folder: Path) -> list[dict[str, Any]]:
         [name, *(_cell(one[key]) for key in ("mean", "std", "min", "max"))]
         for name, one in content["selection"].items()
     ]
-    note = (
-        f"The recipe trained with the seeds {', '.join(map(str, content['seeds']))}; this model is the first of them."
-    )
+    seeds = ", ".join(map(str, content["seeds"]))
+    note = f"The configuration trained with the seeds {seeds}; this model is the first of them."
     header = ["score", "mean", "standard deviation", "least", "largest"]
     return [
         {

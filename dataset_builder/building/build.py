@@ -36,7 +36,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
     otherwise over processes of this machine.
 
     Args:
-        settings: what shapes the rows.
+        settings: of the rows.
         out: folder of the result: `data/*.parquet` and `manifest.json`.
         processes: None is one per core for plating and one for any other pipeline.
         fresh: throw away the build that is in the folder.
@@ -47,6 +47,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
     Raises:
         BadInputError: settings or recipes that cannot be used, or a folder that holds something else.
     """
+    # The variable is set by `accelerate launch` and torchrun.
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if launched and processes not in (None, 1):
         raise BadInputError(f"the launcher decides how many processes there are; leave --processes {processes} out")
@@ -61,6 +62,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
         folder.open(plan.fingerprint, fresh)
         if state is not None:
             state.wait_for_everyone()
+            # Shards are dealt out in turn; the other processes take theirs in `_assist`.
             draw_here(plan, folder, plan.shards()[:: state.num_processes], state.device)
             state.wait_for_everyone()
         else:
@@ -78,12 +80,13 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
 
 
 def _assist(plan: Plan, folder: BuildFolder, state: PartialState) -> dict[str, Any]:
-    """Do the part of a process of the launcher that is not the main one."""
-    state.wait_for_everyone()  # for the folder to be open
+    """Draw the share of a process of the launcher that is not the main one."""
+    # Each wait pairs with one of the main process: the folder is open, all shards are drawn, the manifest is written.
+    state.wait_for_everyone()
     mine = plan.shards()[state.process_index :: state.num_processes]
     draw_here(plan, folder, mine, state.device, show_progress=False)
-    state.wait_for_everyone()  # for all shards to be there
-    state.wait_for_everyone()  # for the manifest
+    state.wait_for_everyone()
+    state.wait_for_everyone()
     return folder.manifest() or {}
 
 
@@ -102,8 +105,10 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         except pa.ArrowInvalid as error:
             raise BadInputError(f"{path} is damaged ({error}); remove it and repeat the command") from error
         shards[shard.file_name] = table.num_rows
+        # Counts come from the shards, not from the plan, since rows may have been given up.
         for flavour in table[columns.FLAVOUR].to_pylist():
             counts[shard.split][columns.FLAVOURS[flavour]] += 1
+        # A shard's metadata name its rows whose pictures were all rejected.
         refused = json.loads((table.schema.metadata or {}).get(GIVEN_UP, b"{}"))
         given_up |= refused
         records = table[columns.GENERATION].to_pylist()
@@ -146,7 +151,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
 
 
 def summary(manifest: dict[str, Any], out: Path) -> str:
-    """Return what a finished build is told about on the terminal."""
+    """Return the summary of a finished build for the terminal."""
     lines = [f"{manifest['rows']} rows in {out}"]
     for split, labels in manifest["counts"].items():
         parts = ", ".join(f"{flavour} {count}" for flavour, count in labels.items())
@@ -160,7 +165,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
     if manifest["prompts_cut"]:
         lines.append(
             f"longer than the text encoder reads: the prompts of {manifest['prompts_cut']} pictures; "
-            "generation.prompt_read holds what was read, captions say no more than it; --prompt title is shorter"
+            "generation.prompt_read holds the part that was read, captions name no more; --prompt title is shorter"
         )
     if manifest["given_up"]:
         names = list(manifest["given_up"])
@@ -192,6 +197,7 @@ def draw_one(settings: BuildSettings, out: Path, row_id: str) -> tuple[Path, str
     folder = BuildFolder(out)
     folder.check(plan.fingerprint)
     shard, group = plan.find(row_id)
+    # The whole group is drawn, as pictures of one batch may influence one another's rounding and rejection.
     drawn = {name: (row, picture) for name, row, picture in plan.draw(group, plan.illustrator())}
     row, picture = drawn[row_id]
     if row is None:

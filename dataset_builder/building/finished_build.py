@@ -1,8 +1,7 @@
-"""A finished build as it lies on disk: its Parquet shards, its manifest, and what both say about the rows."""
+"""A finished build on disk: its Parquet shards, its manifest, and the facts about the rows in both."""
 
 import csv
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from huggingface_hub.utils.sha import sha_fileobj
 from dataset_builder.building.shards import LEXICON, ROWS_PER_GROUP
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_whole
+from dataset_builder.files import read_json, write_whole
 from dataset_builder.labelling.lexicon import Lexicon
 
 MANIFEST = "manifest.json"
@@ -40,7 +39,7 @@ SHARD = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<total>\d{5})\.par
 
 @dataclass(frozen=True)
 class FinishedBuild:
-    """What `flavour-sd build` left in a folder, checked to be whole.
+    """The result of `flavour-sd build` in a folder, checked to be whole.
 
     Attributes:
         folder: holds `data/*.parquet` and `manifest.json`.
@@ -55,7 +54,7 @@ class FinishedBuild:
     features: Features
 
     def read(self, columns: Sequence[str]) -> dict[str, pa.Table]:
-        """Return these columns of each split; pictures are not touched unless asked for."""
+        """Return these columns of each split; only they are read."""
         return {
             split: pa.concat_tables([pq.read_table(path, columns=list(columns)) for path in paths])
             for split, paths in self.shards.items()
@@ -70,9 +69,9 @@ class FinishedBuild:
     @cached_property
     def counts(self) -> dict[str, dict[str, int]]:
         """Rows per split and flavour."""
-        found = {split: Counter(table[FLAVOUR].to_pylist()) for split, table in self.labels.items()}
+        counts = {split: Counter(table[FLAVOUR].to_pylist()) for split, table in self.labels.items()}
         none: Counter[str] = Counter()
-        return {split: {flavour: found.get(split, none)[flavour] for flavour in FLAVOURS} for split in SPLITS}
+        return {split: {flavour: counts.get(split, none)[flavour] for flavour in FLAVOURS} for split in SPLITS}
 
     @property
     def rows(self) -> int:
@@ -86,6 +85,7 @@ class FinishedBuild:
         for paths in self.shards.values():
             for path in paths:
                 with path.open("rb") as file:
+                    # Hash of hashes, so that no shard is held in memory.
                     digest.update(f"{path.name}:{sha_fileobj(file).hex()}\n".encode())
         return digest.hexdigest()
 
@@ -108,8 +108,9 @@ class FinishedBuild:
         return next(filter(None, prompts), None)
 
     def has(self, column: str) -> bool:
-        """Tell whether any row has something in an optional column: a mask, a caption."""
+        """Tell whether any row has a value in an optional column such as the mask."""
         for path in (path for paths in self.shards.values() for path in paths):
+            # Row group by row group, to stop at the first value without reading all pictures.
             for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=[column]):
                 values = batch.column(0)
                 if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
@@ -150,7 +151,7 @@ def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_lexicon(folder: Path, lexicon: Lexicon) -> None:
-    """Keep the lexicon of a build beside its manifest, as it was read; that of the package is known anyway."""
+    """Write the lexicon of a build beside its manifest, unless it is the one of the package."""
     if lexicon.digest == Lexicon.load().digest:
         return
 
@@ -177,7 +178,7 @@ def read_build(folder: str | Path) -> FinishedBuild:
     """Return a finished build.
 
     Args:
-        folder: what `flavour-sd build --out` was given.
+        folder: the folder given to `flavour-sd build --out`.
 
     Raises:
         BadInputError: the folder holds no build, an unfinished one, or one that contradicts its manifest.
@@ -197,14 +198,9 @@ def read_build(folder: str | Path) -> FinishedBuild:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    if not path.is_file():
+    manifest = read_json(path, "build again, or give the folder of a build")
+    if manifest is None:
         raise BadInputError(f"{folder} has no {MANIFEST}, so no build was finished there; run `flavour-sd build` first")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON ({error}); build again") from error
-    if not isinstance(manifest, dict):
-        raise BadInputError(f"{path} holds no object, so no build wrote it; give the folder of a build")
     if manifest.get("finished") is not True:
         raise BadInputError(f"the build in {folder} is not finished; repeat the `flavour-sd build` command to go on")
     missing = [f"{key} ({meaning})" for key, meaning in MANIFEST_KEYS.items() if key not in manifest]
@@ -224,12 +220,14 @@ def _find_shards(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[
             raise BadInputError(f"{path} is no shard such as train-00000-of-00001.parquet; move it elsewhere")
         found.setdefault(match["split"], {})[int(match["index"])] = (int(match["total"]), path)
     # Of few recipes a split may be empty; then the manifest counts nothing in it.
+    # A build that was copied in part lacks files that its manifest counts.
     missing = [split for split in SPLITS if split not in found and any(counts.get(split, {}).values())]
     if missing or not found:
         raise BadInputError(
             f"{folder / DATA} lacks the shards of {', '.join(missing or SPLITS)}, which {MANIFEST} counts; build again"
         )
     for split, shards in found.items():
+        # Every file name states the same total, and each number below it occurs.
         if {total for total, _ in shards.values()} != {len(shards)} or set(shards) != set(range(len(shards))):
             raise BadInputError(f"the shards of {split} in {folder / DATA} are not complete; repeat the build")
     return {split: [found[split][index][1] for index in sorted(found[split])] for split in SPLITS if split in found}

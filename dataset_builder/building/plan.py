@@ -1,4 +1,4 @@
-"""The plan of a build: which dishes, which labels, which splits and shards, settled before the first picture."""
+"""The plan of a build: recipes, labels, splits and shards, all fixed before the first picture is drawn."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ GIVEN_UP = b"flavour_sd.given_up"
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What shapes the rows of a build.
+    """The settings on which the rows of a build depend.
 
     Attributes:
         recipes: a recipe table (file, folder or Hub id); None is the embedded catalogue.
@@ -48,7 +48,7 @@ class BuildSettings:
         images_per_dish: pictures of each recipe.
         seed: of variants, splits and pictures.
         recipes_per_shard: recipes in one Parquet file, at most.
-        generation: how pictures are made.
+        generation: settings of the pictures.
         columns: part of a recipe -> column, where the table's columns are not recognised.
         match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see `Labeller`.
     """
@@ -85,7 +85,7 @@ class Plan:
     """All rows of a build, before a picture is drawn: recipes with their labels and splits, divided into shards.
 
     Attributes:
-        settings: what it was made from.
+        settings: from which it was made.
         recipes: labelled recipes per split.
         skipped: reason -> how many recipes are left out for it, and some names.
         label_model: gives soft labels; fitted on the votes of the recipes, calibrated on the catalogue.
@@ -104,8 +104,10 @@ class Plan:
             reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
             raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
         self.label_model = LabelModel.fit([item.label for item in labelled[:FIT_RECIPES]])
+        # The temperature comes from the catalogue, whose reference flavours are known.
         self.label_model = self.label_model.calibrated(*catalogue_labels(labeller))
         labelled = soften(labelled, self.label_model)
+        # Ids of rows follow from the keys, so these must be unique.
         keys = [item.key for item in labelled]
         if len(set(keys)) < len(keys):
             twice = next(key for index, key in enumerate(keys) if key in keys[:index])
@@ -133,7 +135,7 @@ class Plan:
         return table_features(visible_ingredients()).arrow_schema
 
     def shards(self, split: str | None = None) -> list[Shard]:
-        """Return the shards of one split or of all."""
+        """Return the shards of one split, or of all for None."""
         return [
             shard
             for name, recipes in self.recipes.items()
@@ -148,8 +150,9 @@ class Plan:
     def groups(self, shard: Shard) -> Iterator[list[LabelledDish]]:
         """Yield the recipes of a shard in the groups whose pictures are drawn together.
 
-        A group is all that a picture can depend on beside its own seed: whole recipes, as many as fill one batch.
+        Beside its own seed a picture depends on its group alone: whole recipes, as many as fill one batch.
         """
+        # Groups never cross a shard, so that a shard can be drawn alone.
         size = max(1, self.settings.generation.batch_size // self.settings.images_per_dish)
         recipes = self.recipes[shard.split][shard.first : shard.last]
         for start in range(0, len(recipes), size):
@@ -170,13 +173,13 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that shapes the rows, as JSON values: settings, revisions, and hashes of recipes and labels."""
+        """Everything on which the rows depend, as JSON values: settings, revisions, hashes of recipes and labels."""
         content = hashlib.sha256()
         for split, items in self.recipes.items():
             for item in items:
                 # Soft labels follow from the rest, and their last digits from the machine.
                 label = {name: value for name, value in item.label._asdict().items() if name != columns.TASTE}
-                dish = {**asdict(item.dish), "image_path": None}  # where the table lies is no part of a row
+                dish = {**asdict(item.dish), "image_path": None}  # the folder of the table does not change the rows
                 content.update(json.dumps([split, dish, label]).encode())
         settings = asdict(self.settings)
         generation = settings.pop("generation")
@@ -209,19 +212,19 @@ class Plan:
     ) -> Iterator[tuple[str, dict[str, Any] | None, Picture]]:
         """Draw the pictures of a group; yield row id, row (None where the picture was given up) and picture."""
         wanted = [(item, item.row_id(n)) for item in group for n in range(self.settings.images_per_dish)]
-        tasks = [self._task(item, row_id) for item, row_id in wanted]
+        tasks = []
+        for item, row_id in wanted:
+            prompt = prompts.render(self.settings.generation.template, item.dish.title, item.dish.ingredients)
+            seed = picture_seed(self.settings.seed, row_id)
+            tasks.append(PictureTask(row_id, item.key, item.dish.title, prompt, seed))
         for (item, row_id), picture in zip(wanted, illustrator.draw(tasks), strict=True):
             yield row_id, None if picture.image is None else encode_row(row_id, item, picture), picture
-
-    def _task(self, item: LabelledDish, row_id: str) -> PictureTask:
-        prompt = prompts.render(self.settings.generation.template, item.dish.title, item.dish.ingredients)
-        return PictureTask(row_id, item.key, item.dish.title, prompt, picture_seed(self.settings.seed, row_id))
 
     def draw_shard(self, shard: Shard, illustrator: Illustrator, progress: Any = None) -> pa.Table:
         """Draw a whole shard.
 
         Args:
-            shard: which.
+            shard: of this plan.
             illustrator: of this plan.
             progress: called with the number of pictures after each group.
 
@@ -260,6 +263,6 @@ def soften(labelled: Sequence[LabelledDish], model: LabelModel) -> list[Labelled
 
 
 def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:
-    """Tell whether a variant has one flavour that leads clearly; of another one could argue for ever."""
+    """Tell whether the first flavour of a variant leads the second one by `CLEAR_LEAD`."""
     first, second = sorted(labeller.label(variant.title, variant.ingredients).taste, reverse=True)[:2]
     return first - second >= CLEAR_LEAD

@@ -8,30 +8,31 @@ While a build runs, everything is below `.unfinished`, which no data set reader 
 When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last.
 """
 
-import fcntl
 import io
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import read_json, write_json, write_whole
+from dataset_builder.files import lock_file, read_json, write_json, write_whole
 
 # Small enough for the viewer of the Hub, which reads whole row groups.
 ROWS_PER_GROUP = 100
 # As `Dataset.push_to_hub` writes: of a new version the Hub transfers what changed, and readers find single pages.
 PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
-
+MEND = "give --fresh or another folder"
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
-# What a changed hash means.
+# Setting -> message where its recorded hash differs.
 CHANGED = {
     "recipes_sha256": "the recipes, their labels or their splits changed",
     "lexicon_sha256": "the lexicon changed",
@@ -55,7 +56,7 @@ class Shard:
 
 
 def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
-    """Divide the recipes of a split into shards of nearly equal length; none for none, as readers fail on nothing."""
+    """Divide the recipes of a split into shards of nearly equal length; no recipes give no shard."""
     count = -(-recipes // recipes_per_shard)
     return [
         Shard(split, index, count, index * recipes // count, (index + 1) * recipes // count) for index in range(count)
@@ -63,7 +64,7 @@ def divide(split: str, recipes: int, recipes_per_shard: int) -> list[Shard]:
 
 
 class _PatientFile(io.RawIOBase):
-    """A file that keeps what goes wrong as it is written, and says nothing of it meanwhile."""
+    """A file that stores the first error of its writes instead of raising it."""
 
     def __init__(self, path: Path):
         self._file = path.open("wb")
@@ -90,7 +91,7 @@ class _PatientFile(io.RawIOBase):
 class ShardWriter(pq.ParquetWriter):
     """Writes a Parquet file with the settings of `PARQUET`; a full disk is an `OSError`.
 
-    Arrow itself ends the whole process when a disk is full within a content-defined chunk, so it learns of it late.
+    Arrow aborts the whole process when a write fails within a content-defined chunk, so the error is raised later.
     """
 
     def __init__(self, path: Path, schema: pa.Schema):
@@ -136,7 +137,7 @@ class BuildFolder:
         self.manifest_path = root / "manifest.json"
         self._unfinished = root / ".unfinished"
         self._settings_path = self._unfinished / "settings.json"
-        self._lock: Any = None
+        self._lock: FileLock | None = None
 
     @property
     def data(self) -> Path:
@@ -146,13 +147,13 @@ class BuildFolder:
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a finished build, None before that."""
-        manifest = read_json(self.manifest_path)
+        manifest = read_json(self.manifest_path, MEND)
         return manifest if manifest and manifest.get("finished") else None
 
     def recorded_settings(self) -> dict[str, Any] | None:
         """Return the settings of the build that is here, finished or not; None without one."""
-        manifest = read_json(self.manifest_path)
-        return manifest.get("settings") if manifest else read_json(self._settings_path)
+        manifest = read_json(self.manifest_path, MEND)
+        return manifest.get("settings") if manifest else read_json(self._settings_path, MEND)
 
     def open(self, settings: Mapping[str, Any], fresh: bool = False) -> None:
         """Prepare the folder for a build with these settings, or for going on with one.
@@ -161,7 +162,8 @@ class BuildFolder:
             BadInputError: another build runs here, the folder holds data of other settings, or data of no build.
         """
         self._unfinished.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        refusal = f"another build is running in {self.root}; wait for it or give another --out"
+        self._lock = lock_file(self._unfinished / "lock", refusal)
         if fresh:
             self._clear()
         self.check(settings)
@@ -174,12 +176,14 @@ class BuildFolder:
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than those recorded here, with the differences named."""
         recorded = self.recorded_settings()
+        # Interrupted before its first shard: any settings may follow.
         if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
-            return  # nothing was drawn with them
+            return
         if recorded is None:
             if (self.root / "data").exists():
                 raise BadInputError(f"{self.root} has a data folder that no build wrote; give another folder as --out")
             return
+        # As JSON would return them: tuples become lists.
         known = json.loads(json.dumps(settings))
         differences = [
             CHANGED.get(name) or f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
@@ -193,11 +197,11 @@ class BuildFolder:
             )
 
     def for_worker(self) -> "BuildFolder":
-        """Return this folder without the lock, for another process."""
+        """Return this folder without its lock, for another process."""
         return BuildFolder(self.root)
 
     def clear_leftovers(self) -> None:
-        """Remove what processes that are gone did not finish writing."""
+        """Remove the temporary files of processes that were killed."""
         for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
             leftover.unlink(missing_ok=True)
 
@@ -206,7 +210,7 @@ class BuildFolder:
         return (self.data / shard.file_name).is_file()
 
     def write(self, shard: Shard, table: pa.Table) -> None:
-        """Write a shard; it is there in full or not at all."""
+        """Write a shard whole or not at all."""
         write_table(self.data / shard.file_name, table)
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
@@ -217,15 +221,22 @@ class BuildFolder:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder; of a finished build nothing but its result stays."""
-        if self.manifest() is not None:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
+        """Release the folder; of a finished build only its result remains."""
+        if self._lock is None:
+            return
+        try:
+            if self.manifest() is not None:
+                shutil.rmtree(self._unfinished, ignore_errors=True)
+        finally:
+            self._lock.release()
             self._lock = None
+            with suppress(
+                OSError
+            ):  # not empty while unfinished; Windows removes the lock file only when it is released
+                self._unfinished.rmdir()
 
     def _clear(self) -> None:
-        """Throw away what a build wrote here, and nothing else."""
+        """Delete the files of a build, and no others."""
         if not self.manifest_path.exists() and not self._settings_path.exists():
             return
         if self.manifest_path.exists():  # from now on the data are not whole
@@ -235,13 +246,3 @@ class BuildFolder:
         (self.root / LEXICON).unlink(missing_ok=True)
         self.manifest_path.unlink(missing_ok=True)
         self._settings_path.unlink(missing_ok=True)
-
-    def _take_lock(self) -> None:
-        # A record lock belongs to the process: children do not inherit it, and it goes when the process is killed.
-        self._lock = (self._unfinished / "lock").open("w")
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInputError(
-                f"another build is running in {self.root}; wait for it or give another --out"
-            ) from error

@@ -25,6 +25,7 @@ def assign_splits(dish_ids: Sequence[str], flavours: Sequence[str], seed: int) -
         votes.setdefault(dish_id, Counter())[flavour] += 1
     strata: dict[str, list[str]] = {}
     for dish_id, counts in votes.items():
+        # The most frequent flavour, of equal ones the first by name.
         main = min(counts, key=lambda flavour: (-counts[flavour], flavour))
         strata.setdefault(main, []).append(dish_id)
     split_of: dict[str, str] = {}
@@ -39,6 +40,7 @@ def _divide(dishes: Sequence[str], rows: dict[str, int]) -> dict[str, str]:
     total = sum(rows.values())
     split_of = dict.fromkeys(dishes, "train")
     position = 0
+    # Dishes that must be left over: with three or more, one each for validation and train; with two, one for train.
     for split, kept_for_others in (("test", min(2, max(1, len(dishes) - 1))), ("validation", 1)):
         filled = 0
         while len(dishes) - position > kept_for_others and filled < SHARES[split] * total:

@@ -15,7 +15,7 @@ from dataset_builder.building.shards import BuildFolder, Shard
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.pipelines import PLATING
 
-# How often the main process looks whether a worker has died without a word, in seconds.
+# Seconds after which the main process checks whether a worker was killed.
 _LOOK = 1.0
 
 
@@ -25,8 +25,8 @@ def draw_here(
     """Draw in this process those of the shards that the folder does not have.
 
     Args:
-        plan: what to draw.
-        folder: where to.
+        plan: of the build.
+        folder: of the build.
         shards: the share of this process.
         device: where models run; None takes a GPU when there is one.
         show_progress: whether this process shows a progress bar.
@@ -43,7 +43,7 @@ def draw_here(
 def draw_in_processes(plan: Plan, folder: BuildFolder, processes: int) -> None:
     """Draw all shards that the folder does not have in several processes of this machine.
 
-    Each takes the next shard that nobody has taken. A worker stops when the main process is gone.
+    Each worker takes the next shard that no other has. It stops when the main process has ended.
 
     Raises:
         BadInputError: a worker met bad input.
@@ -75,7 +75,7 @@ def draw_in_processes(plan: Plan, folder: BuildFolder, processes: int) -> None:
 
 
 def _listen(workers: list[Any], reports: Any, progress: Callable[[int], Any]) -> None:
-    """Pass on what workers report until each has said that it is done."""
+    """Pass the numbers of drawn pictures to `progress` until each worker has reported its end with None."""
     waiting = len(workers)
     while waiting:
         try:
@@ -108,13 +108,14 @@ def _work(
     torch.set_num_threads(threads)
 
     def progress(pictures: int) -> None:
-        if os.getppid() != parent:  # the main process was killed: nobody waits for this shard
+        if os.getppid() != parent:  # the main process was killed, so this shard has no use
             os._exit(1)
         reports.put(pictures)
 
     try:
         illustrator = plan.illustrator(_default_device(number))
         while True:
+            # Each worker takes the next number; fast ones take more shards than slow ones.
             with following.get_lock():
                 position = following.value
                 following.value += 1

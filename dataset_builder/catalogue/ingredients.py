@@ -69,7 +69,7 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class DishFacts:
-    """What the catalogue knows about a named dish beyond its recipe."""
+    """Facts of the catalogue about a named dish beyond its recipe."""
 
     cuisine: str
     course: str
@@ -79,11 +79,11 @@ class DishFacts:
 @lru_cache(maxsize=1)
 def ingredients() -> tuple[Ingredient, ...]:
     """Return all ingredients in file order."""
-    found = tuple(_ingredient(row) for row in _rows("ingredients.csv"))
-    visible = sum(ingredient.visible for ingredient in found)
+    every = tuple(_ingredient(row) for row in _rows("ingredients.csv"))
+    visible = sum(ingredient.visible for ingredient in every)
     if visible > MAX_VISIBLE_INGREDIENTS:
         raise BadInputError(f"ingredients.csv has {visible} visible ingredients; at most {MAX_VISIBLE_INGREDIENTS} fit")
-    return found
+    return every
 
 
 @lru_cache(maxsize=1)
@@ -119,7 +119,7 @@ def _matcher() -> tuple[PhraseMatcher, tuple[Ingredient, ...]]:
 
 
 class Mention(NamedTuple):
-    """An ingredient that a text names, and where: `text[start:end]`."""
+    """A mention of an ingredient in a text: `text[start:end]`."""
 
     ingredient: Ingredient
     start: int
@@ -127,11 +127,12 @@ class Mention(NamedTuple):
 
 
 def find_mentions(text: str) -> list[Mention]:
-    """Return every place where a text names an ingredient, in order; what it says to leave out is left out.
+    """Return every mention of an ingredient in a text, in order, without negated ones such as "no sugar".
 
-    Works on prompts and on what people write in recipes. The longest name wins ("goat cheese" is not "cheese") and a
+    Works on prompts and on the lines of recipes. The longest name wins ("goat cheese" is not "cheese") and a
     plural counts.
     """
+    # Several spellings belong to one ingredient; a match names the spelling.
     matcher, owners = _matcher()
     return [Mention(owners[match.phrase], match.start, match.end) for match in matcher.find(text) if not match.negated]
 
@@ -142,6 +143,7 @@ def find_ingredients(text: str) -> list[Ingredient]:
     >>> [item.name for item in find_ingredients("~150g bacon cubes and 3 onions, no sugar")]
     ['bacon', 'onion']
     """
+    # A dictionary keeps the position of the first mention.
     return list({mention.ingredient.name: mention.ingredient for mention in find_mentions(text)}.values())
 
 
@@ -150,23 +152,24 @@ def _name_key(name: str) -> tuple[str, ...]:
     return phrase_key(name)
 
 
-def find_told(prompt: str) -> list[Ingredient]:
-    """Return the ingredients that a prompt "title: ingredient, ingredient" asks for, in order of mention, each once.
+def prompt_ingredients(prompt: str) -> list[Ingredient]:
+    """Return the ingredients of a prompt "title: ingredient, ingredient" in order of mention, each once.
 
-    A general word of the title that a listed ingredient makes precise asks for nothing more.
+    A general word of the title adds nothing where a listed ingredient makes it precise.
 
-    >>> [item.name for item in find_told("Bacon and eggs: fried egg, bacon")]
+    >>> [item.name for item in prompt_ingredients("Bacon and eggs: fried egg, bacon")]
     ['bacon', 'fried egg']
     """
     title, _, listed = prompt.partition(":")
-    told = {item.name: item for item in find_ingredients(listed)}
-    precise = [_name_key(name) for name in told]
-    found: dict[str, Ingredient] = {}
+    from_list = {item.name: item for item in find_ingredients(listed)}
+    # A title word such as "egg" is dropped where a listed name ends in it and says more, as "fried egg" does.
+    precise = [_name_key(name) for name in from_list]
+    from_title: dict[str, Ingredient] = {}
     for mention in find_mentions(title):
         key = phrase_key(title[mention.start : mention.end])
         if not any(len(name) > len(key) and name[-len(key) :] == key for name in precise):
-            found[mention.ingredient.name] = mention.ingredient
-    return list({**found, **told}.values())
+            from_title[mention.ingredient.name] = mention.ingredient
+    return list({**from_title, **from_list}.values())
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ class Addition:
 
 @lru_cache(maxsize=1)
 def additions() -> tuple[Addition, ...]:
-    """Return what suits which kind of dish, in file order."""
+    """Return all additions in file order."""
     return tuple(
         Addition(row["setting"], row["flavour"] if row["flavour"] in FLAVOURS else None, row["ingredient"],
                  row["phrase"], row["adjective"])
@@ -265,6 +268,7 @@ def _ingredient(row: dict[str, str]) -> Ingredient:
 
 
 def _dish(row: dict[str, str]) -> tuple[Dish, DishFacts]:
+    # Faults are collected, so that one run names all faults of a row.
     names = tuple(name.strip() for name in row["ingredients"].split(";"))
     unknown = [name for name in names if name not in ingredients_by_name()]
     faults = [

@@ -39,7 +39,7 @@ class Match(NamedTuple):
     """One phrase found in a text.
 
     `phrase` is the index of the phrase in the list given to the matcher, `start` and `end` are offsets into the text
-    as given, `negated` is true where the text says that the thing is absent ("unsalted", "sugar-free").
+    as given, `negated` is true where the text negates it ("unsalted", "sugar-free").
     """
 
     phrase: int
@@ -119,7 +119,7 @@ class PhraseMatcher:
     returned once, at its first place, overlaps included, never negated. It exists to reproduce older labelling rules.
 
     Args:
-        phrases: what to look for; a `Match` names them by index.
+        phrases: the phrases to find; a `Match` holds their index.
         match: "word" or "substring".
 
     Raises:
@@ -150,7 +150,7 @@ class PhraseMatcher:
         return list(self._find_words(text))
 
     def affirmed(self, text: str) -> frozenset[int]:
-        """Return the phrases that the text names at least once without denying them."""
+        """Return the phrases that occur at least once without being negated."""
         if self.match == "substring":
             return self._substrings.inside(text.lower())
         return frozenset(match.phrase for match in self._find_words(text) if not match.negated)
@@ -173,6 +173,7 @@ class PhraseMatcher:
         found: tuple[int, ...] = ()
         after = position
         for reach in range(position, len(keys)):
+            # Walks down the trie as long as words fit, and remembers the last node at which a phrase ends.
             node = None if reach > position and opening[reach] else node.get(keys[reach])
             if node is None:
                 break
@@ -190,6 +191,7 @@ class PhraseMatcher:
         negating = False
         position = 0
         while position < len(tokens):
+            # A comma or full stop ends a negation: "no sugar, salt" has salt.
             negating = negating and not opening[position]
             found, after = self._longest(keys, position, opening)
             if not found:
@@ -197,9 +199,12 @@ class PhraseMatcher:
                 negating = _goes_on_negating(keys, position, negating)
                 position += 1
                 continue
-            negated = negating or _is_reduced(keys, position, after) or _is_followed_by_free(keys, after)
+            reduced = position > 0 and after == position + 1
+            reduced = reduced and keys[position - 1] in _REDUCERS and keys[position] in _REDUCIBLE
+            negated = negating or reduced or _is_followed_by_free(keys, after)
             for phrase in found:
                 yield Match(phrase, tokens[position].start, tokens[after - 1].end, negated)
+            # "no salt or pepper" goes on negating after the match, "no salt, pepper" does not.
             negating = negated and after < len(keys) and keys[after] in _ALTERNATIVES
             position = after
 
@@ -212,10 +217,11 @@ class PhraseMatcher:
 
 @lru_cache(maxsize=1 << 16)
 def _denied_parts(key: str) -> tuple[str, ...]:
-    """Return what a word may deny: "unsalted" denies "salted" and "salt" alike."""
+    """Return the words that a word may negate: "salted" and "salt" for "unsalted"."""
     parts = [key[len(prefix) :] for prefix in _NEGATING_PREFIXES if key.startswith(prefix)]
     if key.endswith(_NEGATING_SUFFIX):
         parts.append(key[: -len(_NEGATING_SUFFIX)])
+    # "unsalted" denies "salt" too.
     parts += [part[:-2] for part in parts if part.endswith("ed")]
     return tuple(part for part in parts if len(part) > 2)
 
@@ -228,10 +234,6 @@ def _goes_on_negating(keys: Sequence[str], position: int, negating: bool) -> boo
     if key == "free":  # "free of sugar", "free from salt"; never "free-range"
         return position + 1 < len(keys) and keys[position + 1] in ("of", "from")
     return negating and (key in _FILLERS or key in _ALTERNATIVES)
-
-
-def _is_reduced(keys: Sequence[str], start: int, after: int) -> bool:
-    return start > 0 and after == start + 1 and keys[start - 1] in _REDUCERS and keys[start] in _REDUCIBLE
 
 
 def _is_followed_by_free(keys: Sequence[str], after: int) -> bool:
@@ -267,6 +269,7 @@ class _SubstringFinder:
         """Return a match for each phrase contained in a text, at its first place."""
         first: dict[int, Match] = {}
         for last, index in self._scan(text):
+            # `last` is the position of the last letter, as the automaton reports it.
             for each in self._with_twins((index,)):
                 first.setdefault(each, Match(each, last + 1 - self._lengths[each], last + 1, False))
         return sorted(first.values(), key=lambda match: match[1:3])

@@ -36,7 +36,7 @@ LIQUIDS: dict[str, tuple[str, float]] = {
 SETTING = frozenset(("flour", "rice flour", "semolina", "egg", "yeast", "baking powder", "gelatine"))
 PLATE, BOWL, BOARD, GLASS = "plate", "bowl", "board", "glass"
 VESSELS = (PLATE, BOWL, BOARD, GLASS)
-# The last of these words in the name of a dish decides: a coffee cake is a cake.
+# Words in the name of a dish that tell its vessel; the last one decides: a coffee cake is a cake.
 VESSEL_WORDS = {
     BOWL: (
         "soup", "stew", "curry", "cereal", "bowl", "broth", "bisque", "chowder", "ramen", "pho", "laksa", "chili",
@@ -63,8 +63,10 @@ _WORDS = {word: vessel for vessel, words in VESSEL_WORDS.items() for word in wor
 _VESSEL_PATTERN = re.compile(
     r"\b(" + "|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)) + r")s?\b", re.IGNORECASE
 )
+# What follows one of these does not name the dish: "soup with toast" is a soup.
 _ASIDE = re.compile(r"[(]|\b(?:with|without|on|over|in|topped|served)\b", re.IGNORECASE)
 _BROTH = re.compile(r":.*\bbroth\b", re.IGNORECASE | re.DOTALL)
+# Forms that lie at the bottom, under the pieces.
 BEDS = ("pool", "grain", "strand", "slab", "round")
 
 
@@ -120,4 +122,5 @@ def vessel_for(prompt: str) -> str:
 
 def shows(vessel_kind: str, ingredient: Ingredient) -> bool:
     """Tell whether a visible ingredient is seen in this vessel: what was steeped or milled into a drink is not."""
+    # Grain, bread and noodles are steeped or milled into a drink; a pool, such as cream, and pieces are seen.
     return vessel_kind != GLASS or ingredient.form == "pool" or ingredient.form not in BEDS

@@ -1,8 +1,8 @@
 """Widen a list of dishes by the variants a cook would make of them.
 
-A variant swaps ingredients of one food group, adds what suits the kind of dish, seasons it otherwise, leaves something
-out. Its title tells some of that, its picture shows some of it, and neither tells all: that is what makes a model of
-both worth having. A title never says something false.
+A variant swaps ingredients of one food group, adds what suits the kind of dish, seasons it differently, or leaves
+something out. Its title names some of the changes and its picture shows some, but neither gives all, so that a model
+needs both. A title never names an ingredient that the variant lacks.
 """
 
 import random
@@ -26,7 +26,7 @@ from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.recipes import Dish
 
-# A visible change is named less often than a hidden one: the picture tells it anyway.
+# A visible change is named less often than a hidden one: the picture shows it anyway.
 NAME_VISIBLE = 0.4
 NAME_HIDDEN = 0.7
 # Menus also name what belongs to the dish: without it the title of a foreign dish would say nothing to most readers.
@@ -42,7 +42,7 @@ MAX_NAMED = 4
 # The share of variants that change until the wanted flavour leads; the others are content with one addition.
 TURN = 0.9
 MAX_ADDITIONS = 4
-# A flavour that leads by so much is tasted by everyone; a smaller lead is a matter of opinion.
+# Lead over the other flavours, in intensities, that nobody would dispute.
 LEAD = 4
 # Among additions of the wanted flavour, the share that one can see.
 VISIBLE_ADDITION = 0.6
@@ -50,7 +50,7 @@ VISIBLE_ADDITION = 0.6
 SWAP = 0.5
 # How much a swap prefers an ingredient for each step of the wanted taste.
 SWAP_TOWARDS = 2.0
-# With each addition something else may leave, rather what tastes strongly of something else.
+# Chance that an addition displaces another ingredient, preferably one that tastes strongly of another flavour.
 LEAVE_OUT = 0.6
 NEUTRAL_ADDITION = 0.35
 
@@ -63,7 +63,7 @@ FEWEST_INGREDIENTS = 3
 SALT_INTENSITY = 1
 # An ingredient suits a kind of dish when at least this many named dishes of the kind use it.
 USES_TO_SUIT = 2
-# Distinct recipes become hard to find only when far more are asked for than there are good ideas.
+# Attempts at one distinct variant; they run out only when far more recipes are wanted than the catalogue can give.
 MAX_ATTEMPTS = 40
 
 # Words for titles that name no change; they say nothing about taste.
@@ -74,7 +74,7 @@ HOUSE_WORDS = (
 )  # fmt: skip
 
 SAVOURY, SWEET, DRINK = "savoury", "sweet", "drink"
-# Snacks and breakfasts are of both kinds; their tastes tell.
+# Snacks and breakfasts are of both kinds and are judged by their tastes.
 _SETTING_OF_COURSE = {
     "dessert": SWEET, "drink": DRINK,
     **dict.fromkeys(("starter", "soup", "salad", "main", "side", "sauce"), SAVOURY),
@@ -83,7 +83,7 @@ _SETTING_OF_COURSE = {
 
 @dataclass
 class _Draft:
-    """A variant in the making; `lines` are the recipe's own, `items` what they are in the catalogue, if anything."""
+    """A variant that is being made; `items` are the catalogue's ingredients of the `lines`, None for unknown ones."""
 
     title: str
     lines: list[str]
@@ -118,14 +118,14 @@ def widen(
         dishes: named dishes of the catalogue or any recipes; only ingredients that the catalogue knows are changed.
         number: how many recipes to return.
         seed: same seed, same recipes.
-        accept: whether a variant is wanted; one that is not is thought up anew.
+        accept: whether a variant is good enough; another one is made in place of a rejected one.
 
     Returns:
         The recipes, those of one dish together, the named one (`variant` 0) first. Variants have no instructions and no
         photograph, because those of the named dish would not be true of them.
 
     Raises:
-        BadInputError: so many are asked for that no more distinct ones are found.
+        BadInputError: fewer distinct recipes than `number` can be made.
     """
     if number < len(dishes):
         kept = set(random.Random(f"{seed}|sample").sample(range(len(dishes)), number))
@@ -138,6 +138,7 @@ def widen(
     random.Random(f"{seed}|order").shuffle(order)
     while missing:
         before = missing
+        # One round gives each dish one more variant; dishes for which none is left are passed over in later rounds too.
         for position in order[:missing]:
             variant = _new_variant(dishes[position], len(variants[position]) + 1, seed, recipes, titles, accept)
             if variant is not None:
@@ -176,7 +177,8 @@ def _new_variant(
         rng = random.Random(f"{seed}|{dish.dish_id}|{number}|{attempt}")
         # Later attempts may wish for another flavour: not every dish can be turned to every taste.
         wanted = wishes[(number - 1 + attempt // 8) % len(wishes)]
-        draft = _start(dish, wanted, rng)
+        items = [_catalogue_item(line) for line in dish.ingredients]
+        draft = _Draft(dish.title, list(dish.ingredients), items, _setting(dish, items), rng, wanted)
         _change(draft)
         variant = Dish(dish.dish_id, _compose_title(draft, titles), tuple(draft.lines), variant=number)
         is_new = _recipe_key(variant) not in recipes and _title_key(variant.title) not in titles
@@ -186,29 +188,24 @@ def _new_variant(
 
 
 def _is_true(title: str, draft: _Draft, dish: Dish) -> bool:
-    """Tell whether a title names nothing that the variant lacks, except what the given title named for its own reasons.
+    """Tell whether a title names nothing that the variant lacks, apart from what the original title named already.
 
     Words that were put side by side can name a third thing: "mustard" and "green mango" hold "mustard green".
     """
     had = {item.name for item in map(_catalogue_item, dish.ingredients) if item is not None}
     has = {item.name for item in draft.items if item is not None}
+    # A title may name by itself what its recipe lacks, as "peanut butter cookies" without butter.
     excused = _named(dish.title) - had
     return _named(title) <= has | excused
 
 
-def _start(dish: Dish, wanted: str, rng: random.Random) -> _Draft:
-    items = [_catalogue_item(line) for line in dish.ingredients]
-    return _Draft(dish.title, list(dish.ingredients), items, _setting(dish, items), rng, wanted)
-
-
 @lru_cache(maxsize=1 << 16)
 def _catalogue_item(line: str) -> Ingredient | None:
-    found = find_ingredients(line)
-    return ingredients_by_name().get(line) or (found[0] if found else None)
+    return ingredients_by_name().get(line) or next(iter(find_ingredients(line)), None)
 
 
 def _setting(dish: Dish, items: Sequence[Ingredient | None]) -> str:
-    """Return the kind of dish: as the catalogue says for its own, by its tastes for others."""
+    """Return the kind of dish: by the course of a dish of the catalogue, by the tastes of any other."""
     facts = dish_facts().get(dish.dish_id)
     if facts is not None and facts.course in _SETTING_OF_COURSE:
         return _SETTING_OF_COURSE[facts.course]
@@ -232,6 +229,7 @@ def _change(draft: _Draft) -> None:
         _swap(draft)
     turn = rng.random() < TURN
     for _ in range(MAX_ADDITIONS):
+        # Add for the wanted flavour until it leads, and sometimes drop what tastes of another one.
         _add(draft, draft.wanted)
         if rng.random() < LEAVE_OUT:
             _leave_out(draft)
@@ -279,6 +277,7 @@ def _swap(draft: _Draft) -> None:
     if not choices:
         return
     wanted = FLAVOURS.index(draft.wanted)
+    # Any ingredient of the group may come, rather one with the wanted taste.
     new = draft.rng.choices(choices, [1 + SWAP_TOWARDS * item.taste[wanted] for item in choices])[0]
     draft.lines[place], draft.items[place] = new.name, new
     draft.title = _replace_in_title(draft.title, old, new)
@@ -287,6 +286,7 @@ def _swap(draft: _Draft) -> None:
 
 
 def _replace_in_title(title: str, old: Ingredient, new: Ingredient) -> str:
+    # From the end, so that the offsets of earlier mentions stay valid.
     for mention in reversed(find_mentions(title)):
         if mention.ingredient.name == old.name:
             spoken = title[mention.start : mention.end]
@@ -369,12 +369,12 @@ def _phrase(name: str) -> str:
 
 
 def _compose_title(draft: _Draft, taken: set[str]) -> str:
-    """Put adjective, title and phrases together; a house word makes the difference where nothing else does."""
+    """Join adjective, title and phrases; a house word makes the title new where it is taken already."""
     title = f"{draft.adjective[0].upper()}{draft.adjective[1:]} {draft.title}" if draft.adjective else draft.title
     phrases = draft.phrases
     if phrases:
-        told = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-        title = f"{title}, {told}" if " with " in title else f"{title} with {told}"
+        named = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+        title = f"{title}, {named}" if " with " in title else f"{title} with {named}"
     if _title_key(title) not in taken:
         return title
     words = list(HOUSE_WORDS)

@@ -1,4 +1,4 @@
-"""COCO captions and instances: photographs with captions and the categories that are seen in them."""
+"""COCO captions and instances: photographs with captions and the categories of the objects in them."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import ImportedTable, Row, held_out, read_text
 
-# COCO keeps the labels of its test set to itself, so the official validation part is the test split here.
+# The labels of COCO's test set are not public, so the official validation part is the test split here.
 OFFICIAL_SPLITS = {"train": "train", "val": "test"}
 VALIDATION_SHARE = 0.05
 
@@ -50,20 +50,14 @@ def _by_id(entries: Iterable[dict[str, Any]], path: Path, key: str) -> dict[int,
     Raises:
         BadInputError: an id comes twice.
     """
-    found: dict[int, str] = {}
+    values: dict[int, str] = {}
     for identifier, value in _values(entries, path, "id", key):
-        if identifier in found:
-            raise BadInputError(f"{path}: {found[identifier]} and {value} have one id, {identifier}; give each its own")
-        found[identifier] = value
-    return found
-
-
-def _picture_folder(folder: Path, part: str) -> Path:
-    candidates = [folder / part, folder / "images" / part, folder / "images"]
-    found = next((candidate for candidate in candidates if candidate.is_dir()), None)
-    if found is None:
-        raise BadInputError(f"the pictures of {part} are not in {', '.join(map(str, candidates))}; put them in one")
-    return found
+        if identifier in values:
+            raise BadInputError(
+                f"{path}: {values[identifier]} and {value} have one id, {identifier}; give each its own"
+            )
+        values[identifier] = value
+    return values
 
 
 def _read_part(
@@ -71,8 +65,8 @@ def _read_part(
 ) -> tuple[list[Row], list[str] | None]:
     """Return the rows of one official part, and the category names where there is an instances file.
 
-    What has no counterpart is added to `left_out`: captions and instances of unlisted pictures by their image id,
-    pictures without a caption by their name.
+    Entries without a counterpart are added to `left_out`: captions and instances of unlisted pictures by their image
+    id, pictures without a caption by their name.
     """
     content = _load(captions_file, "images", "annotations")
     listed = _by_id(content["images"], captions_file, "file_name")
@@ -81,8 +75,12 @@ def _read_part(
         captions[image].append(" ".join(caption.split()))
     left_out["captions of an image_id that is not listed"] += [str(image) for image in captions if image not in listed]
     left_out["picture without caption"] += [name for image, name in listed.items() if image not in captions]
+    # Rows keep the order of the file, so that `images` and `rows` stay parallel below.
     images = {image: name for image, name in listed.items() if image in captions}
-    pictures = _picture_folder(folder, part)
+    candidates = [folder / part, folder / "images" / part, folder / "images"]
+    pictures = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    if pictures is None:
+        raise BadInputError(f"the pictures of {part} are not in {', '.join(map(str, candidates))}; put them in one")
     rows: list[Row] = [
         {
             columns.ID: name,

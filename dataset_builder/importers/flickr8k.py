@@ -28,24 +28,22 @@ def read_captions(folder: Path) -> dict[str, list[str]]:
     else:
         raise BadInputError(f"{folder} holds neither {tokens.name} nor {table.name}; name the folder of Flickr8k")
     captions: dict[str, list[str]] = defaultdict(list)
+    # Not read as CSV: captions hold unbalanced quotes.
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        name, found, caption = line.partition(separator)
+        name, separated, caption = line.partition(separator)
         if not line.strip() or (number == 1 and line.replace(" ", "").casefold() in HEADERS):
             continue
-        if not found:
+        if not separated:
             raise BadInputError(f"{path}, line {number}: `{line[:60]}` has no caption; correct the line")
         if number == 1 and "." not in name:
             raise BadInputError(
                 f"{path} begins with `{line[:60]}`, which names no picture; `image,caption` is expected"
             )
-        captions[name.partition("#")[0]].append(_clean(caption))
+        # Without the quotes of the table, and with the full stop joined to the last word.
+        caption = " ".join(caption.strip().strip('"').replace('""', '"').split())
+        caption = caption.removesuffix(" .") + "." if caption.endswith(" .") else caption
+        captions[name.partition("#")[0]].append(caption)
     return dict(captions)
-
-
-def _clean(caption: str) -> str:
-    """Return the caption without the quotes of the table and with its end mark joined to the last word."""
-    caption = " ".join(caption.strip().strip('"').replace('""', '"').split())
-    return caption.removesuffix(" .") + "." if caption.endswith(" .") else caption
 
 
 def assign_splits(folder: Path, names: list[str]) -> dict[str, str]:

@@ -34,10 +34,10 @@ def read_categories(path: Path) -> list[str]:
         )
     names: list[str] = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        identifier, found, name = line.partition("\t")
+        identifier, separated, name = line.partition("\t")
         if not line.strip():
             continue
-        if not found or identifier.strip() != str(len(names)):
+        if not separated or identifier.strip() != str(len(names)):
             raise BadInputError(f"{path}, line {number}: `{line}` where `{len(names)}<TAB>name` is expected")
         names.append(name.strip())
     return names
@@ -62,10 +62,10 @@ def labels_in_mask(mask: Path | bytes) -> list[int]:
     """
     try:
         with Image.open(io.BytesIO(mask) if isinstance(mask, bytes) else mask) as image:
-            found = np.unique(np.asarray(image)).tolist()
+            present = np.unique(np.asarray(image)).tolist()
     except UNREADABLE:
         return []
-    return [identifier for identifier in found if identifier not in (columns.BACKGROUND, columns.UNKNOWN)]
+    return [identifier for identifier in present if identifier not in (columns.BACKGROUND, columns.UNKNOWN)]
 
 
 def _carve_validation(rows: list[Row]) -> tuple[list[Row], list[Row]]:
@@ -87,6 +87,7 @@ def _read_folder(folder: Path) -> ImportedTable:
     for split in ("train", "test"):
         if not (images / split).is_dir():
             raise BadInputError(f"{images / split} is missing; name a folder in the layout of FoodSeg103")
+        # A mask has the name of its picture; one without a picture is left out and named.
         paths = sorted(path for path in (images / split).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
         rows[split] = [_row(f"{split}/{path.stem}", path, masks / split / f"{path.stem}.png") for path in paths]
         stems = {path.stem for path in paths}
@@ -108,7 +109,7 @@ def _row(identifier: str, image: Path | bytes, mask: Path | bytes) -> Row:
 
 
 class _HubRows(Sequence[Row]):
-    """Rows of the Hub's columns, read one at a time so that the pictures never stand in memory together."""
+    """Rows of the Hub's columns, read one at a time so that the pictures are never in memory together."""
 
     def __init__(self, data: Any, indices: Sequence[int], split: str):
         self.data, self.indices, self.split = data, indices, split
@@ -137,7 +138,7 @@ def _read_hub(source: str) -> ImportedTable:
     folder = Path(source)
     if not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise BadInputError(f"{source} is neither a folder nor a data set on the Hub (org/name); name one of them")
-    _loaded(load_dataset_builder, source)  # a mistyped name is told before a long download and any other complaint
+    _loaded(load_dataset_builder, source)  # reports a mistyped name before a long download
     names = read_categories(folder / CATEGORIES_FILE if folder.is_dir() else Path(CATEGORIES_FILE))
     data = _loaded(load_dataset, source)
     wanted = {"image", "label", "classes_on_image", "id"}
@@ -148,6 +149,7 @@ def _read_hub(source: str) -> ImportedTable:
         if missing := wanted - set(data[split].column_names):
             raise BadInputError(f"{source}: the column {', '.join(sorted(missing))} is missing in {split}")
     data = data.cast_column("image", ImageFeature(decode=False)).cast_column("label", ImageFeature(decode=False))
+    # Labels come from a column, so that no mask is decoded before its row is written.
     keys = [
         {
             "index": index,

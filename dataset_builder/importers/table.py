@@ -1,6 +1,5 @@
 """Write the rows of any importer as Parquet, a batch of pictures at a time, in bounded memory."""
 
-import fcntl
 import io
 import os
 import shutil
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 from dataset_builder import columns
 from dataset_builder.building.shards import ShardWriter
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import lock_file
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -35,7 +35,7 @@ NAMED_IN_MESSAGE = 5
 
 @dataclass(frozen=True)
 class ImportedTable:
-    """What an importer found: per split the rows, whose `image` (and `mask`) are paths or encoded bytes.
+    """The result of an importer: per split the rows, whose `image` (and `mask`) are paths or encoded bytes.
 
     `left_out` maps a reason to the names of the records that the importer itself could not use.
     """
@@ -59,7 +59,7 @@ class ImportSummary:
         return "\n".join(lines)
 
 
-# What Pillow and the image feature raise for a file that is damaged, of another format or no file at all, and for a
+# Raised by Pillow and the image feature for a file that is damaged, of another format or no file at all, and for a
 # picture so large that it may be meant to exhaust memory.
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError,
@@ -84,7 +84,7 @@ def read_text(path: Path) -> str:
 
 
 def describe_names(names: Sequence[str]) -> str:
-    """Return how many names there are and what the first few of them are."""
+    """Return the number of names and the first few of them."""
     more = f" and {len(names) - NAMED_IN_MESSAGE} more" if len(names) > NAMED_IN_MESSAGE else ""
     return f"{len(names)} ({', '.join(names[:NAMED_IN_MESSAGE])}{more})"
 
@@ -103,6 +103,7 @@ def held_out(
     chosen: set[str] = set()
     for members in strata.values():
         members = sorted(members, key=lambda item: sha256(key(item).encode()).digest())
+        # The members of a stratum with the smallest hashes are held out.
         count = 0 if len(members) == 1 else max(1, round(share * len(members)))
         chosen.update(key(item) for item in members[:count])
     return [item for item in items if key(item) not in chosen], [item for item in items if key(item) in chosen]
@@ -111,7 +112,7 @@ def held_out(
 def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: bool = False) -> ImportSummary:
     """Write an imported table into the new folder `out` as `data/SPLIT-*.parquet`.
 
-    The folder appears under its name only when it is whole.
+    The folder stays empty until all is written.
 
     Raises:
         BadInputError: `out` exists and is not empty, no row is left, or a picture is bad and `strict` is set.
@@ -130,27 +131,24 @@ def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: boo
             raise BadInputError(f"records were left out although --strict was given: {summary}")
         if not any(rows.values()):
             raise BadInputError(f"no usable row was found; {summary}")
-        if out.exists():
-            out.rmdir()
-        (scratch / "lock").unlink()
-        scratch.rename(out)
+        out.mkdir(exist_ok=True)
+        (scratch / "data").rename(out / "data")
     return summary
 
 
 @contextmanager
 def _sole_writer(scratch: Path, out: Path) -> Iterator[None]:
-    """Make the folder `scratch`, empty and held by this process; remove it in the end, unless it was renamed."""
+    """Make the folder `scratch`, empty and held by this process, and remove it in the end."""
     scratch.mkdir(exist_ok=True)
-    with (scratch / "lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInputError(f"another import into {out} is running; wait for it or give another --out") from error
+    lock = lock_file(scratch / "lock", f"another import into {out} is running; wait for it or give another --out")
+    try:
         shutil.rmtree(scratch / "data", ignore_errors=True)
-        try:
-            yield
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        yield
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+        with suppress(OSError):  # Windows removes a lock file only when it is released
+            scratch.rmdir()
 
 
 def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, left_out: dict[str, list[str]]) -> int:
@@ -180,12 +178,17 @@ def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def _encode_row(row: Row, features: Features, embed: bool) -> Row | _BadPictureError:
-    """Return the row as Arrow wants it, or why its picture cannot be used."""
+    """Return the row in the form of the table, or the reason why its picture cannot be used."""
     try:
         row = dict(row)
         picture = row[columns.IMAGE]
         size = _check_picture(picture)
-        row[columns.IMAGE] = _as_image_value(picture, embed)
+        if isinstance(picture, bytes):
+            row[columns.IMAGE] = {"bytes": picture, "path": None}
+        elif embed:
+            row[columns.IMAGE] = {"bytes": picture.read_bytes(), "path": picture.name}
+        else:
+            row[columns.IMAGE] = {"bytes": None, "path": str(picture.resolve())}
         if columns.MASK in features:
             ids = features[columns.INGREDIENT_LABELS].feature
             row[columns.MASK] = {"bytes": _checked_mask(row[columns.MASK], size, ids), "path": None}
@@ -208,19 +211,11 @@ def _check_picture(picture: Path | bytes) -> tuple[int, int]:
         raise _BadPictureError("picture broken") from error
 
 
-def _as_image_value(picture: Path | bytes, embed: bool) -> dict[str, Any]:
-    if isinstance(picture, bytes):
-        return {"bytes": picture, "path": None}
-    if embed:
-        return {"bytes": picture.read_bytes(), "path": picture.name}
-    return {"bytes": None, "path": str(picture.resolve())}
-
-
 def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) -> bytes:
     """Return the mask as encoded bytes after checking size, channels and ids.
 
     Raises:
-        BadInputError: an id outside the label set; that is a fault of the whole table, not of one picture.
+        BadInputError: an id outside the label set, which is a fault of the whole table and not of one picture.
     """
     try:
         data = mask if isinstance(mask, bytes) else mask.read_bytes()
@@ -279,6 +274,7 @@ class _SplitWriter:
 
     def _next_shard(self) -> None:
         self._close()
+        # The names of data sets state the number of shards, which is known only at the end.
         self._shards.append(self.folder / f"{self.split}-{len(self._shards):05d}.part")
         self._writer = ShardWriter(self._shards[-1], self.schema)
         self._bytes = 0

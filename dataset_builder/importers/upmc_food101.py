@@ -23,34 +23,35 @@ def clean_title(text: str) -> str:
 
 
 def _read_part(folder: Path, part: str) -> list[dict[str, str]]:
-    """Return the records of a table; the tables that go round come with and without a header, in a folder or not."""
-    found = sorted(path for place in (folder, folder / "texts") for path in place.glob(f"*{part}*.csv"))
-    if len(found) != 1:
+    """Return the records of a table, with or without a header, in the folder or in `texts`."""
+    tables = sorted(path for place in (folder, folder / "texts") for path in place.glob(f"*{part}*.csv"))
+    if len(tables) != 1:
         raise BadInputError(
-            f"{folder} holds {len(found)} tables named *{part}*.csv; exactly one with {','.join(HEADER)} is expected"
+            f"{folder} holds {len(tables)} tables named *{part}*.csv; exactly one with {','.join(HEADER)} is expected"
         )
     # Strict, or a quote that is never closed would take the rows after it into one cell.
-    reader = csv.reader(io.StringIO(read_text(found[0]), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(tables[0]), newline=""), strict=True)
     try:
         records = list(reader)
     except csv.Error as error:
         raise BadInputError(
-            f"{found[0]}, up to line {reader.line_num}: no CSV ({error}); close the quotes, and write a quote inside a "
-            "quoted cell twice"
+            f"{tables[0]}, up to line {reader.line_num}: no CSV ({error}); close the quotes, and write a quote inside "
+            "a quoted cell twice"
         ) from error
     if not records:
-        raise BadInputError(f"{found[0]} is empty; {','.join(HEADER)} is expected")
+        raise BadInputError(f"{tables[0]} is empty; {','.join(HEADER)} is expected")
     names = tuple(records[0])
+    # A table without a header begins with a record, whose first cell is a file name.
     if set(HEADER) <= set(names):
         records = records[1:]
     elif Path(names[0]).suffix.lower() in _SUFFIXES and len(names) == len(HEADER):
         names = HEADER
     else:
         missing = ", ".join(name for name in HEADER if name not in names)
-        raise BadInputError(f"{found[0]} lacks the columns {missing}; expected {','.join(HEADER)}")
+        raise BadInputError(f"{tables[0]} lacks the columns {missing}; expected {','.join(HEADER)}")
     short = next((number for number, record in enumerate(records) if record and len(record) != len(names)), None)
     if short is not None:
-        raise BadInputError(f"{found[0]}: `{','.join(records[short])[:60]}` has not {len(names)} fields; correct it")
+        raise BadInputError(f"{tables[0]}: `{','.join(records[short])[:60]}` has not {len(names)} fields; correct it")
     return [dict(zip(names, record, strict=True)) for record in records if record]
 
 
@@ -73,8 +74,7 @@ def _row(folder: Path, part: str, record: dict[str, str], index: dict[str, int])
 def read_upmc_food101(source: str) -> ImportedTable:
     """Read a folder with a train and a test table `image_path,text,food` and the pictures.
 
-    Rows whose title has no letters stay, with an empty title: their picture still counts. Validation is carved from
-    train, stratified by class.
+    Rows whose title has no letters stay, with an empty title. Validation is carved from train, stratified by class.
     """
     folder = Path(source)
     records = {part: _read_part(folder, part) for part in ("train", "test")}

@@ -1,9 +1,9 @@
-"""The taste lexicon: which words of an ingredient or of a title speak for which flavour.
+"""The taste lexicon: which words of an ingredient or of a title vote for which flavour.
 
 How the default lexicon came about. Its phrases and first weights were written from culinary knowledge alone and
 reached a macro-F1 of .72 against the reference flavours of the catalogue. Then general principles were added,
 judged by tables over phrases on one half of the named dishes (chosen by a hash of their id), never by a dish or its
-name: what the first four ingredients say counts twice; seasonings that every kitchen adds count little and traces
+name: the votes of the first four ingredients count twice; seasonings that every kitchen adds count little and traces
 not at all; phrases that only hold a taste word ("olive oil", "kidney bean") are shielded by weight 0; starch and
 frying oil carry salt. The weights of about twenty groups of ingredients (meats, stocks, vinegars, cured meats and
 so on) were set on the same half. That half then stood at .822; the other half, of which only this one total was
@@ -32,8 +32,8 @@ _WEIGHT = "weight"
 class LexiconEntry(NamedTuple):
     """One line of a lexicon file: a phrase that votes for a flavour with a weight.
 
-    Weight 0 is a phrase that only looks as if it had the flavour ("olive oil" is not salty as olives are): found as the
-    longest match it keeps the shorter phrase inside it from voting.
+    A phrase of weight 0 only looks as if it had the flavour ("olive oil" is not salty as olives are): as the longest
+    match it keeps the shorter phrase inside it from voting.
     """
 
     line: int
@@ -79,6 +79,7 @@ class Lexicon:
     def flavours(self) -> tuple[str, ...]:
         """All five flavours, those that the file names first in front."""
         named = dict.fromkeys(entry.flavour for entry in self.entries)
+        # A dictionary keeps the first position of each name.
         return tuple(dict.fromkeys([*named, *FLAVOURS]))
 
     @cached_property
@@ -93,19 +94,20 @@ class Lexicon:
 
 
 def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
-    found = [name.strip() for name in reader.fieldnames or ()]
-    missing = [name for name in _COLUMNS if name not in found]
+    header = [name.strip() for name in reader.fieldnames or ()]
+    missing = [name for name in _COLUMNS if name not in header]
     if missing:
         raise BadInputError(
-            f"lexicon {path} has the columns {', '.join(found) or 'none'}; "
+            f"lexicon {path} has the columns {', '.join(header) or 'none'}; "
             f"needed are {', '.join(_COLUMNS)} (and {_WEIGHT} if wanted)"
         )
-    reader.fieldnames = found
+    reader.fieldnames = header
     for row in reader:
         place = f"lexicon {path}, line {reader.line_num}"
         if None in row:
             raise BadInputError(f"{place} has more cells than the header; put a phrase with a comma into quotes")
         flavour, source, phrase = (row[name] or "" for name in _COLUMNS)
+        # A file that writes a blank after each comma does so before the source too.
         if source != source.lstrip():
             phrase = phrase.lstrip()
         flavour, source = flavour.strip(), source.strip()
@@ -115,11 +117,7 @@ def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
             raise BadInputError(f"{place}: source is {source!r}; allowed are {', '.join(SOURCES)}")
         if not phrase.strip():
             raise BadInputError(f"{place}: the phrase is empty; write the words that vote for {flavour}")
-        yield LexiconEntry(reader.line_num, flavour, source, phrase, _weight(row.get(_WEIGHT), place))
-
-
-def _weight(value: str | None, place: str) -> int:
-    value = (value or "1").strip() or "1"
-    if not value.isdecimal():
-        raise BadInputError(f"{place}: weight is {value!r}; give a whole number from 0 up")
-    return int(value)
+        weight = (row.get(_WEIGHT) or "").strip() or "1"
+        if not weight.isdecimal():
+            raise BadInputError(f"{place}: weight is {weight!r}; give a whole number from 0 up")
+        yield LexiconEntry(reader.line_num, flavour, source, phrase, int(weight))

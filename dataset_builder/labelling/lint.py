@@ -25,7 +25,7 @@ beetle sugarcane oatmeal bloat floating barley bitters salted saltine salty hone
 sweetened sourdough soured picked pickled brined rocketed alert teaspoon pale scaled healed chipotle chipped chives
 spiced malted melted nestle cakes pancake shrimp rump rumpled trumpet crumble drum portion portobello imported
 """
-# Words that are written together and right so, though their halves are words too.
+# Words that are correctly written together although their halves are words too.
 _COMPOUNDS = """
 applesauce beefsteak blackberry blackcurrant blueberry breadcrumb breadstick buttercream buttermilk butternut
 butterscotch candyfloss caperberry cheeseburger cheesecake cheesesteak chickpea chocolate clambake coffeecake
@@ -39,7 +39,7 @@ sweetbread sweetcorn sweetmeat teacake watercress watermelon wheatgrass
 
 
 class Finding(NamedTuple):
-    """One fault of a lexicon file: the line, the kind of fault, what is wrong and what to do."""
+    """One fault of a lexicon file: its line, the kind of fault, and a message with the remedy."""
 
     line: int
     check: str
@@ -99,6 +99,7 @@ def _repeated(entries: Iterable[LexiconEntry]) -> Iterator[Finding]:
     for key, same in by_key.items():
         if not key:
             continue
+        # Reversed, so that of each flavour the first entry stays.
         first_of = {entry.flavour: entry for entry in reversed(same)}
         for entry in same:
             if entry is not first_of[entry.flavour]:
@@ -134,7 +135,11 @@ def _uneven(entries: tuple[LexiconEntry, ...], source: str) -> Iterator[Finding]
 
 def _contained(entries: tuple[LexiconEntry, ...]) -> Iterator[Finding]:
     for inner in entries:
-        outer = [one for one in entries if one.flavour != inner.flavour and _is_inside(inner.phrase, one.phrase)]
+        outer = [
+            one
+            for one in entries
+            if one.flavour != inner.flavour and one.phrase != inner.phrase and inner.phrase in one.phrase
+        ]
         if outer:
             places = _some(f"{one.phrase!r} ({one.flavour}, line {one.line})" for one in outer)
             yield Finding(
@@ -143,10 +148,6 @@ def _contained(entries: tuple[LexiconEntry, ...]) -> Iterator[Finding]:
                 f"{inner.phrase!r} ({inner.flavour}) votes wherever {places} does; "
                 "match by word, or make the shorter phrase longer",
             )
-
-
-def _is_inside(inner: str, outer: str) -> bool:
-    return inner != outer and inner in outer
 
 
 def _never_matching(entries: Iterable[LexiconEntry], match: str) -> Iterator[Finding]:
@@ -193,10 +194,12 @@ def _glued(entries: tuple[LexiconEntry, ...]) -> Iterator[Finding]:
     words = {word for name in names for word in name.split()}
     for entry in entries:
         phrase = entry.phrase.lower()
+        # Names of ingredients and common compounds are right as they are.
         if phrase in names or any({word, word.removesuffix("s")} & compounds for word in phrase.split()):
             continue
         for cut in range(_SHORTEST_HALF, len(phrase) - _SHORTEST_HALF + 1):
             left, right = phrase[:cut], phrase[cut:]
+            # Words that all occur in names of ingredients are separated as they should be.
             known = (left in phrases or left in names) and (right in phrases or right in names)
             if known and not set(phrase.split()) <= words:
                 yield Finding(
@@ -211,6 +214,7 @@ def _trapped(entries: Iterable[LexiconEntry]) -> Iterator[Finding]:
     words = sorted(
         {*_RECIPE_WORDS.split(), *(name.lower() for name in _ingredient_names())}, key=lambda word: (len(word), word)
     )
+    # A word is a trap where it contains the letters of the phrase but not the phrase as words.
     keyed = [(word, phrase_key(word)) for word in words]
     for entry in entries:
         key = phrase_key(entry.phrase)

@@ -1,4 +1,4 @@
-"""What `flavour-sd label` does and prints: labels a table and says how far the labels can be trusted."""
+"""The command `flavour-sd label`: labels a table and reports how reliable the labels are."""
 
 import math
 from argparse import Namespace
@@ -11,22 +11,16 @@ from tqdm import tqdm
 from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.calibration import Reliability, picture_kinds, plot_reliability, reliability
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
-from dataset_builder.labelling.soft_labels import (
-    FEWEST_CALIBRATING,
-    LabelModel,
-    Reliability,
-    picture_kinds,
-    plot_reliability,
-    reliability,
-)
+from dataset_builder.labelling.soft_labels import FEWEST_CALIBRATING, LabelModel
 from dataset_builder.labelling.tables import LabelSummary, fit_label_model, label_table, read_with_bar
-from dataset_builder.recipes.recipes import Dish, RawRecipe, Skipped, read_recipes
+from dataset_builder.recipes.recipes import RawRecipe, Skipped, read_recipes
 
 CATALOGUE = "catalogue"
 NOT_CALIBRATED = (
-    f"soft labels are not calibrated, and too sure of themselves: the lexicon speaks of fewer than "
+    f"soft labels are not calibrated, and overconfident: the lexicon has phrases for fewer than "
     f"{FEWEST_CALIBRATING} dishes of the catalogue, whose reference flavours would calibrate them"
 )
 
@@ -46,7 +40,10 @@ def label_recipes(
         BadInputError: a table that cannot be used (see `recipes.read_recipes`).
     """
     if source == CATALOGUE:
-        named = [_raw(dish) for dish in catalogue_dishes()]
+        named = [
+            RawRecipe(dish.dish_id, dish.title, dish.ingredients, dish.instructions, dish.image_path, dish.variant)
+            for dish in catalogue_dishes()
+        ]
         model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
         return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
     table = read_recipes(source, columns)
@@ -56,10 +53,6 @@ def label_recipes(
         summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
     summary.skipped = table.skipped
     return summary, model
-
-
-def _raw(dish: Dish) -> RawRecipe:
-    return RawRecipe(dish.dish_id, dish.title, dish.ingredients, dish.instructions, dish.image_path, dish.variant)
 
 
 def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
@@ -75,12 +68,13 @@ def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
 def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str]) -> dict[str, Reliability]:
     """Return the reliability of soft labels as estimated and calibrated.
 
-    Each half of the dishes is scored with the temperature that the other half asked for. Dishes without any vote take
-    part: their scores are the prior.
+    Each half of the dishes is scored with the temperature fitted on the other half. Dishes without any vote are
+    included; their scores are the prior.
     """
     model = LabelModel.fit(labels)
     halves = [range(half, len(labels), 2) for half in (0, 1)]
     scores = np.zeros((len(labels), len(FLAVOURS)))
+    # Even and odd dishes in turn calibrate and are scored, so that no dish is scored with its own temperature.
     for fitted, scored in (halves, halves[::-1]):
         calibrated = model.calibrated([labels[place] for place in fitted], [reference[place] for place in fitted])
         scores[scored] = calibrated.scores([labels[place] for place in scored])
@@ -101,7 +95,7 @@ def summary_text(summary: LabelSummary) -> str:
           for count in [summary.flavours[flavour]]),
         "decided by",
         *(f"  {source:<21} {summary.sources[source]:>9,}" for source in LABEL_SOURCES),
-        f"both methods speak      {summary.both:>9,}   agreement {_defined(summary.agreement, '.1%')}, "
+        f"both methods vote       {summary.both:>9,}   agreement {_defined(summary.agreement, '.1%')}, "
         f"Cohen's kappa {_defined(summary.kappa, '.3f')}",
         f"conflicts               {conflicts:>9,}",
         _skipped_line("without label", summary.unlabelled),
@@ -137,7 +131,7 @@ def scores_text(scores: LabelScores) -> str:
 
 
 def catalogue_report(labeller: Labeller, plot: str | Path | None = None) -> str:
-    """Return how the rule and the soft labels do on the catalogue; draw the reliability diagram where asked."""
+    """Return the scores of rule and soft labels on the catalogue; with `plot`, draw the reliability diagram too."""
     labels, reference = catalogue_labels(labeller)
     figures = cross_checked_reliability(labels, reference)
     if plot is not None:
@@ -148,7 +142,7 @@ def catalogue_report(labeller: Labeller, plot: str | Path | None = None) -> str:
 
 
 def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
-    """Return part of a recipe -> column out of what `--columns` was given."""
+    """Return a mapping from part of a recipe to column from the `PART=NAME` pairs of `--columns`."""
     columns = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     if len(columns) != len(pairs):
         raise BadInputError(f"--columns {' '.join(pairs)}: write each as PART=NAME, such as title=Gericht")
@@ -160,7 +154,7 @@ def _check_files(arguments: Namespace) -> None:
 
     Raises:
         BadInputError: `--out` or `--reliability` is an input or the other one, lies in the folder that is read, or the
-            diagram has an ending of no kind of picture.
+            diagram has the ending of no picture format.
     """
     read = {"the recipe table": Path(arguments.recipes).resolve()}
     if arguments.lexicon:

@@ -1,7 +1,7 @@
-"""Taste words to votes, votes to a flavour label that keeps its reasons.
+"""The labelling rule: taste words become votes, votes become a flavour label that records its reasons.
 
 Two methods vote: the ingredients and the title. Each names the flavour with the most votes, or none when the votes are
-too few. If they agree, or only one of them speaks, that is the label; a conflict is settled by `on_conflict`.
+too few. If they agree, or only one of them names a flavour, that is the label; a conflict is settled by `on_conflict`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,12 +28,12 @@ LABEL_SOURCES = (
     AGREE, INGREDIENTS_ONLY, TITLE_ONLY, CONFLICT_INGREDIENTS, CONFLICT_TITLE, CONFLICT_DROPPED, NO_VOTES,
 )  # fmt: skip
 
-# Word mode counts what these first ingredients say twice.
+# In word mode the votes of this many first ingredients count twice.
 MAIN_INGREDIENTS = 4
 
 # Added to the votes of every flavour before they are turned into shares, so that one vote is not certainty.
 _SMOOTHING = 0.5
-# No phrase holds it, so none is found across two lines.
+# No phrase contains it, so that none matches across two lines.
 _BETWEEN_LINES = "\0"
 _CACHED_TEXTS = 1 << 17
 _CACHED_LABELS = 1 << 14
@@ -42,17 +42,17 @@ Votes = dict[str, dict[str, list[str]]]
 
 
 class Label(NamedTuple):
-    """What labelling found for one recipe.
+    """The label of one recipe and its reasons.
 
     Attributes:
-        flavour: the label; None when no method spoke, or when a conflict was dropped.
+        flavour: the label; None when no method named a flavour, or when a conflict was dropped.
         flavours: every flavour that reaches the least votes of a method, in the order of `columns.FLAVOURS`;
             holds `flavour`.
         taste: soft scores in the order of `columns.FLAVOURS` that sum to 1: the smoothed shares of all votes.
         source: which rule decided, one of `LABEL_SOURCES`.
         votes: per method ("ingredients", "title") and flavour, the phrases that voted for it; not to be changed.
-        by_ingredients: what the ingredients alone say, None when they are silent.
-        by_title: what the title alone says, None when it is silent.
+        by_ingredients: the flavour by the ingredients alone, None when their votes are too few.
+        by_title: the flavour by the title alone, None when its votes are too few.
     """
 
     flavour: str | None
@@ -76,7 +76,7 @@ class Labeller:
     Args:
         lexicon: None for the one that comes with the package.
         match: "word" or "substring".
-        min_ingredient_votes: fewer ingredient votes than this are silence; at least 1.
+        min_ingredient_votes: votes that the ingredients need to name a flavour; at least 1.
         min_title_votes: the same for the title.
         on_conflict: "ingredients" or "title" wins, or "drop" leaves the recipe without a label.
 
@@ -101,7 +101,7 @@ class Labeller:
             )
         self.lexicon = lexicon or Lexicon.load()
         self.on_conflict = on_conflict
-        # What another process needs to build the same labeller.
+        # The arguments with which another process builds the same labeller.
         self.settings = {
             "lexicon": self.lexicon,
             "match": match,
@@ -121,9 +121,11 @@ class Labeller:
     def _decide_uncached(self, found: frozenset[int], found_in_main: frozenset[int], in_title: frozenset[int]) -> Label:
         ingredients, ingredient_words = self._ingredients.count(found, found_in_main)
         title, title_words = self._title.count(in_title)
+        # Each method names its winner on its own; only then are the two combined.
         by_ingredients = self._ingredients.winner(ingredients)
         by_title = self._title.winner(title)
         flavour, source = self._combine(by_ingredients, by_title)
+        # The soft scores pool the votes of both methods, whichever of them decided the label.
         total = sum(ingredients.values()) + sum(title.values()) + _SMOOTHING * len(FLAVOURS)
         enough, enough_in_title = self._ingredients.least, self._title.least
         return Label(
@@ -167,16 +169,17 @@ class _Ballot:
         ]
         self._silent = {place for place, entry in enumerate(self._entries) if self._weighted and not entry.weight}
         self._matcher = PhraseMatcher([entry.phrase for entry in self._entries], match)
-        # Substrings are found faster than a cache answers.
+        # Searching for substrings is faster than looking up a cache.
         self.find = lru_cache(_CACHED_TEXTS)(self._find_words) if self._weighted else self._matcher.affirmed
 
     def _find_words(self, text: str) -> frozenset[int]:
         return self._matcher.affirmed(text) - self._silent
 
     def find_in_lines(self, lines: Iterable[str]) -> tuple[frozenset[int], frozenset[int]]:
-        """Return what any line says, and what one of the first ones says where that counts twice."""
+        """Return the phrases found in any line, and those of the first lines where these count twice."""
         if not self._weighted:
             return self.find(_BETWEEN_LINES.join(lines)), frozenset()
+        # Each phrase counts once however many lines name it; one of the first lines makes it count twice.
         found = [self.find(line) for line in lines]
         return frozenset().union(*found), frozenset().union(*found[:MAIN_INGREDIENTS])
 
@@ -229,10 +232,12 @@ def score_labels(labels: Sequence[str | None], reference: Sequence[str]) -> Labe
         raise ValueError(f"{len(labels)} labels and {len(reference)} references; give equally many, at least one")
     confusion = np.zeros((len(FLAVOURS), len(FLAVOURS) + 1), dtype=np.int64)
     for label, truth in zip(labels, reference, strict=True):
+        # A recipe without label goes to the last column.
         column = len(FLAVOURS) if label is None else FLAVOURS.index(label)
         confusion[FLAVOURS.index(truth), column] += 1
     hits = np.diag(confusion[:, :-1])
     labelled = confusion[:, :-1].sum()
+    # F1 = 2 TP / (2 TP + FP + FN), where TP + FN are the rows of a flavour and TP + FP its labels.
     both = confusion.sum(axis=1) + confusion[:, :-1].sum(axis=0)
     f1 = np.divide(2 * hits, both, out=np.zeros(len(FLAVOURS)), where=both > 0)
     return LabelScores(

@@ -1,19 +1,18 @@
-"""Soft labels: how far each phrase and each method can be trusted, estimated from their votes alone.
+"""Soft labels: how accurate each phrase and each method is, estimated from their votes alone.
 
 A compact form of Dawid and Skene, "Maximum likelihood estimation of observer error-rates" (Applied Statistics, 1979),
-for labelling functions that speak for one flavour or abstain: labelling function j, when it speaks, is right with
+for labelling functions that vote for one flavour or abstain: labelling function j, when it votes, is right with
 probability a_j and otherwise spreads evenly over the other flavours. The posterior of a recipe is
-pi_c * s_c * prod_j (a_j if c is the flavour of j else (1 - a_j) / (C - 1)), over the functions that speak, where pi is
+pi_c * s_c * prod_j (a_j if c is the flavour of j else (1 - a_j) / (C - 1)), over the functions that vote, where pi is
 the prior of the classes and s the smoothed shares of the recipe's own weighted votes; expectation maximisation
 alternates it with the a_j and pi that fit it best. Every phrase of the lexicon is one labelling function, and so is
-every pair of a method and the flavour it names. They depend on each other, which makes the posterior too sure of
-itself: a temperature, fitted to reference flavours, takes that back. Without s, and without a floor under a_j, a
-flavour whose words stand in recipes of all kinds is explained away altogether.
+every pair of a method and the flavour it names. They depend on each other, which makes the posterior overconfident; a
+temperature, fitted to reference flavours, corrects that. Without s, and without a floor under a_j, a flavour whose
+words occur in recipes of all kinds would never win.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -53,10 +52,10 @@ class LabelModel:
     """A fitted label model.
 
     Attributes:
-        accuracies: per labelling function, the estimated probability that it is right when it speaks; one that was
-            never seen counts as right in 7 of 10 cases.
+        accuracies: per labelling function, the estimated probability that its vote is right; 0.7 for one that never
+            voted.
         prior: share of each flavour, in the order of `columns.FLAVOURS`.
-        temperature: what the log-posterior is divided by; 1 where it was not calibrated.
+        temperature: divisor of the log-posterior; 1 where it was not calibrated.
     """
 
     accuracies: dict[Function, float]
@@ -80,7 +79,10 @@ class LabelModel:
         accuracy = np.full(len(functions), _PRIOR_ACCURACY)
         prior = np.full(len(FLAVOURS), 1 / len(FLAVOURS))
         for _ in range(_ROUNDS):
+            # Expectation: the posterior of the flavours of each recipe, from the votes and the current accuracies.
             posterior = _softmax(np.log(prior) + shares + votes @ _evidence(accuracy, flavour_of))
+            # Maximisation: how often each function is right by that posterior, smoothed towards the prior accuracy. The
+            # floor keeps a function from counting against its own flavour.
             right = np.asarray(votes.T @ posterior)[np.arange(len(functions)), flavour_of]
             updated = (right + _PRIOR_ACCURACY * _PRIOR_STRENGTH) / (spoken + _PRIOR_STRENGTH)
             updated = updated.clip(*_ACCURACY_RANGE)
@@ -107,8 +109,8 @@ class LabelModel:
     def calibrated(self, labels: Sequence[Label], reference: Sequence[str]) -> "LabelModel":
         """Return the same model with the temperature that makes the reference flavours most likely.
 
-        Recipes without any vote take no part, as they say nothing of how far votes can be trusted; with fewer than
-        `FEWEST_CALIBRATING` others, as of a lexicon in another language than the references, the model stays as it is.
+        Recipes without any vote take no part. With fewer than `FEWEST_CALIBRATING` others, such as with a lexicon in
+        another language than the references, the model stays as it is.
 
         Source: Guo et al., "On calibration of modern neural networks" (2017), section 4.2.
         """
@@ -118,16 +120,18 @@ class LabelModel:
         logits = self.logits([label for label, _ in known])
         truth = np.array([FLAVOURS.index(flavour) for _, flavour in known])
 
-        def surprise(log_temperature: float) -> float:
+        def negative_log_likelihood(log_temperature: float) -> float:
             scores = _softmax(logits / np.exp(log_temperature))
             return float(-np.log(scores[np.arange(len(truth)), truth].clip(1e-12)).mean())
 
-        best = minimize_scalar(surprise, bounds=tuple(np.log(_TEMPERATURES)), method="bounded")
+        # The logarithm treats temperatures of 2 and 1/2 alike.
+        best = minimize_scalar(negative_log_likelihood, bounds=tuple(np.log(_TEMPERATURES)), method="bounded")
         return replace(self, temperature=float(np.exp(best.x)))
 
 
 def _vote_matrix(labels: Sequence[Label], functions: dict[Function, int]) -> csr_matrix:
     places = [[functions[key] for key in _functions(label)] for label in labels]
+    # Rows of a compressed sparse matrix: one column index for every vote.
     ends = np.cumsum([0, *map(len, places)])
     columns = np.array([place for row in places for place in row], dtype=np.int64)
     return csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(labels), len(functions)))
@@ -135,6 +139,7 @@ def _vote_matrix(labels: Sequence[Label], functions: dict[Function, int]) -> csr
 
 def _evidence(accuracy: np.ndarray, flavour_of: np.ndarray) -> np.ndarray:
     """Return `(functions, 5)`: what a vote of each function adds to the log-posterior of each flavour."""
+    # A vote for one flavour adds log a there, and log (1 - a) / 4 at each of the four others.
     evidence = np.repeat(np.log((1 - accuracy) / (len(FLAVOURS) - 1))[:, None], len(FLAVOURS), axis=1)
     evidence[np.arange(len(accuracy)), flavour_of] = np.log(accuracy)
     return evidence
@@ -143,66 +148,3 @@ def _evidence(accuracy: np.ndarray, flavour_of: np.ndarray) -> np.ndarray:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """How often scores are right against how sure they are.
-
-    Attributes:
-        edges: `(bins + 1,)` borders of the bins of confidence, equally wide from 0 to 1.
-        counts, confidence, accuracy: `(bins,)` rows, mean confidence and share right; nan in an empty bin.
-        error: expected calibration error, the mean distance of the two weighted by the rows of a bin.
-    """
-
-    edges: np.ndarray
-    counts: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    error: float
-
-
-def reliability(scores: np.ndarray, reference: Sequence[str], bins: int = 10) -> Reliability:
-    """Bin `(rows, 5)` scores by the confidence of their best flavour (Guo et al. 2017, equation 3).
-
-    Raises:
-        ValueError: scores and reference of different length, or empty.
-    """
-    if len(scores) != len(reference) or not len(scores):
-        raise ValueError(
-            f"{len(scores)} rows of scores and {len(reference)} references; give equally many, at least one"
-        )
-    confidence = scores.max(axis=1)
-    right = scores.argmax(axis=1) == [FLAVOURS.index(flavour) for flavour in reference]
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    divisor = np.where(counts > 0, counts, np.nan)
-    mean_confidence = np.bincount(place, weights=confidence, minlength=bins) / divisor
-    share_right = np.bincount(place, weights=right, minlength=bins) / divisor
-    error = float(np.nansum(np.abs(mean_confidence - share_right) * counts) / len(scores))
-    return Reliability(edges, counts, mean_confidence, share_right, error)
-
-
-def picture_kinds() -> list[str]:
-    """Return the endings of the files that `plot_reliability` can write."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    return sorted(FigureCanvasBase.get_supported_filetypes())
-
-
-def plot_reliability(figures: dict[str, Reliability], path: str | Path) -> None:
-    """Draw one or more reliability diagrams, such as before and after calibration, into one picture file."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(figures), 4), layout="constrained")
-    for axes, (name, entry) in zip(figure.subplots(1, len(figures), squeeze=False)[0], figures.items(), strict=True):
-        width = entry.edges[1] - entry.edges[0]
-        axes.bar(
-            entry.edges[:-1], np.nan_to_num(entry.accuracy), width, align="edge", color="#7aa6c2", edgecolor="white"
-        )
-        axes.plot([0, 1], [0, 1], color="#444444", linestyle="--", linewidth=1)
-        axes.plot(entry.confidence, entry.accuracy, "o", color="#b5442e", markersize=4)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share right")
-        axes.set_title(f"{name}: expected calibration error {entry.error:.3f}", fontsize=9)
-    figure.savefig(path, dpi=120)

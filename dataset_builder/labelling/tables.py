@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +29,7 @@ from dataset_builder.columns import (
     TITLE,
 )
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_whole
 from dataset_builder.labelling.rule import Label, Labeller
 from dataset_builder.labelling.soft_labels import LabelModel
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
@@ -43,18 +43,16 @@ _CHUNK = 2048
 _IN_FLIGHT = 3  # chunks per process that may wait: enough to keep it busy, few enough to bound memory
 _SMALL = 4 * _CHUNK  # below this, starting processes costs more than they save
 
-T = TypeVar("T")
-
 
 @dataclass
 class LabelSummary:
-    """What labelling a table came to.
+    """Counts over a labelled table.
 
     Attributes:
         recipes: rows that had a title and ingredients.
-        sources: recipes per rule that decided (`labelling.LABEL_SOURCES`).
+        sources: recipes per rule that decided (`rule.LABEL_SOURCES`).
         flavours: labelled recipes per flavour.
-        pairs: recipes per (flavour by ingredients, flavour by title), None for a silent method.
+        pairs: recipes per (flavour by ingredients, flavour by title), None for a method that named none.
         unlabelled: the recipes that got no label and are not in the output.
         skipped: rows of the table that are no recipes, by reason.
     """
@@ -96,13 +94,13 @@ class LabelSummary:
 
     @property
     def agreement(self) -> float:
-        """Share of these for which they name the same; nan when there are none."""
+        """Share of the recipes in `both` for which the methods name the same flavour; nan when there are none."""
         same = sum(count for (one, other), count in self.pairs.items() if one is not None and one == other)
         return same / self.both if self.both else float("nan")
 
     @property
     def kappa(self) -> float:
-        """Agreement beyond chance over the recipes for which both methods speak; nan where it is not defined.
+        """Agreement beyond chance over the recipes for which both methods name one; nan where it is not defined.
 
         Source: Cohen, "A coefficient of agreement for nominal scales" (1960), equation 1.
         """
@@ -114,6 +112,7 @@ class LabelSummary:
                 by_title[other] += count
         if not self.both:
             return float("nan")
+        # Probability that two methods with these shares agree by chance.
         chance = sum(by_ingredients[flavour] * by_title[flavour] for flavour in FLAVOURS) / self.both**2
         return (self.agreement - chance) / (1 - chance) if chance < 1 else float("nan")
 
@@ -144,15 +143,14 @@ def label_table(
     features = Features({DISH_ID: Value("string"), **recipe_features(), **label_features()})
     work = partial(_label_chunk, schema=features.arrow_schema, label_model=label_model)
     summary = LabelSummary()
-    partial_file = out.with_name(out.name + ".partial")
-    try:
-        with pq.ParquetWriter(partial_file, features.arrow_schema) as writer:
+
+    def write(path: Path) -> None:
+        with pq.ParquetWriter(path, features.arrow_schema) as writer:
             for batch, counted in _map_chunks(work, recipes, labeller, processes):
                 writer.write_batch(batch)
                 summary.merge(counted)
-        os.replace(partial_file, out)
-    finally:
-        partial_file.unlink(missing_ok=True)
+
+    write_whole(out, write)
     return summary
 
 
@@ -189,9 +187,10 @@ def _map_chunks(
     """Yield the results in order; only a few chunks are ever in memory."""
     stream = iter(recipes)
     if processes is None:
+        # Only the start of the stream is read to see whether the table is small.
         head = list(islice(stream, _SMALL))
         processes = 1 if len(head) < _SMALL else (os.cpu_count() or 1)
-        stream = _chain(head, stream)
+        stream = chain(head, stream)
     chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
     if processes == 1:
         for chunk in chunks:
@@ -201,17 +200,12 @@ def _map_chunks(
     with ProcessPoolExecutor(processes, context, _start_worker, (labeller.settings,)) as pool:
         waiting: deque[Future] = deque()
         for chunk in chunks:
+            # The oldest chunk is yielded first, so that the output keeps the order of the input.
             waiting.append(pool.submit(_label_in_worker, work, chunk))
             if len(waiting) >= _IN_FLIGHT * processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _chain(head: list[T], rest: Iterator[T]) -> Iterator[T]:
-    yield from head
-    head.clear()
-    yield from rest
 
 
 def _label_chunk(
@@ -227,6 +221,7 @@ def _label_chunk(
         if label.flavour is not None:
             rows.append((recipe, ingredients))
             labels.append(label)
+    # Columns are built whole: a list of rows would take several times as long to convert.
     tastes = [label.taste for label in labels]
     if label_model is not None and labels:
         tastes = label_model.scores(labels).tolist()

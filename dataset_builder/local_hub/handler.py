@@ -1,4 +1,4 @@
-"""What the Hub on loopback answers: one method per kind of request that the Hugging Face client libraries send."""
+"""Request handler of the Hub on loopback: one method per kind of request of the Hugging Face client libraries."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ class Request(NamedTuple):
 
 
 class Hub(Protocol):
-    """What a handler needs of the hub that it answers for: see `LocalHub`."""
+    """The interface of `LocalHub` for its request handlers."""
 
     store: Store
     tokens: Mapping[str, str]
@@ -52,7 +52,7 @@ class Hub(Protocol):
         ...
 
     def next_fault(self, kind: str) -> str | None:
-        """How the present request of this kind is to fail, if it is."""
+        """Return the fault of the present request of this kind, None for no fault."""
         ...
 
 
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
     namespace: str | None
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: requests are kept in `LocalHub.requests`."""
+        """Log nothing: requests are recorded in `LocalHub.requests`."""
 
     def _serve(self) -> None:
         self.body, self.sent, status, kind = self._read_body(), 0, 0, "unknown"
@@ -75,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 self._authenticate()
                 kind, match = self._route(address.path)
+                # Tests inject faults: refused requests, and connections that drop before or after the work is done.
                 fault = self.hub.next_fault(kind)
                 if fault == "error":
                     raise Refusal(500, message="Internal server error (injected)")
@@ -104,6 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
         chunks = []
+        # A chunk is its length in hexadecimal, a line break, its bytes and another line break.
         while size := int(self.rfile.readline().split(b";")[0], 16):
             chunks.append(self.rfile.read(size))
             self.rfile.readline()
@@ -117,6 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(401, message="Invalid credentials in Authorization header")
 
     def _route(self, path: str) -> tuple[str, re.Match]:
+        # HEAD is answered like GET, without the body.
         method = "GET" if self.command == "HEAD" else self.command
         for kind, of_method, pattern in ROUTES:
             if of_method == method and (match := pattern.fullmatch(path)):
@@ -126,6 +129,7 @@ class Handler(BaseHTTPRequestHandler):
     def _may_write(self, repo: str) -> None:
         if self.namespace is None:
             raise Refusal(401, message="Invalid username or password.")
+        # The second part of `models/org/name` is the namespace, the only one that this token may write to.
         if repo.split("/")[1] != self.namespace:
             raise Refusal(403, message=f"You don't have the rights to write to {repo}")
 
@@ -187,12 +191,12 @@ class Handler(BaseHTTPRequestHandler):
         text = json.loads(self.body)["content"]
         errors = card_errors(text)
         warnings = [] if errors or card_data(text) else ["empty or missing yaml metadata in repo card"]
-        found = {
-            name: [{"message": one} for one in some] for name, some in (("errors", errors), ("warnings", warnings))
-        }
-        return self.answer(found, 400 if errors else 200)
+        listed = {"errors": errors, "warnings": warnings}
+        content = {name: [{"message": one} for one in messages] for name, messages in listed.items()}
+        return self.answer(content, 400 if errors else 200)
 
     def _info(self, repo: str, oid: str, commit: dict) -> dict:
+        # Tags and metadata come from the card, as on the Hub.
         readme = commit["files"].get("README.md")
         text = self.hub.store.object_path(readme.sha256).read_text() if readme else ""
         data = card_data(text) if not card_errors(text) else {}
@@ -253,6 +257,7 @@ class Handler(BaseHTTPRequestHandler):
         answers = []
         for file in json.loads(self.body)["files"]:
             binary = b"\0" in base64.b64decode(file.get("sample", ""))
+            # The client then sends large files through the LFS endpoints and small ones inside the commit.
             large = binary or file["size"] > LARGE_FILE or file["path"].endswith(LARGE_SUFFIXES)
             answer = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if known := commit["files"].get(file["path"]):
@@ -265,6 +270,7 @@ class Handler(BaseHTTPRequestHandler):
         answers = []
         for one in json.loads(self.body)["objects"]:
             answer = {"oid": one["oid"], "size": one["size"]}
+            # Without actions the client knows that the object is stored already.
             if not self.hub.store.object_path(one["oid"]).exists():
                 href = f"{self.hub.url}/lfs/{one['oid']}/{self.hub.upload_key}"
                 verify = {"href": f"{self.hub.url}/lfs-verify/{self.hub.upload_key}"}
@@ -304,6 +310,7 @@ class Handler(BaseHTTPRequestHandler):
                     files[value["path"]] = store.large_file(value["oid"])
                 else:
                     remove(files, entry["key"], value["path"].rstrip("/"))
+            # A commit on another parent than the newest one would undo the commits in between.
             if header.get("parentCommit", parent) != parent:
                 raise Refusal(412, message="A commit has happened since. Please refresh and try again.")
             texts = (header.get("summary", ""), header.get("description", ""))
@@ -353,6 +360,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": oid})
         etag = f'"{file.sha256 if file.large else file.oid}"'
         headers = {"X-Repo-Commit": oid, "ETag": etag, "Accept-Ranges": "bytes"}
+        # The Hub redirects downloads of large files; these headers carry the hash and size of the target.
         if file.large:
             headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(file.size)}
         if self.command == "HEAD":
@@ -369,6 +377,7 @@ class Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "bytes=0-"))
         if match is None or match[1] == match[2] == "":
             return 0, size
+        # `bytes=-500` asks for the last 500 bytes.
         if not match[1]:
             return max(0, size - int(match[2])), size
         start, end = int(match[1]), min(size, int(match[2] or size) + 1)

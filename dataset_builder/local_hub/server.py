@@ -44,8 +44,8 @@ class LocalHub:
     """A Hub that serves from a folder while its `with` block lasts.
 
     Args:
-        folder: where repositories are kept.
-        tokens: token to the namespace that it may write to; whoever sends no token may read public repositories.
+        folder: of the repositories.
+        tokens: token -> namespace that it may write to; requests without a token may read public repositories.
         port: 0 takes a free one.
 
     Attributes:
@@ -70,6 +70,7 @@ class LocalHub:
                 f"port {self.port} of {HOST} cannot be served ({error.strerror}); name another one, or 0 for a free one"
             )
             raise OSError(message) from error
+        # Connections that clients keep open must not delay the end.
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -99,11 +100,11 @@ class LocalHub:
         self._faults.append([kind, how, times, skip])
 
     def mend(self) -> None:
-        """Let nothing fail any more."""
+        """Remove all injected faults."""
         self._faults.clear()
 
     def next_fault(self, kind: str) -> str | None:
-        """Return how the present request of this kind is to fail, if it is."""
+        """Return the fault of the present request of this kind, None for no fault."""
         with self.store.lock:
             for fault in self._faults:
                 if fault[0] == kind and fault[2] > 0:
@@ -115,12 +116,13 @@ class LocalHub:
         return None
 
     def environment(self, token: str | None = None, home: str | os.PathLike | None = None) -> dict[str, str]:
-        """Return the environment in which a process talks to this hub.
+        """Return the environment variables of a process that uses this hub.
 
-        Its caches are new and go when the hub is closed, unless `home` names a folder for them.
+        Its caches are new and are deleted when the hub is closed, unless `home` names a folder for them.
         """
         (self.folder / "homes").mkdir(exist_ok=True)
         home = home or tempfile.mkdtemp(dir=self.folder / "homes")
+        # Tokens and addresses of the real Hub must not reach the process.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         ours = {
             "HF_ENDPOINT": self.url,
@@ -137,16 +139,16 @@ class LocalHub:
         """Run code in a fresh process, in an empty folder, where our packages cannot be imported.
 
         Args:
-            code: what to run.
+            code: Python source.
             token: sent by the clients; without one they read only.
             home: folder of the clients' caches; a new one by default.
             more: further environment variables.
 
         Returns:
-            What it printed.
+            Its output on stdout.
 
         Raises:
-            RuntimeError: it failed; the message is what it wrote to stderr.
+            RuntimeError: it failed; the message holds its output on stderr.
         """
         environment = {**self.environment(token, home), **more}
         command = [sys.executable, "-c", HIDE_PACKAGES.format(names=OUR_PACKAGES) + code]

@@ -1,4 +1,4 @@
-"""What the Hub on loopback keeps: repositories of immutable commits over content-addressed files, in a folder."""
+"""Storage of the Hub on loopback: repositories of immutable commits over content-addressed files, in a folder."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def card_data(text: str) -> dict:
 
 
 def card_errors(text: str) -> list[str]:
-    """Return what the Hub would refuse in the metadata of a card."""
+    """Return the errors for which the Hub would refuse the metadata of a card."""
     try:
         data = card_data(text)
     except yaml.YAMLError as error:
@@ -77,24 +77,25 @@ def _is_list(data: dict, key: str) -> bool:
 
 
 def file_entry(path: str, file: File) -> dict:
-    """Return what a tree listing says of a file."""
+    """Return the entry of a file in a tree listing."""
     lfs = {"lfs": {"oid": file.sha256, "sha256": file.sha256, "size": file.size, "pointerSize": 134}}
     return {"type": "file", "path": path, "size": file.size, "oid": file.oid, **(lfs if file.large else {})}
 
 
 def tree_entries(files: dict[str, File]) -> dict[str, dict]:
-    """Return what a tree listing says of every file and folder, by path."""
+    """Return the entries of all files and folders in a tree listing, by path."""
     entries = {path: file_entry(path, file) for path, file in files.items()}
     for path in files:
         for parent in list(Path(path).parents)[:-1]:
             name = parent.as_posix()
+            # Any stable id serves: clients do not look at those of folders.
             oid = hashlib.sha1(name.encode()).hexdigest()
             entries[name] = {"type": "directory", "path": name, "size": 0, "oid": oid}
     return entries
 
 
 def remove(files: dict[str, File], key: str, path: str) -> None:
-    """Take a file, or with key "deletedFolder" all that is below a folder, out of `files`."""
+    """Remove a file from `files`, or with key "deletedFolder" all files below a folder."""
     below = [name for name in files if name == path or (key == "deletedFolder" and name.startswith(f"{path}/"))]
     if not below:
         raise Refusal(404, "EntryNotFound", f"A file with this name doesn't exist: {path}")
@@ -153,6 +154,7 @@ class Store:
             if self._repo_path(repo).exists():
                 raise Refusal(409, message="You already created this repo")
             attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LARGE_SUFFIXES)
+            # As on the Hub, a new repository holds the list of suffixes for large files.
             first = self.add_commit(
                 repo, [], {".gitattributes": self.small_file(attributes.encode())}, "initial commit"
             )
@@ -163,6 +165,7 @@ class Store:
         self._repo_path(repo).unlink()
 
     def small_file(self, content: bytes) -> File:
+        # The id that git gives to a file of this content.
         oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         return File(oid, self.add_object(content), len(content), large=False)
 

@@ -1,4 +1,4 @@
-"""Ingredient masks from cross-attention: where a text-to-image model looks at each ingredient word while denoising.
+"""Ingredient masks from cross-attention: where a text-to-image model attends to each ingredient word.
 
 The idea of word heat maps is that of DAAM (Tang et al., 2023, "What the DAAM: Interpreting Stable Diffusion Using
 Cross Attention", arXiv 2210.04885). Hooks read the inputs of the attention layers and compute the attention weights
@@ -76,6 +76,7 @@ def mask_from_heat(heat: dict[int, np.ndarray], height: int, width: int) -> np.n
     maps = torch.from_numpy(
         np.stack([(v - v.min()) / (v.max() - v.min()) for v in localised.values()]).astype(np.float32)
     )
+    # Enlarged before the decision, so that borders follow the heat and not the coarse grid.
     maps = F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
     ranked, order = maps.sort(dim=0, descending=True)
     best = ranked[0].numpy()

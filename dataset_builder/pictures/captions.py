@@ -115,6 +115,7 @@ def sentence(text: str) -> str:
 def _unit(ingredient: Ingredient) -> tuple[str, str] | None:
     if ingredient.name in NAME_UNITS:
         return NAME_UNITS[ingredient.name]
+    # From the most specific rule to the most general one: by name, by form and group, by form.
     key = (ingredient.form, ingredient.group)
     return GROUP_UNITS[key] if key in GROUP_UNITS else UNITS[ingredient.form]
 
@@ -127,7 +128,7 @@ def _counts_itself(name: str) -> bool:
 
 
 def plain(item: PlateItem) -> str:
-    """Return what one calls the ingredient as it lies there: "prawns", "rice", "a pancake" without the article."""
+    """Return the name of the ingredient in the number in which it is seen: "prawns", "rice", "pancake"."""
     return _plain(item.name, item.pieces > 1)
 
 
@@ -165,6 +166,7 @@ def named(item: PlateItem) -> str:
 
 def place(item: PlateItem) -> str:
     """Return where the ingredient is: "on the left", "at the top right", "in the centre", "all over"."""
+    # The middle sixth of either axis counts as the centre.
     column = "left" if item.x < 0.42 else "right" if item.x > 0.58 else ""
     row = "top" if item.y < 0.42 else "bottom" if item.y > 0.58 else ""
     if item.spread > ALL_OVER_SPREAD and not (column and row):
@@ -191,7 +193,7 @@ def _counting(plate: Plate, rng: random.Random) -> str | None:
 
 
 def _placing(plate: Plate, rng: random.Random) -> str | None:
-    # What lies in one place is told first; of what lies all over there is less to say.
+    # Ingredients in one place come first; "all over" says less. Of equals a random one comes first.
     items = sorted(plate.items, key=lambda item: (place(item) == "all over", rng.random()))[: rng.randint(2, 3)]
     places: dict[str, list[PlateItem]] = {}
     for item in items:
@@ -211,6 +213,7 @@ def _relating(plate: Plate, rng: random.Random) -> str | None:
         across, down = other.x - one.x, other.y - one.y
         if max(across, down) < APART:
             continue
+        # The direction in which the two are farther apart is the clearer one.
         relation = "to the left of" if across >= down else "above"
         if rng.random() < 0.5:
             one, other = other, one
@@ -250,8 +253,8 @@ def captions_from_plate(plate: Plate, title: str, seed: int) -> list[str]:
     The first names every visible ingredient, the largest area first; no sentence names another one.
 
     Args:
-        plate: what the pipeline says is visible.
-        title: name of the dish; told only where it promises nothing that is not to be seen.
+        plate: vessel and visible ingredients, as the pipeline returns them.
+        title: name of the dish; repeated only where every ingredient that it names is visible.
         seed: chooses sentences and wording.
     """
     rng = random.Random(seed)
@@ -272,8 +275,10 @@ def captions_from_plate(plate: Plate, title: str, seed: int) -> list[str]:
     captions = [sentence(rng.choice(openings))]
     makers: list[Callable[[Plate, random.Random], str | None]] = [_counting, _placing, _relating, _weighing, _simple]
     rng.shuffle(makers)
+    # Random kinds of sentence until there are enough; a kind that has nothing to say returns None.
     wanted = rng.randint(FEWEST_CAPTIONS, MOST_CAPTIONS)
     visible = {item.name for item in plate.items}
+    # The title is repeated only where the mask shows every ingredient that it names.
     if rng.random() < 0.4 and {item.name for item in find_ingredients(title)} <= visible and title:
         captions.append(sentence(f"{title} {_served(vessel)}"))
     for maker in makers:
@@ -286,17 +291,18 @@ def captions_from_plate(plate: Plate, title: str, seed: int) -> list[str]:
 def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> list[str]:
     """Return three to five sentences about a picture that a diffusion model made.
 
-    They never say how many pieces there are. Where something lies, and of what there is most, is told by the mask.
+    They never count pieces. Positions and areas come from the mask.
 
     Args:
         prompt: text that the picture was made from, without what the text encoders did not read.
-        mask: ids of the ingredients that were found in it, `(height, width)`, or `None` where nobody looked; with a
-            mask only its ingredients are named, the largest area first.
+        mask: ids of the ingredients in it, `(height, width)`, or `None` without masks; with a mask only its
+            ingredients are named, the largest area first.
         seed: chooses the wording.
     """
     rng = random.Random(seed)
     vessel, title = vessel_for(prompt), dish_title(prompt)
     plate = Plate(vessel, () if mask is None else _items_in(mask))
+    # With a mask only what was seen is named, without one what the prompt asked for.
     names = [item.name for item in plate.items]
     if mask is None:
         names = [item.name for item in find_ingredients(prompt) if item.visible]
@@ -318,7 +324,7 @@ def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> lis
 
 
 def _items_in(mask: np.ndarray) -> tuple[PlateItem, ...]:
-    """Return what a `(height, width)` mask of ingredient ids shows, the largest area first."""
+    """Return the ingredients in a `(height, width)` mask of ids, the largest area first."""
     catalogue, known = visible_ingredients(), ingredients_by_name()
     items = [
         item_seen(known[catalogue[int(number) - 1]], mask == number, pieces=1)

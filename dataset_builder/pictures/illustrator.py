@@ -1,4 +1,4 @@
-"""Recipes to pictures with any diffusers text-to-image pipeline: seeded one by one, checked, drawn again when bad."""
+"""Draws recipes with any diffusers text-to-image pipeline: one seed per picture, checks, and new attempts."""
 
 import hashlib
 import math
@@ -35,7 +35,7 @@ MASKS = (PIPELINE_MASKS, ATTENTION_MASKS)
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How pictures are made; everything here shapes them.
+    """Settings of the pictures; each of them changes the result.
 
     Attributes:
         pipeline: "plating", or the Hub id or folder of a diffusers text-to-image pipeline.
@@ -48,7 +48,7 @@ class GenerationSettings:
         dtype: "float32", "float16" or "bfloat16".
         scheduler: class name of a diffusers scheduler; None keeps the pipeline's own.
         lora: folder, file or Hub id of LoRA weights; `org/lora@revision` pins them.
-        masks: "pipeline" takes the masks that the pipeline knows, if it does; "attention" derives them from
+        masks: "pipeline" takes the masks that the pipeline returns, if it does; "attention" derives them from
             cross-attention.
         clip: folder or Hub id (`org/clip@revision` pins it) of a CLIP model that finds off-prompt pictures; None leaves
             that check out.
@@ -102,7 +102,7 @@ class PictureTask:
         row_id: id of its row.
         recipe: equal for the pictures of one recipe, which must not repeat each other.
         title: of the recipe.
-        prompt: what the pipeline is told.
+        prompt: text given to the pipeline.
         seed: of the first attempt.
     """
 
@@ -117,7 +117,7 @@ class PictureTask:
 class Picture:
     """The outcome of one task; `image` is None when every attempt was rejected.
 
-    `mask` is `(height, width)` uint8 of ingredient ids or None where nothing is known; `generation` is the column;
+    `mask` is `(height, width)` uint8 of ingredient ids or None without masks; `generation` is the column of that name;
     `ingredient_labels` are the ids of the ingredients in the mask, sorted.
     """
 
@@ -132,6 +132,7 @@ def ids_in(mask: np.ndarray | None) -> list[int]:
     """Return the ids of the ingredients in a mask, sorted."""
     if mask is None:
         return []
+    # Pillow's histogram is several times faster than `np.unique`.
     counts = Image.frombuffer("L", mask.shape[::-1], np.ascontiguousarray(mask)).histogram()
     return [value for value, count in enumerate(counts) if count and value not in (BACKGROUND, UNKNOWN)]
 
@@ -147,6 +148,7 @@ def attempt_seed(seed: int, attempt: int) -> int:
 
 
 def _seed_from(text: str) -> int:
+    # 63 bits, because torch and Parquet hold signed numbers.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
@@ -154,8 +156,8 @@ class Illustrator:
     """Draws pictures with one loaded pipeline.
 
     Args:
-        settings: how.
-        pipeline_revision: what pins the pipeline, recorded with every picture.
+        settings: of the pictures.
+        pipeline_revision: commit or hash of the pipeline, recorded with every picture.
         lora_revision: the same for LoRA weights; None without them.
         device: where models run; pictures do not depend on it beyond rounding, as noise always comes from the CPU.
 
@@ -179,7 +181,7 @@ class Illustrator:
             self.pipeline, settings.steps, settings.guidance, size, settings.negative_prompt
         )
         self._reader = PromptReader(self.pipeline)
-        # Plating says nothing, and setting how loud libraries are would take a fiftieth of its time.
+        # Plating logs nothing, and setting the libraries' verbosity would take a fiftieth of its time.
         self._quiet = nullcontext if settings.pipeline == PLATING else errors_only
         self._attention = AttentionMasks(self.pipeline) if settings.masks == ATTENTION_MASKS else None
         self._off_prompt = OffPrompt(settings.clip, device) if settings.clip else None
@@ -210,6 +212,7 @@ class Illustrator:
         done: dict[str, Picture] = {}
         rejected: dict[str, list[str]] = {task.row_id: [] for task in tasks}
         for attempt in range(1, self.settings.attempts + 1):
+            # What is still rejected of this batch, each picture with the seed of this attempt.
             pending = [
                 task if attempt == 1 else replace(task, seed=attempt_seed(task.seed, attempt))
                 for task in tasks
@@ -227,6 +230,7 @@ class Illustrator:
                     done[task.row_id] = self._picture(task, output, index, masks[index], rejected[task.row_id])
                 else:
                     rejected[task.row_id].append(f"{fault} (seed {task.seed})")
+        # Rows whose pictures were all rejected stay in the list, without an image, for the manifest to name them.
         given_up = {"attempts": self.settings.attempts}
         return [
             done.get(task.row_id) or Picture(None, generation={**given_up, "rejected": rejected[task.row_id]})
@@ -234,7 +238,7 @@ class Illustrator:
         ]
 
     def _call(self, tasks: Sequence[PictureTask]) -> tuple[Any, list[np.ndarray | None]]:
-        """Return the pipeline's output for one batch and the masks that are known of it."""
+        """Return the pipeline's output for one batch, and the mask of each picture, None where there is none."""
         generators = [torch.Generator("cpu").manual_seed(task.seed) for task in tasks]
         texts = [task.prompt for task in tasks]
         try:
@@ -242,7 +246,7 @@ class Illustrator:
                 output = self.pipeline(**self._arguments.for_prompts(texts), generator=generators)
         except BadInputError:
             raise
-        except (ValueError, TypeError, AttributeError, IndexError) as error:  # as pipelines meet bad values
+        except (ValueError, TypeError, AttributeError, IndexError) as error:  # raised by pipelines for bad values
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise BadInputError(
                 f"{type(self.pipeline).__name__} does not draw with these settings ({reason}); "
@@ -256,6 +260,7 @@ class Illustrator:
     def _faults(
         self, tasks: Sequence[PictureTask], output: Any, masks: Sequence[np.ndarray | None]
     ) -> list[str | None]:
+        # Only some pipelines have a safety checker, and only plating returns plates.
         flags = getattr(output, "nsfw_content_detected", None) or [False] * len(tasks)
         plates = getattr(output, "plates", None) or [None] * len(tasks)
         faults = [

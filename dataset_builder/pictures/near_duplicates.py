@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import imagehash
 import numpy as np
@@ -18,7 +17,7 @@ MAX_COLOUR = 20.0  # mean difference of the thumbnails, out of 255; the hash its
 
 @dataclass(frozen=True)
 class Looks:
-    """What is kept of a picture: its perceptual hash (64 bits) and a thumbnail, `(8, 8, 3)` bytes."""
+    """The features of a picture that are compared: a perceptual hash of 64 bits and a thumbnail, `(8, 8, 3)` bytes."""
 
     bits: int
     thumbnail: np.ndarray
@@ -53,7 +52,9 @@ def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[t
     hashes = np.array([bits for bits, _ in first], dtype=np.uint64)
     group_ids = np.unique([group for _, group in first], return_inverse=True)[1] if first else positions
     pairs: set[tuple[int, int]] = set()
-    for shift, width in _bands():
+    edges = np.linspace(0, HASH_BITS, MAX_BITS + 2).astype(int)
+    for shift, width in zip(edges[:-1].tolist(), np.diff(edges).tolist(), strict=True):
+        # Sorted by the bits of one band, equal values lie side by side; each run of them is compared within itself.
         band = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
         order = np.argsort(band, kind="stable")
         starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
@@ -96,6 +97,7 @@ def repeated_within(looks: Sequence[Looks | None], groups: Sequence[str], owners
         links += [(chosen[i], chosen[j]) for i, j in pairs]
     size = len(looks)
     ends = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    # Chains of pairs become sets: the connected components of the graph of links.
     labels = connected_components(coo_array((np.ones(len(links)), tuple(ends)), shape=(size, size)), directed=False)[1]
     sets: dict[int, list[int]] = {}
     for position in np.unique(ends).tolist():
@@ -104,17 +106,12 @@ def repeated_within(looks: Sequence[Looks | None], groups: Sequence[str], owners
     return sorted(several, key=lambda members: (-len(members), members))
 
 
-def _bands() -> list[tuple[int, int]]:
-    """Return shift and width of each band of the hash."""
-    edges = np.linspace(0, HASH_BITS, MAX_BITS + 2).astype(int)
-    return [(int(low), int(high - low)) for low, high in pairwise(edges)]
-
-
 def _close_pairs(members: np.ndarray, hashes: np.ndarray, group_ids: np.ndarray) -> list[tuple[int, int]]:
     pairs = []
     for place, one in enumerate(members[:-1]):
         others = members[place + 1 :]
         others = others[group_ids[others] != group_ids[one]]
+        # The number of different bits of two hashes is that of their exclusive or.
         near = others[np.bitwise_count(hashes[others] ^ hashes[one]) <= MAX_BITS]
         pairs += [(min(int(one), int(other)), max(int(one), int(other))) for other in near]
     return pairs

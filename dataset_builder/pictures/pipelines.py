@@ -1,4 +1,4 @@
-"""Any diffusers text-to-image pipeline by name: loading, scheduler, LoRA, revision, and what its call understands."""
+"""Loads any diffusers text-to-image pipeline by name, with scheduler, LoRA and revision, and adapts to its call."""
 
 import hashlib
 import inspect
@@ -21,7 +21,7 @@ from dataset_builder.recipes.hub_names import pinned
 PLATING = "plating"
 PLATING_SIZE = 128
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# What plating draws depends on these files of this package and on nothing else of ours.
+# Plated pictures depend on these files of this package and on no others.
 _PLATING_SOURCES = (
     "plating/*.py",
     "catalogue/ingredients.py",
@@ -32,13 +32,13 @@ _PLATING_SOURCES = (
 
 
 def plating_files() -> list[Path]:
-    """Return the files of this package that decide what plating draws."""
+    """Return the files of this package on which plated pictures depend."""
     package = Path(__file__).parents[1]
     return sorted({file for pattern in _PLATING_SOURCES for file in package.glob(pattern)})
 
 
 def plating_revision() -> str:
-    """Return the hash of everything in this package that decides what plating draws."""
+    """Return the hash of `plating_files`."""
     return _hash_files(Path(__file__).parents[1], plating_files())
 
 
@@ -46,6 +46,7 @@ def _hash_files(root: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
+            # Name and size separate the files, so that moving bytes from one to the next changes the hash.
             digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0".encode())
             digest.update(sha_fileobj(stream))
     return digest.hexdigest()[:40]
@@ -55,6 +56,7 @@ def folder_revision(folder: Path) -> str:
     """Return the commit of a snapshot in the Hub cache, or the hash of all files of any other folder (or file)."""
     if folder.is_file():
         return _hash_files(folder.parent, [folder])
+    # The Hub's cache names a snapshot by its commit.
     if folder.parent.name == "snapshots":
         return folder.name
     return _hash_files(folder, [file for file in sorted(folder.rglob("*")) if file.is_file()])
@@ -85,7 +87,7 @@ def locate(name: str, revision: str | None) -> Path:
 
 
 def pipeline_revision(name: str, revision: str | None) -> str:
-    """Return what pins the pipeline: a commit of the Hub, or a hash of its files (of its sources for plating)."""
+    """Return the exact version of a pipeline: a commit of the Hub, or a hash of its files or (plating) its sources."""
     return plating_revision() if name == PLATING else folder_revision(locate(name, revision))
 
 
@@ -97,7 +99,7 @@ def load_pipeline(
     lora: str | None = None,
     device: torch.device | str = "cpu",
 ) -> Any:
-    """Load a text-to-image pipeline, silent and ready on its device.
+    """Load a text-to-image pipeline onto its device, without progress bars.
 
     Args:
         name: "plating", a Hub id or a folder.
@@ -134,7 +136,7 @@ def load_pipeline(
 
 @contextmanager
 def errors_only() -> Iterator[None]:
-    """Keep both libraries from saying anything but errors: notices of every single call would bury a progress bar."""
+    """Silence both libraries except for errors: notices of every single call would bury a progress bar."""
     logs = (diffusers.utils.logging, transformers.utils.logging)
     before = [log.get_verbosity() for log in logs]
     for log in logs:
@@ -142,27 +144,28 @@ def errors_only() -> Iterator[None]:
     try:
         yield
     finally:
-        # What runs later in the same process, such as a training, speaks as loud as it did.
+        # Code that runs later in the same process, such as a training, keeps its own verbosity.
         for log, level in zip(logs, before, strict=True):
             log.set_verbosity(level)
 
 
 def _require_text_to_image(pipeline: Any, name: str) -> None:
     parameters = set(inspect.signature(pipeline.__call__).parameters)
-    # Pipelines that change a given picture take how much of it to change.
+    # Pipelines that change a given picture have one of these parameters.
     if not {"prompt", "generator"} <= parameters or parameters & {"strength", "image_guidance_scale", "mask_image"}:
         raise BadInputError(f"{name!r} is a {type(pipeline).__name__}, which does not make pictures from text alone")
 
 
 def _other_scheduler(name: str, config: Any) -> Any:
     """Return a scheduler of this class with the configuration of another one."""
-    found: Any = getattr(diffusers, name, None)
-    missing = getattr(found, "_backends", None)  # diffusers puts a placeholder where a library is not installed
-    if missing and not issubclass(found, diffusers.SchedulerMixin):
+    scheduler: Any = getattr(diffusers, name, None)
+    missing = getattr(scheduler, "_backends", None)  # diffusers puts a placeholder where a library is not installed
+    if missing and not issubclass(scheduler, diffusers.SchedulerMixin):
         raise BadInputError(f"scheduler {name!r} needs {' and '.join(missing)}, which is not all installed")
-    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin) and hasattr(found, "from_config")):
+    is_scheduler = isinstance(scheduler, type) and issubclass(scheduler, diffusers.SchedulerMixin)
+    if not (is_scheduler and hasattr(scheduler, "from_config")):
         raise BadInputError(f"scheduler {name!r} is no diffusers scheduler class; DPMSolverMultistepScheduler is one")
-    return found.from_config(config)
+    return scheduler.from_config(config)
 
 
 def _locate_lora(lora: str) -> Path:
@@ -193,12 +196,12 @@ def _load_lora(pipeline: Any, lora: str) -> None:
 
 
 def lora_revision(lora: str) -> str:
-    """Return what pins LoRA weights: `name@commit` for a Hub id, `name@hash` of the files otherwise."""
+    """Return the exact version of LoRA weights: `name@commit` for a Hub id, `name@hash` of the files otherwise."""
     return f"{pinned(lora)[0]}@{folder_revision(_locate_lora(lora))}"
 
 
 def clip_revision(clip: str) -> str:
-    """Return what pins a CLIP model: `name@commit` for a Hub id, `name@hash` of the files for a folder."""
+    """Return the exact version of a CLIP model: `name@commit` for a Hub id, `name@hash` of the files for a folder."""
     path = Path(clip).expanduser()
     if path.exists():
         return f"{clip}@{folder_revision(path)}"
@@ -213,7 +216,7 @@ def clip_revision(clip: str) -> str:
 
 
 class PromptReader:
-    """Tells how much of a prompt the text encoders of a pipeline read: CLIP, for one, reads 77 tokens.
+    """Finds the part of a prompt that the text encoders of a pipeline read; CLIP, for example, reads 77 tokens.
 
     Of several encoders the one that reads most decides.
 
@@ -237,15 +240,17 @@ class PromptReader:
             if len(tokenizer(prompt, verbose=False)["input_ids"]) <= limit:
                 return None
             tokens = tokenizer(prompt, truncation=True, max_length=limit, return_offsets_mapping=True)
+            # The offsets of special tokens are (0, 0) and never the largest.
             end = max(end, *(last for _, last in tokens["offset_mapping"]))
         if not self._tokenizers:
             return None
+        # A word that was cut in its middle is dropped.
         part = re.sub(r"\w+$", "", prompt[:end]) if prompt[end : end + 1].isalnum() else prompt[:end]
         return part.rstrip(" ,")
 
 
 class CallArguments:
-    """The arguments that a pipeline's call understands, with its own defaults made explicit.
+    """The arguments of a pipeline's call, with its own defaults made explicit.
 
     Args:
         pipeline: any text-to-image pipeline.
@@ -253,21 +258,21 @@ class CallArguments:
         negative_prompt: None for none.
 
     Raises:
-        BadInputError: something is asked for that the pipeline has no parameter for.
+        BadInputError: a setting for which the pipeline has no parameter.
     """
 
     def __init__(
         self, pipeline: Any, steps: int | None, guidance: float | None, size: int | None, negative_prompt: str | None
     ):
         parameters = inspect.signature(pipeline.__call__).parameters
-        asked = {
+        options = {
             "num_inference_steps": ("--steps", steps),
             "guidance_scale": ("--guidance", guidance),
             "height": ("--size", size),
             "width": ("--size", size),
             "negative_prompt": ("--negative-prompt", negative_prompt),
         }
-        for key, (option, value) in asked.items():
+        for key, (option, value) in options.items():
             if value is not None and key not in parameters:
                 raise BadInputError(f"{type(pipeline).__name__} knows no {key}; leave {option} {value} out")
         defaults = {

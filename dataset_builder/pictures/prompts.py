@@ -1,4 +1,4 @@
-"""Named prompt templates: how a recipe is told to a text-to-image pipeline."""
+"""Named prompt templates that turn a recipe into the prompt of a text-to-image pipeline."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,18 +7,10 @@ from dataset_builder.catalogue.serving import hidden_liquids, vessel_for
 from dataset_builder.errors import BadInputError
 
 
-def _known_in(ingredients: Sequence[str]) -> list[Ingredient]:
-    """Return the catalogue ingredients that ingredient lines name, each once, in order of mention."""
-    found: dict[str, Ingredient] = {}
-    for line in ingredients:
-        for ingredient in find_ingredients(line):
-            found.setdefault(ingredient.name, ingredient)
-    return list(found.values())
-
-
-def told_of(title: str, ingredients: Sequence[str]) -> list[Ingredient]:
-    """Return what a prompt tells of a dish: its visible ingredients; of tea with milk, which has none, its liquids."""
-    known = _known_in(ingredients)
+def ingredients_to_name(title: str, ingredients: Sequence[str]) -> list[Ingredient]:
+    """Return the ingredients for a prompt: the visible ones, or the liquids of a dish such as tea that has none."""
+    # In order of mention; a dictionary keeps the first position of each name.
+    known = list({item.name: item for line in ingredients for item in find_ingredients(line)}.values())
     return [item for item in known if item.visible] or hidden_liquids(vessel_for(title), known)
 
 
@@ -35,7 +27,7 @@ def _photo(title: str, names: Sequence[str]) -> str:
     return f"a photograph of {title}{contents}, served on a plate, food photography"
 
 
-# Every template takes the title and the names of the ingredients that `told_of` gives.
+# Every template takes the title and the names of the ingredients from `ingredients_to_name`.
 TEMPLATES: dict[str, Callable[[str, Sequence[str]], str]] = {
     "title": _title,
     "ingredients": _ingredients,
@@ -49,11 +41,11 @@ def render(template: str, title: str, ingredients: Sequence[str]) -> str:
     Args:
         template: a name in `TEMPLATES`.
         title: title of the recipe.
-        ingredients: its ingredient lines as given; what can be seen is read out of them.
+        ingredients: its ingredient lines as given; ingredients of the catalogue are found in them.
 
     Raises:
         BadInputError: an unknown template.
     """
     if template not in TEMPLATES:
         raise BadInputError(f"prompt template {template!r} is unknown; choose one of {', '.join(sorted(TEMPLATES))}")
-    return TEMPLATES[template](title, [ingredient.name for ingredient in told_of(title, ingredients)])
+    return TEMPLATES[template](title, [ingredient.name for ingredient in ingredients_to_name(title, ingredients)])

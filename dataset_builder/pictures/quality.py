@@ -29,7 +29,7 @@ def picture_fault(
     Args:
         image: the picture.
         flagged: whether the pipeline's safety checker put a blank picture in its place.
-        mask: ids of the ingredients per pixel where the pipeline knows them, `(height, width)`.
+        mask: ids of the ingredients per pixel, `(height, width)`; None without masks.
         liquid: whether it shows a drink or a sauce in which no ingredient can be seen, so that its mask is empty.
     """
     if flagged:
@@ -43,7 +43,8 @@ def picture_fault(
 
 
 def _looks_empty(image: Image.Image) -> str | None:
-    # A part's variance, times its share of the picture, is at most that of the whole: most pictures need no more.
+    # The variance of a part, times its share of the picture, is at most that of the whole: for most pictures a few rows
+    # in the middle are enough to show that they are not flat.
     top, rows = image.height // 2, max(1, image.height // 8)
     brightest, variance = _grey(image.crop((0, top, image.width, min(top + rows, image.height))))
     if brightest > BLACK_LEVEL and variance * rows / image.height > 2 * FLAT_DEVIATION**2:

@@ -17,6 +17,7 @@ def pool(patch: Patch) -> Relief:
     radius, distance = _puddle(patch, 0.06)
     wet = patch.group == "sauce"
     cloud = patch.noise(30)
+    # A spiral, bent by the noise: the trace of the spoon.
     swirl = np.sin(radius * 9 + 1.2 * np.arctan2(patch.v, patch.u) + 1.3 * cloud)
     albedo = patch.first * (1 + 0.05 * cloud + 0.05 * swirl)
     if patch.second is not None:
@@ -28,18 +29,19 @@ def pool(patch: Patch) -> Relief:
 
 
 def soup(patch: Patch) -> Relief:
-    """A liquid that fills the vessel: a level surface with gentle waves and eyes of oil."""
+    """A liquid that fills the vessel: a level surface with gentle waves and drops of oil."""
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b
-    eyes = smoothstep((patch.noise(12) - 1.5) * 4) * smoothstep((0.97 - radius) * 8)
+    # Only the peaks of the noise become drops of oil, and none at the rim.
+    drops = smoothstep((patch.noise(12) - 1.5) * 4) * smoothstep((0.97 - radius) * 8)
     wave = patch.noise(30)
     albedo = patch.first * (1 + 0.05 * wave + 0.04 * patch.noise(5))
-    albedo = mix(albedo, np.clip(patch.first * 1.35 + 0.05, 0, 1), 0.6 * eyes)
+    albedo = mix(albedo, np.clip(patch.first * 1.35 + 0.05, 0, 1), 0.6 * drops)
     if patch.second is not None:
         albedo = mix(albedo, patch.second, 0.6 * smoothstep(patch.noise(30) + 0.5 * patch.noise(12) - 0.9))
     rim = smoothstep((radius - 0.93) * 14)
     albedo = albedo * (1 - 0.18 * rim)
-    height = patch.unit * (1.0 * wave + 0.7 * eyes + 2.5 * rim)
+    height = patch.unit * (1.0 * wave + 0.7 * drops + 2.5 * rim)
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.5)
 
 
@@ -47,6 +49,7 @@ def melt(patch: Patch) -> Relief:
     """A cheese or sauce over something else: islands that ran together, browned in spots."""
     radius = radius_of(patch)
     cloud = patch.noise(30) + 0.45 * patch.noise(12)
+    # Two outlines at once: the edge of the food below, and that of islands where the noise is high.
     distance = np.minimum((1 - radius) * patch.b, (cloud + 0.25) * 9 * patch.unit)
     albedo = patch.first * (1 + 0.04 * patch.noise(12))
     if patch.group == "cheese":
@@ -59,11 +62,13 @@ def melt(patch: Patch) -> Relief:
 def grain(patch: Patch) -> Relief:
     """A mound of grains: slender as rice where the ingredient is pale, round and crumbly otherwise."""
     radius, distance = _puddle(patch, 0.06)
+    # Pale grain is rice, with slender grains; lentils and couscous are round.
     pale = float(patch.first.min()) > 0.72
     tile = patch.crop(grain_tile(patch.side, pale))
     albedo = patch.first * (0.62 + 0.46 * tile)
     if patch.second is not None:
         albedo = mix(albedo, patch.second * (0.6 + 0.45 * tile), smoothstep(patch.noise(5) * 1.5 - 1.2))
+    # Single grains stick out of the outline, which has no smooth edge.
     distance = distance + (tile - 0.5) * 5 * patch.unit
     height = patch.unit * (16 * dome(np.minimum(radius, 1)) + 3.2 * tile)
     return Relief(distance, np.clip(albedo, 0, 1), height, 0.10)
@@ -83,6 +88,7 @@ def strand(patch: Patch) -> Relief:
 
 def slab(patch: Patch) -> Relief:
     """A slice of bread or cake: crust all round, an open crumb with pores."""
+    # The fourth power makes a square with round corners.
     radius = radius_of(patch, 4.0) ** 1.25
     distance = (1 - radius) * patch.b + patch.noise(70) * patch.b * 0.03
     crust = 1 - smoothstep((distance / patch.unit - 4) / 5)
@@ -99,6 +105,7 @@ def round_base(patch: Patch) -> Relief:
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.noise(70) * patch.b * 0.018
     rimmed = patch.name in RIMMED
+    # Rises at 0.8 of the radius and falls again towards the outer edge.
     rim = smoothstep((radius - 0.80) * 12) * (1 - 0.35 * smoothstep((radius - 0.95) * 14))
     spots = smoothstep(patch.noise(30) * 0.8 + patch.noise(12) * 0.5 - 0.4)
     albedo = patch.first * (1.03 + 0.05 * patch.noise(30) + 0.03 * patch.noise(5))
@@ -115,7 +122,7 @@ def round_base(patch: Patch) -> Relief:
 
 
 def disc(patch: Patch) -> Relief:
-    """A round slice of one stuff with a rim in the second colour; speckled with fat in meat, cored in roots."""
+    """A round slice of one material with a rim in the second colour; speckled with fat in meat, cored in roots."""
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.03
     fine = patch.noise(5)
@@ -129,6 +136,7 @@ def disc(patch: Patch) -> Relief:
         albedo = mix(albedo, second, smoothstep((radius - 0.82) * 12))
     if patch.group in ("root", "fruit", "vegetable"):
         angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
+        # Three lobes round the middle, and one ring: the heart of a carrot or an apple.
         core = smoothstep((0.42 + 0.05 * np.cos(angle * 3) - radius) * 9)
         ring_line = smoothstep((np.abs(radius - 0.5) - 0.05) * -30)
         albedo = albedo * (1 + 0.10 * core - 0.10 * ring_line)
@@ -141,6 +149,7 @@ def ring(patch: Patch) -> Relief:
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.02
     angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
+    # Eight seeds on a circle at 0.42 of the radius.
     seeds = smoothstep(np.cos(angle * 8) * 3 - 1.4) * smoothstep((0.15 - np.abs(radius - 0.42)) * 14)
     albedo = patch.first * (1 + 0.04 * patch.noise(5) - 0.08 * smoothstep((0.66 - radius) * 6))
     pale = 0.35 * WHITE + 0.65 * np.clip(patch.first * 1.2, 0, 1)
@@ -155,6 +164,7 @@ def hoop(patch: Patch) -> Relief:
     radius = radius_of(patch)
     small = patch.subject is not None and patch.subject.size_mm < 28
     middle, half = (0.70, 0.31) if small or patch.group == "bakery" else (0.76, 0.25)
+    # Distance from the circle along the middle of the ring, 1 at both its edges.
     across = np.clip(np.abs(radius - middle) / half, 0, 1.5)
     outer = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.02
     distance = outer if small else np.minimum(outer, (radius - middle + half) * patch.b)
@@ -170,9 +180,11 @@ def citrus(patch: Patch) -> Relief:
     """A slice of citrus: rind, white pith, segments with juicy cells; some of the slices are halved."""
     radius = radius_of(patch)
     distance = (1 - radius) * patch.b
+    # About a third of the slices are cut in half.
     halved = patch.each(0, 1) < 0.35
     distance = np.where(halved, np.minimum(distance, patch.v * patch.b + 0.35 * patch.b), distance)
     angle = np.arctan2(patch.v, patch.u) + patch.each(0, 6)
+    # Nine walls between the segments, of the same width in pixels from the middle to the rind.
     spoke = 1 - smoothstep(np.abs(np.sin(angle * 4.5)) * radius * patch.b / (1.5 * patch.unit) - 0.2)
     flesh = smoothstep((0.82 - radius) * 14) * smoothstep((radius - 0.07) * 16) * (1 - spoke)
     rind = smoothstep((radius - 0.90) * 22)
@@ -188,6 +200,7 @@ def drizzle(patch: Patch) -> Relief:
     """A sauce from the spoon: one wavering line across the patch, thick where the hand was slow."""
     phase, waves = patch.each(0, 6), patch.each(7.0, 11.0)
     line = 0.62 * np.sin(patch.u * waves + phase) * (1 - 0.4 * patch.u * patch.u)
+    # Derivative of the line: the vertical distance to a steep line, divided by sqrt(1 + slope^2), is the true one.
     slope = 0.62 * waves * np.cos(patch.u * waves + phase) * patch.b / patch.a
     thick = 4.0 * patch.unit * (1 + 0.25 * patch.noise(30))
     off = np.abs(patch.v - line) * patch.b / np.sqrt(1 + slope * slope)

@@ -17,7 +17,7 @@ from dataset_builder.catalogue.ingredients import Ingredient
 
 Array = np.ndarray
 
-# Canvas pixels in which the brushes think: all their lengths are multiples of side / REFERENCE_SIDE.
+# Side of the canvas for which the brushes give their lengths; they are scaled by side / REFERENCE_SIDE.
 REFERENCE_SIDE = 256
 NOISE_GRAINS = (2, 5, 12, 30, 70)
 
@@ -41,11 +41,6 @@ def mix(first: Array, second: Array, share: Array) -> Array:
     return first + (second - first) * share
 
 
-def _standardised(image: Image.Image) -> Array:
-    values = np.asarray(image, np.float32)
-    return (values - values.mean()) / values.std()
-
-
 @functools.lru_cache(maxsize=8)
 def sensor_noise(side: int) -> Array:
     """Return white noise of unit deviation, `(3, 2 * side, 2 * side)`, to cut the noise of a picture from."""
@@ -61,10 +56,12 @@ def noise_tile(side: int, grain: int) -> Array:
         grain: feature length in pixels of the reference canvas.
     """
     width = int(side * 1.75)
+    # Few random cells, enlarged smoothly: the features of the noise are as large as a cell.
     cells = max(3, round(width / max(1.0, grain * side / REFERENCE_SIDE)))
     rng = np.random.default_rng(1000 + grain)
     cloud = Image.fromarray(rng.random((cells, cells)).astype(np.float32))
-    return _standardised(cloud.resize((width, width), Image.Resampling.BICUBIC))
+    values = np.asarray(cloud.resize((width, width), Image.Resampling.BICUBIC), np.float32)
+    return (values - values.mean()) / values.std()
 
 
 def _rotated_ellipse(x: float, y: float, length: float, width: float, angle: float) -> list[tuple[float, float]]:
@@ -82,9 +79,11 @@ def grain_tile(side: int, slender: bool) -> Array:
     tile = Image.new("L", (width, width), 30)
     draw = ImageDraw.Draw(tile)
     long, thin = ((6.4, 2.5) if slender else (3.6, 3.2)) if unit > 0 else (0, 0)
+    # So many that grains lie 2.6 deep on average and no ground shows.
     for _ in range(int(2.6 * width * width / (np.pi * long * thin * unit * unit))):
         x, y, angle = rng.uniform(0, width), rng.uniform(0, width), rng.uniform(0, np.pi)
         low = rng.integers(60, 150)
+        # Each grain is three nested ellipses, the inner ones lighter, so that it rises to its middle.
         for share, tone in ((1.0, low), (0.72, low + 60), (0.4, low + 95)):
             draw.polygon(_rotated_ellipse(x, y, long * unit * share, thin * unit * share, angle), fill=int(tone))
     tile = tile.filter(ImageFilter.GaussianBlur(0.5 * unit))
@@ -106,6 +105,7 @@ def strand_tile(side: int) -> Array:
         turn = np.radians(np.linspace(start, start + sweep, 26))
         path = list(zip(x + radius * stretch * np.cos(turn), y + radius * np.sin(turn), strict=True))
         low = rng.integers(60, 140)
+        # From a dark outline to a light core, which makes the noodle round and parts it from those below.
         for share, tone in ((8.2, 30), (6.8, low), (4.6, low + 60), (2.2, low + 100)):
             draw.line(path, fill=int(tone), width=max(1, round(share * unit)), joint="curve")
     tile = tile.filter(ImageFilter.GaussianBlur(0.8 * unit))
@@ -114,7 +114,7 @@ def strand_tile(side: int) -> Array:
 
 @dataclass
 class Relief:
-    """What a brush says about `n` pieces, each over the same patch of `h` x `w` pixels.
+    """Shape and colour of `n` pieces as a brush returns them, each over the same patch of `h` x `w` pixels.
 
     Attributes:
         distance: `(n, h, w)` pixels to the outline, positive inside.
@@ -131,7 +131,7 @@ class Relief:
 
 @dataclass
 class Patch:
-    """The ground on which a brush paints `n` pieces at once.
+    """The coordinates and colours from which a brush paints `n` pieces at once.
 
     Attributes:
         u: `(n, h, w)` position along the piece, -1..1 from end to end.
@@ -140,7 +140,7 @@ class Patch:
         b: `(n, 1, 1)` half width in pixels.
         first: `(3, n, 1, 1)` main colour of each piece.
         second: colour of rim, skin, yolk or veins, as `first`; `None` for an ingredient of one colour.
-        subject: the ingredient; `None` for things that are no food.
+        subject: the ingredient; `None` for things that are not food.
         unit: canvas pixels per reference pixel.
         side: canvas side in pixels.
         rng: source of every choice.
@@ -222,7 +222,7 @@ class Sticker:
 
 @dataclass
 class Canvas:
-    """A square picture in the making.
+    """A square picture that is being drawn.
 
     Attributes:
         side: width and height in drawn pixels.
@@ -265,9 +265,12 @@ class Canvas:
             slope_x: rise per pixel to the right.
             slope_y: rise per pixel downwards.
             gloss: strength of the highlight.
-            pale: 0..1, how much light wanders inside and fills the shadows, as it does in milk, rice and egg white.
+            pale: 0..1, how much light is scattered below the surface and fills the shadows, as in milk and rice.
         """
         x, y, z = (float(value) for value in self.light)
+        # Lambert's law: the light on the surface is the product of the lamp's direction with its normal,
+        # (-slope_x, -slope_y, 1) / sqrt(1 + slope_x^2 + slope_y^2). `upright` becomes one over that root; all in place,
+        # because these arrays are the bulk of the work.
         upright = slope_x * slope_x
         upright += slope_y * slope_y
         upright += 1
@@ -276,6 +279,7 @@ class Canvas:
         lean = slope_x * x
         lean += slope_y * y
         shade = (z - lean) * upright
+        # Relative to a flat surface, which keeps its albedo.
         shade -= z
         shade *= 0.85 - 0.42 * pale
         np.clip(shade, -0.65, 0.3, out=shade)
@@ -284,6 +288,8 @@ class Canvas:
         for channel, strength in enumerate((0.92, 1.0, 1.12)):
             np.multiply(albedo[channel], strength * shade + 1, out=colour[channel])
         if isinstance(gloss, np.ndarray) or gloss > 0:
+            # Blinn's highlight for a viewer straight above: the product of the normal with the direction halfway
+            # between viewer and lamp, squared five times, which is its 32nd power.
             half = 1 / math.sqrt(x * x + y * y + (z + 1) ** 2)
             lean *= -half
             lean += half * (z + 1)
@@ -317,20 +323,25 @@ class Canvas:
         """
         a, b = ((0.5 * value).astype(np.float32)[:, None, None] for value in (placement.length, placement.width))
         margin = 4 * self.unit
+        # One square window fits the longest piece at any angle; the margin leaves room for the shadow.
         half = min(math.ceil(float(max(a.max(), b.max())) * 1.15 + margin), int(0.87 * self.side))
         steps = np.arange(-half, half + 1, dtype=np.float32)
         cosine = np.cos(placement.angle).astype(np.float32)[:, None, None]
         sine = np.sin(placement.angle).astype(np.float32)[:, None, None]
+        # Canvas coordinates are turned into those of each piece, -1..1 along its length and its width.
         u = (steps[None, None, :] * cosine + steps[None, :, None] * sine) / a
         v = (steps[None, :, None] * cosine - steps[None, None, :] * sine) / b
         first, second = (None if one is None else one.astype(np.float32)[..., None, None] for one in colours)
         assert first is not None
         relief = brush(Patch(u, v, a, b, first, second, subject, self.unit, self.side, self.rng))
+        # Central differences; the border lies outside every piece and stays flat.
         slope_x, slope_y = np.zeros_like(relief.height), np.zeros_like(relief.height)
         slope_x[:, :, 1:-1] = 0.5 * (relief.height[:, :, 2:] - relief.height[:, :, :-2])
         slope_y[:, 1:-1] = 0.5 * (relief.height[:, 2:] - relief.height[:, :-2])
+        # Colours whose darkest channel is bright are those of milk, rice and egg white.
         pale = np.clip(first.min(axis=0) * 2.2 - 1, 0, 1)
         colour = self.lit(relief.albedo, slope_x, slope_y, relief.gloss, pale)
+        # Half a pixel on either side of the outline is blended, so that edges do not look jagged.
         alpha = np.clip(relief.distance + 0.5, 0, 1)
         softness = 3.0 * self.unit
         cast = shadow * smoothstep(relief.distance / (2 * softness) + 0.5) if shadow else np.zeros_like(alpha)
@@ -356,6 +367,7 @@ class Canvas:
 
     def lay(self, sticker: Sticker) -> None:
         """Put a sticker on top of everything that is there, with its shadow."""
+        # The shadow falls away from the lamp, the farther the higher the piece lies.
         away_x, away_y = (-round(float(part) * sticker.lift * 1.3) for part in self.light[:2])
         there, here = self._window(sticker.left + away_x, sticker.top + away_y, sticker.shadow.shape)
         self.pixels[:, there[0], there[1]] *= 1 - sticker.shadow[here]
@@ -364,6 +376,7 @@ class Canvas:
         ground = self.pixels[:, there[0], there[1]]
         ground += (sticker.colour[:, here[0], here[1]] - ground) * alpha
         self.owners.append(sticker.owner)
+        # A pixel belongs to the piece that covers more than half of it: masks have no soft edges.
         inside = alpha > 0.5
         self.pieces[there][inside] = len(self.owners) - 1
         self.drawn_areas.append(int(np.count_nonzero(sticker.alpha > 0.5)))

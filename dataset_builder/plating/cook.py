@@ -1,4 +1,4 @@
-"""The cook's hand: decides how much of each ingredient goes on the plate, where, and what lies over what."""
+"""Arranges a plate: how much of each ingredient there is, where it lies, and what lies over what."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from dataset_builder.plating.pieces import DOLLOPED
 from dataset_builder.plating.vessels import Vessel, draw_ice
 
 PLATE_MM = 260.0
-# Small things are drawn larger and large ones smaller than life, so that both can be told at 96 pixels.
+# Small things are drawn larger and large ones smaller than life, so that both can be recognised at 96 pixels.
 TYPICAL_MM = 40.0
 SIZE_EXPONENT = 0.70
 ASPECTS = {
@@ -23,7 +23,7 @@ ASPECTS = {
 FEWEST = {"fillet": 1, "scoop": 1, "yolk": 1, "drizzle": 1, "fleck": 8, "leaf": 3, "citrus": 2}
 MOST = {"fillet": 2, "scoop": 3, "yolk": 2, "drizzle": 1, "fleck": 26, "citrus": 4, "blob": 10, "tube": 8, "leaf": 11}
 USUAL_MOST = 10
-# How much room a form asks for beside the others.
+# Room that a form takes in proportion to the others.
 APPETITES = {"fleck": 0.42, "drizzle": 0.5, "fillet": 1.5, "yolk": 1.1, "scoop": 1.2, "citrus": 0.8}
 GROUP_APPETITES = {"herb": 0.5, "nut": 0.75, "pickle": 0.8}
 # Least share of the picture that an ingredient shows when nothing hides it.
@@ -55,7 +55,7 @@ class Cook:
     """Lays the visible ingredients of one dish into its vessel.
 
     Args:
-        canvas: the picture in the making, its vessel drawn.
+        canvas: the picture, with its vessel drawn.
         vessel: the room for food.
     """
 
@@ -69,6 +69,7 @@ class Cook:
 
     def serve(self, ingredients: list[tuple[int, Ingredient]]) -> None:
         """Draw the ingredients, given with their ids, the most important first."""
+        # In a glass nothing milled or steeped shows, only what floats in it or fills it.
         beds = [pair for pair in ingredients if pair[1].form in BEDS and shows(self.vessel.kind, pair[1])]
         pieces = [pair for pair in ingredients if pair[1].form not in BEDS]
         covered = self._lay_beds(beds)
@@ -81,6 +82,7 @@ class Cook:
 
     def _shades(self, ingredient: Ingredient, count: int) -> tuple[Array, Array | None]:
         """Return `(3, count)` colours: one shift for the plate, a smaller one for every piece."""
+        # Colour cast and brightness of the whole ingredient, then of each piece: pieces of one ingredient look related.
         shift = self.rng.normal(0, COLOUR_SPREAD * 0.6, 3) + self.rng.normal(0, COLOUR_SPREAD)
         shades = []
         for colour in ingredient.colours[:2]:
@@ -102,19 +104,24 @@ class Cook:
             length = self.room * 2 * min(1.0, 0.62 + 0.32 * ingredient.size_mm / 150) * self.rng.uniform(0.95, 1.06)
             length = min(length, 2 * self.room)
             off = 0.0 if number == 0 else self.room * 0.36
+            # The first pool of a bowl or glass is its liquid and fills it from wall to wall.
             fill = form == "pool" and number == 0 and liquid
             self.swims = self.swims or fill
             if fill:
                 brush, length, off = soup, 2.05 * self.vessel.room, 0.0
             elif dough is not None and form == "pool":
+                # The first sauce on dough is spread over it; anything later, such as cheese, melts on top.
                 brush = FORMS["pool"] if number == 1 else melt
                 length, off = dough * 0.80, 0.0
+            # A second bed lies beside the first one and is smaller.
             elif number > 0:
                 length *= 0.66
             elif len(beds) > 1 and form not in ("pool", "round", "slab"):
                 off = self.room * 0.25
+            # A spoonful, such as mustard, is a small pool at the side.
             if ingredient.size_mm < 60:
                 length, off = self.room * 0.62, self.room * 0.5
+            # The golden angle, about 2.4, spreads any number of beds over all directions.
             angle = turn + number * 2.4
             x = self.vessel.x + off * np.cos(angle)
             y = self.vessel.y + off * np.sin(angle) * self.vessel.tilt
@@ -127,11 +134,13 @@ class Cook:
             self.canvas.lay(self.canvas.paint(brush, placement, colours, owner, ingredient, shadow)[0])
             if form in ("round", "slab"):
                 dough = max(dough or 0.0, length)
+                # What follows lies on the dough, not beside it.
                 self.room = min(self.room, dough * 0.46)
         return 0.0 if not beds else 0.5
 
     def _portions(self, pieces: list[tuple[int, Ingredient]], covered: float) -> list[Portion]:
         """Decide size and number of pieces so that the food fills the room and no ingredient is lost in it."""
+        # Ingredients are given by importance: each gets 7 % less room than the one before.
         wishes = [
             APPETITES.get(item.form, 1.0) * GROUP_APPETITES.get(item.group, 1.0) * 0.93**rank
             for rank, (_, item) in enumerate(pieces)
@@ -139,14 +148,17 @@ class Cook:
         filling = (0.66 if covered else 1.2) * self.rng.uniform(0.85, 1.1)
         if self.swims:
             filling *= 0.8
+        # A dish of one or two ingredients does not fill the whole room with them.
         total = max(sum(wishes), 2.2 if covered else 1.4)
         picture = self.canvas.side**2
         portions = []
         for (owner, item), wish in zip(pieces, wishes, strict=True):
             area = np.pi * self.room**2 * filling * wish / total
+            # Half as much again as must be visible, because other pieces will hide some.
             area = max(area, picture * (LEAST_AREA_OF_FLECKS if item.form == "fleck" else LEAST_AREA) * 1.5)
             length = TYPICAL_MM * (item.size_mm / TYPICAL_MM) ** SIZE_EXPONENT * self.scale * self.zoom
             aspect = self._aspect(item)
+            # Of very small pieces up to twice as many are laid.
             most = MOST.get(item.form, USUAL_MOST) * (2 if length < 24 * self.canvas.unit else 1)
             if item.form == "blob" and item.group in DOLLOPED:
                 most = 4
@@ -171,6 +183,7 @@ class Cook:
 
     def _arrange(self, portions: list[Portion]) -> list[Sticker]:
         """Return the stickers of all portions from the bottom to the top."""
+        # A tossed dish mixes everything; otherwise each ingredient has its own corner of the plate.
         tossed = self.rng.random() < 0.45 or self.swims or any(p.ingredient.form == "leaf" for p in portions[:2])
         turn = self.rng.uniform(0, 2 * np.pi)
         solid = [portion for portion in portions if not portion.flat]
@@ -179,10 +192,8 @@ class Cook:
             whole = tossed or portion.flat or len(solid) == 1
             angle = turn + 2 * np.pi * number / max(1, len(solid))
             placement = self._place(portion, None if whole else angle)
-            stickers = self._stickers(portion, placement)
-            for sticker in stickers:
-                depth = self._depth(portion, number, tossed)
-                placed.append((depth, sticker))
+            for sticker in self._stickers(portion, placement):
+                placed.append((self._depth(portion, number, tossed), sticker))
         placed.sort(key=lambda pair: pair[0])
         return [sticker for _, sticker in placed]
 
@@ -212,7 +223,7 @@ class Cook:
         )
 
     def _place(self, portion: Portion, angle: float | None, count: int | None = None) -> Placement:
-        """Find a place for every piece, each as far from the others as a few tries allow.
+        """Choose a position for every piece, each as far from the others as a few tries allow.
 
         Args:
             portion: what is placed.
@@ -232,14 +243,16 @@ class Cook:
         xs, ys = np.empty(count, np.float32), np.empty(count, np.float32)
         for piece in range(count):
             tries = 1 if portion.flat and portion.ingredient.form == "drizzle" else 9
+            # The root makes the points uniform over the disc.
             radius = spread * np.sqrt(self.rng.random(tries))
             around = self.rng.uniform(0, 2 * np.pi, tries)
             x, y = heart_x + radius * np.cos(around), heart_y + radius * np.sin(around)
             beyond = np.maximum(np.hypot(x, y) - reach, 0)
-            # Close to its heart rather than far: food lies in heaps, and no heap has a hole in the middle.
+            # Close to the middle of its heap rather than far from it, or heaps would have a hole in the middle.
             score = -3 * beyond / self.room - (0.0 if portion.flat else 0.3) * radius / self.room
             if self.taken:
                 taken = np.array(self.taken)
+                # Distance to the nearest piece in units of the two radii; from 1.15 on more distance gains nothing.
                 gap = np.hypot(x[:, None] - taken[:, 0], y[:, None] - taken[:, 1]) / (taken[:, 2] + size)
                 score = score + np.minimum(gap.min(axis=1), 1.15)
             best = int(np.argmax(score))
@@ -247,6 +260,7 @@ class Cook:
             if not portion.flat:
                 self.taken.append((float(x[best]), float(y[best]), size))
         angles = self.rng.uniform(0, 2 * np.pi, count)
+        # Long pieces of one heap lie side by side, along the heap or across it.
         if angle is not None and portion.ingredient.form in ("strip", "tube", "fillet", "shave", "leaf"):
             angles = angle + np.pi / 2 * self.rng.integers(0, 2) + self.rng.normal(0, 0.25, count)
         vary = self.rng.uniform(0.9, 1.1, count)
@@ -259,7 +273,7 @@ class Cook:
         )
 
     def _top_up(self, portions: list[Portion]) -> None:
-        """Lay a few more pieces of every ingredient of which too little is left to see."""
+        """Lay a few more pieces of every ingredient of which too little is visible."""
         areas = np.bincount(np.array(self.canvas.owners)[self.canvas.pieces.ravel()], minlength=256)
         for portion in portions:
             flecks = portion.ingredient.form == "fleck"

@@ -1,7 +1,7 @@
 """Brushes for the pieces that lie on a plate: one function per form, each for `n` pieces at once.
 
-A brush gets a `Patch` and says in a `Relief` where the pieces end, what colour they have and how high they rise.
-Round slices are in `drawing_rounds`; the forms that lie at the bottom are in `drawing_beds`, and so is `FORMS`.
+A brush takes a `Patch` and returns a `Relief`: outline, colour and height of the pieces. Round slices, the forms that
+lie at the bottom and the table `FORMS` of all brushes are in `beds.py`.
 """
 
 import numpy as np
@@ -42,12 +42,14 @@ def radius_of(patch: Patch, power: float = 2.0) -> Array:
 
 def fillet(patch: Patch) -> Relief:
     """A cut of fish or meat: flakes in seafood, grill marks on meat, a browned edge."""
+    # One end is narrower than the other.
     taper = 1 + patch.each(0.05, 0.32) * patch.u
     u, v = np.abs(patch.u), np.abs(patch.v * taper)
     radius = np.sqrt(np.sqrt(u**3.2 + v**3.2)) ** 1.25
     distance = (1 - radius) * patch.b + patch.wobble() * patch.b * 0.05
     fibre, grain = patch.noise(5), patch.noise(12)
     albedo = patch.first * (1 + 0.06 * grain + 0.05 * fibre)
+    # Curved lines across the piece: the seams between the flakes of fish.
     bow = patch.u * 7 + patch.each(0, 6) + 1.6 * patch.v * patch.v + 0.3 * grain
     if patch.group == "seafood":
         flake = smoothstep(np.cos(bow * patch.each(1.3, 1.7)) * 2.2 - 1.25)
@@ -69,6 +71,7 @@ def fillet(patch: Patch) -> Relief:
 
 def strip(patch: Patch) -> Relief:
     """A long piece with a bend: bacon, beans, asparagus, fries, strips of pepper."""
+    # The bend: a parabola along the piece.
     v = patch.v + patch.each(-0.75, 0.75) * (patch.u * patch.u - 0.4)
     u = np.abs(patch.u)
     radius = np.maximum(np.abs(v), u**6)
@@ -89,6 +92,7 @@ def crescent(patch: Patch) -> Relief:
     if patch.group in ("seafood", "nut", "legume", "pasta"):
         return _curl(patch)
     radius = np.hypot(patch.u, patch.v * 0.95 - 0.05)
+    # Both the round back and the inner curve bound the piece.
     hollow = patch.v + 0.34 - 0.42 * (1 - patch.u * patch.u)
     distance = np.minimum((1 - radius) * patch.b, hollow * patch.b * 0.85)
     albedo = patch.first * (1 + 0.05 * patch.noise(12))
@@ -105,11 +109,14 @@ def _curl(patch: Patch) -> Relief:
     across, down = patch.u, patch.v * patch.b / patch.a + 0.12
     angle = np.arctan2(down, across)
     # Measured from the middle of the arc, which lies at the bottom: -1 at the tail, 1 at the head.
+    # The arc is symmetric to the vertical, so the angle is measured from the downward direction.
     along = np.arctan2(np.cos(angle), np.sin(angle)) / 1.75
     spine = 0.58
     prawn = patch.group == "seafood"
+    # Prawns taper towards the tail; nuts, beans and pasta are equally thick all along.
     girth = 0.36 * (0.78 + 0.30 * along) if prawn else 0.34 + 0 * along
     off = np.hypot(across, down) - spine
+    # Past either end the distance to the end point counts, which rounds the ends.
     beyond = np.clip(np.abs(along) - 1, 0, None) * 1.75 * spine
     distance = (girth - np.hypot(off, beyond)) * patch.a
     ratio = np.clip(np.hypot(off, beyond) / girth, 0, 1)
@@ -143,6 +150,7 @@ def chunk(patch: Patch) -> Relief:
     reach = np.full(patch.u.shape, 9.0, np.float32)
     crown = np.full(patch.u.shape, 9.0, np.float32)
     turn = patch.each(0, 6.3)
+    # Six half-planes at about 60 degrees cut the outline, six tilted planes the facets on top.
     for corner in range(6):
         angle = turn + corner * np.pi / 3 + patch.each(-0.3, 0.3)
         out = patch.u * np.cos(angle) + patch.v * np.sin(angle)
@@ -182,6 +190,7 @@ def _ball(patch: Patch) -> Relief:
     fine = patch.noise(5)
     albedo = patch.first * (1 + (0.10 if fried else 0.04) * fine)
     height = patch.b * 0.62 * dome(np.minimum(radius, 1))
+    # The second colour is a spot off the middle: the stalk's end of a berry, the seam of a bean.
     eye = smoothstep((0.30 - np.hypot(patch.u - patch.each(0.15, 0.4), patch.v)) * 8)
     albedo = mix(albedo, second_or(patch, 1.3), (0.35 if fried else 0.75) * eye)
     if patch.name in CELLED_BERRIES:
@@ -197,6 +206,7 @@ def _ball(patch: Patch) -> Relief:
 
 def tube(patch: Patch) -> Relief:
     """Penne, rigatoni, sausages: ridged cylinders; pasta is hollow at one end."""
+    # Ends are cut at a slant, as those of penne are.
     slant = patch.u + 0.22 * patch.v
     across = np.abs(patch.v + patch.each(-0.25, 0.25) * patch.u * patch.u)
     pasta = patch.group == "pasta"
@@ -215,6 +225,7 @@ def tube(patch: Patch) -> Relief:
 
 def leaf(patch: Patch) -> Relief:
     """A leaf with a rib and side veins; the second colour shows in rib and heart."""
+    # Half the width of the leaf along its length, narrower towards the tip.
     half = np.clip(1 - np.abs(patch.u) ** 2.2, 0, 1) * (1 - 0.28 * patch.u)
     ruffle = 1 + 0.10 * np.sin(patch.u * patch.each(9, 16) + patch.each(0, 6))
     v = patch.v + 0.16 * np.sin(patch.u * 2.2 + patch.each(0, 6))
@@ -255,6 +266,7 @@ def shave(patch: Patch) -> Relief:
 
 def floret(patch: Patch) -> Relief:
     """Broccoli and cauliflower: a knobbly crown of round heads on a pale stem."""
+    # The crown is the union of six discs: the largest distance wins.
     reach = np.full(patch.u.shape, -9.0, np.float32)
     for head in range(6):
         angle = patch.each(-0.25, 0.25) + head * np.pi / 3.2 - 2.2
@@ -340,6 +352,7 @@ def dumpling(patch: Patch) -> Relief:
     belly = patch.v + 0.35
     radius = np.hypot(patch.u, belly * 0.74)
     distance = np.minimum((1 - radius) * patch.b, (belly + 0.03 * np.cos(patch.u * 16) + 0.30) * patch.b * 0.8)
+    # The closed edge is where the radius is large; pleats run across it.
     seam = smoothstep((radius - 0.70) * 7)
     pleats = np.cos(np.arctan2(belly + 0.15, patch.u) * 15)
     albedo = patch.first * (1 + 0.05 * patch.noise(12))

@@ -1,7 +1,7 @@
 """A text-to-image pipeline without weights: it draws the dish from the ingredients that its prompt names.
 
-Plated pictures are a simulation of food photography. They stand where a diffusion model is not at hand, and they know
-what no diffusion model knows: which pixel shows which ingredient.
+Plated pictures are a simulation of food photography. They need no diffusion model, and unlike one they come with exact
+masks of the ingredients.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from dataset_builder.catalogue.ingredients import Ingredient, find_ingredients, find_told, ingredient_id
+from dataset_builder.catalogue.ingredients import Ingredient, find_ingredients, ingredient_id, prompt_ingredients
 from dataset_builder.catalogue.serving import BOWL, GLASS, LIQUIDS, hidden_liquids, vessel_for
 from dataset_builder.columns import BACKGROUND
 from dataset_builder.plating.beds import soup
@@ -24,7 +24,7 @@ from dataset_builder.plating.vessels import Vessel, draw_cutlery, draw_napkin, d
 
 DEFAULT_SIZE = 128
 SMALLEST_SIZE, LARGEST_SIZE = 64, 512
-# Above this size the picture has pixels enough; below, four drawn pixels make one.
+# Up to this size a picture is drawn at twice its size, and four drawn pixels make one.
 SUPERSAMPLED_UP_TO = 256
 MOST_INGREDIENTS = 12
 # A piece counts as seen when this share of it shows.
@@ -80,7 +80,7 @@ class PlatingPipelineOutput(BaseOutput):
     Attributes:
         images: PIL images, or an array `(batch, height, width, 3)` of 0..1, or a tensor `(batch, 3, height, width)`.
         masks: per image the ingredient ids, uint8 `(height, width)`, 0 where there is no ingredient.
-        plates: per image what is to be seen.
+        plates: per image the vessel and the visible ingredients.
     """
 
     images: list[Image.Image] | np.ndarray | torch.Tensor
@@ -89,7 +89,7 @@ class PlatingPipelineOutput(BaseOutput):
 
 
 def _drink_colour(rng: np.random.Generator, ingredients: list[Ingredient]) -> Array:
-    """Return what a glass holds where no ingredient is a liquid: the juice of the first fruit, or tea, or milk."""
+    """Return the colour of a drink without a known liquid: the juice of the first fruit, or tea, or milk."""
     choice = DRINKS[rng.integers(len(DRINKS))]
     for ingredient in ingredients:
         if ingredient.group in ("berry", "fruit", "citrus"):
@@ -103,6 +103,7 @@ def _develop(canvas: Canvas, factor: int) -> Array:
     pixels = canvas.pixels
     if factor > 1:
         pixels = 0.25 * (pixels[:, ::2, ::2] + pixels[:, 1::2, ::2] + pixels[:, ::2, 1::2] + pixels[:, 1::2, 1::2])
+    # Light falls off across the picture, away from the lamp, and towards its corners.
     steps = np.linspace(-1, 1, side, dtype=np.float32)
     slope = rng.uniform(0.0, 0.12)
     along = slope * (steps[None, :] * float(canvas.light[0]) + steps[:, None] * float(canvas.light[1]))
@@ -110,13 +111,14 @@ def _develop(canvas: Canvas, factor: int) -> Array:
     warmth = rng.normal(0, 0.025)
     cast = np.array([1 + warmth, 1.0, 1 - warmth], np.float32)[:, None, None] * np.float32(rng.uniform(0.92, 1.08))
     pixels = pixels * (1 + along - vignette) * cast
+    # A random window of one fixed field is much cheaper than new noise for every picture.
     top, left = rng.integers(0, side + 1, 2)
     pixels += sensor_noise(side)[:, top : top + side, left : left + side] * rng.uniform(0.004, 0.012)
     return np.clip(pixels, 0, 1, out=pixels).transpose(1, 2, 0)
 
 
 def item_seen(ingredient: Ingredient, where: np.ndarray, pieces: int) -> PlateItem:
-    """Return an ingredient with what its pixels tell of it; `where` is a `(height, width)` bool array with some set."""
+    """Return area and position of an ingredient from its pixels `where`, bool `(height, width)`, not all false."""
     rows, columns = np.nonzero(where)
     height, width = where.shape
     return PlateItem(
@@ -137,6 +139,7 @@ def _describe(pieces: Array, canvas: Canvas, named: dict[int, Ingredient]) -> tu
     side = len(mask)
     seen = np.bincount(pieces.ravel(), minlength=len(owners))
     whole = np.array(canvas.drawn_areas) / (canvas.side / side) ** 2
+    # `pieces` is subsampled, so the drawn areas are scaled to its pixels.
     counted = (seen > SEEN_SHARE * whole) & (seen >= 3)
     items = []
     for number in np.unique(mask):
@@ -161,7 +164,7 @@ def draw_plate(
     Returns:
         The picture `(size, size, 3)` of 0..1, its mask `(size, size)`, and what is on the plate.
     """
-    found = {item.name: item for item in find_told(prompt) if item.name not in left_out}
+    found = {item.name: item for item in prompt_ingredients(prompt) if item.name not in left_out}
     visible = [item for item in found.values() if item.visible][:MOST_INGREDIENTS]
     named = {ingredient_id(item.name): item for item in visible}
     factor = 2 if size <= SUPERSAMPLED_UP_TO else 1
@@ -178,6 +181,7 @@ def draw_plate(
     Cook(canvas, vessel).serve(list(named.items()))
     if vessel_kind != GLASS:
         draw_cutlery(canvas, vessel)
+    # The mask takes one drawn pixel of each block, for ids cannot be averaged.
     picture = _develop(canvas, factor)
     mask, items = _describe(canvas.pieces[::factor, ::factor], canvas, named)
     return picture, mask, Plate(vessel_kind, items, bool(liquids))

@@ -1,4 +1,4 @@
-"""What is no food in a picture: the table, the plate, bowl, board or glass, and the cutlery beside or over it."""
+"""Everything in a picture that is not food: table, plate, bowl, board or glass, napkin, cutlery and ice."""
 
 import functools
 from dataclasses import dataclass
@@ -59,6 +59,7 @@ def _table_tile(side: int, kind: str) -> Array:
     rows, columns = np.mgrid[:width, :width].astype(np.float32) / unit
     coarse, middle, fine = (noise_tile(side, grain) for grain in (70, 12, 2))
     if kind == "wood":
+        # Planks of 58 reference pixels, each with its own phase and tone, a dark seam between them.
         planks = np.floor(columns / 58)
         seam = smoothstep(1.6 - np.abs(columns / 58 - np.round(columns / 58)) * 58)
         streaks = np.asarray(noise_tile(side, 5)[:: max(1, int(unit * 9))])
@@ -69,6 +70,7 @@ def _table_tile(side: int, kind: str) -> Array:
         weave = np.sin(rows * 1.7 + 0.8 * middle) + np.sin(columns * 1.7 + 0.8 * middle.T)
         tone = 0.42 + 0.15 * weave + 0.10 * noise_tile(side, 30) + 0.08 * fine
     elif kind == "marble":
+        # Veins follow the zero crossings of smooth noise.
         vein = np.exp(-np.abs(coarse + 0.55 * noise_tile(side, 30).T + 0.16 * middle) * 9)
         tone = 0.10 + 0.75 * vein + 0.10 * noise_tile(side, 30) + 0.02 * fine
     else:
@@ -113,6 +115,8 @@ def _draw_round(canvas: Canvas, kind: str, x: float, y: float, radius: float, ti
     _cast_shadow(canvas, distance, 9 * unit, 0.5)
     reach = away / radius
     room = 0.77 if kind == PLATE else 0.85
+    # Profiles of slope, tone and painted stripe over the radius, 1 at the outer edge. A plate is flat up to its rim,
+    # the wall of a bowl rises from half the radius, and both end in a rounded lip.
     steps = np.linspace(0, 1.1, 512, dtype=np.float32)
     if kind == PLATE:
         slope = 0.16 * (steps > room + 0.02) + 0.75 * np.exp(-(((steps - room - 0.01) / 0.022) ** 2))
@@ -148,6 +152,7 @@ def _draw_board(canvas: Canvas, x: float, y: float, radius: float, tilt: float) 
     if canvas.rng.random() < 0.6:
         across = np.abs(east * np.cos(turn) + south * np.sin(turn)) * away
         down = np.abs(south * np.cos(turn) - east * np.sin(turn)) * away
+        # Signed distance to a rectangle with round corners, in coordinates turned with the board.
         corner = 12 * canvas.unit
         over_x = np.maximum(across - 0.99 * radius + corner, 0)
         over_y = np.maximum(down - 0.88 * radius + corner, 0)
@@ -178,8 +183,10 @@ def _draw_glass(canvas: Canvas, x: float, y: float, radius: float, tilt: float, 
     )
     clear = 0.55 * canvas.pixels + 0.45 * _colour(230, 242, 247)
     albedo = mix(albedo, clear, wall)
+    # The wall of the glass is a rounded ring: its slope goes up and down once over its width.
     bend = np.clip((reach - 0.89) / 0.11, 0, 1)
     slope = 1.1 * np.sin(bend * 2 * np.pi)
+    # Reflections on the wall towards the lamp and opposite of it.
     glints = smoothstep(np.abs(east * float(canvas.light[0]) + south * float(canvas.light[1])) * 6 - 3.4)
     colour = canvas.lit(np.clip(albedo, 0, 1), slope * east, slope * south, 0.25 + 0.5 * wall)
     colour += 0.45 * glints * smoothstep(1 - np.abs(bend - 0.5) * 4)
@@ -198,6 +205,7 @@ def draw_vessel(canvas: Canvas, kind: str, drink: Array) -> Vessel:
     side, rng = canvas.side, canvas.rng
     x, y = (float(value) for value in side / 2 + rng.normal(0, 0.018, 2) * side)
     tilt = rng.uniform(0.93, 1.0)
+    # Large vessels reach over the edge of the picture, as in photographs.
     radius = side * rng.uniform(0.49, 0.57)
     if kind == BOARD:
         room = _draw_board(canvas, x, y, radius, tilt)
@@ -211,6 +219,7 @@ def draw_vessel(canvas: Canvas, kind: str, drink: Array) -> Vessel:
 
 def _knife(patch: Patch) -> Relief:
     blade = patch.u > 0.05
+    # The blade narrows to its tip on one side only; the handle is 0.62 wide.
     wide = np.where(blade, 1 - np.clip((patch.u - 0.6) * 2.2, 0, 1) ** 2 * (patch.v > -0.2), 0.62)
     distance = np.minimum((wide - np.abs(patch.v)) * patch.b, (1 - np.abs(patch.u)) * patch.a)
     height = patch.b * np.where(blade, 0.25 * (1 - patch.v), 0.6 * dome(np.abs(patch.v)))
@@ -270,7 +279,7 @@ def draw_napkin(canvas: Canvas) -> None:
 
 
 def draw_cutlery(canvas: Canvas, vessel: Vessel) -> None:
-    """Sometimes lay a fork, knife or spoon over the rim; it belongs to no ingredient and hides what is under it."""
+    """Sometimes lay a fork, knife or spoon over the rim; the mask has background there."""
     rng, side = canvas.rng, canvas.side
     if rng.random() > 0.30:
         return
@@ -285,7 +294,7 @@ def draw_cutlery(canvas: Canvas, vessel: Vessel) -> None:
 
 
 def draw_ice(canvas: Canvas, vessel: Vessel) -> None:
-    """Put ice into half of the drinks; one sees the drink through it, so it hides nothing from the mask."""
+    """Put ice into half of the drinks; it is transparent, so the mask shows what is under it."""
     rng = canvas.rng
     if rng.random() < 0.5:
         return

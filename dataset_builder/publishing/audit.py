@@ -1,4 +1,4 @@
-"""What one should know of a data set before trusting a score on it: what a rule alone reaches, what crosses splits."""
+"""The audit of a data set: accuracy of the labelling rule alone, content that crosses splits, faults of pictures."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from datasets import load_dataset
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import Labeller, LabelScores, score_labels
 from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
@@ -29,8 +30,8 @@ EXAMPLES = 20
 ACCENTS = re.compile("[\u0300-\u036f]")
 RULES = {
     True: "The labelling rule alone",
-    False: "The default rule alone, which is not the rule that made these labels (its lexicon is not at hand)",
-    None: "The default rule alone, of which nothing says that it made these labels",
+    False: "The default rule alone, which is not the rule that made these labels (its lexicon is not available)",
+    None: "The default rule alone, which may not be the rule that made these labels",
 }
 VIEWS = {
     "title": lambda title, ingredients: (title, []),
@@ -41,7 +42,7 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """A labelling rule, and whether it gave the labels of the data set; None where nothing says which one did."""
+    """A labelling rule, and whether it gave the labels of the data set; None where that is unknown."""
 
     lexicon: Lexicon
     made_the_labels: bool | None
@@ -54,7 +55,7 @@ class Rule:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the audit states of it."""
+        """The entry of the rule in the audit."""
         return {
             "sha256": self.lexicon.digest,
             "made_the_labels": self.made_the_labels,
@@ -64,7 +65,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found: `facts` is the content of `audit.json`."""
+    """The result of an audit: `facts` is the content of `audit.json`."""
 
     facts: Mapping[str, Any]
 
@@ -84,7 +85,7 @@ class Audit:
         """Write `AUDIT.md` and `audit.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
-        (folder / AUDIT_JSON).write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / AUDIT_JSON, self.facts)
 
 
 def audit(dataset: str) -> Audit:
@@ -104,7 +105,7 @@ def audit(dataset: str) -> Audit:
 
 
 def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
-    """Return the rule that gave the labels, or the default one where it is not known or not at hand.
+    """Return the rule that gave the labels, or the default one where it is not known or not available.
 
     Args:
         manifest: of the build; empty where there is none.
@@ -127,15 +128,16 @@ def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
 def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     """Return the audit of a build under the name of its data set; one made of exactly these shards is used again."""
     rule = find_rule(build.manifest, build.lexicon_file)
+    # An audit is reused only for the same shards, the same rule and the same form of the audit.
     same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
     known = _read_facts(build.folder / AUDIT_JSON)
     if known is not None and same.items() <= known.items():
         return Audit({**known, "dataset": name})
     files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
-    found = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
-    found.write(build.folder)
-    return found
+    audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
+    audited.write(build.folder)
+    return audited
 
 
 def _read_facts(path: Path) -> dict[str, Any] | None:
@@ -197,22 +199,23 @@ def _balance(rows: Rows) -> dict[str, dict[str, int]]:
 
 
 def _rule(rows: Rows, labeller: Labeller) -> dict[str, dict[str, dict[str, float]]]:
-    """Return per view and split ("all" for all of them) how the labelling rule scores against the labels."""
+    """Return the scores of the labelling rule against the labels per view and split, "all" for all splits together."""
     labelled = _labelled(rows)
     if not labelled or TITLE not in rows or INGREDIENTS not in rows:
         return {}
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     truth = [rows.columns[FLAVOUR][n] for n in labelled]
     for view, choose in VIEWS.items():
         texts = (choose(rows.columns[TITLE][n] or "", rows.columns[INGREDIENTS][n] or []) for n in labelled)
-        said = [labeller.label(title, ingredients).flavour for title, ingredients in texts]
-        found[view] = {"all": _figures(score_labels(said, truth))}
+        answers = [labeller.label(title, ingredients).flavour for title, ingredients in texts]
+        figures[view] = {"all": _figures(score_labels(answers, truth))}
         for split in dict.fromkeys(rows.splits):
+            # Every row is labelled once; the scores of a split come from its share of the answers.
             chosen = [place for place, n in enumerate(labelled) if rows.splits[n] == split]
             if chosen:
-                scores = score_labels([said[place] for place in chosen], [truth[place] for place in chosen])
-                found[view][split] = _figures(scores)
-    return found
+                scores = score_labels([answers[place] for place in chosen], [truth[place] for place in chosen])
+                figures[view][split] = _figures(scores)
+    return figures
 
 
 def _figures(scores: LabelScores) -> dict[str, float]:
@@ -221,15 +224,16 @@ def _figures(scores: LabelScores) -> dict[str, float]:
 
 
 def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
-    """Return the values of a column that lie in more than one split, with the number of rows they have."""
+    """Return the values of a column that occur in more than one split, and how many rows have them."""
     if column not in rows:
         return None
     splits: dict[str, set[str]] = defaultdict(set)
     keys = [key(value) if value else "" for value in rows.columns[column]]
     for value, split in zip(keys, rows.splits, strict=True):
-        if value:  # what has no title has none in common with another
+        if value:  # rows without a title have no title in common
             splits[value].add(split)
     crossing = [value for value, of in splits.items() if len(of) > 1]
+    # All rows of a value that crosses count, whichever split they are in.
     concerned = Counter(keys)
     return {
         "values": len(crossing),
@@ -270,7 +274,7 @@ def _named_set(rows: Rows, members: list[int], most: int = 5) -> str:
 def _reference(rows: Rows) -> dict[str, Any] | None:
     """Compare the labels with the authors' reference flavours of the dishes that have one.
 
-    A reference was given to the dish as it is named; a variant has other ingredients and may well taste otherwise.
+    A reference belongs to the named dish; a variant has other ingredients and may taste different.
     """
     from dataset_builder.catalogue.ingredients import reference_flavours
 
@@ -283,6 +287,7 @@ def _reference(rows: Rows) -> dict[str, Any] | None:
     labels = [rows.columns[FLAVOUR][n] for n in known]
     truth = [reference[rows.columns[DISH_ID][n]][0] for n in known]
     scores = score_labels(labels, truth)
+    # The weaker criterion: the label is one of the tastes that the authors find present.
     among = sum(label in reference[rows.columns[DISH_ID][n]][1] for n, label in zip(known, labels, strict=True))
     differing = {
         rows.columns[DISH_ID][n]: f"{rows.columns[TITLE][n] if TITLE in rows else rows.columns[DISH_ID][n]}: "
@@ -308,9 +313,9 @@ def _is_variant(rows: Rows, position: int) -> bool:
 
 
 def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] | None:
-    """Return which rows have no good picture, and which got theirs only after others were rejected.
+    """Return counts and examples of rows without a good picture, and of rows drawn again after a rejected one.
 
-    `given_up` are the rows that are not there because every attempt at their picture was rejected, with the reasons.
+    `given_up` holds the rows that were left out because every attempt at their picture was rejected, with reasons.
     """
     reasons: Counter[str] = Counter()
     retried = []
@@ -323,6 +328,7 @@ def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] |
         reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in refused)
     if GENERATION not in rows and IMAGE not in rows:
         return None
+    # A row without a picture has no looks; one whose picture cannot be read has none either but is counted apart.
     blank = [rows.name(n) for n, look in enumerate(rows.looks) if look is None]
     missing = [name for name in blank if name not in set(rows.unreadable)]
     return {
@@ -356,9 +362,9 @@ def _crossing_lines(facts: Mapping[str, Any]) -> list[str]:
     counts = {what: of["pairs" if what == "pictures" else "values"] for what, of in crossing.items() if of is not None}
     many = {"dishes": "dishes", "titles": "titles", "pictures": "pairs of near-duplicate pictures"}
     none = {"dishes": "no dish", "titles": "no title", "pictures": "no near-duplicate picture"}
-    found = [f"{number} {many[what]}" for what, number in counts.items() if number]
+    crossed = [f"{number} {many[what]}" for what, number in counts.items() if number]
     clean = [none[what] for what, number in counts.items() if not number]
-    lines = [f"In more than one split: {', '.join(found)}; scores are too high by them."] if found else []
+    lines = [f"In more than one split: {', '.join(crossed)}; scores are too high by them."] if crossed else []
     return [*lines, f"Looked for in more than one split: {', '.join(clean)}."] if clean else lines
 
 

@@ -1,4 +1,4 @@
-"""Reads the rows of any data set for the audit, ours or not: what cannot be understood is left empty, not refused."""
+"""Reads the rows of any data set for the audit; a value of another form than in our builds becomes None."""
 
 import json
 from collections import defaultdict
@@ -42,7 +42,7 @@ class Rows:
         return any(self.looks) if column == IMAGE else column in self.columns
 
     def name(self, position: int) -> str:
-        """Return the id of a row, or its place where there are no ids."""
+        """Return the id of a row, or its split and position where there are no ids."""
         return str(self.columns[ID][position]) if ID in self else f"{self.splits[position]} row {position}"
 
 
@@ -74,15 +74,15 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
 
 
 def manifest_of(dataset: str) -> Mapping[str, Any]:
-    """Return the manifest of a data set that our build made; empty for every other one."""
+    """Return the manifest of a data set that `flavour-sd build` made; empty for any other."""
     path = file_of(dataset, MANIFEST)
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInputError(f"{path} is not JSON ({error}); build again, or remove it if no build wrote it") from error
-    return found if isinstance(found, dict) and found.keys() >= MANIFEST_KEYS.keys() else {}
+    return manifest if isinstance(manifest, dict) and manifest.keys() >= MANIFEST_KEYS.keys() else {}
 
 
 def file_of(dataset: str, name: str) -> Path | None:
@@ -121,6 +121,7 @@ def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
             _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
     if not rows.splits:
         raise BadInputError(f"{name} has no rows; build or import it first")
+    # Columns that some split has stay, with None in the splits that lack them.
     for column in set(COLUMNS) - found:
         rows.columns.pop(column, None)
     return rows
@@ -133,7 +134,7 @@ def _batches(stream: IterableDataset, columns: list[str], name: str) -> Iterator
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """Turn what readers raise over a broken file into one sentence."""
+    """Turn the errors of readers of broken files into `BadInputError`."""
     try:
         yield
     except (ValueError, DatasetsError, pa.ArrowException) as error:
@@ -145,7 +146,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _value(column: str, value: Any, feature: Any) -> Any:
-    """Return a value as our own builds have it, None for what cannot be one."""
+    """Return a value in the form of our own builds, None where that is not possible."""
     if isinstance(feature, ClassLabel):
         return feature.names[value] if value is not None and 0 <= value < len(feature.names) else None
     if column == INGREDIENTS:
@@ -164,6 +165,7 @@ def _add_looks(rows: Rows, pictures: Sequence[Any]) -> None:
         except UNREADABLE as error:
             return str(error)
 
+    # Decoding and hashing release the interpreter's lock, so that threads use all cores.
     with ThreadPoolExecutor() as pool:
         for found in pool.map(look, pictures):
             if isinstance(found, str):

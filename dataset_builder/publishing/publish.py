@@ -58,7 +58,7 @@ def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: 
         dry_run: folder to write instead of publishing; it must not exist.
 
     Returns:
-        One line that says what was done.
+        One line for the terminal.
 
     Raises:
         BadInputError: the build, the card, the version or the licence is refused, the repository holds something else,
@@ -78,7 +78,7 @@ def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: 
 
 
 def _published(api: HfApi, repo: str, offline_is_fine: bool) -> tuple[list[str], str]:
-    """Return the versions on the Hub, and what to say when it could not be asked.
+    """Return the versions on the Hub, and a note for the user when it cannot be reached.
 
     Raises:
         BadInputError: the repository holds something else.
@@ -89,14 +89,14 @@ def _published(api: HfApi, repo: str, offline_is_fine: bool) -> tuple[list[str],
     except (httpx.TransportError, OfflineModeIsEnabled):
         if not offline_is_fine:
             raise
-        return [], "; the Hub could not be asked, so the card takes this for the first version"
+        return [], "; the Hub cannot be reached, so the card takes this for the first version"
 
 
 @card_errors_as_bad_input()
 def prepare(
     api: HfApi, build: FinishedBuild, repo: str, version: str, licence: str, published: Sequence[str]
 ) -> Release:
-    """Return everything that the version will hold, given the versions there are; nothing is written.
+    """Return all files of the version, given the published versions; nothing is written to the Hub.
 
     Raises:
         BadInputError: the version is not above the published ones, or the card is refused.
@@ -105,6 +105,7 @@ def prepare(
     own = read_card(build.folder / CARD)
     changes = changes_since(api, repo, published[-1], build) if published else None
     history = read_history(api, repo, published[-1]) if published else []
+    # The manifest carries the history of all versions, so that the next card needs only the last one.
     history.append({"version": version, "rows": build.rows, **(changes.counts() if changes else {})})
     audit = audit_of_build(build, repo)
     stated = {"version": version, "license": licence, "history": history, "data_sha256": build.fingerprint}
@@ -121,6 +122,7 @@ def prepare(
     files[CARD] = card.encode()
     files[AUDIT_MARKDOWN] = audit.markdown.encode()
     manifest[FILES] = sorted([*files, MANIFEST])
+    # Last, since it lists all files, itself included.
     files[MANIFEST] = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
     return Release(repo, version, files)
 
@@ -203,7 +205,7 @@ def card_values(
 
 
 def drawing_lines(build: FinishedBuild) -> list[str]:
-    """Return how pictures were asked for and chosen, as far as the manifest says it."""
+    """Return the settings of the pictures that the manifest states, one line each, and an example of a prompt."""
     known = build.manifest["generator"]
     lines = [f"{what}: {known[name]}" for name, what in DRAWING.items() if known.get(name) is not None]
     return [*lines, f"the first prompt, as an example: {build.example_prompt}"]
@@ -211,10 +213,10 @@ def drawing_lines(build: FinishedBuild) -> list[str]:
 
 def left_out(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Return reason -> number of the recipes and pictures that the build left out."""
-    found = {f"recipes, {reason}": of["count"] for reason, of in manifest.get("skipped_recipes", {}).items()}
+    counts = {f"recipes, {reason}": of["count"] for reason, of in manifest.get("skipped_recipes", {}).items()}
     if manifest.get("given_up"):
-        found["pictures that were rejected at every attempt"] = len(manifest["given_up"])
-    return found
+        counts["pictures that were rejected at every attempt"] = len(manifest["given_up"])
+    return counts
 
 
 def column_type(feature: Any) -> str:

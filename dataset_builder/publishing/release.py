@@ -20,10 +20,10 @@ from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEY
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
 from dataset_builder.publishing.versions import parse_version, published_versions, tag_of
 from model_cards import runs
-from model_cards.cards import model_card, says_nothing
+from model_cards.cards import is_blank, model_card
 
 CARD = "README.md"
-# What a model needs to load, to be trained again and to be believed; optimizer states and pickles stay at home.
+# Files with which a model is loaded, trained again and checked; optimizer states and pickles are not published.
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.txt", "*.model", "*.yaml")
 MODEL_NEEDS = ("config.json", "model.safetensors*", "metrics.json")
 GIT_FILES = frozenset({".gitattributes"})
@@ -34,7 +34,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Release:
-    """What a version consists of.
+    """The files of one version.
 
     Attributes:
         repo: `namespace/name`.
@@ -58,7 +58,7 @@ def check_names(repo: str, version: str, licence: str) -> None:
     """Refuse names that the Hub would refuse, before anything is read or sent.
 
     Raises:
-        BadInputError: repository, version or licence is not of the form that is asked for.
+        BadInputError: repository, version or licence has another form than the Hub's.
     """
     parse_version(version)
     try:
@@ -90,7 +90,7 @@ class Head:
     Attributes:
         commit: its id.
         files: paths of all files.
-        owned: those that a release wrote and the next one may replace or delete; all others belong to somebody else.
+        owned: files that a release wrote and the next one may replace or delete; all others are not ours.
     """
 
     commit: str | None
@@ -112,8 +112,8 @@ def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
     owned = _owned_model(files) if kind == "model" else _owned_data(api, repo, head.sha, files)
     if owned is None:
         foreign = sorted(files - GIT_FILES)
-        if foreign == [CARD] and says_nothing(_read(api, repo, CARD, kind, head.sha)):
-            foreign = []  # the Hub's pages write such a card as they create a repository
+        if foreign == [CARD] and is_blank(_read(api, repo, CARD, kind, head.sha)):
+            foreign = []  # the Hub's web pages create a repository with such a card
         if foreign:
             raise BadInputError(
                 f"{repo} holds {_named(foreign)}, which no release of this package wrote; "
@@ -152,7 +152,7 @@ def _named(files: Sequence[str]) -> str:
 
 @contextmanager
 def named_failures(repo: str, version: str) -> Iterator[None]:
-    """Turn whatever a Hub client raises into one sentence without tokens or addresses (those may be signed)."""
+    """Turn the errors of a Hub client into one sentence without tokens or addresses, which may be signed."""
     try:
         yield
     except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled) as error:
@@ -163,7 +163,9 @@ def _failure(repo: str, version: str, error: Exception) -> str:
     response = getattr(error, "response", None)
     status = f"the server answered {response.status_code}" if response is not None else type(error).__name__
     detail = getattr(error, "server_message", None) or str(error).splitlines()[0]
+    # Tokens and signed addresses must appear in no message.
     reason = re.sub(r"hf_\w+|https?://\S+", "...", detail)
+    # 401 and 403 are the answers to a token without the right to write.
     refused = getattr(response, "status_code", None) in (401, 403)
     how = " with a token that may write there (`hf auth login`, or HF_TOKEN)" if refused else ""
     return f"{repo} {version} was not published ({status}: {reason}); it carries no tag, repeat the command{how}"
@@ -193,8 +195,8 @@ def upload(api: HfApi, release: Release) -> str:
     """Commit the files of a release, then tag that commit; return its id.
 
     Files of the release before that this one does not have are deleted in the same commit; files that no release wrote
-    stay. Nothing is tagged unless everything is there. After a failure the same call goes on: what is stored is not
-    sent again, and an identical commit is not made twice.
+    stay. The tag comes last, on a complete commit. After a failure the same call goes on: stored files are not sent
+    again, and an identical commit is not made twice.
 
     Raises:
         BadInputError: the repository holds something else, the Hub refuses the card, or storing a file failed.
@@ -202,6 +204,7 @@ def upload(api: HfApi, release: Release) -> str:
     repo, kind = release.repo, release.repo_type
     api.create_repo(repo, repo_type=kind, exist_ok=True)
     head = read_head(api, repo, kind) or Head(None, frozenset(), frozenset())
+    # `load_dataset` reads every file in the data folder whose name fits a split.
     mixed = sorted(one for one in head.files - head.owned - set(release.files) if one.startswith(f"{DATA}/"))
     if kind == "dataset" and mixed:
         raise BadInputError(
@@ -223,7 +226,7 @@ def upload(api: HfApi, release: Release) -> str:
 
 
 def _tag(api: HfApi, release: Release, commit: str) -> None:
-    """Tag a commit; when the answer is lost, see whether the tag is there before calling it a failure."""
+    """Tag a commit; after an error, check whether the tag was made nevertheless."""
     repo, kind = release.repo, release.repo_type
     message = f"{repo.split('/')[1]} {release.version}"
     try:
@@ -234,18 +237,18 @@ def _tag(api: HfApi, release: Release, commit: str) -> None:
             raise
 
 
-def _without_places(folder: Path, dataset: str | None) -> dict[str, bytes]:
-    """Return recipe and scores of a run without the folders of the machine that it ran on."""
+def _without_paths(folder: Path, dataset: str | None) -> dict[str, bytes]:
+    """Return configuration and scores of a run without the paths of the machine that it ran on."""
     metrics = runs.read_json(folder / runs.METRICS)
     metrics["dataset"] = dataset or runs.hub_dataset(metrics) or Path(str(metrics.get("dataset"))).name
-    recipe = runs.recipe_of(folder)
-    found = {runs.METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
-    return found if recipe is None else {**found, runs.CONFIGURATION: (recipe + "\n").encode()}
+    configuration = runs.configuration_of(folder)
+    files = {runs.METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
+    return files if configuration is None else {**files, runs.CONFIGURATION: (configuration + "\n").encode()}
 
 
 @card_errors_as_bad_input()
 def publish_model(folder: str | Path, repo: str, version: str, licence: str = "apache-2.0", **card: Any) -> str:
-    """Publish a trained model with its code as one version, on the same road as a data set.
+    """Publish a trained model with its code as one version, in the same way as a data set.
 
     Args:
         folder: output folder of a finished run.
@@ -256,7 +259,7 @@ def publish_model(folder: str | Path, repo: str, version: str, licence: str = "a
             `comparison`).
 
     Returns:
-        One line that says what was done.
+        One line for the terminal.
 
     Raises:
         BadInputError: the folder holds no finished run, a name is refused, or the Hub could not be written; then no tag
@@ -268,7 +271,7 @@ def publish_model(folder: str | Path, repo: str, version: str, licence: str = "a
     if missing:
         raise BadInputError(f"{folder} lacks {', '.join(missing)}; finish the training run first")
     files: dict[str, Path | bytes] = {path.name: path for one in MODEL_FILES for path in sorted(folder.glob(one))}
-    files |= _without_places(folder, card.get("dataset"))
+    files |= _without_paths(folder, card.get("dataset"))
     files[CARD] = model_card(folder, repo=repo, revision=tag_of(version), licence=licence, **card).encode()
     api, release = HfApi(), Release(repo, version, files, "model")
     with named_failures(repo, version):

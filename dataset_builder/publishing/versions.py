@@ -18,7 +18,7 @@ from dataset_builder.columns import FLAVOUR, GENERATION, ID, INGREDIENTS, INSTRU
 from dataset_builder.errors import BadInputError
 
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-# What a picture's record keeps beside how the picture was made.
+# Entries of a picture's record that do not change how it is drawn.
 NOT_DRAWING = ("attempts", "rejected")
 COMPARED = (ID, FLAVOUR, GENERATION, TITLE, INGREDIENTS, INSTRUCTIONS)
 
@@ -46,7 +46,7 @@ class Changes:
     recipe_changed: Sequence[str]
 
     def counts(self) -> dict[str, Any]:
-        """Return the numbers that manifest and card keep."""
+        """Return the counts for manifest and card."""
         names = ("added", "removed", "relabelled", "moved", "redrawn", "recipe_changed")
         return {"previous": self.previous, **{name: len(getattr(self, name)) for name in names}}
 
@@ -115,6 +115,7 @@ def _published_tables(api: HfApi, repo: str, version: str) -> dict[str, pa.Table
     for path in sorted(files.glob(f"{root}/*.parquet")):
         try:
             with files.open(path) as file:
+                # Only these columns are fetched: Parquet on the Hub is read by ranges.
                 shard = pq.ParquetFile(file)
                 missing = set(COMPARED) - set(shard.schema_arrow.names)
                 table = None if missing else shard.read(list(COMPARED))
@@ -137,7 +138,7 @@ def _rows(tables: Mapping[str, pa.Table]) -> dict[str, tuple[str, str | None, di
     for split, table in tables.items():
         columns = (table[name].to_pylist() for name in COMPARED)
         for row_id, flavour, drawing, *recipe in zip(*columns, strict=True):
-            # A setting that an older table did not know was not used in it.
+            # A setting that is absent from an older table is the same as None.
             made = {name: value for name, value in (drawing or {}).items() if value is not None}
             made = {name: made[name] for name in made if name not in NOT_DRAWING}
             # Of a million recipes the hashes fit into memory, their texts twice may not.

@@ -1,10 +1,10 @@
-"""How command lines name things on a Hub: `org/name@REVISION`, and one table of several as `org/name:CONFIGURATION`."""
+"""Names on the command line: `org/name@REVISION` for a revision, `org/name:CONFIGURATION` for one table of several."""
 
 from pathlib import Path
 
 
 def pinned(name: str) -> tuple[str, str | None]:
-    """Return a Hub id and its revision (tag, branch or commit), None without one; a path here is left as it is.
+    """Return a Hub id and its revision (tag, branch or commit), None without one; an existing path stays as it is.
 
     >>> pinned("org/lora@1a2b3c"), pinned("org/lora")
     (('org/lora', '1a2b3c'), ('org/lora', None))
@@ -13,7 +13,7 @@ def pinned(name: str) -> tuple[str, str | None]:
 
 
 def configured(name: str) -> tuple[str, str | None]:
-    """Return a Hub id and the configuration of its data set, None without one; a path here is left as it is.
+    """Return a Hub id and the configuration of its data set, None without one; an existing path stays as it is.
 
     >>> configured("org/recipes:german"), configured("org/recipes")
     (('org/recipes', 'german'), ('org/recipes', None))
@@ -29,7 +29,7 @@ def _split(name: str, mark: str) -> tuple[str, str | None]:
 
 
 def several_configurations(name: str) -> str | None:
-    """Return what to say of a data set that cannot be read without a configuration; None where it has not several."""
+    """Return the message for a data set of several configurations of which none was named; None for any other."""
     from datasets import get_dataset_config_names
 
     try:

@@ -1,4 +1,4 @@
-"""The ingredients of one recipe, in whatever notation a table writes them."""
+"""Parses the ingredients of one recipe in any notation that tables use."""
 
 import ast
 import json
@@ -17,16 +17,16 @@ _HOLLOW_LIST = re.compile(r"\[(?:[\s,]|nan|NaN|None|null)*\]")
 # A vector as R prints it, which is how one large set of Food.com's recipes is stored.
 _R_VECTOR = re.compile(r'c\(("|NA,).*\)', re.DOTALL)
 _NULLS = frozenset({"nan", "NaN", "null", "NA"})
-# What an object in a list of ingredients calls the ingredient, best name first.
+# Keys under which an object in a list of ingredients holds the ingredient, best first.
 _ENTRY_KEYS = ("text", "name", "ingredient", "item")
 
 
 def parse_ingredients(value: Any) -> tuple[str, ...]:
     """Return the ingredients of one recipe, however they are written.
 
-    Understood are a list (of strings, or of objects with a "text" or "name"), an object of ingredients with their
-    amounts, both also written as Python or JSON in a string, a vector as R prints it, lines, and one line with
-    semicolons or commas. Entries without any letter or digit are no ingredients.
+    Accepts a list (of strings, or of objects with a "text" or "name"), an object of ingredients with their amounts,
+    both also as Python or JSON in a string, a vector as R prints it, lines, and one line with semicolons or commas.
+    Entries without any letter or digit are dropped.
 
     >>> parse_ingredients("['salt', '2 eggs']")
     ('salt', '2 eggs')
@@ -77,7 +77,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _listed(text: str) -> Any:
-    """Return what a text holds: the entries of a list, or an object."""
+    """Return the entries of a list, or an object, that is written in a text."""
     if _PYTHON_LIST.fullmatch(text):  # the common case, ten times faster than the general one
         return text[1:-1].strip()[1:-1].split("', '")
     if _NUMPY_LIST.fullmatch(text):
@@ -85,7 +85,8 @@ def _listed(text: str) -> Any:
     if _R_VECTOR.fullmatch(text):
         text = f"[{text[2:-1]}]"
     if text[:1] + text[-1:] in ("[]", "{}"):
-        for read in (json.loads, _read_python):
+        # Missing values of pandas and of JSON become None; sets become lists, which keep their order.
+        for read in (json.loads, lambda code: ast.literal_eval(_Literals().visit(ast.parse(code, mode="eval")))):
             try:
                 return read(text)
             except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -93,11 +94,6 @@ def _listed(text: str) -> Any:
         text = text[1:-1]
     lines = text.splitlines()
     return lines if len(lines) > 1 else text.split(";" if ";" in text else ",")
-
-
-def _read_python(text: str) -> Any:
-    """Read a Python literal; missing values of pandas and of JSON become None, sets keep their order as lists."""
-    return ast.literal_eval(_Literals().visit(ast.parse(text, mode="eval")))
 
 
 class _Literals(ast.NodeTransformer):

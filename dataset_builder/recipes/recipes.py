@@ -1,6 +1,6 @@
-"""Recipe tables of any common shape to dishes.
+"""Reads recipe tables of any common shape as dishes.
 
-Columns are found by name, ingredients may be written in any notation, and what is left out is counted and named.
+Columns are recognised by name, ingredients may be written in any notation, and rows left out are counted and named.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.ingredient_lists import cell_text, has_ingredients, lines_of, parse_ingredients
 from dataset_builder.recipes.tables import TableFile, open_table
 
-# What a table calls each part, best name first; upper and lower case, blanks, hyphens and underscores are equal.
+# Column names of each part, best first; case is ignored, and blanks, hyphens and underscores are equal.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "title": ("title", "name", "dish", "dish_name", "recipe_name", "recipe_title", "recipe"),
     "ingredients": ("cleaned_ingredients", "ingredients", "ingredient_list", "ingredient_lines"),
@@ -94,7 +94,7 @@ class RawRecipe(NamedTuple):
 
 
 class RecipeTable:
-    """The dishes of a table, read when asked for.
+    """The dishes of a table, read on access.
 
     `dishes` reads all rows into a list; `stream` reads them one by one in bounded memory. Left out, counted and named
     in `skipped`: rows without title, rows without ingredients, rows whose title came before, and rows with more cells
@@ -102,13 +102,14 @@ class RecipeTable:
 
     Args:
         table: the rows.
-        columns: which column is which part.
+        columns: part of a recipe -> name of its column.
         other_ingredients: columns that are read where a cell of the ingredients column holds none.
     """
 
     def __init__(self, table: TableFile, columns: Mapping[str, str], other_ingredients: Sequence[str] = ()):
         self.table = table
         self.columns = dict(columns)
+        # The first of these columns that holds any ingredient is read, row by row.
         self._ingredients = (self.columns["ingredients"], *other_ingredients)
         self._skipped: dict[str, Skipped] | None = None
 
@@ -138,7 +139,15 @@ class RecipeTable:
         for read, row in enumerate(self.table.rows(wanted), start=1):
             title = " ".join(cell_text(row[self.columns["title"]]).split())
             ingredients = next((row[name] for name in self._ingredients if has_ingredients(row[name])), None)
-            reason = _refusal(title, ingredients, None in row) or identities.refusal(title)
+            reason = None
+            if None in row:  # more cells than the header
+                reason = SURPLUS
+            elif not title:
+                reason = NO_TITLE
+            elif ingredients is None:
+                reason = NO_INGREDIENTS
+            elif identities.is_known(title):
+                reason = EQUAL_TITLE
             if reason:
                 skipped.setdefault(reason, Skipped()).add(title or f"row {read}")
                 continue
@@ -175,13 +184,14 @@ def read_recipes(source: str | Path, columns: Mapping[str, str] | None = None) -
     table = open_table(source)
     if not table.columns:
         raise BadInputError(f"{table.name} is empty; give a table with a title and an ingredients column")
-    found = _find_columns(table, columns or {})
+    candidates = _find_columns(table, columns or {})
     for part in _REQUIRED:
-        if not found[part]:
+        if not candidates[part]:
             raise BadInputError(
                 f"{_described(table)}; none of them is the {part}: accepted are {', '.join(COLUMN_NAMES[part])}"
             )
-    return RecipeTable(table, {part: names[0] for part, names in found.items() if names}, found["ingredients"][1:])
+    chosen = {part: names[0] for part, names in candidates.items() if names}
+    return RecipeTable(table, chosen, candidates["ingredients"][1:])
 
 
 def _described(table: TableFile) -> str:
@@ -195,19 +205,12 @@ def _find_columns(table: TableFile, given: Mapping[str, str]) -> dict[str, list[
             raise BadInputError(f"{part!r} is no part of a recipe; allowed are {', '.join(COLUMN_NAMES)}")
         if column not in table.columns:
             raise BadInputError(f"{_described(table)}; there is no {column!r} to take as {part}")
+    # Reversed, so that of equal names the first column of the table is kept.
     by_key = {re.sub(r"[\s_-]+", "_", column.strip().casefold()): column for column in reversed(table.columns)}
     return {
         part: [given[part]] if part in given else [by_key[name] for name in names if name in by_key]
         for part, names in COLUMN_NAMES.items()
     }
-
-
-def _refusal(title: str, ingredients: Any, surplus: bool) -> str | None:
-    if surplus:
-        return SURPLUS
-    if not title:
-        return NO_TITLE
-    return NO_INGREDIENTS if ingredients is None else None
 
 
 def slug(text: str) -> str:
@@ -222,7 +225,7 @@ def slug(text: str) -> str:
 
 
 class _Identities:
-    """Titles and ids that were given out; only hashes are kept, so that millions fit in memory."""
+    """The titles and ids used so far; only hashes are kept, so that millions fit in memory."""
 
     def __init__(self) -> None:
         self._titles: set[int] = set()
@@ -231,15 +234,15 @@ class _Identities:
         # Given ids whose slug another id has already; few, so that they are kept in full.
         self._renamed: dict[int, str] = {}
 
-    def refusal(self, title: str) -> str | None:
-        key = hash(title.casefold())
-        if key in self._titles:
-            return EQUAL_TITLE
-        self._titles.add(key)
-        return None
+    def is_known(self, title: str) -> bool:
+        """Tell whether a title came before, and remember it."""
+        before = len(self._titles)
+        self._titles.add(hash(title.casefold()))
+        return len(self._titles) == before
 
     def identify(self, given: str, title: str) -> tuple[str, int]:
         """Return dish id and variant: equal given ids are one dish, equal slugs of titles are not."""
+        # Without an id each title is a dish of its own.
         if not given:
             return self._new_id(slug(title)), 0
         key, base = hash(given.casefold()), slug(given)
@@ -273,6 +276,7 @@ class _Photographs:
     def find(self, name: str) -> str | None:
         if not name or self._folder is None:
             return None
+        # The name may be a path below the folder; otherwise its stem is looked up anywhere below it.
         direct = self._folder / name
         if direct.suffix.lower() in _IMAGE_SUFFIXES and direct.is_file():
             return str(direct)

@@ -1,4 +1,4 @@
-"""Open a table of any common shape and give its rows: CSV, JSON lines, Parquet, a folder of them, the Hub."""
+"""Opens tables of any common kind and yields their rows: CSV, JSON lines, Parquet, a folder of them, the Hub."""
 
 import csv
 import json
@@ -35,11 +35,11 @@ class TableFile:
 
     Attributes:
         name: the table in words, for messages.
-        folder: where files named in the table are looked for, None for a table on the Hub.
+        folder: folder of the files that the table names, None for a table on the Hub.
         columns: the names in the header.
-        size: how far `position` can get (rows or bytes), None when unknown.
+        size: value of `position` at the end (rows or bytes), None when unknown.
         unit: "rows" or "B".
-        position: how far the reading that goes on has got.
+        position: rows or bytes that were read so far.
     """
 
     name: str
@@ -89,6 +89,7 @@ class _DelimitedFile(TableFile):
             try:
                 for record in reader:
                     yield record
+                    # A record may span lines; messages name the one in which it begins.
                     begins = reader.line_num + 1
             except UnicodeDecodeError as error:
                 raise BadInputError(f"{self.name} is not a table in UTF-8: {error}; save it as CSV in UTF-8") from error
@@ -110,7 +111,7 @@ class _JsonFile(TableFile):
 
     def __init__(self, path: Path):
         self.name, self.folder, self.size, self._path = str(path), path.parent, path.stat().st_size, path
-        # Objects leave out what they have no value for, so that the first one alone does not tell all columns.
+        # Objects omit keys without a value, so the columns are those of many objects.
         first = islice(self._records(), _BATCH_ROWS)
         self.columns = tuple(dict.fromkeys(name for record in first for name in record))
 
@@ -155,6 +156,7 @@ class _ParquetFile(TableFile):
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         self.position = 0
         with self._open() as file:
+            # Converted by Arrow before any value becomes a Python object.
             schema = pa.schema([_written_as_text(file.schema_arrow.field(name)) for name in columns])
             batches = file.iter_batches(_BATCH_ROWS, columns=list(columns))
             while (batch := self._whole(lambda: next(batches, None))) is not None:
@@ -177,7 +179,7 @@ class _Folder(TableFile):
     """The tables of a folder, all of one kind, read as one.
 
     Where there are shards as data sets have them (`data/train-00000-of-00001.parquet`), they alone are the table, as
-    for `load_dataset`. Hidden files and folders are not looked at.
+    for `load_dataset`. Hidden files and folders are ignored.
     """
 
     def __init__(self, folder: Path):
@@ -190,14 +192,14 @@ class _Folder(TableFile):
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         )
         paths = [path for path in paths if _SHARD.fullmatch(path.relative_to(folder).as_posix())] or paths
-        # Beside tables, a JSON document is what describes them, such as the manifest of a build.
+        # Beside tables, a JSON document describes them, such as the manifest of a build.
         paths = [path for path in paths if path.suffix.lower() != ".json" or _is_json_lines(path)] or paths
         kinds = {_KINDS[path.suffix.lower()]: path.relative_to(folder) for path in reversed(paths)}
         if not kinds:
             raise BadInputError(f"the folder {folder} holds no table; give {ACCEPTED}")
         if len(kinds) > 1:
-            found = ", ".join(f"{kind} ({path})" for kind, path in sorted(kinds.items()))
-            raise BadInputError(f"the folder {folder} holds tables of several kinds, {found}; give one of them alone")
+            listed = ", ".join(f"{kind} ({path})" for kind, path in sorted(kinds.items()))
+            raise BadInputError(f"the folder {folder} holds tables of several kinds, {listed}; give one of them alone")
         self._files = [open_table(path) for path in paths]
         self.columns, self.unit = self._files[0].columns, self._files[0].unit
         self.size = sum(file.size or 0 for file in self._files)
@@ -223,8 +225,8 @@ class _HubTable(TableFile):
     def __init__(self, name: str, configuration: str | None):
         from datasets import load_dataset
 
-        asked = f"{name}:{configuration}" if configuration else name
-        self.name = f"data set {asked}"
+        full_name = f"{name}:{configuration}" if configuration else name
+        self.name = f"data set {full_name}"
         try:
             self._splits = load_dataset(name, configuration, streaming=True)
             # A text file names its columns only as it is read.
@@ -233,7 +235,7 @@ class _HubTable(TableFile):
         except (OSError, ValueError) as error:
             if configuration is None and (several := several_configurations(name)):
                 raise BadInputError(several) from error
-            raise BadInputError(f"{asked} is neither a file nor a data set that the Hub gives: {error}") from error
+            raise BadInputError(f"{full_name} is neither a file nor a data set that the Hub gives: {error}") from error
         except RuntimeError as error:
             raise BadInputError(
                 f"{self.name} cannot be read: {error}; save it as Parquet, CSV or JSON lines and give that"
@@ -268,7 +270,7 @@ def _can_be_written(record: Any) -> bool:
 
 
 def _written_as_text(field: pa.Field) -> pa.Field:
-    """Return a column as text where it holds bytes: not every writer of Parquet says that they are text."""
+    """Return a column of bytes as one of text: some writers of Parquet do not mark text as such."""
     items = getattr(field.type, "value_type", field.type)
     if not (pa.types.is_binary(items) or pa.types.is_large_binary(items)):
         return field

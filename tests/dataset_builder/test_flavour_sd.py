@@ -20,8 +20,8 @@ from dataset_builder.catalogue.serving import hidden_liquids, shows, vessel_for
 from dataset_builder.columns import FLAVOURS, SPLITS
 from dataset_builder.errors import BadInputError
 from dataset_builder.flavour_sd import FlavourSD
+from dataset_builder.labelling.calibration import reliability
 from dataset_builder.labelling.rule import Labeller
-from dataset_builder.labelling.soft_labels import reliability
 from dataset_builder.pictures import prompts
 from dataset_builder.pictures.illustrator import GenerationSettings, picture_seed
 from dataset_builder.plating.pipeline import PlatingPipeline

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 
+from dataset_builder.labelling.calibration import calibration_curve
 from trainer_scripts.comparing.calibration_and_cost import calibrated
 from trainer_scripts.comparing.comparison import Comparison
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
@@ -72,14 +73,13 @@ def reliability(path: Path, curves: dict[str, list[tuple[np.ndarray, np.ndarray]
     """
     figure, axes = pyplot.subplots(figsize=(4.8, 4.4), layout="constrained")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
     for index, (name, kinds) in enumerate(curves.items()):
         for style, what, (confidence, correct) in zip(("-", "--"), ("", ", calibrated"), kinds, strict=False):
-            bins = np.digitize(confidence, edges, right=True)
-            members = [bins == number for number in range(CALIBRATION_BINS) if (bins == number).any()]
-            x, y = ([values[rows].mean() for rows in members] for values in (confidence, correct))
+            curve = calibration_curve(confidence, correct, CALIBRATION_BINS)
+            filled = curve.counts > 0
+            x, y = curve.confidence[filled], curve.accuracy[filled]
             axes.plot(x, y, style, color=f"C{index}", linewidth=1, label=name + what)
-            axes.scatter(x, y, [4 + 120 * rows.mean() for rows in members], color=f"C{index}", alpha=0.5)
+            axes.scatter(x, y, 4 + 120 * curve.counts[filled] / len(confidence), color=f"C{index}", alpha=0.5)
     axes.set(title="Reliability", xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(fontsize=8)
     _save(figure, path)

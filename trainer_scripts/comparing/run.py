@@ -8,6 +8,7 @@ from typing import Any
 from transformers.utils import CONFIG_NAME
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from model_cards.runs import COMPARISON
 from trainer_scripts.comparing import report as comparison_report
 from trainer_scripts.comparing.by_row import can_show_examples, examples, write_rows
@@ -24,7 +25,6 @@ from trainer_scripts.comparing.comparison import (
     verdicts,
 )
 from trainer_scripts.comparing.plots import draw
-from trainer_scripts.evaluation.predictions import write_json
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.scoring.results import refresh_card
 

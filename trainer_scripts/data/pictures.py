@@ -1,4 +1,4 @@
-"""Pictures as the models see them: decoded once, kept as bytes in memory where they fit, varied by torchvision."""
+"""Pictures for the models: decoded once, kept in memory as uint8 where they fit, augmented by torchvision."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def readable_picture(data: bytes, row_id: str) -> Image.Image:
     """Return the picture in RGB.
 
     Raises:
-        BadInputError: the bytes are no readable picture; it is never replaced by a black one.
+        BadInputError: the bytes are not a readable picture; it is never replaced by a black one.
     """
     try:
         return open_picture(data)
@@ -50,7 +50,7 @@ def training_picture(size: int) -> Prepare:
     return _WithMargin(round(size * CROP_MARGIN))
 
 
-# Classes rather than closures, so that their repr tells one preparation from another.
+# Classes rather than closures, because their repr identifies the preparation.
 class _AsProcessor:
     def __init__(self, image_processor: Any):
         self._image_processor = image_processor
@@ -75,10 +75,12 @@ class _AsProcessor:
 
 
 def direct_resizing(image_processor: Any) -> Prepare | None:
-    """Return the resizing and cropping of a common image processor without its checks, which take longer than the work.
+    """Return the resizing and cropping of a common image processor without its checks and conversions.
 
-    None for a processor that does anything else; whoever uses it compares the two on `probes` first.
+    None for a processor that does anything else; the caller compares the two on `probes` first.
     """
+    # Measured side by side on one core, JPEGs of 64 to 700 px to 224 px: the processor itself takes 2.7 to 3.7 times as
+    # long to resize, and 1.8 to 2.2 times as long with decoding, with bit-equal pixels.
     modes = {2: v2.InterpolationMode.BILINEAR, 3: v2.InterpolationMode.BICUBIC}
     size, crop = getattr(image_processor, "size", None), getattr(image_processor, "crop_size", None)
     mode = modes.get(int(getattr(image_processor, "resample", None) or 0))
@@ -99,7 +101,7 @@ def direct_resizing(image_processor: Any) -> Prepare | None:
 
 
 def probes() -> list[Image.Image]:
-    """Return two pictures of odd sizes, upright and lying, on which two ways of resizing show any difference."""
+    """Return two pictures of noise, one upright and one lying, on which any difference in resizing shows."""
     draw = np.random.default_rng(0)
     return [Image.fromarray(draw.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in ((97, 61), (331, 513))]
 
@@ -129,8 +131,8 @@ class WholePicture:
 class Pictures(Kept):
     """The pictures of one table, prepared: `pictures[i]` is a uint8 tensor `(3, height, width)`.
 
-    All are decoded at the first access, or by `load`, and kept when they fit the budget; otherwise each is decoded
-    when asked for.
+    All are decoded at the first access, or by `load`, and kept when they fit the budget; otherwise each is decoded on
+    access.
     """
 
     def __init__(self, table: Table, prepare: Prepare, budget: Budget | None = None):
@@ -144,7 +146,7 @@ class Pictures(Kept):
 
     @property
     def preparation(self) -> str:
-        """What happens to a picture between its bytes and the tensor."""
+        """Description of the steps between the bytes of a picture and its tensor."""
         return repr(self._prepare)
 
     def decode(self, index: int) -> torch.Tensor:
@@ -192,6 +194,7 @@ class RandomClassCrop(v2.Transform):
         mask = next(each for each in flat_inputs if isinstance(each, tv_tensors.Mask)).as_subclass(torch.Tensor)
         height, width = mask.shape[-2:]
         area = float(torch.empty(()).uniform_(*self.scale)) * height * width
+        # Log-uniform, as in `RandomResizedCrop`: wide and tall crops are equally likely.
         ratio = math.exp(float(torch.empty(()).uniform_(*map(math.log, CROP_RATIO))))
         sides = (min(round((area / ratio) ** 0.5), height), min(round((area * ratio) ** 0.5), width))
         starts = []
@@ -205,6 +208,7 @@ class RandomClassCrop(v2.Transform):
     def _draw_pixel(mask: torch.Tensor) -> tuple[int, int]:
         height, width = mask.shape[-2:]
         ids = mask.reshape(-1)
+        # Classes are drawn evenly, whatever their areas; then a pixel of the class.
         counts = torch.bincount(ids, minlength=UNKNOWN + 1)
         counts[BACKGROUND] = counts[UNKNOWN] = 0
         present = counts.nonzero()[:, 0]

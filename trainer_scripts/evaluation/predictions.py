@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_whole
 from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, INGREDIENTS, MASKS, NAMES, TOKENS
 
 PREDICTIONS = "predictions.parquet"
@@ -100,9 +101,7 @@ class Predictions:
                 if name == COLUMNS[CLASSES][0] and np.ndim(values) == 1:
                     name = ONE_LABEL
                 columns[name] = _cells(values, is_set=part in (CLASSES, INGREDIENTS) and name != COLUMNS[part][1])
-        partial = folder / f"{PREDICTIONS}.partial"
-        pq.write_table(pa.table(columns), partial)
-        partial.replace(folder / PREDICTIONS)
+        write_whole(folder / PREDICTIONS, lambda path: pq.write_table(pa.table(columns), path))
 
     @classmethod
     def load(cls, folder: Path) -> "Predictions":
@@ -151,13 +150,6 @@ def _read_part(part: str, table: dict[str, Any]) -> tuple[Any, Any] | None:
     for row, members in enumerate(table[truth_name]):
         labels[row, members] = 1
     return labels, probabilities
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside its final name first, so that an interrupted run leaves no half file."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset_builder.labelling.calibration import bin_numbers
 from trainer_scripts.evaluation.decisions import Decision
 
 CALIBRATION_BINS = 15
@@ -117,8 +118,7 @@ def _negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> n
 
 def _calibration_rows(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """Return `(rows, 3 * bins)`: row count, confidence and hits, each in the bin of the row's confidence."""
-    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    bins = _one_hot(np.digitize(confidence, edges, right=True), CALIBRATION_BINS)
+    bins = _one_hot(bin_numbers(confidence, CALIBRATION_BINS), CALIBRATION_BINS)
     return np.concatenate([bins, bins * confidence[:, None], bins * correct[:, None]], axis=1)
 
 

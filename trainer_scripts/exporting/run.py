@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.table import Table
-from trainer_scripts.evaluation.predictions import write_json
 from trainer_scripts.exporting.description import PREPROCESSOR, describe_answer, describe_preprocessing
 from trainer_scripts.exporting.measure import Measurement, latencies, points_lost, scores_of, table_of
 from trainer_scripts.exporting.quantization import PLANS, Plan, graph_megabytes, quantize, store_weights

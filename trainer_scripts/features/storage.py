@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from trainer_scripts.data.samples import RowFeatures
-from trainer_scripts.evaluation.predictions import write_json
 from trainer_scripts.features.engines import cores
 
 FORMAT = 1

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from model_cards.cards import write_model_card
 from model_cards.runs import COMPARISON, CONFIGURATION
 from trainer_scripts.data.table import MULTILABEL, Table
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD, Decision, ExpectedF1Decision
 from trainer_scripts.evaluation.intervals import GroupedScores
-from trainer_scripts.evaluation.predictions import METRICS, Predictions, write_json
+from trainer_scripts.evaluation.predictions import METRICS, Predictions
 from trainer_scripts.evaluation.scores import Score, definitions, multilabel_scores
 from trainer_scripts.scoring.onnx_model import GRAPH
 from trainer_scripts.scoring.saved_model import BATCH_SIZE, SavedModel

@@ -8,9 +8,10 @@ import numpy as np
 
 from dataset_builder.columns import FLAVOURS, MASK
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from trainer_scripts.data.table import CLASSIFICATION, MULTILABEL
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, Decision
-from trainer_scripts.evaluation.predictions import THRESHOLDS, write_json
+from trainer_scripts.evaluation.predictions import THRESHOLDS
 from trainer_scripts.evaluation.scores import tuned_thresholds
 from trainer_scripts.scoring.results import refresh_card, save_scores, score_model, table_of_scores
 from trainer_scripts.scoring.saved_model import SavedModel, load_model, load_selection, load_table

@@ -8,8 +8,8 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from trainer_scripts.data.streaming import StreamSamples
-from trainer_scripts.evaluation.predictions import write_json
 from trainer_scripts.tasks.trainer import checkpoint_folder
 
 POSITION = "stream-{rank}.json"

@@ -12,9 +12,10 @@ import yaml
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from model_cards.cards import write_model_card
 from model_cards.runs import CONFIGURATION, SPREAD
-from trainer_scripts.evaluation.predictions import METRICS, read_metrics, write_json
+from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.trainer import AVERAGED_WEIGHTS, megabytes
 from trainer_scripts.training.callbacks import POSITION

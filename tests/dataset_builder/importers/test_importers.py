@@ -403,9 +403,7 @@ def test_what_a_killed_import_left_is_thrown_away_and_a_running_one_is_not(comp5
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data"]
     assert load(tmp_path / "out", tmp_path / "cache")["test"].num_rows == 4
     (tmp_path / ".two.unfinished").mkdir()
-    hold = (
-        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()"
-    )
+    hold = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
     command = [sys.executable, "-c", hold, str(tmp_path / ".two.unfinished" / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()

@@ -178,7 +178,7 @@ def test_a_full_disk_gives_status_2_and_leaves_nothing(table, tmp_path, capsys, 
 
     monkeypatch.setattr(pq.ParquetWriter, "write_batch", fill)
     assert run(table, "--out", tmp_path / "labels.parquet") == 2
-    assert "No space left on device; make room there" in capsys.readouterr().err.splitlines()[-1]
+    assert "labels.parquet'; make room there" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [table]
 
 

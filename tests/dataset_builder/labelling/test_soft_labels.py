@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from dataset_builder.columns import FLAVOURS
+from dataset_builder.labelling.calibration import plot_reliability, reliability
 from dataset_builder.labelling.rule import Label
-from dataset_builder.labelling.soft_labels import LabelModel, plot_reliability, reliability
+from dataset_builder.labelling.soft_labels import LabelModel
 
 WORDS = 6
 
@@ -81,9 +82,9 @@ def test_unseen_words_and_silence_have_an_answer(world):
 def test_reliability_of_a_known_table():
     scores = np.array([[0.9, 0.1, 0, 0, 0], [0.9, 0.1, 0, 0, 0], [0.6, 0.4, 0, 0, 0], [1.0, 0, 0, 0, 0]])
     figures = reliability(scores, ["sweet", "salty", "sweet", "sweet"])
-    assert figures.counts.tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0, 3]
-    assert figures.accuracy[9] == pytest.approx(2 / 3)
-    assert figures.confidence[9] == pytest.approx(2.8 / 3)
+    assert figures.counts.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 2, 1]
+    assert figures.accuracy[8] == pytest.approx(1 / 2)
+    assert figures.confidence[8] == pytest.approx(0.9)
     assert figures.error == pytest.approx((0.4 + 0.8) / 4)
 
 

@@ -116,7 +116,7 @@ def test_the_dry_run_is_what_is_published(hub, build, tmp_path):
 
 def test_a_dry_run_needs_no_hub(build, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "the Hub could not be asked" in publish(build, REPO, "1.0.0", LICENCE, dry_run=tmp_path / "dry")
+    assert "the Hub cannot be reached" in publish(build, REPO, "1.0.0", LICENCE, dry_run=tmp_path / "dry")
     with pytest.raises(BadInputError, match=r"was not published .*offline"):
         publish(build, REPO, "1.0.0", LICENCE)
 
@@ -344,7 +344,7 @@ def test_a_card_of_ones_own_is_filled_and_keeps_its_metadata(hub, build):
         (OWN + "[More Information Needed]", r"placeholders left \(\[More Information Needed\]\)"),
         (OWN + "TODO: write this", "placeholders left"),
         (OWN + "<!-- Say what it is. -->", "placeholders left"),
-        ("# {{ name }}", "says hardly anything"),
+        ("# {{ name }}", "has only"),
         ("---\na: [\n---\n" + OWN, "is not YAML"),
     ],
 )

@@ -185,7 +185,7 @@ print({split: len(rows) for split, rows in load_dataset("org/flavour-sd", revisi
     ("name", "content", "message"),
     [
         ("README.md", "# Ragoût\n".encode("latin-1"), "README.md is not UTF-8"),
-        ("manifest.json", b"[]", "holds no object, so no build wrote it"),
+        ("manifest.json", b"[]", "holds no JSON object but list; build again"),
         ("manifest.json", b"\xff", "is not JSON"),
     ],
 )

@@ -1,4 +1,7 @@
+import errno
 import gc
+import mmap
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_scripts.data.pixel_cache import BLOCK_BYTES, Budget, Kept, Shelf
+from trainer_scripts.data.pixel_cache import Budget, Kept
 from trainer_scripts.tasks.segmentation.answers import predicted_masks, resize
 
 SIDE = 10
@@ -59,17 +62,51 @@ def test_nothing_is_kept_of_what_does_not_fit_whole():
     assert budget.room == 399
 
 
-def test_a_copy_on_the_shelf_keeps_its_values_and_memory_format():
-    shelf = Shelf(Budget())
+class Given(Kept):
+    """Tensors that are given; each is decoded once at most."""
+
+    def __init__(self, *tensors):
+        super().__init__(len(tensors))
+        self.tensors = list(tensors)
+
+    def decode(self, index):
+        tensor, self.tensors[index] = self.tensors[index], None
+        return tensor
+
+
+def test_a_kept_copy_has_its_values_and_memory_format():
     numbers = torch.arange(3 * 5 * 7, dtype=torch.uint8)
-    for pixels in (numbers.view(3, 5, 7), numbers.view(5, 7, 3).permute(2, 0, 1), numbers.view(3, 5, 7)[:, 1:4, 2:]):
-        place = shelf.keep(pixels)
-        kept = shelf.at(place)
+    tensors = (numbers.view(3, 5, 7), numbers.view(5, 7, 3).permute(2, 0, 1), numbers.view(3, 5, 7)[:, 1:4, 2:])
+    given = Given(*tensors)
+    for index in range(len(tensors)):
+        given[index]  # decoded, and copied
+    for index, pixels in enumerate(tensors):
+        kept = given[index]
         assert torch.equal(kept, pixels)
         assert kept.stride() == torch.empty_like(pixels).stride()
-        assert kept.untyped_storage().nbytes() == pixels.numel()  # never the whole block, should it be sent or saved
-    large = torch.ones(BLOCK_BYTES + 1, dtype=torch.uint8)
-    assert torch.equal(shelf.at(shelf.keep(large)), large)
+        assert kept.untyped_storage().nbytes() == pixels.numel()  # never the whole array, should it be sent or saved
+    assert given.nbytes == sum(pixels.numel() for pixels in tensors)
+
+
+def test_a_pickled_sequence_leaves_its_pixels_behind_and_decodes_for_itself():
+    squares = Squares(4, Budget(400))
+    read(squares)
+    content = pickle.dumps(squares)
+    copy = pickle.loads(content)
+    assert read(copy) == [2] * 4
+    assert (squares.nbytes, copy.nbytes) == (400, 400)
+
+
+def test_a_system_that_promises_less_memory_gives_a_smaller_array(monkeypatch):
+    def promise(number, size, most=500, mapped=mmap.mmap):
+        if size > most:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return mapped(number, size)
+
+    monkeypatch.setattr(mmap, "mmap", promise)
+    squares = Squares(6, Budget(1600))
+    assert read(squares) == [1] * 6
+    assert read(squares) == [1, 1, 1, 1, 2, 2]
 
 
 MEASURE = """
@@ -85,7 +122,7 @@ class Decoded(Kept):
 
 def own_bytes():
     lines = open("/proc/self/smaps_rollup").read().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) * 1024
 
 decoded, batch = Decoded(600), []
 torch.zeros(20_000_000, dtype=torch.uint8)  # from now on glibc takes buffers of this size from its heap

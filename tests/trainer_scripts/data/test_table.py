@@ -174,8 +174,8 @@ def test_pictures_are_decoded_when_asked_for_where_memory_is_short(data, process
     prepare = evaluation_picture(processor.image_processor)
     kept, lazy = Pictures(data.train, prepare), Pictures(data.train, prepare, Budget(0))
     assert torch.equal(kept[5], lazy[5])
-    assert len(kept._places) == len(data.train)
-    assert not lazy._places
+    assert len(kept._kept) == len(data.train)
+    assert not lazy._kept
 
 
 def test_soft_targets_and_mixup_make_shares(data):

@@ -11,7 +11,7 @@ _DESCRIPTION = "Pixel accuracy, mean accuracy, mIoU and Dice with and without ba
 _INPUTS = """
 Args:
     predictions: one mask of class ids per picture.
-    references: the true masks, of the same sizes; 255 where nobody knows.
+    references: the true masks, of the same sizes; 255 for unknown pixels.
     num_labels: number of classes, background included.
     label_names: names of the classes, by default their ids.
 Returns:

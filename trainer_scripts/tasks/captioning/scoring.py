@@ -10,11 +10,12 @@ import torch
 from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data.table import Table, columns_of, make_table, map_columns, open_dataset
 from trainer_scripts.evaluation.ablations import partners
-from trainer_scripts.evaluation.predictions import METRICS, write_json
+from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.tasks.captioning.answers import all_scores, caption_table
 from trainer_scripts.tasks.captioning.comparing import (

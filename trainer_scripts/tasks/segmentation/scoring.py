@@ -10,12 +10,13 @@ import torch
 
 from dataset_builder.columns import FLAVOUR, FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_json
 from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import normalise, readable_picture
 from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.intervals import bootstrap
-from trainer_scripts.evaluation.predictions import METRICS, write_json
+from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.tasks.segmentation.answers import PLAIN, Answers, answer, evaluate, predicted_masks
 from trainer_scripts.tasks.segmentation.classes import food_groups

@@ -1,0 +1,74 @@
+"""Whole files, JSON and the lock, on every platform."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dataset_builder
+import model_cards
+import modeling_flavour
+import trainer_scripts
+from dataset_builder.errors import BadInputError
+from dataset_builder.files import lock_file, read_json, write_json, write_whole
+
+HOLD = """
+import sys
+from pathlib import Path
+from dataset_builder.files import lock_file
+lock = lock_file(Path(sys.argv[1]), "held")
+print(flush=True)
+input()
+"""
+
+
+def test_a_lock_is_refused_while_another_process_holds_it_and_ends_with_that_process(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(BadInputError, match="another run is busy; wait for it"):
+            lock_file(tmp_path / "lock", "another run is busy; wait for it")
+        other.kill()
+    lock_file(tmp_path / "lock", "refused").release()
+    lock_file(tmp_path / "lock", "refused").release()
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "facts.json"
+    write_json(path, {"crème": 1})
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, fail)
+    assert read_json(path, "") == {"crème": 1}
+    assert [one.name for one in tmp_path.iterdir()] == ["facts.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "is not JSON (Expecting"), (b"\xff", "is not JSON ('utf-8'"), (b"[]", "holds no JSON object but list")],
+)
+def test_broken_json_is_named_with_what_to_do(tmp_path, content, message):
+    path = tmp_path / "facts.json"
+    assert read_json(path, "") is None
+    path.write_bytes(content)
+    with pytest.raises(BadInputError, match=f"{re.escape(message)}.*; build again"):
+        read_json(path, "build again")
+
+
+@pytest.mark.parametrize("package", [dataset_builder, model_cards, modeling_flavour, trainer_scripts])
+def test_no_module_needs_what_only_some_platforms_have(package):
+    unix_only = {"fcntl", "resource", "pwd", "grp", "termios"}
+    needing = []
+    for path in Path(package.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            needing += [f"{path.name}: {name}" for name in names if name in unix_only]
+    assert needing == []
