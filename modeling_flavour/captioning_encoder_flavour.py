@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ class VisualEncoder(FlavourImageEncoder):
     """
 
     def __init__(self, config: PreTrainedConfig):
-        super().__init__(config)
-        self.pooled = config.decoder_type == "merge"
+        pooled = config.decoder_type == "merge"
+        super().__init__(config, pooled=pooled, places=not pooled)
         size = config.hidden_size
         self.projection = nn.Linear(self.pooled_size if self.pooled else self.token_size, size)
         self.norm = nn.Identity() if self.pooled else nn.LayerNorm(size)
@@ -53,15 +54,19 @@ class VisualEncoder(FlavourImageEncoder):
 
     def forward(  # type: ignore[override]
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        features: Any = None,
     ) -> VisualEncoding:
-        """Encode `(batch, 3, height, width)`; the last hidden state is `(batch, places, hidden_size)`."""
+        """Encode pictures `(batch, 3, height, width)`, or `features` of the backbone computed before.
+
+        The last hidden state is `(batch, places, hidden_size)`.
+        """
         seen = super().forward(
             pixel_values,
-            pool=self.pooled,
+            features,
             # Backbones of timm keep no attention weights.
             output_attentions=None if self.is_timm else output_attentions or None,
             output_hidden_states=output_hidden_states or None,
