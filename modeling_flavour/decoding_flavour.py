@@ -212,7 +212,7 @@ class MergeDecoder(nn.Module):
         """
         if attention_mask is not None:
             raise ValueError(
-                "Got decoder_attention_mask, but an LSTM reads every word so far: leave it out, and pad only after captions."
+                "Got decoder_attention_mask, but an LSTM reads every word: leave it out, and pad only after captions."
             )
         read = self.lstm(self.dropout(embedded), cache)
         merged = self.dense(memory + read).relu()

@@ -69,6 +69,7 @@ class Samples(Dataset):
     ):
         self.table = table
         self.epoch = 0
+        # Stored outputs of frozen backbones; where they are set, samples carry them in place of pictures and tokens.
         self.image_features: RowFeatures | None = None
         self.text_features: RowFeatures | None = None
         self._augment = augment
@@ -87,11 +88,11 @@ class Samples(Dataset):
         sample: dict[str, Any] = {"labels": self.table.labels[index]}
         draw = sample_seed(self._seed, self.epoch, index)
         if self.text_features is not None:
-            sample["inputs_embeds"] = self.text_features.of(index)
+            sample["text_features"] = self.text_features.of(index)
         elif self.tokens is not None:
             sample["input_ids"] = self._words(index, draw)
         if self.image_features is not None:
-            sample["picture"] = self.image_features.of(index, self.epoch)
+            sample["image_features"] = self.image_features.of(index, self.epoch)
         elif self.pictures is not None:
             sample["picture"] = self.picture(index, self.epoch)
         if self.table.targets is not None:
@@ -128,14 +129,6 @@ class Samples(Dataset):
         if self._augment is None:
             return picture
         return varied(picture, self._augment, sample_seed(self._seed, epoch, index))
-
-    def use_pictures(self, features: RowFeatures) -> None:
-        """Give features in place of pictures from now on."""
-        self.image_features = features
-
-    def use_texts(self, features: RowFeatures) -> None:
-        """Give states of words in place of token ids from now on."""
-        self.text_features = features
 
 
 def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int]]:
@@ -182,13 +175,14 @@ def padded(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
     return input_ids, mask
 
 
-def padded_states(states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return states of words `(length, size)`, or one vector per text `(size,)`, as the model takes them."""
-    states = [each[None] if each.ndim == 1 else each for each in states]
-    lengths = torch.tensor([len(each) for each in states])
-    filled = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+def text_feature_batch(features: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return `text_features` of token states `(length, size)` with their mask, or of one vector per text `(size,)`."""
+    if features[0].ndim == 1:
+        return {"text_features": torch.stack(list(features))}
+    lengths = torch.tensor([len(each) for each in features])
+    filled = torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True)
     mask = torch.arange(filled.shape[1])[None] < lengths[:, None]
-    return {"inputs_embeds": filled, "attention_mask": mask.long()}
+    return {"text_features": filled, "attention_mask": mask.long()}
 
 
 @dataclass
@@ -217,8 +211,10 @@ class ClassificationCollator:
         if "input_ids" in samples[0]:
             input_ids, mask = padded([sample["input_ids"] for sample in samples], self.pad_token_id)
             batch |= {"input_ids": input_ids, "attention_mask": mask}
-        if "inputs_embeds" in samples[0]:
-            batch |= padded_states([sample["inputs_embeds"] for sample in samples])
+        if "text_features" in samples[0]:
+            batch |= text_feature_batch([sample["text_features"] for sample in samples])
+        if "image_features" in samples[0]:
+            batch["image_features"] = torch.stack([sample["image_features"] for sample in samples])
         if "picture" in samples[0]:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
         if "mask" in samples[0]:

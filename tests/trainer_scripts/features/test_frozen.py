@@ -126,7 +126,7 @@ def test_the_graph_says_what_the_backbone_says(small_dataset, tmp_path):
     data = training_run.load_training_data(configuration)
     model, _ = data.task.build(configuration, data)
     pytest.importorskip("onnxruntime")
-    backbone = Backbone(model.image_encoder, pooled=True).eval()
+    backbone = Backbone(model.image_encoder).eval()
     pictures = torch.rand(2, 3, 32, 32)
     session = onnx_session(backbone, pictures[:1])
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_a_graph_that_differs_by_more_than_a_hundred_thousandth_is_not_used(monk
     monkeypatch.setattr(engines, "has_onnxruntime", lambda: True)
     encoder = FlavourForClassification.from_parts(image=json.loads(VISION), image_dense_sizes=[]).image_encoder.eval()
     picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    expected = ImageEngine(encoder, True, False, 1).batch(picture[None])
+    expected = ImageEngine(encoder, False, 1).batch(picture[None])
 
     class Session:
         """Answers with another factor on all values, as another order of additions may."""
@@ -150,6 +150,6 @@ def test_a_graph_that_differs_by_more_than_a_hundred_thousandth_is_not_used(monk
             return [expected * factor]
 
     monkeypatch.setattr(engines, "onnx_session", lambda backbone, example: Session())
-    engine = ImageEngine(encoder, True, False, engines.WORTH_A_GRAPH)
+    engine = ImageEngine(encoder, False, engines.WORTH_A_GRAPH)
     engine.prepare(picture)
     assert engine.by_picture is trusted
