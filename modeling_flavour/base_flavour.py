@@ -21,6 +21,8 @@ class FlavourPreTrainedModel(PreTrainedModel):
     """Base class: freezing, activation checkpointing, warm starts, and checkpoints that carry their code."""
 
     config_class = FlavourConfig
+    image_encoder: Any
+    text_encoder: Any
     base_model_prefix = "flavour"
     supports_gradient_checkpointing = True
     _supports_sdpa = True

@@ -1,4 +1,4 @@
-"""Configuration of the flavour classifier: which text part, which image part, how they meet, what is frozen."""
+"""Configuration of the flavour classifier: text part, image part, fusion, and the parts that are frozen."""
 
 import difflib
 from dataclasses import fields

@@ -67,7 +67,7 @@ class DecoderAttention(nn.Module):
         return self.output(mixed.flatten(2)), weights
 
     def split(self, states: Tensor) -> Tensor:
-        """Give each head its share of the width."""
+        """Split the width into heads."""
         return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (batch, heads, tokens, head size)
 
     def keys_and_values(self, source: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.pictures import Pictures, Prepare, normalise
 from trainer_scripts.data.table import Table
+
+# A picture, or a picture and its mask.
+Varied = TypeVar("Varied", bound=torch.Tensor | tuple)
 
 
 @dataclass
@@ -54,8 +57,8 @@ class RowFeatures:
 class Samples(Dataset):
     """Map-style samples of one table: tokens, uint8 picture, label, soft target and weight by row number.
 
-    A training picture is varied by random numbers that follow from seed, epoch and row alone, so that a resumed run,
-    another number of workers or of processes sees the same pictures.
+    The random variation of a training picture follows from seed, epoch and row alone, so that a resumed run and one
+    with another number of workers or processes see the same pictures.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Samples(Dataset):
         return {**sample, "draw": draw}
 
     def _words(self, index: int, draw: int) -> list[int]:
-        """Return the tokens of a row, some words unknown where words drop out (Iyyer et al. 2015)."""
+        """Return the tokens of a row, some replaced by the unknown token with word dropout (Iyyer et al. 2015)."""
         assert self.tokens is not None
         tokens = self.tokens[index]
         if not self._word_dropout:
@@ -117,14 +120,14 @@ class Samples(Dataset):
 
     @property
     def variation(self) -> str:
-        """What the variation of the pictures follows from."""
+        """Seed and steps of the random variation, as text."""
         return f"seed {self._seed}: {self._augment}"
 
     def picture(self, index: int, epoch: int, once: bool = False) -> torch.Tensor:
-        """Return the uint8 picture of a row as an epoch sees it; `once` for one that is not asked for again."""
+        """Return the uint8 picture of a row, varied as in an epoch; `once` leaves it out of the cache."""
         if self.pictures is None:
             raise ValueError("these samples have no pictures")
-        # Features are computed once, so that keeping the pictures in memory would gain nothing.
+        # Features are computed once, so caching their pictures would gain nothing.
         picture = self.pictures.decode(index) if once else self.pictures[index]
         if self._augment is None:
             return picture
@@ -139,7 +142,7 @@ def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int
 
 
 def place_masks(masks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return masks as the models take them: `(batch, height, width)`, -100 where nobody knows."""
+    """Return masks as the models take them: `(batch, height, width)`, -100 where the class is unknown."""
     stacked = torch.stack(list(masks)).long()
     return stacked.masked_fill(stacked == UNKNOWN, IGNORED_LABEL)
 
@@ -152,7 +155,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 _one_at_a_time = threading.Lock()
 
 
-def varied(picture: Any, augment: v2.Transform, seed: int) -> Any:
+def varied(picture: Varied, augment: v2.Transform, seed: int) -> Varied:
     """Return the picture (or picture and mask) varied under `seed`, leaving torch's own random state untouched."""
     # torchvision draws from torch's one generator, which threads share.
     with _one_at_a_time:
@@ -190,7 +193,7 @@ class ClassificationCollator:
     """Batches for classification and multi-label models.
 
     Attributes:
-        pad_token_id: what short texts are filled up with.
+        pad_token_id: fills up short texts.
         mean: channel means of the image processor.
         std: channel standard deviations of the image processor.
         classes: number of labels, for one-hot targets.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,16 +17,29 @@ from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from dataset_builder.errors import BadInputError
+from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.encoders_flavour import FlavourTextEncoder
+from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts.data.pictures import normalise, varies
-from trainer_scripts.data.samples import RowFeatures, padded
-from trainer_scripts.data.table import decode_bytes
+from trainer_scripts.data.samples import RowFeatures, Samples, padded
+from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.features.engines import ImageEngine, engine_precision
 from trainer_scripts.features.storage import digest_of, stored_features
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 
 IMAGE, TEXT = "image", "text"
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 8, 64
+
+
+class FeatureSamples(Protocol):
+    """Samples of pictures that stored features may replace."""
+
+    table: Table
+    image_features: RowFeatures | None
+
+    @property
+    def pictures(self) -> Any:
+        """The pictures by row number; None in a model of texts."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Frozen:
     reasons: dict[str, str]
 
 
-def frozen_parts(configuration: Configuration, model: Any, samples: Any) -> Frozen:
+def frozen_parts(configuration: Configuration, model: FlavourPreTrainedModel, samples: FeatureSamples) -> Frozen:
     """Return the backbones of a configuration's model whose features can be stored.
 
     Raises:
@@ -84,7 +97,7 @@ def _vary(data: DataArguments) -> bool:
     return varies(data) or data.crop_size is not None
 
 
-def _image_reason(configuration: Configuration, model: Any, samples: Any) -> str | None:
+def _image_reason(configuration: Configuration, model: FlavourPreTrainedModel, samples: FeatureSamples) -> str | None:
     """Return why the frozen image backbone has to be computed in every epoch, or None."""
     data = configuration.data
     if getattr(model.config, "trainable_image_layers", 0):
@@ -120,7 +133,9 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
         varied = name == "training" and getattr(samples, "varies", False)
         views = configuration.data.feature_views if varied else 1
         if IMAGE in frozen.parts:
-            samples.image_features = image_features(configuration, model, samples, trainer.data_collator, views)
+            collator = trainer.data_collator
+            normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
+            samples.image_features = image_features(configuration, model, samples, normal, views)
         else:
             for kept in (getattr(samples, "pictures", None), getattr(samples, "masks", None)):
                 if kept is not None:
@@ -160,7 +175,7 @@ class PictureExtractor:
         normal: channel means and standard deviations.
     """
 
-    def __init__(self, engine: ImageEngine, samples: Any, normal: tuple[Sequence[float], Sequence[float]]):
+    def __init__(self, engine: ImageEngine, samples: FeatureSamples, normal: tuple[Sequence[float], Sequence[float]]):
         self._engine = engine
         self._samples = samples
         self._normal = normal
@@ -187,10 +202,15 @@ class PictureExtractor:
         return normalise([picture], *self._normal)[0]
 
 
-def image_features(configuration: Configuration, model: Any, samples: Any, collator: Any, views: int) -> RowFeatures:
+def image_features(
+    configuration: Configuration,
+    model: FlavourPreTrainedModel,
+    samples: FeatureSamples,
+    normal: tuple[Sequence[float], Sequence[float]],
+    views: int,
+) -> RowFeatures:
     """Return the features of every picture of some samples, in `views` random views."""
     table, encoder = samples.table, model.image_encoder
-    normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
     key = {
         "part": IMAGE,
         "backbone": backbone_key(encoder.model),
@@ -200,7 +220,7 @@ def image_features(configuration: Configuration, model: Any, samples: Any, colla
         "preparation": samples.pictures.preparation,
         "normalisation": normal,
         "views": views,
-        "variation": samples.variation if getattr(samples, "varies", False) else None,
+        "variation": getattr(samples, "variation", None) if getattr(samples, "varies", False) else None,
     }
     engine = ImageEngine(encoder, configuration.training.bf16, len(table) * views)
     extractor = PictureExtractor(engine, samples, normal)
@@ -208,7 +228,7 @@ def image_features(configuration: Configuration, model: Any, samples: Any, colla
     return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
 
 
-def pictures_digest(samples: Any) -> str:
+def pictures_digest(samples: FeatureSamples) -> str:
     """Return the hash of all encoded pictures of a table, in order."""
     table = samples.table
     return digest_of(decode_bytes(cell, row) for cell, row in zip(table.cells(), table.ids, strict=True))
@@ -244,9 +264,10 @@ class TextExtractor:
         return (features if self._encoder.pooled else features[mask.bool().to(device)]).float().cpu().numpy()
 
 
-def text_features(configuration: Configuration, model: Any, samples: Any) -> RowFeatures:
+def text_features(configuration: Configuration, model: FlavourForClassification, samples: Samples) -> RowFeatures:
     """Return the features of every text of some samples."""
     encoder, tokens = model.text_encoder, samples.tokens
+    assert tokens is not None  # the samples of a model with a text encoder have texts
     key = {
         "part": TEXT,
         "backbone": backbone_key(encoder.model),
