@@ -140,11 +140,11 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
     def read_inputs(
         self,
         pixel_values: Tensor | None,
-        image_features: Any,
         decoder_input_ids: Tensor | None,
         decoder_inputs_embeds: Tensor | None,
         encoder_outputs: BaseModelOutput | tuple | None,
         labels: Tensor | None,
+        image_features: Any = None,
         **wanted: bool | None,
     ) -> tuple[BaseModelOutput, Tensor, Tensor | None]:
         """Return the encoding of the picture, the vectors of the words that the decoder reads, and their ids.
@@ -269,11 +269,11 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         encoded, words, ids = self.read_inputs(
             pixel_values,
-            image_features,
             decoder_input_ids,
             decoder_inputs_embeds,
             encoder_outputs,
             labels,
+            image_features=image_features,
             **wanted,
         )
         said_ids = self.words_said(ids, said_ids, past_key_values)
