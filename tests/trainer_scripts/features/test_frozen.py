@@ -75,6 +75,39 @@ def test_training_on_kept_features_equals_training_on_pictures_and_words(tmp_pat
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
+def test_samples_of_kept_features_hold_them_under_their_own_names(tmp_path, small_dataset, monkeypatch):
+    batches = []
+    forward = FlavourForClassification.forward
+
+    def seen(self, **batch):
+        batches.append({name: value.shape[1:] for name, value in batch.items() if value is not None})
+        return forward(self, **batch)
+
+    monkeypatch.setattr(FlavourForClassification, "forward", seen)
+    run(tmp_path / "run", small_dataset, "--num_train_epochs", "1", text_pooling="mean", fusion="gated")
+    assert batches
+    for batch in batches:
+        assert not {"pixel_values", "input_ids", "inputs_embeds"} & batch.keys()
+        assert batch["image_features"] == (8,)
+        assert batch["text_features"] == (16,)
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "merge"])
+def test_captioners_learn_the_same_from_kept_features(tmp_path, small_dataset, decoder):
+    settings = {"decoder_type": decoder, "hidden_size": 16, "intermediate_size": 16, "dropout": 0.0}
+    settings |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    configuration = tmp_path / "captioner.yaml"
+    configuration.write_text("task: captioning\nmodality: image\ntokenizer: words\nlabel_column: title\n")
+    weights = []
+    for how in ("store", "recompute"):
+        options = arguments(tmp_path / how, small_dataset, "--frozen_features", how, "--config", json.dumps(settings))
+        train.main([str(configuration), *options[1:]])
+        weights.append(load_file(tmp_path / how / "model.safetensors"))
+    assert (tmp_path / "features").is_dir()
+    for name, value in weights[1].items():
+        assert torch.allclose(value, weights[0][name], atol=1e-5), name
+
+
 def test_later_runs_and_other_models_read_what_is_on_disk(tmp_path, small_dataset, monkeypatch):
     seen = count_extractions(monkeypatch)
     run(tmp_path / "first", small_dataset)
