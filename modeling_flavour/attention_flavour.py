@@ -1,11 +1,11 @@
-"""Attention written out, for whoever wants its weights or compares the fused kernels with it."""
+"""Eager attention, which returns its weights; the fused kernels do not."""
 
 import torch
 from torch import Tensor, nn
 
 
 def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs) -> tuple[Tensor, Tensor]:
-    """Attention written out, with its weights `(batch, heads, queries, keys)`."""
+    """Return the attention output and its weights `(batch, heads, queries, keys)`."""
     scores = query @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
         mask = attention_mask[..., : key.shape[-2]]

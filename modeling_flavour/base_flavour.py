@@ -1,25 +1,28 @@
-"""What all models of the family share."""
+"""Base class of all models of the family."""
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
 from .configuration_flavour import FlavourConfig
-from .encoders_flavour import LSTMLayer
 from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion
 from .loading_flavour import family_image_encoder, load_checked
+from .lstm_flavour import LSTMLayer
 
 logger = logging.get_logger(__name__)
 
 
 class FlavourPreTrainedModel(PreTrainedModel):
-    """What all models of the family share: freezing, checkpointing, warm starts, and code that travels."""
+    """Base class: freezing, activation checkpointing, warm starts, and checkpoints that carry their code."""
 
     config_class = FlavourConfig
+    image_encoder: Any
+    text_encoder: Any
     base_model_prefix = "flavour"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -28,7 +31,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
     _no_split_modules: set[str] | list[str] = ["BidirectionalLSTM", "CrossAttentionLayer"]
     # The loss is a mean over the samples of a batch, so Trainer must divide by its accumulation steps.
     accepts_loss_kwargs = False
-    # What `save_pretrained` writes into the config beside the class it saves, so that these loaders find it too.
+    # Written into the config by `save_pretrained`, so that these Auto classes and pipelines load the checkpoint.
     auto_classes: tuple[str, ...] = ()
     custom_pipelines: dict[str, dict] = {}
 
@@ -46,7 +49,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
 
     def frozen_modules(self) -> list[nn.Module]:
-        """The modules that the config freezes; part of one may be given back by `trainable_modules`."""
+        """Return the modules that the config freezes; `trainable_modules` may unfreeze the end of one."""
         frozen = []
         if getattr(self.config, "freeze_text", False) and getattr(self, "text_encoder", None) is not None:
             frozen.append(self.text_encoder.model)
@@ -55,7 +58,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
         return frozen
 
     def trainable_modules(self) -> list[nn.Module]:
-        """The last layers of a frozen backbone that still train."""
+        """Return the last layers of a frozen backbone that still train."""
         number = getattr(self.config, "trainable_image_layers", 0)
         if not number or getattr(self, "image_encoder", None) is None:
             return []
@@ -69,9 +72,9 @@ class FlavourPreTrainedModel(PreTrainedModel):
         return layers[-number:]
 
     def post_init(self):
-        """Initialise the weights, then freeze what the config says."""
+        """Initialise the weights, then freeze the parts that the config names."""
         super().post_init()
-        # FSDP looks every kind of layer up that is not to be split, and fails for one that this model does not have.
+        # FSDP looks up every class of `_no_split_modules`, and fails for one that this model does not contain.
         there = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = there.intersection(self._no_split_modules or ())
         self.freeze_parts()
@@ -80,12 +83,12 @@ class FlavourPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args, **kwargs):
         """Load a model, frozen as its config says; see [`PreTrainedModel.from_pretrained`]."""
         loaded = super().from_pretrained(*args, **kwargs)
-        # Loading makes new parameters, all of which ask for gradients.
+        # Loading creates new parameters, all with requires_grad=True.
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_parts()
         return loaded
 
     def freeze_parts(self):
-        """Take gradients from the frozen parts."""
+        """Turn off gradients in the frozen parts."""
         for module in self.frozen_modules():
             module.requires_grad_(False)
         for module in self.trainable_modules():
@@ -94,8 +97,8 @@ class FlavourPreTrainedModel(PreTrainedModel):
     def train(self, mode: bool = True):
         """Set training mode, except in frozen parts: their statistics must not move nor their dropout act.
 
-        The last layers that `trainable_image_layers` gives back stay in eval mode too: their weights train, while the
-        statistics they normalise with remain those of pretraining.
+        The last layers that `trainable_image_layers` unfreezes stay in eval mode too: their weights train, while their
+        normalisation keeps the statistics of pretraining.
         """
         super().train(mode)
         for module in self.frozen_modules():
@@ -109,7 +112,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
         for backbone in from_timm:
             try:
                 backbone._set_gradient_checkpointing(enable)
-            except AssertionError:  # how timm says that an architecture knows no checkpointing
+            except AssertionError:  # timm's answer for an architecture without checkpointing
                 unable.append(backbone.config.architecture)
         layers = any(hasattr(module, "gradient_checkpointing") for module in self.modules())
         if layers:
@@ -117,7 +120,7 @@ class FlavourPreTrainedModel(PreTrainedModel):
         if not layers and len(unable) == len(from_timm):
             raise ValueError(f"No part of this {type(self).__name__} supports activation checkpointing.")
         if unable:
-            logger.warning(f"{', '.join(unable)} of timm keeps its activations: it knows no checkpointing.")
+            logger.warning(f"{', '.join(unable)} of timm keeps its activations: it has no checkpointing.")
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save weights, config and the code that loads them; see [`PreTrainedModel.save_pretrained`].
@@ -134,6 +137,26 @@ class FlavourPreTrainedModel(PreTrainedModel):
         }
         self.config.custom_pipelines = copy.deepcopy(self.custom_pipelines)
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the image backbone's features, to be given to the model as `image_features`.
+
+        `model(image_features=model.encode_image(pixel_values))` equals `model(pixel_values=pixel_values)`.
+
+        Args:
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+
+        Returns:
+            Floats of the backbone's dtype: the pooled vector `(batch, size)` for a model that reads one vector per
+            picture, or the last map `(batch, size, height, width)` for one that reads places. A model that reads
+            several gets a tuple: maps of early stages, last map, pooled vector.
+
+        Raises:
+            ValueError: The model has no image part.
+        """
+        if getattr(self, "image_encoder", None) is None:
+            raise ValueError("This model reads text only, so it cannot encode pictures: use encode_text.")
+        return self.image_encoder.features(pixel_values)
 
     def load_image_encoder(self, checkpoint: str, **kwargs) -> None:
         """Start the image backbone, and the head over places where both have one, from another model of the family.
@@ -152,3 +175,10 @@ class FlavourPreTrainedModel(PreTrainedModel):
         load_checked(self.image_encoder.model, donor.model.state_dict(), checkpoint)
         if hasattr(donor, "place_head") and hasattr(self.image_encoder, "place_head"):
             load_checked(self.image_encoder.place_head, donor.place_head.state_dict(), checkpoint)
+
+
+def check_alternatives(**given: Any) -> None:
+    """Raise ValueError where several of some exclusive arguments are given."""
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ValueError(f"Got {' and '.join(names)}, which stand for the same input: give only one of them.")

@@ -1,7 +1,8 @@
-"""What a captioner sees: features of the picture's places, and, where masks taught it, what lies at each of them."""
+"""Visual encoder of the captioners: features of the picture's places and, with masks, the class at each place."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,36 +16,36 @@ from .encoders_flavour import FlavourImageEncoder
 
 @dataclass
 class VisualEncoding(BaseModelOutput):
-    """Encoder output with what lies at the places, for a captioner that learned it (`num_place_labels`).
+    """Encoder output, with the classes at the places in a captioner with `num_place_labels`.
 
     Attributes:
         place_logits: `(batch, places, num_place_labels)`.
-        found: `(batch, 2, num_place_labels)`, how sure each label is where it is surest, and how much of the picture it
-            takes; both from 0 to 1.
+        found: `(batch, 2, num_place_labels)` from 0 to 1: the highest probability of each label over the places,
+            and its mean, which is its share of the picture.
     """
 
     place_logits: Tensor | None = None
     found: Tensor | None = None
 
     def of(self, pictures: Tensor | slice = slice(None)) -> "VisualEncoding":
-        """What belongs to the given pictures, `(n,)` numbers, each as often as it is named; by default a plain copy.
+        """Return the encoding of the given pictures, `(n,)` indices that may repeat; by default a shallow copy.
 
-        `generate` changes the encoding it is given, so that one which is used again is passed on as a copy.
+        `generate` changes the encoding that it gets: pass it a copy of one that is used again.
         """
         kept = {name: value[pictures] for name, value in self.items() if isinstance(value, Tensor)}
         return VisualEncoding(**kept)
 
 
 class VisualEncoder(FlavourImageEncoder):
-    """Pictures to what the decoder reads of them: one vector per place, or one for the whole picture.
+    """Pictures to the input of the decoder: one vector per place, or one for the whole picture.
 
-    The backbone is `.model`, as in every model of the family. With `num_place_labels` a linear head scores what lies at
-    each place; the decoder is told how sure each label is, and how much of the picture it takes.
+    The backbone is `.model`, as in every model of the family. With `num_place_labels` a linear head classifies each
+    place, and `SeenWords` reads the probabilities of the labels.
     """
 
     def __init__(self, config: PreTrainedConfig):
-        super().__init__(config)
-        self.pooled = config.decoder_type == "merge"
+        pooled = config.decoder_type == "merge"
+        super().__init__(config, pooled=pooled, places=not pooled)
         size = config.hidden_size
         self.projection = nn.Linear(self.pooled_size if self.pooled else self.token_size, size)
         self.norm = nn.Identity() if self.pooled else nn.LayerNorm(size)
@@ -53,15 +54,19 @@ class VisualEncoder(FlavourImageEncoder):
 
     def forward(  # type: ignore[override]
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        features: Any = None,
     ) -> VisualEncoding:
-        """Encode `(batch, 3, height, width)`; the last hidden state is `(batch, places, hidden_size)`."""
+        """Encode pictures `(batch, 3, height, width)`, or `features` of the backbone computed before.
+
+        The last hidden state is `(batch, places, hidden_size)`.
+        """
         seen = super().forward(
             pixel_values,
-            pool=self.pooled,
+            features,
             # Backbones of timm keep no attention weights.
             output_attentions=None if self.is_timm else output_attentions or None,
             output_hidden_states=output_hidden_states or None,
@@ -82,11 +87,13 @@ class VisualEncoder(FlavourImageEncoder):
 
 
 class SeenWords(nn.Module):
-    """Makes the words of what was found likelier, as far as the sentence has room for them.
+    """Raises the scores of words that name the labels found in the picture.
 
-    The vocabulary gets the words of every label, weighted by how sure and how large it is and by two gates that the
-    decoder's state opens and closes: open where a thing is to be named, closed where grammar goes on. Words that were
-    said get nothing more. A pointer with coverage as in See et al. 2017 ("Get to the point"), over labels of places
+    Each label has learned scores over the vocabulary. They are weighted by the label's probability and by its share of
+    the picture, each through a gate computed from the decoder's state, so that they count where a thing is to be named
+    and not in between. Words that the caption already has get nothing added.
+
+    A pointer with coverage as in See et al. 2017 ("Get to the point"), over labels of places
     instead of source words and added to the logits.
     """
 
@@ -96,12 +103,12 @@ class SeenWords(nn.Module):
         self.gates = nn.Linear(config.hidden_size, 2)
 
     def forward(self, states: Tensor, found: Tensor, said_ids: Tensor | None) -> Tensor:
-        """What to add to the logits `(batch, words, vocab_size)` of states `(batch, words, hidden_size)`.
+        """Return the addition to the logits, `(batch, words, vocab_size)`.
 
         Args:
-            states: The decoder's, of the last so many words.
+            states: `(batch, words, hidden_size)`, the decoder's states of the last words.
             found: `VisualEncoding.found`.
-            said_ids: `(batch, all words so far)`; `None` where the decoder was given vectors instead.
+            said_ids: `(batch, all words so far)`; `None` where the decoder reads vectors instead of ids.
         """
         added = self.gates(states) @ self.words(found)
         if said_ids is None:
@@ -109,12 +116,13 @@ class SeenWords(nn.Module):
         length = states.shape[1]
         if length == 1:
             return added.scatter(-1, said_ids[:, None], 0.0)
+        # A word counts as used from its own position on.
         said = functional.one_hot(said_ids, added.shape[-1]).cumsum(1)[:, -length:]
         return added.masked_fill(said > 0, 0.0)
 
     @torch.no_grad()
     def resize(self, vocab_size: int) -> None:
-        """Follow the vocabulary; no label names a new word."""
+        """Resize to a new vocabulary; new words get no score from any label."""
         old, kept = self.words.weight, min(vocab_size, self.words.out_features)
         self.words = nn.Linear(self.words.in_features, vocab_size, bias=False, device=old.device, dtype=old.dtype)
         self.words.weight.zero_()
@@ -122,7 +130,7 @@ class SeenWords(nn.Module):
 
     @torch.no_grad()
     def name(self, tokens: Sequence[Sequence[int]]) -> None:
-        """Start from the tokens of each label's name; without, the words of a label are learned from captions alone."""
+        """Initialise each label's scores with the tokens of its name, instead of learning them from captions alone."""
         self.words.weight.zero_()
         for label, named in enumerate(tokens):
             self.words.weight[list(named), label] = 1.0

@@ -1,4 +1,4 @@
-"""Configuration of the flavour classifier: which text part, which image part, how they meet, what is frozen."""
+"""Configuration of the flavour classifier: text part, image part, fusion, and the parts that are frozen."""
 
 import difflib
 from dataclasses import fields
@@ -122,7 +122,7 @@ class FlavourConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(AutoConfig, model_type="bert", optional=True),
         "vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True),
     }
-    keys_to_ignore_at_inference = ["text_features", "image_features"]
+    keys_to_ignore_at_inference = ["text_embeds", "image_embeds"]
     # Where words are embedded without a text model, `resize_token_embeddings` writes here what it did.
     attribute_map = {"vocab_size": "word_vocab_size"}
 

@@ -1,4 +1,4 @@
-"""The two decoders: a causal transformer that looks at the places of the picture, and an LSTM that never does."""
+"""The two decoders: a causal transformer that attends to the places of the picture, and an LSTM merged with it."""
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +8,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention_flavour import eager_attention
-from .encoders_flavour import LSTMLayer
+from .lstm_flavour import LSTMDecoder, LSTMState
 
 
 def grid_positions(height: int, width: int, size: int, like: Tensor) -> Tensor:
-    """Sines and cosines of row and column of each place of a grid, `(height * width, size)`.
+    """Return sines and cosines of row and column of each place of a grid, `(height * width, size)`.
 
     A quarter of the width each for sine and cosine of either axis, as in DETR (Carion et al. 2020), appendix A.4. The
-    coordinates run from 0 to 1 over the picture, so that another picture size still puts "left" on the left.
+    coordinates run from 0 to 1 over the picture whatever its size, so that "left" means the same at any size.
 
     Args:
         height: Rows of the grid.
@@ -57,7 +57,7 @@ class DecoderAttention(nn.Module):
         """Attend from `(batch, words, size)` to itself or to `memory` `(batch, places, size)`."""
         query = self.split(self.query(states))
         key, value = self.keys_and_values(states if memory is None else memory, past_key_values)
-        # Fused kernels keep no weights, so that whoever asks for them gets the written-out form.
+        # Fused kernels return no weights, so output_attentions needs the eager form.
         name = "eager" if output_attentions else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
         dropout = self.config.dropout if self.training else 0.0
@@ -67,11 +67,11 @@ class DecoderAttention(nn.Module):
         return self.output(mixed.flatten(2)), weights
 
     def split(self, states: Tensor) -> Tensor:
-        """Give each head its share of the width."""
+        """Split the width into heads."""
         return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (batch, heads, tokens, head size)
 
     def keys_and_values(self, source: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
-        """Keys and values, from the cache where they are known already."""
+        """Return keys and values, from the cache where they are stored already."""
         if cache is None:
             return self.split(self.key(source)), self.split(self.value(source))
         if self.is_cross and cache.is_updated.get(self.layer):
@@ -85,7 +85,7 @@ class DecoderAttention(nn.Module):
 
 
 class DecoderLayer(GradientCheckpointingLayer):
-    """One pre-norm layer: look back at the words, look at the picture, think."""
+    """One pre-norm layer: self-attention to the words, cross-attention to the places, feed-forward block."""
 
     def __init__(self, config: PreTrainedConfig, layer: int):
         super().__init__()
@@ -110,7 +110,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """New states `(batch, words, size)` and, when asked for, the weights over words and over places."""
+        """Return new states `(batch, words, size)` and, with `output_attentions`, the weights over words and places."""
         mixed, words = self.word_attention(
             self.word_norm(states), None, mask, past_key_values, output_attentions=output_attentions
         )
@@ -183,43 +183,37 @@ class TransformerDecoder(nn.Module):
         return states, all_states, word_weights, place_weights
 
 
-class LSTMState:
-    """What an LSTM remembers of the words so far; stands where other models have a cache of keys and values."""
+class MergeDecoder(nn.Module):
+    """Words through an LSTM that never reads the picture, then both added (Tanti et al. 2017)."""
 
-    is_compileable = False
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.dropout = nn.Dropout(config.dropout)
+        self.lstm = LSTMDecoder(config.hidden_size, config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def __init__(self):
-        self.hidden: Tensor | None = None
-        self.cell: Tensor | None = None
-        self.length = 0
+    def forward(
+        self,
+        embedded: Tensor,
+        memory: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: LSTMState | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor | None], list[Tensor | None]]:
+        """Decode word vectors `(batch, words, size)` with the picture's vector `(batch, 1, size)`.
 
-    def get_seq_length(self, layer: int = 0) -> int:
-        """Number of words read."""
-        return self.length
+        Returns:
+            The final states, the states of the embeddings, the LSTM and the dense layer, and two empty lists where
+            [`TransformerDecoder`] returns attention weights.
 
-    def reorder_cache(self, beams: Tensor) -> None:
-        """Follow the beams that live on."""
-        if self.hidden is not None and self.cell is not None:
-            self.hidden, self.cell = self.hidden.index_select(1, beams), self.cell.index_select(1, beams)
-
-
-class LSTMDecoder(LSTMLayer):
-    """Word vectors to states, from where the words so far left off."""
-
-    def forward(self, inputs: Tensor, state: LSTMState | None = None) -> Tensor:
-        """Outputs `(batch, words, hidden_size)` of `(batch, words, input_size)`; `state` is read and moved on."""
-        zeros = inputs.new_zeros(1, inputs.shape[0], self.hidden_size)
-        start = (zeros, zeros)
-        if state is not None and state.hidden is not None and state.cell is not None:
-            start = (state.hidden, state.cell)
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        if inputs.shape[1] == 1:
-            # One word at a time: the fused kernel would spend its time on rearranging the weights.
-            hidden, cell = (each[None] for each in torch.lstm_cell(inputs[:, 0], [each[0] for each in start], *weights))
-            outputs = hidden.transpose(0, 1)
-        else:
-            outputs, hidden, cell = torch.lstm(inputs, start, weights, True, 1, 0.0, True, False, True)
-        if state is not None:
-            state.hidden, state.cell = hidden, cell
-            state.length += inputs.shape[1]
-        return outputs
+        Raises:
+            ValueError: There is an attention mask.
+        """
+        if attention_mask is not None:
+            raise ValueError(
+                "Got decoder_attention_mask, but an LSTM reads every word: leave it out, and pad only after captions."
+            )
+        read = self.lstm(self.dropout(embedded), cache)
+        merged = self.dense(memory + read).relu()
+        return merged, [embedded, read, merged], [], []

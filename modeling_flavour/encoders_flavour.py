@@ -11,22 +11,21 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
 
 from .loading_flavour import build_backbone
+from .lstm_flavour import BidirectionalLSTM, LSTMLayer, gather_steps
 
 
 class TextEncoding(NamedTuple):
-    """What the text encoder found.
+    """Output of the text encoder.
 
     Attributes:
         pooled: `(batch, output_size)`.
         tokens: `(batch, length, output_size)`; values at padding are meaningless.
-        mask: `(batch, length)` bool, true at words.
-        hidden_states: Of each layer of the text model, when asked for.
-        attentions: Of each layer of the text model, when asked for.
+        mask: `(batch, length)` bool, true at real tokens.
+        hidden_states: Of each layer of the text model, with `output_hidden_states`.
+        attentions: Of each layer of the text model, with `output_attentions`.
     """
 
     pooled: Tensor
@@ -37,15 +36,16 @@ class TextEncoding(NamedTuple):
 
 
 class ImageEncoding(NamedTuple):
-    """What the image backbone found.
+    """Output of the image encoder.
 
     Attributes:
-        pooled: `(batch, pooled_size)`; `None` when not asked for.
-        tokens: `(batch, places, token_size)`, one per place of the picture.
+        pooled: `(batch, pooled_size)`; `None` in a model that reads only places.
+        tokens: `(batch, places, token_size)`, one vector per place of the picture.
         feature_map: `(batch, token_size, height, width)`, the same values on their grid.
-        hidden_states: Of each stage or layer of the backbone, when asked for.
-        attentions: Of each layer of the backbone, when asked for.
-        place_logits: `(batch, places, num_place_labels)`, what lies at each place; `None` without a head for it.
+        hidden_states: Of each stage or layer of the backbone, with `output_hidden_states`.
+        attentions: Of each layer of the backbone, with `output_attentions`.
+        place_logits: `(batch, places, num_place_labels)` scores of the class at each place; `None` without that head.
+        stages: Maps `(batch, channels, height, width)` of the early stages that the model reads.
     """
 
     pooled: Tensor | None
@@ -54,121 +54,29 @@ class ImageEncoding(NamedTuple):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     place_logits: Tensor | None = None
+    stages: tuple[Tensor, ...] = ()
 
 
-class LSTMLayer(nn.Module):
-    """One LSTM direction with the parameters and the arithmetic of `torch.nn.LSTM`.
-
-    torch.compile refuses `nn.LSTM` itself, hence parameters of its own: the fused kernel in eager mode, ONNX's own
-    operator in an ONNX graph, and plain steps over time while another graph is being captured (the length is then fixed
-    in the graph).
-    """
-
-    def __init__(self, input_size: int, hidden_size: int):
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.weight_ih = nn.Parameter(torch.empty(4 * hidden_size, input_size))
-        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
-        self.bias_ih = nn.Parameter(torch.empty(4 * hidden_size))
-        self.bias_hh = nn.Parameter(torch.empty(4 * hidden_size))
-        self.reset_parameters()
-
-    def reset_parameters(self):
-        """The uniform initialisation of `nn.LSTM`."""
-        bound = self.hidden_size**-0.5
-        for parameter in self.parameters():
-            init.uniform_(parameter, -bound, bound)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs `(batch, length, hidden_size)` of inputs `(batch, length, input_size)`, from zero states."""
-        if torch.onnx.is_in_onnx_export():
-            return self.onnx_forward(inputs)
-        hidden = inputs.new_zeros(inputs.shape[0], self.hidden_size)
-        if not torch.compiler.is_compiling():
-            weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-            state = (hidden[None], hidden[None])
-            # `train=True` (no dropout in it) lets cuDNN give gradients in eval mode too, which explanations need.
-            return torch.lstm(inputs, state, weights, True, 1, 0.0, True, False, True)[0]
-        cell, outputs = hidden, []
-        gates = functional.linear(inputs, self.weight_ih, self.bias_ih + self.bias_hh)
-        for step in range(inputs.shape[1]):
-            entry, forget, candidate, exit_ = (gates[:, step] + functional.linear(hidden, self.weight_hh)).chunk(4, -1)
-            cell = forget.sigmoid() * cell + entry.sigmoid() * candidate.tanh()
-            hidden = exit_.sigmoid() * cell.tanh()
-            outputs.append(hidden)
-        return torch.stack(outputs, dim=1)
-
-    def onnx_forward(self, inputs: Tensor) -> Tensor:
-        """The same as one ONNX operator, which orders gates as input, output, forget, cell and counts time first."""
-        starts = [gate * self.hidden_size for gate in (0, 3, 1, 2)]
-        weight_ih, weight_hh, *biases = (
-            torch.cat([block[start : start + self.hidden_size] for start in starts])[None]
-            for block in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        )
-        batch, length = inputs.shape[:2]
-        outputs = torch.onnx.ops.symbolic(
-            "LSTM",
-            (inputs.transpose(0, 1), weight_ih, weight_hh, torch.cat(biases, dim=1)),
-            {"hidden_size": self.hidden_size},
-            dtype=inputs.dtype,
-            shape=(length, 1, batch, self.hidden_size),
-        )
-        return outputs[:, 0].transpose(0, 1)
-
-
-class BidirectionalLSTM(nn.Module):
-    """Stacked bidirectional LSTM over real tokens only, equal to `nn.LSTM` on packed sequences.
-
-    Real tokens are moved to the front and the backward direction starts at the last real one, so that no state ever
-    passes over padding, wherever the padding is. Dropout acts between layers.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float):
-        super().__init__()
-        sizes = [input_size] + [2 * hidden_size] * (num_layers - 1)
-        self.forward_layers = nn.ModuleList(LSTMLayer(size, hidden_size) for size in sizes)
-        self.backward_layers = nn.ModuleList(LSTMLayer(size, hidden_size) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run over `(batch, length, input_size)` with a boolean mask `(batch, length)`; at least one token per row.
-
-        Returns:
-            The last states of both directions `(batch, 2 * hidden_size)`, the outputs
-            `(batch, length, 2 * hidden_size)` with real tokens first, and their mask.
-        """
-        lengths = mask.sum(dim=1, keepdim=True)
-        steps = torch.arange(mask.shape[1], device=mask.device)[None]
-        # Keys below zero at real tokens, of which no two are equal: ONNX knows no stable sorting.
-        order = torch.argsort(torch.where(mask, steps - steps[:, -1:] - 1, steps), dim=1)
-        states = gather_steps(inputs, order)
-        mask = steps < lengths
-        mirror = torch.where(mask, lengths - 1 - steps, steps)  # its own inverse
-        for number, (ahead, back) in enumerate(zip(self.forward_layers, self.backward_layers, strict=True)):
-            if number:
-                states = self.dropout(states)
-            left = ahead(states)
-            right = back(gather_steps(states, mirror))
-            states = torch.cat([left, gather_steps(right, mirror)], dim=-1)
-        last_left = gather_steps(left, lengths - 1)[:, 0]
-        last_right = gather_steps(right, lengths - 1)[:, 0]
-        return torch.cat([last_left, last_right], dim=-1), states, mask
-
-
-def gather_steps(states: Tensor, steps: Tensor) -> Tensor:
-    """For each row the states at the given steps: `(batch, length, size)`, `(batch, n)` -> `(batch, n, size)`."""
-    return states.gather(1, steps[..., None].expand(-1, -1, states.shape[-1]))
+def readable_mask(source: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the boolean mask of `(batch, length, ...)` tokens; a row of padding only counts as one token."""
+    mask = source.new_ones(source.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    return mask | (~mask.any(dim=1, keepdim=True) & (torch.arange(mask.shape[1], device=mask.device) == 0))
 
 
 class FlavourTextEncoder(PreTrainedModel):
-    """Token ids to one vector per text and one per token."""
+    """Token ids to one vector per text and one per token.
+
+    Args:
+        config: Any config with the text fields of [`FlavourConfig`].
+        pooled: Whether the model reads one vector per text rather than one per token.
+    """
 
     config_class = PreTrainedConfig
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
     supports_gradient_checkpointing = True
     _no_split_modules = ["BidirectionalLSTM"]
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig, pooled: bool = True):
         super().__init__(config)
         if config.text_config is not None:
             self.model = build_backbone(config.text_config)
@@ -176,11 +84,14 @@ class FlavourTextEncoder(PreTrainedModel):
         else:
             size = config.word_embedding_size
             self.model = nn.Embedding(config.word_vocab_size, size, padding_idx=config.pad_token_id)
+        self.feature_size = size
         self.lstm = None
         if config.text_pooling == "lstm":
             self.lstm = BidirectionalLSTM(size, config.lstm_hidden_size, config.lstm_layers, config.dropout)
             size = 2 * config.lstm_hidden_size
         self.output_size = size
+        # An LSTM reads every token, so only a model without one can work from pooled vectors.
+        self.pooled = pooled and self.lstm is None
         self.post_init()
 
     def _init_weights(self, module):
@@ -189,7 +100,7 @@ class FlavourTextEncoder(PreTrainedModel):
             module.reset_parameters()
 
     def get_input_embeddings(self):
-        """The table of token vectors."""
+        """Return the table of token vectors."""
         return self.model if isinstance(self.model, nn.Embedding) else self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value):
@@ -204,29 +115,62 @@ class FlavourTextEncoder(PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        features: Tensor | None = None,
         **kwargs,
     ) -> TextEncoding:
-        """Encode `input_ids` `(batch, length)` or `inputs_embeds` `(batch, length, size)`.
+        """Encode one of `input_ids` `(batch, length)`, `inputs_embeds` `(batch, length, size)` and `features`.
 
-        `attention_mask` `None` means no padding. A row of padding only is read as one token, so that it stays finite;
-        callers replace its encoding.
+        Args:
+            input_ids: Token ids.
+            attention_mask: `(batch, length)`, 1 at tokens; `None` means no padding. A row of padding only is read as
+                one token, so that it stays finite; callers replace its encoding.
+            inputs_embeds: Token vectors instead of ids.
+            features: Output of `features` for the same texts; the backbone is then not run.
+            **kwargs: `token_type_ids`, `output_hidden_states`, `output_attentions`, passed to the backbone.
         """
-        source: Any = input_ids if input_ids is not None else inputs_embeds
-        mask = source.new_ones(source.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        mask = mask | (~mask.any(dim=1, keepdim=True) & (torch.arange(mask.shape[1], device=mask.device) == 0))
+        if features is not None and features.ndim == 2:
+            mask = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
+            return TextEncoding(features, features[:, None], mask)
+        source: Any = input_ids if input_ids is not None else inputs_embeds if features is None else features
+        mask = readable_mask(source, attention_mask)
         hidden_states = attentions = None
-        if isinstance(self.model, nn.Embedding):
-            tokens = self.model(input_ids) if inputs_embeds is None else inputs_embeds
+        if features is None:
+            tokens, hidden_states, attentions = self.run_backbone(input_ids, mask, inputs_embeds, **kwargs)
         else:
-            words = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-            outputs = self.model(**words, attention_mask=mask.long(), return_dict=True, **kwargs)
-            tokens = outputs.last_hidden_state
-            hidden_states, attentions = outputs.get("hidden_states"), outputs.get("attentions")
+            tokens = features
         pooled, tokens, mask = self.pool(tokens, mask)
         return TextEncoding(pooled, tokens, mask, hidden_states, attentions)
 
+    def run_backbone(
+        self, input_ids: Tensor | None, mask: Tensor, inputs_embeds: Tensor | None = None, **kwargs
+    ) -> tuple[Tensor, tuple | None, tuple | None]:
+        """Return the backbone's token states, and its layers' states and attention weights with the flags for them."""
+        if isinstance(self.model, nn.Embedding):
+            return self.model(input_ids) if inputs_embeds is None else inputs_embeds, None, None
+        words = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        outputs = self.model(**words, attention_mask=mask.long(), return_dict=True, **kwargs)
+        return outputs.last_hidden_state, outputs.get("hidden_states"), outputs.get("attentions")
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> Tensor:
+        """Return the backbone's output as `forward(features=...)` takes it.
+
+        That is `(batch, size)` in a model that reads one vector per text, else `(batch, length, size)`.
+        """
+        mask = readable_mask(input_ids, attention_mask)
+        tokens, *_ = self.run_backbone(input_ids, mask, **kwargs)
+        return self.pool(tokens, mask)[0] if self.pooled else tokens
+
+    def check_features(self, features: Tensor) -> None:
+        """Raise ValueError for features of a shape that `features` does not give."""
+        shapes = (2, 3) if self.pooled else (3,)
+        if features.ndim not in shapes or features.shape[-1] != self.feature_size:
+            expected = f"(batch, {'' if self.pooled else 'length, '}{self.feature_size})"
+            raise ValueError(
+                f"text_features must have shape {expected}, got {tuple(features.shape)}: give what encode_text returns."
+            )
+
     def pool(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One vector per text from its real tokens, as `text_pooling` says."""
+        """Return one vector per text (by `config.text_pooling`), one per token, and the mask of the tokens."""
         if self.lstm is not None:
             return self.lstm(tokens, mask)
         if self.config.text_pooling == "cls":
@@ -240,9 +184,17 @@ class FlavourImageEncoder(PreTrainedModel):
     """Pictures to one vector per picture and one per place.
 
     Works with any config that has `vision_config`: this family's, whatever the task. With `num_place_labels` a linear
-    head scores what lies at each place, and with `image_pooling="places"` the picture's vector is made of its answers:
-    the shares of all labels, averaged over the places and at the place where each is surest (a concept bottleneck, Koh
-    et al. 2020). Small things stay visible in it, which an average over all features blurs.
+    head classifies each place, and with `image_pooling="places"` the picture's vector is made of its probabilities:
+    their mean and their maximum over the places (a concept bottleneck, Koh et al. 2020). Small things stay visible in
+    it, which an average over all features blurs.
+
+    Args:
+        config: Has `vision_config`.
+        pooled: Whether the model reads one vector per picture.
+        places: Whether the model reads one vector per place. The head over places needs them in any case.
+
+    Attributes:
+        stages: Indices of the backbone's early stages whose maps the model reads; set by the model.
     """
 
     config_class = PreTrainedConfig
@@ -250,7 +202,7 @@ class FlavourImageEncoder(PreTrainedModel):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
     supports_gradient_checkpointing = True
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig, pooled: bool = True, places: bool = False):
         super().__init__(config)
         self.model = build_backbone(config.vision_config)
         self.pooled_size, self.token_size, self.prefix_tokens = describe_backbone(self.model)
@@ -258,39 +210,96 @@ class FlavourImageEncoder(PreTrainedModel):
         self.pools_places = getattr(config, "image_pooling", "backbone") == "places"
         if labels := getattr(config, "num_place_labels", 0):
             self.place_head = nn.Linear(self.token_size, labels)
+        self.pooled = pooled
+        self.stages: tuple[int, ...] = ()
+        self.feature_size = self.pooled_size
         if self.pools_places:
             self.pooled_size = 2 * config.num_place_labels
+        # What `features` returns: the backbone's own pooled vector, its last map, or both.
+        self.reads_vector = pooled and not self.pools_places
+        self.reads_map = places or hasattr(self, "place_head")
         self.post_init()
 
-    def forward(self, pixel_values: Tensor, pool: bool = True, **kwargs) -> ImageEncoding:
-        """Encode `(batch, 3, height, width)` floats as the processor makes them.
+    def forward(self, pixel_values: Tensor | None = None, features: Any = None, **kwargs) -> ImageEncoding:
+        """Encode pictures, or features of the backbone computed before.
 
         Args:
-            pixel_values: The pictures.
-            pool: Whether to compute the pooled vector; a task that reads only places should leave it out.
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+            features: Output of `features` for the same pictures; the backbone is then not run.
             **kwargs: `output_hidden_states`, `output_attentions`, passed to the backbone where given.
         """
+        encoding = self.run_backbone(pixel_values, **kwargs) if features is None else self.read_features(features)
+        pooled, tokens, feature_map, layers, attentions, _, stages = encoding
+        place_logits: Any = self.place_head(tokens) if hasattr(self, "place_head") else None
+        if self.pooled and self.pools_places:
+            shares = place_logits.float().softmax(-1)
+            pooled = torch.cat([shares.mean(1), shares.amax(1)], dim=-1).to(tokens.dtype)
+        return ImageEncoding(pooled, tokens, feature_map, layers, attentions, place_logits, stages)
+
+    def run_backbone(self, pixel_values: Any, **kwargs) -> ImageEncoding:
+        """Return what the backbone alone makes of pictures."""
         kwargs = {name: value for name, value in kwargs.items() if value}
+        if self.stages:
+            kwargs["output_hidden_states"] = True
         if self.is_timm:
-            kwargs["do_pooling"] = pool and not self.pools_places
+            kwargs["do_pooling"] = self.reads_vector
         outputs = self.model(pixel_values, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
         tokens, feature_map = self.places(states, pixel_values.shape[-2:])
-        place_logits: Any = self.place_head(tokens) if hasattr(self, "place_head") else None
         pooled = None
-        if pool and self.pools_places:
-            shares = place_logits.float().softmax(-1)
-            pooled = torch.cat([shares.mean(1), shares.amax(1)], dim=-1).to(tokens.dtype)
-        elif pool:
+        if self.reads_vector:
             pooled = outputs.get("pooler_output")
             if pooled is None:
                 pooled = states[:, 0] if self.prefix_tokens else tokens.mean(dim=1)
             pooled = pooled.flatten(1)
-        layers, attentions = outputs.get("hidden_states"), outputs.get("attentions")
-        return ImageEncoding(pooled, tokens, feature_map, layers, attentions, place_logits)
+        layers = outputs.get("hidden_states")
+        stages = tuple(layers[number] for number in self.stages)
+        return ImageEncoding(pooled, tokens, feature_map, layers, outputs.get("attentions"), None, stages)
+
+    def features(self, pixel_values: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the backbone's outputs that the model reads, as `forward(features=...)` takes them.
+
+        That is the pooled vector `(batch, size)` or the map `(batch, size, height, width)`; in a model that reads
+        several, a tuple of the maps of its early stages, the last map and the pooled vector, as far as it reads them.
+        """
+        # A captioner's encoder overrides `forward`; the backbone's outputs are the same for all.
+        seen = self.run_backbone(pixel_values)
+        read: list[Any] = list(seen.stages)
+        if self.reads_map:
+            read.append(seen.feature_map)
+        if self.reads_vector:
+            read.append(seen.pooled)
+        return read[0] if len(read) == 1 else tuple(read)
+
+    def read_features(self, features: Tensor | Sequence[Tensor]) -> ImageEncoding:
+        """Return the backbone's outputs that `features` holds.
+
+        Raises:
+            ValueError: The features have other shapes than those of `features`.
+        """
+        given = (features,) if isinstance(features, Tensor) else tuple(features)
+        expected: list[tuple[int, int | None]] = [(4, None)] * len(self.stages)
+        expected += [(4, self.token_size)] * self.reads_map + [(2, self.feature_size)] * self.reads_vector
+        fits = [
+            each.ndim == ndim and size in (None, each.shape[1])
+            for each, (ndim, size) in zip(given, expected, strict=False)
+        ]
+        if len(given) != len(expected) or not all(fits):
+            shape = {2: "(batch, {})", 4: "(batch, {}, height, width)"}
+            wanted = [shape[ndim].format(size or "channels") for ndim, size in expected]
+            shapes = [str(tuple(each.shape)) for each in given]
+            raise ValueError(
+                f"image_features must have shape {' and '.join(wanted)}, got {' and '.join(shapes)}: "
+                "give what encode_image returns."
+            )
+        pooled = given[-1] if self.reads_vector else None
+        # A model that reads the pooled vector alone sees the picture as one place.
+        feature_map: Any = given[len(self.stages)] if self.reads_map else given[-1][:, :, None, None]
+        tokens = feature_map.flatten(2).transpose(1, 2)  # (batch, places, token_size)
+        return ImageEncoding(pooled, tokens, feature_map, stages=given[: len(self.stages)])
 
     def places(self, states: Tensor, picture: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The backbone's last states as one vector per place, in a row and on the grid over the picture."""
+        """Return the backbone's last states as one vector per place, in a row and on the grid over the picture."""
         if states.ndim == 3:
             tokens = states[:, self.prefix_tokens :]
             return tokens, tokens.transpose(1, 2).unflatten(2, grid_shape(tokens.shape[1], picture))
@@ -304,7 +313,7 @@ class FlavourImageEncoder(PreTrainedModel):
 
 
 def grid_shape(places: int, picture: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of so many places that cover a picture of the given height and width."""
+    """Return the rows and columns of a grid of `places` cells over a picture of the given height and width."""
     rows = round((places * picture[0] / picture[1]) ** 0.5)
     if rows < 1 or rows * (places // rows) != places:
         raise ValueError(f"{places} places form no grid over a picture of {tuple(picture)} pixels.")
@@ -312,7 +321,7 @@ def grid_shape(places: int, picture: Sequence[int]) -> tuple[int, int]:
 
 
 def describe_backbone(model: PreTrainedModel) -> tuple[int, int, int]:
-    """Size of the pooled vector, size of one place's vector, and number of tokens before the first place."""
+    """Return the size of the pooled vector, that of one place's vector, and the number of tokens before the places."""
     timm_model = getattr(model, "timm_model", None)
     if timm_model is not None:
         pooled = getattr(timm_model, "head_hidden_size", None) or timm_model.num_features
@@ -326,7 +335,7 @@ def describe_backbone(model: PreTrainedModel) -> tuple[int, int, int]:
 
 
 def probe_size(config: PreTrainedConfig) -> int:
-    """Width of a transformers backbone's output, read off a run without data; configs name it in many ways."""
+    """Return the width of a transformers backbone's output, measured on the meta device: configs name it variously."""
     config = copy.deepcopy(config)
     config._attn_implementation = "eager"  # other kernels may need a real device
     side = getattr(config, "image_size", None) or 224

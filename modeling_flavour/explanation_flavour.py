@@ -156,7 +156,7 @@ def encode_with_states(model: Any, pixel_values: Tensor) -> tuple[ImageEncoding,
         lambda module, arguments, output: caught.append(output.last_hidden_state)
     )
     try:
-        encoding = model.image_encoder(pixel_values, pool=model.reads_pooled)
+        encoding = model.image_encoder(pixel_values)
     finally:
         hook.remove()
     return encoding, caught[0]

@@ -1,7 +1,7 @@
-"""Four ways for a text and a picture to meet, each with learned stand-ins for the part that is missing.
+"""Four fusions of text and picture, three of them with learned stand-ins for a missing part.
 
 Every fusion takes the two encodings and two boolean masks `(batch,)` that say which samples have which part. A stand-in
-is always part of the graph, so that training in several processes finds no unused parameter.
+is always part of the graph, because DDP refuses parameters that are not used.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class EarlyFusion(nn.Module):
         self.output_size = text_size + image_size
 
     def complete(self, text: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor):
-        """Put the stand-in where a part is missing."""
+        """Replace missing parts by their stand-ins."""
         text = torch.where(text_present[:, None], text, self.text_stand_in.to(text.dtype))
         image = torch.where(image_present[:, None], image, self.image_stand_in.to(image.dtype))
         return text, image
@@ -81,7 +81,7 @@ class LateFusion(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_labels))
 
     def forward(self, text: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor) -> Tensor:
-        """Class scores `(batch, num_labels)` from two feature vectors per sample."""
+        """Return class scores `(batch, num_labels)` from two feature vectors per sample."""
         text_scores = self.text_classifier(self.text_head(self.dropout(text)))
         image_scores = self.image_classifier(self.image_head(self.dropout(image)))
         text_scores = text_scores.masked_fill(~text_present[:, None], 0.0)
@@ -90,12 +90,12 @@ class LateFusion(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """One pre-norm attention layer: queries look at the keys of the other part, then a feed-forward block."""
+    """One pre-norm attention layer: queries attend to the keys of the other part, then a feed-forward block."""
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
         size = config.fusion_size
-        self.config = config  # not its present values: `set_attn_implementation` changes them
+        self.config = config  # read at each call: `set_attn_implementation` changes it
         self.query_norm, self.key_norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.query, self.key, self.value = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, size)
         self.output = nn.Linear(size, size)
@@ -108,11 +108,11 @@ class CrossAttentionLayer(nn.Module):
         )
 
     def split(self, states: Tensor) -> Tensor:
-        """Give each head its share of the width."""
+        """Split the width into heads."""
         return states.unflatten(-1, (self.config.fusion_heads, -1)).transpose(1, 2)  # (batch, heads, tokens, width)
 
     def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
-        """Queries `(batch, n, size)`, keys `(batch, m, size)` and their boolean mask `(batch, m)`."""
+        """Return new queries from `(batch, n, size)`, keys `(batch, m, size)` and their boolean mask `(batch, m)`."""
         normed_keys = self.key_norm(keys)
         query = self.split(self.query(self.query_norm(queries)))
         key, value = self.split(self.key(normed_keys)), self.split(self.value(normed_keys))

@@ -10,14 +10,14 @@ NAMED = 4
 
 
 def build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model of a config with fresh weights; without a pooler, which nothing would read (DDP refuses that)."""
+    """Return the model of a config with fresh weights, without its pooler: DDP refuses parameters that are not used."""
     if config.is_encoder_decoder:
         raise ValueError(f"A {config.model_type} is an encoder-decoder; give a model that only encodes.")
     return AutoModel.from_config(config, **pooler_arguments(config))
 
 
 def pooler_arguments(config: PreTrainedConfig) -> dict[str, bool]:
-    """`add_pooling_layer=False` for a model class that knows it, else nothing."""
+    """Return `add_pooling_layer=False` for a model class that has this argument, else nothing."""
     model_class = MODEL_MAPPING.get(type(config), None)
     if model_class is None:
         raise ValueError(f"transformers has no plain model for a config of type {config.model_type!r}.")
@@ -26,7 +26,7 @@ def pooler_arguments(config: PreTrainedConfig) -> dict[str, bool]:
 
 
 def family_image_encoder(checkpoint: str, **kwargs) -> PreTrainedModel:
-    """The image encoder of a checkpoint of the family, whatever its task; `kwargs` go to `from_pretrained`."""
+    """Return the image encoder of a checkpoint of the family, whatever its task; `kwargs` go to `from_pretrained`."""
     donor = AutoModel.from_pretrained(checkpoint, **kwargs)
     encoder = getattr(donor, "image_encoder", None)
     if encoder is None:
@@ -66,7 +66,7 @@ def load_checked(module: nn.Module, weights: dict[str, Tensor], source: str, all
 
 
 def load_part(source: str | dict | PreTrainedConfig, **kwargs) -> tuple[PreTrainedConfig, PreTrainedModel | None]:
-    """A part's config and, if `source` names pretrained weights, its model.
+    """Return a part's config and, if `source` names pretrained weights, its model.
 
     Args:
         source: Config or its dictionary (fresh weights), or folder or Hub id of an encoder or of a model of the family,

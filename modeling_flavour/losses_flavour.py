@@ -1,4 +1,4 @@
-"""The losses that several models share: of class scores, and of what lies at each place of a picture."""
+"""Losses that several models share: of class scores, and of the class at each place of a picture."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -10,16 +10,16 @@ IGNORED_LABEL = -100
 
 
 def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of what lies at each place, each place standing for four samples of the mask.
+    """Return the cross-entropy of the class at each place, over four samples of the mask per place.
 
     Args:
         logits: `(batch, places, classes)`.
-        mask: `(batch, height, width)` class ids; -100 where nobody knows. A batch without a known place gives 0.
+        mask: `(batch, height, width)` class ids; -100 where unknown. A batch without a known place gives 0.
     """
     rows, columns = grid_shape(logits.shape[1], (mask.shape[-2], mask.shape[-1]))
     fine = functional.interpolate(mask[:, None].float(), (2 * rows, 2 * columns), mode="nearest-exact").long()
     cells = fine.reshape(-1, rows, 2, columns, 2).transpose(2, 3).flatten(3).flatten(1, 2)  # (batch, places, 4)
-    # One softmax serves the four samples of a place.
+    # The four samples of a place share one softmax.
     known = cells != IGNORED_LABEL
     said = logits.float().log_softmax(-1).gather(-1, cells.masked_fill(~known, 0))
     return -(said * known).sum() / known.sum().clamp(min=1)
@@ -28,7 +28,7 @@ def place_loss(logits: Tensor, mask: Tensor) -> Tensor:
 def classification_loss(
     logits: Tensor, labels: Tensor, config: PreTrainedConfig, sample_weights: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy or binary cross-entropy with the config's class weights and label smoothing.
+    """Return the cross-entropy or binary cross-entropy with the config's class weights and label smoothing.
 
     Each sample's loss (for several labels: the mean over the labels) is multiplied by its weight, then the plain mean
     over the batch is taken. Dividing by the number of samples rather than by the sum of weights keeps the gradient of

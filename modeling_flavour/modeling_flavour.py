@@ -13,7 +13,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .base_flavour import FlavourPreTrainedModel
+from .base_flavour import FlavourPreTrainedModel, check_alternatives
 from .configuration_flavour import FlavourConfig
 from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEncoding, TextEncoding
 from .explanation_flavour import Explanation, explain
@@ -25,21 +25,22 @@ from .pipelines_flavour import CLASSIFICATION_PIPELINE
 
 @dataclass
 class FlavourClassifierOutput(ModelOutput):
-    """Answer of [`FlavourForClassification`].
+    """Output of [`FlavourForClassification`].
 
     Attributes:
-        loss: Scalar, when `labels` were given.
-        logits: `(batch, num_labels)`; softmax or sigmoid of them gives probabilities, as `config.problem_type` says.
-        text_features: `(batch, text size)` as they enter the fusion; `None` without a text.
-        image_features: `(batch, image size)` as they enter the fusion; `None` without a picture.
-        hidden_states: Of the text model's layers (of the backbone's, in a model without text), when asked for.
-        attentions: Likewise.
+        loss: Scalar, with `labels`.
+        logits: `(batch, num_labels)`; their softmax, or with several labels their sigmoid, gives probabilities.
+        text_embeds: `(batch, text size)`, input of the fusion; `None` without a text.
+        image_embeds: `(batch, image size)`, input of the fusion; `None` without a picture.
+        hidden_states: Of the text model's layers (of the backbone's, in a model without text), with
+            `output_hidden_states`.
+        attentions: Of the same layers, with `output_attentions`.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    text_features: Tensor | None = None
-    image_features: Tensor | None = None
+    text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -67,12 +68,12 @@ class FlavourForClassification(FlavourPreTrainedModel):
         self.image_encoder: Any = None
         self.fusion: Any = None
         if config.has_text:
-            self.text_encoder = FlavourTextEncoder(config)
+            self.text_encoder = FlavourTextEncoder(config, pooled=not tokens)
             self.text_norm = nn.LayerNorm(self.text_encoder.output_size) if config.feature_norm else nn.Identity()
             self.text_dense = DenseStack(self.text_encoder.output_size, config.text_dense_sizes, config.dropout)
             text_size = self.text_dense.output_size
         if config.has_image:
-            self.image_encoder = FlavourImageEncoder(config)
+            self.image_encoder = FlavourImageEncoder(config, pooled=not tokens, places=tokens)
             size = self.image_encoder.token_size if tokens else self.image_encoder.pooled_size
             self.image_norm = nn.LayerNorm(size) if config.feature_norm else nn.Identity()
             self.image_dense = DenseStack(size, config.image_dense_sizes, config.dropout)
@@ -141,11 +142,11 @@ class FlavourForClassification(FlavourPreTrainedModel):
         return not isinstance(self.fusion, CrossAttentionFusion)
 
     def explain(self, processor, image=None, text: str | None = None, label: str | None = None) -> Explanation:
-        """Why this label: heat map over the picture, weight of each word, share of each part; see `Explanation`."""
+        """Explain a label by a heat map, the weight of each word and the share of each part; see `Explanation`."""
         return explain(self, processor, image, text, label)
 
     def prior_scores(self) -> Tensor:
-        """Class scores that give the prior: log shares, or log-odds with several labels; zeros without a prior."""
+        """Return the class scores of the prior: log shares, or log-odds with several labels; zeros without a prior."""
         prior = self.config.class_prior
         if prior is None:
             return torch.zeros(self.config.num_labels, device="cpu")
@@ -155,7 +156,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         )
 
     def get_input_embeddings(self):
-        """The table of token vectors, or `None` in a model without text."""
+        """Return the table of token vectors, or `None` in a model without text."""
         return None if self.text_encoder is None else self.text_encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value):
@@ -164,14 +165,46 @@ class FlavourForClassification(FlavourPreTrainedModel):
             raise ValueError("This model has no text part.")
         self.text_encoder.set_input_embeddings(value)
 
-    def check_inputs(self, text: Tensor | None, pixel_values: Tensor | None) -> None:
-        """Refuse inputs for parts the model does not have, and no input at all."""
-        if text is not None and self.text_encoder is None:
-            raise ValueError("This model sees pictures only, but got input_ids: give pixel_values alone.")
-        if pixel_values is not None and self.image_encoder is None:
-            raise ValueError("This model reads text only, but got pixel_values: give input_ids alone.")
-        if text is None and pixel_values is None:
-            raise ValueError("Give input_ids, pixel_values, or both.")
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> Tensor:
+        """Return the text backbone's features, to be given to the model as `text_features`.
+
+        `model(text_features=model.encode_text(input_ids, attention_mask), attention_mask=attention_mask)` equals
+        `model(input_ids=input_ids, attention_mask=attention_mask)`.
+
+        Args:
+            input_ids: `(batch, length)` token ids.
+            attention_mask: `(batch, length)`, 1 at tokens and 0 at padding; `None` means no padding.
+            **kwargs: `token_type_ids`.
+
+        Returns:
+            Floats of the backbone's dtype: one vector per text `(batch, size)`, or the states of all tokens
+            `(batch, length, size)` in a model whose LSTM or cross-attention reads them.
+
+        Raises:
+            ValueError: The model has no text part.
+        """
+        if self.text_encoder is None:
+            raise ValueError("This model sees pictures only, so it cannot encode texts: use encode_image.")
+        return self.text_encoder.features(input_ids, attention_mask, **kwargs)
+
+    def check_inputs(
+        self, input_ids=None, inputs_embeds=None, text_features=None, pixel_values=None, image_features=None
+    ) -> None:
+        """Raise ValueError for inputs of a part the model does not have, two forms of one input, or no input."""
+        text = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "text_features": text_features}
+        image = {"pixel_values": pixel_values, "image_features": image_features}
+        check_alternatives(**text)
+        check_alternatives(**image)
+        texts = [name for name, value in text.items() if value is not None]
+        images = [name for name, value in image.items() if value is not None]
+        if texts and self.text_encoder is None:
+            raise ValueError(f"This model sees pictures only, but got {texts[0]}: give pixel_values alone.")
+        if images and self.image_encoder is None:
+            raise ValueError(f"This model reads text only, but got {images[0]}: give input_ids alone.")
+        if not texts and not images:
+            raise ValueError("Give input_ids, pixel_values, or both, or their features.")
+        if text_features is not None:
+            self.text_encoder.check_features(text_features)
 
     @can_return_tuple
     def forward(
@@ -189,6 +222,8 @@ class FlavourForClassification(FlavourPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        text_features: Tensor | None = None,
+        image_features: Tensor | tuple[Tensor, ...] | None = None,
     ) -> FlavourClassifierOutput:
         """Score the classes.
 
@@ -207,15 +242,14 @@ class FlavourForClassification(FlavourPreTrainedModel):
             output_attentions: Whether to return attention weights.
             output_hidden_states: Whether to return the layers' states.
             return_dict: `False` gives a tuple.
+            text_features: Output of `encode_text` instead of `input_ids`, with the same `attention_mask`.
+            image_features: Output of `encode_image` instead of `pixel_values`.
 
         Raises:
-            ValueError: Neither text nor picture, or one the model has no part for; masks without a head for them; or
-                both `input_ids` and `inputs_embeds`.
+            ValueError: Neither text nor picture, or one the model has no part for; two forms of one input; features of
+                another shape; or masks without a head for them.
         """
-        if input_ids is not None and inputs_embeds is not None:
-            raise ValueError("Give input_ids or inputs_embeds, not both.")
-        source = input_ids if input_ids is not None else inputs_embeds
-        self.check_inputs(source, pixel_values)
+        self.check_inputs(input_ids, inputs_embeds, text_features, pixel_values, image_features)
         wanted = {
             "output_attentions": self.config.output_attentions if output_attentions is None else output_attentions,
             "output_hidden_states": (
@@ -223,25 +257,23 @@ class FlavourForClassification(FlavourPreTrainedModel):
             ),
         }
         text = image = None
-        if source is not None:
+        if input_ids is not None or inputs_embeds is not None or text_features is not None:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-            text = self.text_encoder(input_ids, attention_mask, inputs_embeds, **types, **wanted)
+            text = self.text_encoder(input_ids, attention_mask, inputs_embeds, text_features, **types, **wanted)
             if attention_mask is not None:
                 read = attention_mask.bool().any(dim=1)
                 text_present = read if text_present is None else text_present.bool() & read
-        if pixel_values is not None:
+        if pixel_values is not None or image_features is not None:
             wanted = wanted if self.text_encoder is None else {}
-            image = self.image_encoder(pixel_values, pool=self.reads_pooled, **wanted)
-        text_features, image_features, logits = self.classify(text, image, text_present, image_present)
+            image = self.image_encoder(pixel_values, image_features, **wanted)
+        text_embeds, image_embeds, logits = self.classify(text, image, text_present, image_present)
         loss = None if labels is None else classification_loss(logits, labels, self.config, sample_weights)
         if place_masks is not None and loss is not None:
             if image is None or image.place_logits is None:
-                raise ValueError("place_masks need pixel_values and a config with num_place_labels.")
+                raise ValueError("place_masks need a picture and a config with num_place_labels.")
             loss = loss + self.config.place_loss_weight * place_loss(image.place_logits, place_masks)
         layers: Any = text if text is not None else image
-        return FlavourClassifierOutput(
-            loss, logits, text_features, image_features, layers.hidden_states, layers.attentions
-        )
+        return FlavourClassifierOutput(loss, logits, text_embeds, image_embeds, layers.hidden_states, layers.attentions)
 
     def classify(
         self,
@@ -250,45 +282,52 @@ class FlavourForClassification(FlavourPreTrainedModel):
         text_present: Tensor | None = None,
         image_present: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Features of both parts and class scores, from their encodings; `None` is a part missing from all samples."""
-        text_features: Tensor | None = None
-        image_features: Tensor | None = None
+        """Return the embeddings of both parts and the class scores.
+
+        Args:
+            text: Encoding of the texts; `None` if no sample has one.
+            image: Encoding of the pictures; `None` if no sample has one.
+            text_present: `(batch,)` bool, false where a sample has no text; `None` means all have.
+            image_present: The same for pictures.
+        """
+        text_embeds: Tensor | None = None
+        image_embeds: Tensor | None = None
         by_token = not self.reads_pooled
         if text is not None:
-            text_features = self.text_dense(self.dropout(self.text_norm(text.tokens if by_token else text.pooled)))
+            text_embeds = self.text_dense(self.dropout(self.text_norm(text.tokens if by_token else text.pooled)))
         if image is not None:
             seen = self.image_norm(image.tokens if by_token else image.pooled)
-            image_features = self.image_dense(self.dropout(seen) if self.config.feature_norm else seen)
-        known: Any = text_features if text_features is not None else image_features
+            image_embeds = self.image_dense(self.dropout(seen) if self.config.feature_norm else seen)
+        known: Any = text_embeds if text_embeds is not None else image_embeds
         if self.fusion is None:
-            return text_features, image_features, self.score(known)
-        text_present = presence(text_present, text_features, known)
-        image_present = presence(image_present, image_features, known)
+            return text_embeds, image_embeds, self.score(known)
+        text_present = presence(text_present, text_embeds, known)
+        image_present = presence(image_present, image_embeds, known)
         if self.training and self.config.modality_dropout:
             text_present, image_present = drop_modalities(text_present, image_present, self.config.modality_dropout)
         one = (known.shape[0], 1) if by_token else (known.shape[0],)
-        texts = text_features if text_features is not None else known.new_zeros(*one, self.text_dense.output_size)
-        images = image_features if image_features is not None else known.new_zeros(*one, self.image_dense.output_size)
+        texts = text_embeds if text_embeds is not None else known.new_zeros(*one, self.text_dense.output_size)
+        images = image_embeds if image_embeds is not None else known.new_zeros(*one, self.image_dense.output_size)
         if by_token:
             mask = text.mask if text is not None else torch.ones(one, dtype=torch.bool, device=known.device)
             fused = self.fusion(texts, mask, images, text_present, image_present)
-            if text_features is not None:
-                text_features = (text_features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-            image_features = None if image_features is None else image_features.mean(dim=1)
+            if text_embeds is not None:
+                text_embeds = (text_embeds * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            image_embeds = None if image_embeds is None else image_embeds.mean(dim=1)
         else:
             fused = self.fusion(texts, images, text_present, image_present)
         logits = fused if isinstance(self.fusion, LateFusion) else self.score(fused)
-        return text_features, image_features, logits
+        return text_embeds, image_embeds, logits
 
     def score(self, features: Tensor) -> Tensor:
-        """Class scores of fused features."""
+        """Return the class scores of fused features."""
         # Without dense layers in the head nothing else would keep the classifier from leaning on single features.
         features = self.head(features) if len(self.head) else self.dropout(features)
         return self.classifier(features)
 
 
 def presence(given: Tensor | None, features: Tensor | None, known: Tensor) -> Tensor:
-    """Which samples have a part `(batch,)`: none without its features, all if nothing else was said."""
+    """Return which samples have a part, `(batch,)` bool: none without its features, all if nothing else is given."""
     if features is None:
         return torch.zeros(known.shape[0], dtype=torch.bool, device=known.device)
     if given is None:
@@ -297,7 +336,7 @@ def presence(given: Tensor | None, features: Tensor | None, known: Tensor) -> Te
 
 
 def drop_modalities(text_present: Tensor, image_present: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Take one part, either with equal chance, from so many of the complete samples."""
+    """Remove one part, text or picture with equal chance, from complete samples with the given probability."""
     draw = torch.rand(text_present.shape, device=text_present.device)
     complete = text_present & image_present
     drop_text = complete & (draw < probability / 2)
@@ -306,7 +345,7 @@ def drop_modalities(text_present: Tensor, image_present: Tensor, probability: fl
 
 
 def build_fusion(config: FlavourConfig, text_size: int, image_size: int) -> nn.Module:
-    """The fusion that the config names."""
+    """Return the fusion that the config names."""
     if config.fusion == "early":
         return EarlyFusion(text_size, image_size)
     if config.fusion == "gated":

@@ -4,6 +4,8 @@ Both are generation models of transformers: `model.generate(pixel_values)` write
 by beam search or by sampling, and every step reuses what the earlier ones computed.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,17 +13,18 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, Pre
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
-from .base_flavour import FlavourPreTrainedModel
+from .base_flavour import FlavourPreTrainedModel, check_alternatives
 from .captioning_encoder_flavour import SeenWords, VisualEncoder, VisualEncoding
 from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
 from .configuration_flavour_captioning import FlavourCaptionerConfig
-from .decoding_flavour import LSTMDecoder, LSTMState, TransformerDecoder
+from .decoding_flavour import MergeDecoder, TransformerDecoder
 from .loading_flavour import load_checked, load_part
 from .losses_flavour import IGNORED_LABEL, place_loss
+from .lstm_flavour import LSTMState
 
 
 def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:
-    """What the decoder reads while it learns to say `labels` `(batch, length)`: the start token, then all but the last.
+    """Return the decoder's input for `labels` `(batch, length)`: the start token, then all labels but the last.
 
     >>> shift_right(torch.tensor([[7, 8, 3, -100]]), start=2, padding=0)
     tensor([[2, 7, 8, 3]])
@@ -37,7 +40,7 @@ def captioning_loss(
 
     Args:
         logits: `(batch, length, vocab_size)`.
-        labels: `(batch, length)`, word `i` is what `logits[:, i]` should say.
+        labels: `(batch, length)`, word `i` is the target of `logits[:, i]`.
         label_smoothing: Share of probability spread evenly over the vocabulary.
         num_items_in_batch: Words in all batches that make one step of the optimiser, where gradients are accumulated;
             `None` takes the mean over this batch.
@@ -54,7 +57,11 @@ def captioning_loss(
 
 
 class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
-    """What both captioners share: the visual encoder, the shifted targets, the loss, generation."""
+    """Base class of both captioners: visual encoder, forward pass, loss, generation.
+
+    A concrete class sets `decoder`, `lm_head` and `seen_words`. All decoders have the signature of
+    [`TransformerDecoder`].
+    """
 
     config_class = FlavourCaptionerConfig
     main_input_name = "pixel_values"
@@ -108,8 +115,27 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         return super(FlavourCaptioner, kind).from_pretrained(*args, config=config, **kwargs)
 
     def get_encoder(self, modality: str | None = None) -> VisualEncoder:
-        """The visual encoder; `generate` runs it once per picture."""
+        """Return the visual encoder; `generate` runs it once per picture."""
         return self.image_encoder
+
+    def new_cache(self) -> EncoderDecoderCache | LSTMState:
+        """Return the empty cache of a decoder."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its decoder caches.")
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, *args, image_features: Any = None, **kwargs):
+        """Write captions; see [`GenerationMixin.generate`].
+
+        Args:
+            inputs: `(batch, 3, height, width)` pictures, also as `pixel_values`.
+            *args: Passed on.
+            image_features: Output of `encode_image` instead of pictures.
+            **kwargs: Passed on.
+        """
+        if image_features is not None:
+            check_alternatives(pixel_values=kwargs.get("pixel_values", inputs), image_features=image_features)
+            kwargs["encoder_outputs"] = self.image_encoder(features=image_features)
+        return super().generate(inputs, *args, **kwargs)
 
     def read_inputs(
         self,
@@ -118,17 +144,19 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         decoder_inputs_embeds: Tensor | None,
         encoder_outputs: BaseModelOutput | tuple | None,
         labels: Tensor | None,
+        image_features: Any = None,
         **wanted: bool | None,
     ) -> tuple[BaseModelOutput, Tensor, Tensor | None]:
-        """Encode the picture where that is not done yet, and embed the words the decoder reads; their ids come last.
+        """Return the encoding of the picture, the vectors of the words that the decoder reads, and their ids.
 
         Raises:
-            ValueError: There is neither a picture nor its encoding, or no word to go on from.
+            ValueError: There is neither a picture nor its features nor its encoding, or no word to go on from.
         """
+        check_alternatives(pixel_values=pixel_values, image_features=image_features)
         if encoder_outputs is None:
-            if pixel_values is None:
-                raise ValueError("Give pixel_values, or encoder_outputs of an earlier call.")
-            encoder_outputs = self.image_encoder(pixel_values, **wanted)
+            if pixel_values is None and image_features is None:
+                raise ValueError("Give pixel_values, image_features, or encoder_outputs of an earlier call.")
+            encoder_outputs = self.image_encoder(pixel_values, features=image_features, **wanted)
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = VisualEncoding(*encoder_outputs)
         if decoder_inputs_embeds is None:
@@ -140,17 +168,17 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         return encoder_outputs, decoder_inputs_embeds, decoder_input_ids
 
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs):
-        """The inputs of a step; with a cache the decoder reads one word, but all that were said still count."""
+        """Return the inputs of a step; `said_ids` are all words so far, also where the decoder reads only the last."""
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
         return inputs if self.seen_words is None else {**inputs, "said_ids": input_ids}
 
     def words_said(
         self, ids: Tensor | None, said_ids: Tensor | None, past: EncoderDecoderCache | LSTMState | None
     ) -> Tensor | None:
-        """All words so far: those given now, unless earlier ones are in a cache.
+        """Return all words so far: those given now, unless earlier ones are in a cache.
 
         Raises:
-            ValueError: What was found is to be named once, but nobody says which words the cache stands for.
+            ValueError: The model raises the scores of words not yet used, and the words in the cache are unknown.
         """
         if said_ids is not None:
             return said_ids
@@ -159,10 +187,10 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         return ids
 
     def score_words(self, states: Tensor, encoded: BaseModelOutput, said_ids: Tensor | None) -> Tensor:
-        """Logits `(batch, words, vocab_size)` of the decoder's states, with the words of what was found made likelier.
+        """Return the logits `(batch, words, vocab_size)` of the decoder's states, with the scores of `SeenWords` added.
 
         Raises:
-            ValueError: The encoding is not the visual encoder's own, and so does not say what was found.
+            ValueError: The encoding is not the visual encoder's own, and so lacks the probabilities of the labels.
         """
         logits = self.lm_head(states)
         if self.seen_words is None:
@@ -179,10 +207,10 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         place_masks: Tensor | None,
         num_items_in_batch: Tensor | int | None,
     ) -> Tensor | None:
-        """The captions' cross-entropy, and with masks that of the places beside it; `None` without captions.
+        """Return the captions' cross-entropy, with masks plus that of the places; `None` without captions.
 
         Raises:
-            ValueError: There are masks, but no head that learns from them saw the picture.
+            ValueError: There are masks, but the model has no head that learns from them.
         """
         if labels is None:
             return None
@@ -191,16 +219,92 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             return loss
         if self.seen_words is None:
             raise ValueError("place_masks need a config with num_place_labels.")
-        # Of the words of an optimiser step, this batch has a share; so it has of the places.
+        # The loss of the places is weighted by this batch's share of the words of one optimiser step.
         share = 1.0 if num_items_in_batch is None else labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
         return loss + self.config.place_loss_weight * share * place_loss(encoded["place_logits"], place_masks)
 
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: EncoderDecoderCache | LSTMState | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        place_masks: Tensor | None = None,
+        said_ids: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        image_features: Tensor | tuple[Tensor, ...] | None = None,
+    ) -> Seq2SeqLMOutput:
+        """Score the next word after each word.
+
+        Args:
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+            decoder_input_ids: `(batch, length)` words so far; `None` takes them from `labels`.
+            decoder_attention_mask: `(batch, length)`, 1 at words, 0 at padding; `None` means no padding before a word.
+                The LSTM of the merge captioner takes none: there padding may only follow a caption.
+            encoder_outputs: Encoding of the picture from an earlier call, instead of `pixel_values`.
+            past_key_values: Keys and values, or state of the LSTM, of earlier words; `decoder_input_ids` are then only
+                the new ones.
+            decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
+            labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
+            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
+            said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
+            num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
+            use_cache: Whether to return the cache; `None` does outside training when there are no labels.
+            output_attentions: Whether to return attention weights over words and over places.
+            output_hidden_states: Whether to return every layer's states.
+            return_dict: `False` gives a tuple.
+            image_features: Output of `encode_image` instead of `pixel_values`.
+        """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        encoded, words, ids = self.read_inputs(
+            pixel_values,
+            decoder_input_ids,
+            decoder_inputs_embeds,
+            encoder_outputs,
+            labels,
+            image_features=image_features,
+            **wanted,
+        )
+        said_ids = self.words_said(ids, said_ids, past_key_values)
+        if use_cache is None:
+            use_cache = labels is None and not self.training and self.config.use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = self.new_cache()
+        states, layers, word_weights, place_weights = self.decoder(
+            words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
+        )
+        logits = self.score_words(states, encoded, said_ids)
+        loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            decoder_hidden_states=tuple(layers) if output_hidden_states else None,
+            # An LSTM has no attention weights.
+            decoder_attentions=tuple(word_weights) if output_attentions and word_weights else None,
+            cross_attentions=tuple(place_weights) if output_attentions and place_weights else None,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
+        )
+
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """What the decoder reads for `labels`; see `shift_right`."""
+        """Return the decoder's input for `labels`; see `shift_right`."""
         return shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The table of word vectors."""
+        """Return the table of word vectors."""
         return self.decoder.words
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -214,7 +318,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         return table
 
     def get_output_embeddings(self) -> nn.Module:
-        """The layer that scores the vocabulary."""
+        """Return the layer that scores the vocabulary."""
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
@@ -240,86 +344,9 @@ class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):
         self.seen_words = SeenWords(config) if config.num_place_labels else None
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        place_masks: Tensor | None = None,
-        said_ids: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Seq2SeqLMOutput:
-        """Score the next word after each word.
-
-        Args:
-            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
-            decoder_input_ids: `(batch, length)` words so far; `None` takes them from `labels`.
-            decoder_attention_mask: `(batch, length)`, 1 at words, 0 at padding; `None` means no padding before a word.
-            encoder_outputs: Encoding of the picture from an earlier call, instead of `pixel_values`.
-            past_key_values: Keys and values of earlier words; `decoder_input_ids` are then only the new ones.
-            decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
-            labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
-            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
-            said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
-            num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
-            use_cache: Whether to return keys and values; `None` does outside training when there are no labels.
-            output_attentions: Whether to return attention weights over words and over places.
-            output_hidden_states: Whether to return every layer's states.
-            return_dict: `False` gives a tuple.
-        """
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        encoded, words, ids = self.read_inputs(
-            pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, **wanted
-        )
-        said_ids = self.words_said(ids, said_ids, past_key_values)
-        if use_cache is None:
-            use_cache = labels is None and not self.training and self.config.use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
-        states, layers, word_weights, place_weights = self.decoder(
-            words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
-        )
-        logits = self.score_words(states, encoded, said_ids)
-        loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=past_key_values,
-            decoder_hidden_states=tuple(layers) if output_hidden_states else None,
-            decoder_attentions=tuple(word_weights) if output_attentions else None,
-            cross_attentions=tuple(place_weights) if output_attentions else None,
-            encoder_last_hidden_state=encoded.last_hidden_state,
-            encoder_hidden_states=encoded.hidden_states,
-            encoder_attentions=encoded.attentions,
-        )
-
-
-class MergeDecoder(nn.Module):
-    """Words through an LSTM that knows nothing of the picture, then both added (Tanti et al. 2017)."""
-
-    def __init__(self, config: FlavourCaptionerConfig):
-        super().__init__()
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.dropout = nn.Dropout(config.dropout)
-        self.lstm = LSTMDecoder(config.hidden_size, config.hidden_size)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, embedded: Tensor, picture: Tensor, state: LSTMState | None = None) -> tuple[Tensor, Tensor]:
-        """States of `(batch, words, size)` before and after the picture `(batch, 1, size)` is added."""
-        read = self.lstm(self.dropout(embedded), state)
-        return read, self.dense(picture + read).relu()
+    def new_cache(self) -> EncoderDecoderCache:
+        """Return an empty cache of keys and values."""
+        return EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
 
 
 class FlavourForMergeCaptioning(FlavourCaptioner, GenerationMixin):
@@ -339,66 +366,11 @@ class FlavourForMergeCaptioning(FlavourCaptioner, GenerationMixin):
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = LSTMState()
+            model_kwargs["past_key_values"] = self.new_cache()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple | None = None,
-        past_key_values: LSTMState | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        place_masks: Tensor | None = None,
-        said_ids: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Seq2SeqLMOutput:
-        """Score the next word after each word; padding may only follow a caption.
-
-        Args:
-            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
-            decoder_input_ids: `(batch, length)` words so far; `None` takes them from `labels`.
-            encoder_outputs: Encoding of the picture from an earlier call, instead of `pixel_values`.
-            past_key_values: State of the LSTM after earlier words; `decoder_input_ids` are then only the new ones.
-            decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
-            labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
-            place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
-            said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
-            num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
-            use_cache: Whether to return the state; `None` does outside training when there are no labels.
-            output_hidden_states: Whether to return the word vectors, the LSTM's states and the merged states.
-            return_dict: `False` gives a tuple.
-        """
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        encoded, words, ids = self.read_inputs(
-            pixel_values,
-            decoder_input_ids,
-            decoder_inputs_embeds,
-            encoder_outputs,
-            labels,
-            output_hidden_states=output_hidden_states,
-        )
-        said_ids = self.words_said(ids, said_ids, past_key_values)
-        if use_cache is None:
-            use_cache = labels is None and not self.training and self.config.use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = LSTMState()
-        read, merged = self.decoder(words, encoded.last_hidden_state, past_key_values)
-        logits = self.score_words(merged, encoded, said_ids)
-        loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=past_key_values,
-            decoder_hidden_states=(words, read, merged) if output_hidden_states else None,
-            encoder_last_hidden_state=encoded.last_hidden_state,
-            encoder_hidden_states=encoded.hidden_states,
-        )
+    def new_cache(self) -> LSTMState:
+        """Return the state of an LSTM that has read nothing."""
+        return LSTMState()
 
 
 for captioner in (FlavourForTransformerCaptioning, FlavourForMergeCaptioning):

@@ -1,5 +1,6 @@
 """Segmenter: picture to a class per pixel and, with the same encoder, to the ingredients of the whole picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .base_flavour import FlavourPreTrainedModel
+from .base_flavour import FlavourPreTrainedModel, check_alternatives
 from .configuration_flavour_segmentation import FlavourSegmentationConfig
 from .encoders_flavour import FlavourImageEncoder, ImageEncoding
 from .loading_flavour import load_checked, load_part
@@ -19,23 +20,23 @@ from .segmentation_losses_flavour import segmentation_loss
 from .segmentation_pipeline_flavour import SEGMENTATION_PIPELINE
 
 LOW_LEVEL_STRIDE = 4
-# Logit of an ingredient that fills some place for sure, with `ingredients_from="masks"`.
+# Logit of an ingredient with probability 1 at some place, with `ingredients_from="masks"`.
 SURE = 4.0
-# What a multi-task model has beyond the single-task model that it starts from.
+# Prefixes of the parameters that a multi-task model adds to the single-task model it starts from.
 NEW_HEAD = ("ingredient_classifier.", "task_weights.")
 
 
 @dataclass
 class FlavourSegmenterOutput(ModelOutput):
-    """Answer of [`FlavourForSegmentation`].
+    """Output of [`FlavourForSegmentation`].
 
     Attributes:
-        loss: Scalar, when labels were given.
+        loss: Scalar, with labels.
         logits: `(batch, num_labels, height, width)` at the size of the input; `None` in a model without masks.
-        ingredient_logits: `(batch, num_labels - 1)`, class `i + 1` at place `i`; their sigmoid is a probability.
+        ingredient_logits: `(batch, num_labels - 1)`, class `i + 1` at index `i`; their sigmoid is a probability.
         losses: Each task's loss before weighting: `segmentation`, `auxiliary`, `ingredients`.
-        hidden_states: Of the backbone's stages or layers, when asked for.
-        attentions: Of the backbone's layers, when asked for.
+        hidden_states: Of the backbone's stages or layers, with `output_hidden_states`.
+        attentions: Of the backbone's layers, with `output_attentions`.
     """
 
     loss: Tensor | None = None
@@ -54,7 +55,7 @@ class TaskWeights(nn.Module):
         self.log_variances = nn.Parameter(torch.zeros(2))
 
     def forward(self, number: int, loss: Tensor) -> Tensor:
-        """The weighted loss of one task, with the term that keeps its weight from vanishing."""
+        """Return the weighted loss of one task, with the term that keeps its weight from vanishing."""
         log_variance = self.log_variances[number]
         return (-log_variance).exp() * loss + log_variance / 2
 
@@ -76,7 +77,9 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         super().__init__(config)
         if config.vision_config is None:
             raise ValueError("A segmenter needs a vision_config, such as that of a timm_wrapper.")
-        self.image_encoder = FlavourImageEncoder(config)
+        self.image_encoder = FlavourImageEncoder(
+            config, pooled=config.ingredient_head and not self.reads_masks, places=config.head != "none"
+        )
         self.stages = backbone_stages(self.image_encoder)
         self.low_level_stage: int | None = None
         self.head: Any = None
@@ -100,6 +103,9 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             if len(self.stages) < 2:
                 raise ValueError("auxiliary_head needs a backbone with stages, such as a timm ResNet.")
             self.auxiliary = AuxiliaryHead(self.stages[-2][0], config.dropout, config.num_labels)
+        if self.head is not None:
+            early = [] if self.low_level_stage is None else [self.low_level_stage]
+            self.image_encoder.stages = (*early, *([-2] if config.auxiliary_head else []))
         if config.ingredient_head:
             self.dropout = nn.Dropout(config.dropout)
             size = 2 * config.num_labels if self.reads_masks else self.image_encoder.pooled_size
@@ -110,7 +116,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
 
     @property
     def reads_masks(self) -> bool:
-        """Whether the ingredient scores read what the masks show."""
+        """Whether the ingredient scores are computed from the mask scores."""
         return self.config.ingredients_from == "masks"
 
     def get_input_embeddings(self) -> None:
@@ -153,7 +159,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
                 of the new head is missing, unexpected or of another shape; each is named.
         """
         donor, report = cls.from_pretrained(checkpoint, revision=revision, output_loading_info=True)
-        # What the loader drew afresh would look loaded from here on.
+        # Weights that the loader initialised would pass for loaded ones below.
         gaps = {"missing": report["missing_keys"], "unexpected": report["unexpected_keys"]}
         listed = "; ".join(f"{kind}: {', '.join(sorted(map(str, names)))}" for kind, names in gaps.items() if names)
         if listed:
@@ -177,7 +183,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         if isinstance(module, TaskWeights):
             init.zeros_(module.log_variances)
         elif module is self.ingredient_classifier and self.reads_masks:
-            # From the start an ingredient is there when some place is more likely it than anything else.
+            # Initially an ingredient is predicted where some place gives it more than half of the probability.
             surest = torch.zeros_like(module.weight)
             surest[:, 1 : self.config.num_labels].fill_diagonal_(2 * SURE)
             init.copy_(module.weight, surest)
@@ -196,6 +202,8 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logit_stride: int = 1,
+        image_features: Tensor | tuple[Tensor, ...] | None = None,
+        picture_size: tuple[int, int] | None = None,
     ) -> FlavourSegmenterOutput:
         """Score the classes of every pixel, and the ingredients of the picture where the model has that head.
 
@@ -211,28 +219,35 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             return_dict: `False` gives a tuple.
             logit_stride: Pixels of the picture per place of the logits, which saves time and memory where they are
                 enlarged later.
+            image_features: Output of `encode_image` instead of `pixel_values`.
+            picture_size: Height and width of the pictures that `image_features` come from; `None` takes those of the
+                map times the stride of the backbone.
 
         Raises:
-            ValueError: No picture, or labels for a head that the model does not have.
+            ValueError: No picture, a picture and its features, features whose picture size is unknown, or labels for a
+                head that the model does not have.
         """
-        if pixel_values is None:
-            raise ValueError("Give pixel_values.")
+        check_alternatives(pixel_values=pixel_values, image_features=image_features)
+        if pixel_values is None and image_features is None:
+            raise ValueError("Give pixel_values or image_features.")
         if self.head is None and ingredient_targets is None:
             ingredient_targets = labels
         if ingredient_targets is not None and self.ingredient_classifier is None:
             raise ValueError("Got ingredient_targets, but this model has no ingredient head (ingredient_head=False).")
         asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        by_stage = self.low_level_stage is not None or self.auxiliary is not None
         seen = self.image_encoder(
             pixel_values,
-            pool=self.ingredient_classifier is not None and not self.reads_masks,
+            image_features,
             # Backbones of timm keep no attention weights.
             output_attentions=None if self.image_encoder.is_timm else attentions or None,
-            output_hidden_states=asked or by_stage or None,
+            output_hidden_states=asked or None,
         )
         scores, coarse = self.segment(seen)
-        logits = None if scores is None else resize(scores, logit_size(pixel_values, labels, logit_stride))
+        logits = None
+        if scores is not None:
+            size = self.size_of(seen, picture_size) if pixel_values is None else pixel_values.shape[-2:]
+            logits = resize(scores, logit_size(size, labels, logit_stride))
         ingredient_logits = None
         if self.ingredient_classifier is not None:
             read = shown_by(scores).to(scores.dtype) if self.reads_masks else seen.pooled
@@ -248,13 +263,18 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         )
 
     def segment(self, seen: ImageEncoding) -> tuple[Any, Tensor | None]:
-        """Class scores of the head and of the auxiliary head, each on its own grid; `None` without such a head."""
+        """Return the class scores of the head and of the auxiliary head on their grids; `None` without that head."""
         if self.head is None:
             return None, None
-        stages = seen.hidden_states or ()
-        low_level = None if self.low_level_stage is None else stages[self.low_level_stage]
-        scores = self.head(seen.feature_map, low_level)
-        return scores, None if self.auxiliary is None else self.auxiliary(stages[-2])
+        scores = self.head(seen.feature_map, None if self.low_level_stage is None else seen.stages[0])
+        return scores, None if self.auxiliary is None else self.auxiliary(seen.stages[-1])
+
+    def size_of(self, seen: ImageEncoding, given: tuple[int, int] | None) -> tuple[int, int]:
+        """Return the height and width of the pictures behind features: those given, or the map's times the stride."""
+        if given is None and not self.stages:
+            raise ValueError("The stride of this backbone is unknown: give picture_size with image_features.")
+        height, width = seen.feature_map.shape[-2:]
+        return given or (height * self.stages[-1][1], width * self.stages[-1][1])
 
     def task_losses(
         self,
@@ -264,7 +284,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         labels: Tensor | None,
         ingredient_targets: Tensor | None,
     ) -> dict[str, Tensor]:
-        """The loss of each task that there are labels for."""
+        """Return the loss of each task that has labels."""
         losses: dict[str, Tensor] = {}
         config = self.config
         if labels is not None and logits is not None:
@@ -288,7 +308,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         return losses
 
     def total_loss(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of the tasks' losses."""
+        """Return the weighted sum of the tasks' losses."""
         terms = []
         if "segmentation" in losses:
             masks = losses["segmentation"]
@@ -303,7 +323,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
 
 
 def shown_by(scores: Tensor) -> Tensor:
-    """How sure each class is where it is surest, then its share of the picture: `(batch, 2 * classes)` from 0 to 1.
+    """Return each class's highest probability over the places, then its mean: `(batch, 2 * classes)` from 0 to 1.
 
     Args:
         scores: `(batch, classes, rows, columns)` of the mask head.
@@ -312,9 +332,9 @@ def shown_by(scores: Tensor) -> Tensor:
     return torch.cat([shares.amax(2), shares.mean(2)], dim=1)
 
 
-def logit_size(pixel_values: Tensor, labels: Tensor | None, stride: int) -> tuple[int, int]:
-    """Height and width of the logits: those of the picture over the stride, or of labels on a coarser grid."""
-    height, width = pixel_values.shape[-2:]
+def logit_size(picture: Sequence[int], labels: Tensor | None, stride: int) -> tuple[int, int]:
+    """Return the size of the logits: that of the picture over the stride, or of labels on a coarser grid."""
+    height, width = picture
     if labels is not None and labels.ndim == 3:
         rows, columns = labels.shape[-2:]
         coarser = height // max(rows, 1)
@@ -324,13 +344,13 @@ def logit_size(pixel_values: Tensor, labels: Tensor | None, stride: int) -> tupl
 
 
 def backbone_stages(encoder: FlavourImageEncoder) -> list[tuple[int, int]]:
-    """Channels and stride of each stage of a timm backbone; empty for one without stages."""
+    """Return the channels and stride of each stage of a timm backbone; empty for one without stages."""
     described = getattr(getattr(encoder.model, "timm_model", None), "feature_info", None) or []
     return [(stage["num_chs"], stage["reduction"]) for stage in described if isinstance(stage, dict)]
 
 
 def low_level_stage(stages: list[tuple[int, int]]) -> tuple[int, int]:
-    """Number and channels of the last stage of stride 4."""
+    """Return the index and channels of the last stage of stride 4."""
     for number in reversed(range(len(stages))):
         channels, stride = stages[number]
         if stride == LOW_LEVEL_STRIDE:

@@ -22,7 +22,7 @@ UNSET: Any = object()
 
 
 def sanitize_top_k(top_k: int | None) -> dict[str, int | None]:
-    """The setting `top_k` of a pipeline, where it was given."""
+    """Return the parameter `top_k` of a pipeline if it was given."""
     if top_k is UNSET:
         return {}
     if top_k is not None and top_k < 1:
@@ -50,7 +50,7 @@ class ProcessorPipeline(Pipeline):
 
 
 class FlavourPipeline(ProcessorPipeline):
-    """What the pipelines of texts and pictures share: reading samples, and making tensors of whole batches.
+    """Base class of the pipelines of texts and pictures: reads samples, and makes tensors of whole batches.
 
     A sample is a dictionary with `image`, `text`, or both, or just a picture, or just a text for a model without
     pictures. A picture is anything that [`FlavourProcessor`] takes: path, address, PIL image, array.
@@ -58,7 +58,7 @@ class FlavourPipeline(ProcessorPipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # The base class wants one of the two before it makes batches.
+        # The base class makes batches only where one of the two is set.
         self.tokenizer = self.processor.tokenizer
         self.image_processor = self.processor.image_processor
 
@@ -87,7 +87,7 @@ class FlavourPipeline(ProcessorPipeline):
         return {"sample": sample}
 
     def tensors(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Processed tensors of a batch of samples, on the model's device."""
+        """Return the processed tensors of a batch of samples, on the model's device."""
         samples = model_inputs["sample"]
         samples = samples if isinstance(samples, list) else [samples]
         given = {
@@ -100,8 +100,8 @@ class FlavourPipeline(ProcessorPipeline):
 class FlavourClassificationPipeline(FlavourPipeline):
     """Labels with their probabilities, most probable first.
 
-    `top_k` keeps so many of them; `None` keeps all. Probabilities sum to 1 over the labels, or with several labels per
-    sample stand each for itself.
+    `top_k` keeps that many of them; `None` keeps all. With one label per sample the probabilities sum to 1; with
+    several labels each is independent.
     """
 
     def _sanitize_parameters(self, top_k: int | None = UNSET):

@@ -194,7 +194,7 @@ def as_list(batch: Any) -> list:
 
 
 def check_text(text: Any) -> str | None:
-    """A text as it was given; a blank one is none."""
+    """Return a text unchanged, and `None` for a blank one."""
     if not (text is None or isinstance(text, str)):
         raise TypeError(f"A text is a string, or None where a sample has none, got {type(text).__name__}.")
     return text if text and text.strip() else None
@@ -252,7 +252,7 @@ class FlavourProcessor(ProcessorMixin):
         return cls(image, text, max_length=max_length)
 
     def present_parts(self) -> list[str]:
-        """Names of the parts this processor has."""
+        """Return the names of the parts this processor has."""
         return [name for name in ("image_processor", "tokenizer") if getattr(self, name) is not None]
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
@@ -265,7 +265,7 @@ class FlavourProcessor(ProcessorMixin):
             del self.get_attributes
 
     def to_dict(self) -> dict[str, Any]:
-        """The saved form; an absent part is said with `None`."""
+        """Return the saved form; an absent part is `None`."""
         absent = {name: None for name in ("image_processor", "tokenizer") if getattr(self, name) is None}
         own_method = self.__dict__.pop("get_attributes", None)
         try:
@@ -285,7 +285,7 @@ class FlavourProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Keys of the tensors made for a complete batch."""
+        """Names of the tensors made for a complete batch."""
         text = ["input_ids", "attention_mask"] if self.tokenizer is not None else []
         return text + (["pixel_values"] if self.image_processor is not None else [])
 
@@ -341,7 +341,7 @@ class FlavourProcessor(ProcessorMixin):
         return BatchFeature(data)
 
     def check_batch(self, pictures: list | None, texts: list | None) -> None:
-        """Refuse what cannot be answered, naming the first sample at fault."""
+        """Raise ValueError for a batch that the processor cannot read, naming the first such sample."""
         if pictures is not None and self.image_processor is None:
             raise ValueError("This processor has no image processor: give text alone.")
         if texts is not None and self.tokenizer is None:
@@ -360,7 +360,7 @@ class FlavourProcessor(ProcessorMixin):
     def encode_texts(
         self, texts: Sequence[str | None], padding: bool | str, truncation: bool = True, max_length: int | None = None
     ) -> dict[str, torch.Tensor]:
-        """Token ids and their mask; a missing text is all padding."""
+        """Return token ids and their mask; a missing text is all padding."""
         words = ["" if item is None else item for item in texts]
         if self.letters_only:
             words = [" ".join(re.findall(r"[^\W\d_]+", item)) for item in words]
@@ -379,7 +379,7 @@ class FlavourProcessor(ProcessorMixin):
         return {"input_ids": encoded["input_ids"], "attention_mask": mask}
 
     def encode_pictures(self, pictures: Sequence[Picture | None]) -> torch.Tensor:
-        """Normalised pictures; a missing one is zero, the mean colour."""
+        """Return normalised pictures; a missing one is zero, the mean colour."""
         opened = [open_picture(item) for item in pictures if item is not None]
         values = self.image_processor(images=opened, return_tensors="pt")["pixel_values"]
         if len(opened) == len(pictures):

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 class PooledNorm(nn.BatchNorm2d):
-    """Batch normalisation that takes its running statistics where a batch is a single value per channel.
+    """Batch normalisation that uses its running statistics where a batch is a single value per channel.
 
     The picture-wide branch of a head sees one value per picture, so a last batch of one picture has no statistics.
     """
@@ -21,7 +21,7 @@ class PooledNorm(nn.BatchNorm2d):
 
 
 def convolution(inputs: int, outputs: int, size: int, rate: int = 1, norm: type[nn.Module] = nn.BatchNorm2d) -> list:
-    """A convolution that keeps the grid, its normalisation and its nonlinearity."""
+    """Return the layers of a convolution that keeps the grid, its normalisation and a ReLU."""
     padding = rate * (size // 2)
     return [nn.Conv2d(inputs, outputs, size, padding=padding, dilation=rate, bias=False), norm(outputs), nn.ReLU()]
 
@@ -43,7 +43,7 @@ class SpatialPyramid(nn.Module):
         self.projection = nn.Sequential(*convolution(len(self.branches) * channels, channels, 1), nn.Dropout(dropout))
 
     def forward(self, features: Tensor) -> Tensor:
-        """From `(batch, inputs, height, width)` to `(batch, channels, height, width)`."""
+        """Map `(batch, inputs, height, width)` to `(batch, channels, height, width)`."""
         found = [branch(features) for branch in self.branches]
         found[-1] = found[-1].expand_as(found[0])
         return self.projection(torch.cat(found, dim=1))
@@ -76,7 +76,7 @@ class DeepLabHead(nn.Module):
         self.classifier = nn.Conv2d(channels, classes, 1)
 
     def forward(self, features: Tensor, low_level: Tensor | None = None) -> Tensor:
-        """Class scores per place, on the grid of the features or, with a skip, of the early stage."""
+        """Return class scores per place, on the grid of the features or, with a skip, of the early stage."""
         states = self.pyramid(features)
         if self.low_level is not None and low_level is not None:
             states = torch.cat([resize(states, low_level.shape[-2:]), self.low_level(low_level)], dim=1)
@@ -93,5 +93,5 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Class scores per place."""
+        """Return class scores per place."""
         return self.classifier(self.layers(features))

@@ -13,11 +13,11 @@ FOCAL_EXPONENT = 2.0
 def segmentation_loss(
     logits: Tensor, labels: Tensor, kind: str, ignore_index: int, class_weights: list[float] | None = None
 ) -> Tensor:
-    """The loss of a batch of masks.
+    """Return the loss of a batch of masks.
 
     Args:
         logits: `(batch, classes, height, width)`.
-        labels: `(batch, height, width)` class ids, `ignore_index` where nobody knows.
+        labels: `(batch, height, width)` class ids, `ignore_index` where unknown.
         kind: `cross_entropy`; `focal` (Lin et al. 2017, exponent 2); `dice`: 1 - mean soft Dice over the classes
             present in a picture; `lovasz`: the Lovasz extension of 1 - IoU over them (Berman et al. 2018).
         ignore_index: Value of unknown pixels; a picture without a known one adds 0.
@@ -50,18 +50,20 @@ def segmentation_loss(
 
 
 def dice_terms(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """1 - soft Dice per picture and class, from `(batch, classes, height, width)` without unknown pixels."""
+    """Return 1 - soft Dice per picture and class, from `(batch, classes, height, width)` without unknown pixels."""
     shared = (probabilities * truth).flatten(2).sum(2)
     both = (probabilities + truth).flatten(2).sum(2)
     return 1 - 2 * shared / both.clamp(min=1e-6)
 
 
 def lovasz_terms(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """Lovasz extension of the Jaccard loss per picture and class; algorithm 1 of Berman et al. 2018.
+    """Return the Lovasz extension of the Jaccard loss per picture and class; algorithm 1 of Berman et al. 2018.
 
     Unknown pixels must be 0 in both arguments: their error of 0 adds nothing.
     """
     errors, order = (truth - probabilities).abs().flatten(2).sort(dim=2, descending=True)
+    # Pixels in descending order of error: the loss is a weighted sum of errors, whose weights are the steps by which
+    # the Jaccard loss grows when the pixels are misclassified one after another.
     hits = truth.flatten(2).gather(2, order)
     total = hits.sum(2, keepdim=True)
     union = total + (1 - hits).cumsum(2)

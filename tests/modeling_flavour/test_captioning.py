@@ -274,7 +274,7 @@ def test_class_and_config_must_agree():
 
 
 def test_wrong_calls_are_named(captioner, pictures):
-    with pytest.raises(ValueError, match="Give pixel_values, or encoder_outputs"):
+    with pytest.raises(ValueError, match="Give pixel_values, image_features, or encoder_outputs"):
         captioner(decoder_input_ids=torch.tensor([[2]]))
     with pytest.raises(ValueError, match="Give labels to learn from"):
         captioner(pictures)

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from modeling_flavour import FlavourConfig, FlavourForClassification
-from modeling_flavour.encoders_flavour import BidirectionalLSTM, FlavourImageEncoder, grid_shape
+from modeling_flavour.encoders_flavour import FlavourImageEncoder, grid_shape
+from modeling_flavour.lstm_flavour import BidirectionalLSTM
 from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
 
 from .contract import randomise

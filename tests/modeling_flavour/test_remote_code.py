@@ -35,9 +35,18 @@ def logits(model, name, answer):
     with torch.no_grad():
         return getattr(model.eval()(**torch.load(f"{{folder}}/{{name}}-batch.pt")), answer)
 
+def logits_of_features(model, name, answer):
+    batch = torch.load(f"{{folder}}/{{name}}-batch.pt")
+    with torch.no_grad():
+        if "pixel_values" in batch:
+            batch["image_features"] = model.encode_image(batch.pop("pixel_values"))
+        if "input_ids" in batch:
+            batch["text_features"] = model.encode_text(batch.pop("input_ids"), batch["attention_mask"])
+        return getattr(model(**batch), answer)
+
 for name, (auto_classes, answer) in family.items():
     expected = torch.load(f"{{folder}}/{{name}}-answer.pt")
-    facts = found[name] = {{"classes": [], "same": [], "trainable": []}}
+    facts = found[name] = {{"classes": [], "same": [], "features": [], "trainable": []}}
     repo = f"org/{{name}}"
     for source in (repo, repo + "-again"):
         assert AutoConfig.from_pretrained(source, trust_remote_code=True).to_dict()["auto_map"]
@@ -45,6 +54,7 @@ for name, (auto_classes, answer) in family.items():
             model = getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=True)
             facts["classes"].append(type(model).__module__.split(".")[0] + "/" + type(model).__name__)
             facts["same"].append(torch.allclose(logits(model, name, answer), expected, rtol=1e-3, atol=1e-4))
+            facts["features"].append(torch.equal(logits_of_features(model, name, answer), logits(model, name, answer)))
             facts["trainable"].append(sum(value.requires_grad for value in model.parameters()))
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=True)
         facts["processor"] = type(processor).__module__.split(".")[0] + "/" + type(processor).__name__
@@ -127,6 +137,7 @@ def test_remote_code_answers_like_the_model_and_travels_on(published, name):
     loads = len(member.auto_classes) + 1  # and once more from where it was pushed again
     assert facts["classes"] == [f"transformers_modules/{type(member.build()).__name__}"] * loads
     assert facts["same"] == [True] * loads
+    assert facts["features"] == [True] * loads
     trainable = sum(value.requires_grad for value in member.build(**FROZEN.get(name, {})).parameters())
     assert facts["trainable"] == [trainable] * loads
     assert facts["processor"] == "transformers_modules/FlavourProcessor"

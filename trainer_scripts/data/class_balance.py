@@ -1,10 +1,10 @@
-"""What the training labels say before training: shares for the output bias, weights against imbalance."""
+"""Class frequencies of the training labels: shares for the output bias, weights against imbalance."""
 
 import numpy as np
 
 
 def class_prior(labels: np.ndarray, classes: int) -> list[float]:
-    """Return the share of rows per class, one made-up row of each added so that none is 0 or 1.
+    """Return the share of rows per class, with one row of each class added (Laplace) so that none is 0 or 1.
 
     Args:
         labels: ids `(rows,)`, or 0/1 `(rows, labels)`.

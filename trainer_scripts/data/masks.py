@@ -1,8 +1,7 @@
-"""Masks of a table: ids checked and read as classes, kept in memory where they fit, resized without new ids."""
+"""Masks of a table: ids checked and mapped to classes, cached in memory where they fit, resized without new ids."""
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -14,7 +13,7 @@ from torchvision.transforms.v2 import functional
 from dataset_builder.columns import BACKGROUND, INGREDIENT_LABELS, MASK, UNKNOWN
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data.pixel_cache import Budget, Kept
-from trainer_scripts.data.table import Table, decode_bytes
+from trainer_scripts.data.table import Rows, Table, decode_bytes
 
 
 class Masks(Kept):
@@ -22,8 +21,8 @@ class Masks(Kept):
 
     Args:
         table: rows with masks.
-        mapped: per mask id its class; None leaves ids as they are.
-        budget: of the bytes that are kept; None for that of the process.
+        mapped: class of each mask id; None leaves ids as they are.
+        budget: budget of the cached bytes; None for that of the process.
     """
 
     def __init__(self, table: Table, mapped: Sequence[int] | None = None, budget: Budget | None = None):
@@ -33,10 +32,10 @@ class Masks(Kept):
         self.classes = list(range(len(source_names(table.rows)))) if mapped is None else list(mapped)
 
     def decode(self, index: int) -> torch.Tensor:
-        """Return one mask, decoded anew.
+        """Return one mask, decoded from its file.
 
         Raises:
-            BadInputError: it cannot be read, is no 8-bit mask, or holds an id outside the label set.
+            BadInputError: the mask cannot be read, is no 8-bit mask, or holds an id outside the label set.
         """
         cell, name = self._cells[index][MASK], self._ids[index]
         data = decode_bytes(cell, name)
@@ -64,7 +63,7 @@ def nearest(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def lost_classes(before: torch.Tensor, after: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return which classes but the background a crop has cut off whole, bool `(classes - 1,)`.
+    """Return which classes, without the background, a crop has cut off completely, bool `(classes - 1,)`.
 
     >>> lost_classes(torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1]]), 4)
     tensor([False,  True, False])
@@ -76,11 +75,11 @@ def lost_classes(before: torch.Tensor, after: torch.Tensor, classes: int) -> tor
     return there & ~left
 
 
-def source_names(rows: Any) -> list[str]:
+def source_names(rows: Rows) -> list[str]:
     """Return the names of the mask ids, background first.
 
     Raises:
-        BadInputError: the data set does not name them.
+        BadInputError: the data set does not name its mask ids.
     """
     feature = rows.features.get(INGREDIENT_LABELS)
     inner = getattr(feature, "feature", None)

@@ -261,12 +261,7 @@ def augmentation(given: DataArguments, size: int) -> v2.Transform:
 
 
 def normalise(pictures: Sequence[torch.Tensor], mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Return uint8 pictures of one size as normalised float `(batch, 3, height, width)`, channels last in memory.
-
-    Features that stand for pictures are floats already, and pass as they are.
-    """
-    if pictures[0].is_floating_point():
-        return torch.stack(list(pictures))
+    """Return uint8 pictures of one size as normalised float `(batch, 3, height, width)`, channels last in memory."""
     shape = (-1, 1, 1)
     shift, scale = torch.tensor(mean).view(shape) * 255, torch.tensor(std).view(shape) * 255
     batch = torch.empty(len(pictures), *pictures[0].shape, memory_format=torch.channels_last)

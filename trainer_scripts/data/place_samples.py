@@ -1,4 +1,4 @@
-"""Masks as a second teacher: what lies at each place of a training picture."""
+"""Samples with masks as additional targets: the class at each place of a training picture."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from trainer_scripts.settings.arguments import Configuration
 
 
 def place_names(configuration: Configuration, train: Table) -> list[str]:
-    """Return the classes of the masks where the configuration's model tells them apart at each place, else nothing.
+    """Return the classes of the masks if the configuration's model classifies each place, else an empty list.
 
     Raises:
         BadInputError: the data set has no masks.
@@ -40,16 +40,17 @@ def learns_places(configuration: Configuration) -> bool:
 
 
 class PlaceSamples(Samples):
-    """Samples that carry their mask too, varied like the picture.
+    """Samples with their mask, varied together with the picture.
 
     Args:
         table: rows with masks.
         processor: that of the model.
-        prepare: picture to uint8 tensor.
+        prepare: converts a picture to a uint8 tensor.
         augment: joint variation of picture and mask.
-        seed: of the variation.
-        word_dropout: share of words that are made unknown.
-        labels_are_classes: whether labels are the classes of the masks: one that a crop cuts off is none of its labels.
+        seed: seed of the variation.
+        word_dropout: share of words replaced by the unknown token.
+        labels_are_classes: whether labels are the classes of the masks; a class that a crop cuts off is then removed
+            from the labels.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class PlaceSamples(Samples):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = super().__getitem__(index)
-        # A large picture is kept smaller than its mask.
+        # A large picture is cached at a smaller size than its mask.
         mask = nearest(self.masks[index], sample["picture"].shape[-2:])
         both = (tv_tensors.Image(sample["picture"]), tv_tensors.Mask(mask))
         picture, seen = varied(both, self._both, sample["draw"])

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.pictures import Pictures, Prepare, normalise
 from trainer_scripts.data.table import Table
+
+# A picture, or a picture and its mask.
+Varied = TypeVar("Varied", bound=torch.Tensor | tuple)
 
 
 @dataclass
@@ -54,8 +57,8 @@ class RowFeatures:
 class Samples(Dataset):
     """Map-style samples of one table: tokens, uint8 picture, label, soft target and weight by row number.
 
-    A training picture is varied by random numbers that follow from seed, epoch and row alone, so that a resumed run,
-    another number of workers or of processes sees the same pictures.
+    The random variation of a training picture follows from seed, epoch and row alone, so that a resumed run and one
+    with another number of workers or processes see the same pictures.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Samples(Dataset):
     ):
         self.table = table
         self.epoch = 0
+        # Stored outputs of frozen backbones; where they are set, samples carry them in place of pictures and tokens.
         self.image_features: RowFeatures | None = None
         self.text_features: RowFeatures | None = None
         self._augment = augment
@@ -87,11 +91,11 @@ class Samples(Dataset):
         sample: dict[str, Any] = {"labels": self.table.labels[index]}
         draw = sample_seed(self._seed, self.epoch, index)
         if self.text_features is not None:
-            sample["inputs_embeds"] = self.text_features.of(index)
+            sample["text_features"] = self.text_features.of(index)
         elif self.tokens is not None:
             sample["input_ids"] = self._words(index, draw)
         if self.image_features is not None:
-            sample["picture"] = self.image_features.of(index, self.epoch)
+            sample["image_features"] = self.image_features.of(index, self.epoch)
         elif self.pictures is not None:
             sample["picture"] = self.picture(index, self.epoch)
         if self.table.targets is not None:
@@ -101,7 +105,7 @@ class Samples(Dataset):
         return {**sample, "draw": draw}
 
     def _words(self, index: int, draw: int) -> list[int]:
-        """Return the tokens of a row, some words unknown where words drop out (Iyyer et al. 2015)."""
+        """Return the tokens of a row, some replaced by the unknown token with word dropout (Iyyer et al. 2015)."""
         assert self.tokens is not None
         tokens = self.tokens[index]
         if not self._word_dropout:
@@ -116,26 +120,18 @@ class Samples(Dataset):
 
     @property
     def variation(self) -> str:
-        """What the variation of the pictures follows from."""
+        """Seed and steps of the random variation, as text."""
         return f"seed {self._seed}: {self._augment}"
 
     def picture(self, index: int, epoch: int, once: bool = False) -> torch.Tensor:
-        """Return the uint8 picture of a row as an epoch sees it; `once` for one that is not asked for again."""
+        """Return the uint8 picture of a row, varied as in an epoch; `once` leaves it out of the cache."""
         if self.pictures is None:
             raise ValueError("these samples have no pictures")
-        # Features are computed once, so that keeping the pictures in memory would gain nothing.
+        # Features are computed once, so caching their pictures would gain nothing.
         picture = self.pictures.decode(index) if once else self.pictures[index]
         if self._augment is None:
             return picture
         return varied(picture, self._augment, sample_seed(self._seed, epoch, index))
-
-    def use_pictures(self, features: RowFeatures) -> None:
-        """Give features in place of pictures from now on."""
-        self.image_features = features
-
-    def use_texts(self, features: RowFeatures) -> None:
-        """Give states of words in place of token ids from now on."""
-        self.text_features = features
 
 
 def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int]]:
@@ -146,7 +142,7 @@ def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int
 
 
 def place_masks(masks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return masks as the models take them: `(batch, height, width)`, -100 where nobody knows."""
+    """Return masks as the models take them: `(batch, height, width)`, -100 where the class is unknown."""
     stacked = torch.stack(list(masks)).long()
     return stacked.masked_fill(stacked == UNKNOWN, IGNORED_LABEL)
 
@@ -159,7 +155,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 _one_at_a_time = threading.Lock()
 
 
-def varied(picture: Any, augment: v2.Transform, seed: int) -> Any:
+def varied(picture: Varied, augment: v2.Transform, seed: int) -> Varied:
     """Return the picture (or picture and mask) varied under `seed`, leaving torch's own random state untouched."""
     # torchvision draws from torch's one generator, which threads share.
     with _one_at_a_time:
@@ -182,13 +178,14 @@ def padded(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
     return input_ids, mask
 
 
-def padded_states(states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return states of words `(length, size)`, or one vector per text `(size,)`, as the model takes them."""
-    states = [each[None] if each.ndim == 1 else each for each in states]
-    lengths = torch.tensor([len(each) for each in states])
-    filled = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+def text_feature_batch(features: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return `text_features` of token states `(length, size)` with their mask, or of one vector per text `(size,)`."""
+    if features[0].ndim == 1:
+        return {"text_features": torch.stack(list(features))}
+    lengths = torch.tensor([len(each) for each in features])
+    filled = torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True)
     mask = torch.arange(filled.shape[1])[None] < lengths[:, None]
-    return {"inputs_embeds": filled, "attention_mask": mask.long()}
+    return {"text_features": filled, "attention_mask": mask.long()}
 
 
 @dataclass
@@ -196,7 +193,7 @@ class ClassificationCollator:
     """Batches for classification and multi-label models.
 
     Attributes:
-        pad_token_id: what short texts are filled up with.
+        pad_token_id: fills up short texts.
         mean: channel means of the image processor.
         std: channel standard deviations of the image processor.
         classes: number of labels, for one-hot targets.
@@ -217,8 +214,10 @@ class ClassificationCollator:
         if "input_ids" in samples[0]:
             input_ids, mask = padded([sample["input_ids"] for sample in samples], self.pad_token_id)
             batch |= {"input_ids": input_ids, "attention_mask": mask}
-        if "inputs_embeds" in samples[0]:
-            batch |= padded_states([sample["inputs_embeds"] for sample in samples])
+        if "text_features" in samples[0]:
+            batch |= text_feature_batch([sample["text_features"] for sample in samples])
+        if "image_features" in samples[0]:
+            batch["image_features"] = torch.stack([sample["image_features"] for sample in samples])
         if "picture" in samples[0]:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
         if "mask" in samples[0]:

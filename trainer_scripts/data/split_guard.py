@@ -1,4 +1,4 @@
-"""The split guard: no run starts when the rows that choose or judge a model are among those it learns from."""
+"""The split guard: no run starts when rows of the selection or test split also occur in the training split."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Keys:
-    """What of one row must not be on two sides: its group, its picture, its text."""
+    """Keys of one row that must not occur in two splits: its group, its picture, its text."""
 
     row_id: str
     group: str | None
@@ -21,18 +21,18 @@ class Keys:
     picture: str | None
 
     def items(self) -> list[tuple[str, str]]:
-        """Return the keys there are as (kind, value)."""
+        """Return the keys that are not None as (kind, value)."""
         pairs = (("group", self.group), ("text", self.text), ("picture", self.picture))
         return [(kind, value) for kind, value in pairs if value is not None]
 
 
 def normalise_text(text: str) -> str:
-    """Return the text without case and with single spaces: what counts as identical."""
+    """Return the text in lower case with single spaces; texts equal in this form count as identical."""
     return " ".join(text.casefold().split())
 
 
 def text_digest(text: str) -> str:
-    """Return a short hash of a text, as the record of a vocabulary holds it."""
+    """Return a short hash of a text, as stored in the record of a vocabulary."""
     return hashlib.sha256(normalise_text(text).encode()).hexdigest()[:12]
 
 
@@ -49,7 +49,7 @@ def row_keys(row_id: str, group: str | None, text: str | None, picture: dict[str
 
 @dataclass
 class SplitGuard:
-    """Rows of the held-out splits, against which training rows are checked.
+    """Keys of the held-out splits, against which training rows are checked.
 
     Attributes:
         held_out: split name -> {(kind, value): row id}.
@@ -58,7 +58,7 @@ class SplitGuard:
     held_out: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
 
     def hold_out(self, split: str, keys: Iterable[Keys]) -> None:
-        """Add a split that judges; refuse when it shares rows with one added before."""
+        """Add a held-out split; raise BadInputError where it shares rows with one added before."""
         seen: dict[tuple[str, str], str] = {}
         for row in keys:
             for item in row.items():
@@ -67,12 +67,12 @@ class SplitGuard:
         self.held_out[split] = seen
 
     def check(self, row: Keys, split: str) -> None:
-        """Raise BadInputError when a training row is on another side too; both rows are named."""
+        """Raise BadInputError, naming both rows, where a training row also occurs in a held-out split."""
         for item in row.items():
             self._refuse_shared(item, row.row_id, split, self.held_out)
 
     def leaks(self, row: Keys) -> bool:
-        """Whether a training row is on another side too."""
+        """Whether a training row also occurs in a held-out split."""
         return any(item in held for item in row.items() for held in self.held_out.values())
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""Training rows that stream from a folder or a Hub: shared out to processes, checked as they pass, resumable.
+"""Training rows streamed from a folder or a Hub: divided among processes, checked on arrival, resumable.
 
-Rows come in blocks. Each becomes a small table, with all its checks, and is shuffled in itself; shards are shuffled
-among each other. So the position in the stream is that of a block and a number, and a run that is resumed reads at most
-one block again.
+Rows come in blocks. Each block becomes a small checked table, and its rows are shuffled; the shards are shuffled among
+each other. A position in the stream is therefore a block and the number of rows taken from it, and a resumed run reads
+at most one block again.
 """
 
 import copy
@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset, Image, IterableDataset
 
 from dataset_builder.errors import BadInputError
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import Columns, Table, make_table
 from trainer_scripts.settings.arguments import Configuration
@@ -24,17 +25,17 @@ HEAD_ROWS = 2000
 
 @dataclass
 class Stream:
-    """The training split as it streams.
+    """The training split of a streamed data set.
 
     Attributes:
-        rows: the rows, columns named as ours.
-        columns: those in use.
+        rows: the rows, with the column names of `flavour-sd`.
+        columns: columns in use.
         names: the label set.
         where: data set and split, for messages.
-        split: its name.
-        read_labels: makes the truth of the task.
-        guard: rows of the other splits.
-        drop: whether rows that are on another side too are left out, or an error.
+        split: name of the split.
+        read_labels: reads the label column as the task needs it.
+        guard: keys of the held-out splits.
+        drop: whether rows that also occur in a held-out split are left out; otherwise they are an error.
     """
 
     rows: IterableDataset
@@ -50,7 +51,7 @@ class Stream:
         """Return the checked table of some rows, or None when all of them are left out.
 
         Raises:
-            BadInputError: a row without what the task needs, or one that is on another side too.
+            BadInputError: a row lacks what the task needs, or also occurs in a held-out split.
         """
         rows = Dataset.from_list(block, features=self.rows.features)
         table = make_table(rows, self.columns, self.names, self.split, self.where, self.read_labels)
@@ -63,10 +64,10 @@ class Stream:
         return table.select(kept) if kept else None
 
     def head(self) -> Table:
-        """Return the first rows, which give vocabulary and class shares.
+        """Return the first rows, from which vocabulary and class shares are computed.
 
         Raises:
-            BadInputError: there are none.
+            BadInputError: no row is left.
         """
         table = self.table(list(self.rows.take(HEAD_ROWS)))
         if table is None:
@@ -74,11 +75,11 @@ class Stream:
         return table
 
 
-def streamed(rows: Any, where: str) -> IterableDataset:
+def streamed(rows: IterableDataset, where: str) -> IterableDataset:
     """Return streaming rows with pictures left encoded.
 
     Raises:
-        BadInputError: the source does not say the types of its columns.
+        BadInputError: the source does not declare the types of its columns.
     """
     if rows.features is None:
         raise BadInputError(f"{where} does not name the types of its columns; stream Parquet, or leave out --streaming")
@@ -89,20 +90,22 @@ def streamed(rows: Any, where: str) -> IterableDataset:
 
 
 class StreamSamples(torch.utils.data.IterableDataset):
-    """Endless training samples of a stream, those of one process.
+    """Endless training samples of one process.
 
-    Shards are shared out where their number allows it; otherwise every process reads all and keeps its part of each
-    block.
+    Shards are divided among the processes where their number is a multiple of theirs; otherwise every process reads
+    all shards and keeps its part of each block.
 
     Args:
-        configuration: of the run.
-        data: whose `stream` is read.
-        processor: of the model.
+        configuration: configuration of the run.
+        data: training data; its `stream` is read.
+        processor: processor of the model.
         rank: number of this process.
-        processes: how many there are.
+        processes: number of processes.
     """
 
-    def __init__(self, configuration: Configuration, data: Any, processor: Any, rank: int = 0, processes: int = 1):
+    def __init__(
+        self, configuration: Configuration, data: Any, processor: FlavourProcessor, rank: int = 0, processes: int = 1
+    ):
         self.epoch = 0
         self._configuration, self._data, self._processor = configuration, data, processor
         self._seed, self._block = configuration.training.seed, configuration.data.stream_block
@@ -110,11 +113,11 @@ class StreamSamples(torch.utils.data.IterableDataset):
         self._position: dict[str, Any] = {"round": 0, "shard": 0, "block": 0, "rows": None, "taken": 0}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: round, shard and block, where in the shard that starts, samples taken from it."""
+        """Return the position: round, shard, block, state of the shard at the block's start, samples taken from it."""
         return copy.deepcopy(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a position."""
+        """Continue from a position."""
         self._position = copy.deepcopy(state)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -127,11 +130,17 @@ class StreamSamples(torch.utils.data.IterableDataset):
                 raise BadInputError(f"{self._data.stream.where}: no row is left to train on")
             self._move(round=self._position["round"] + 1, shard=0, block=0, rows=None, taken=0)
 
-    def _move(self, **changes: Any) -> None:
+    def _move(self, **changes: int | dict[str, Any] | None) -> None:
         self._position = {**self._position, **changes}
 
     def _round(self) -> Iterator[dict[str, Any]]:
-        """Yield what is left of one pass over all shards of this process."""
+        """Yield the rest of one pass over all shards of this process.
+
+        The position is updated before each sample is yielded, and moves to the next block with the reader's state, so
+        that a run resumed from it skips exactly the samples that were taken.
+        """
+        # All random orders follow from seed, round, shard and block alone: every process and every resumed run draws
+        # the same ones.
         stream, place = self._data.stream.rows, self._position
         order = np.random.default_rng([self._seed, place["round"]]).permutation(stream.num_shards)
         shared_out = stream.num_shards % self._processes == 0
@@ -142,6 +151,7 @@ class StreamSamples(torch.utils.data.IterableDataset):
             if self._position["rows"] is not None:
                 rows.load_state_dict(self._position["rows"])
             for block in blocks(rows, self._block):
+                # Shared shards: each process keeps every n-th row of the block, starting at its rank.
                 key = (self._seed, self._position["round"], shard, self._position["block"])
                 samples = self._samples(block if shared_out else block[self._rank :: self._processes], key)
                 for index in np.random.default_rng(key).permutation(len(samples))[self._position["taken"] :]:
@@ -151,7 +161,7 @@ class StreamSamples(torch.utils.data.IterableDataset):
             self._move(shard=self._position["shard"] + 1, block=0, rows=None, taken=0)
 
     def _samples(self, block: list[dict[str, Any]], key: tuple[int, ...]) -> Any:
-        """Return the samples of a block as the task makes them; their variation follows from the block's number."""
+        """Return the task's samples of a block; their random variation follows from the block's key."""
         table = self._data.stream.table(block) if block else None
         if table is None:
             return []

@@ -1,12 +1,12 @@
-"""Rows for training and scoring: read from a folder or a Hub, checked before any step, told apart by column."""
+"""Rows for training and scoring: read from a folder or a Hub, and checked before the first step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset
 
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
@@ -15,13 +15,15 @@ from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
 
 MULTILABEL = "multilabel"
 CLASSIFICATION = "classification"
+Rows: TypeAlias = Dataset | IterableDataset
+RowsT = TypeVar("RowsT", Dataset, IterableDataset)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns in use; None: the model does not need it.
+    """Names of the columns in use; None where the model needs no such column.
 
-    `compared_text` and `compared_image` are read by the split guard alone, where the model does not read them.
+    `compared_text` and `compared_image` are columns that only the split guard reads.
     """
 
     label: str
@@ -42,13 +44,13 @@ class Columns:
 
 @dataclass
 class Table:
-    """One split, with everything but its pictures in memory.
+    """One split, with everything in memory except its pictures.
 
     Attributes:
         split: its name.
         ids: row ids.
-        groups: per row, what never crosses splits.
-        texts: per row the text, or None where the model reads none.
+        groups: group of each row; the rows of a group belong to one split.
+        texts: text of each row, or None where the model reads none.
         labels: ids `(rows,)`, or 0/1 `(rows, labels)`.
         targets: soft targets `(rows, classes)` that sum to 1, or None.
         weights: sample weights `(rows,)`, or None.
@@ -76,7 +78,7 @@ class Table:
         return len(self.ids)
 
     def keys(self) -> Iterator[Keys]:
-        """Yield per row what must not be on two sides."""
+        """Yield the keys of each row that must not occur in two splits."""
         texts: Any = self.texts if self.texts is not None else self._compared_texts()
         pictures = self.cells() if self.image_column is not None else self._column(self.compared_image)
         groups: Any = self.groups if self.grouped else [None] * len(self)
@@ -84,13 +86,13 @@ class Table:
             yield row_keys(row_id, group, text, picture)
 
     def _compared_texts(self) -> Iterator[str | None]:
-        """Yield the text that only the split guard reads; an empty one is compared with nothing."""
+        """Yield the text that only the split guard reads; None for an empty one, which is not compared."""
         for value in self._column(self.compared_text):
             text = " ".join(map(str, value)) if isinstance(value, list) else value
             yield text if text and text.strip() else None
 
     def cells(self) -> Iterator[dict[str, Any] | None]:
-        """Yield the undecoded picture of each row, None where the model sees none."""
+        """Yield the undecoded picture of each row, None in a model without pictures."""
         yield from self._column(self.image_column)
 
     def _column(self, name: str | None) -> Iterator[Any]:
@@ -98,7 +100,7 @@ class Table:
         if name is None or name not in self.rows.column_names:
             yield from [None] * len(self)
             return
-        # One row at a time costs the library milliseconds each; a batch in Arrow costs them once.
+        # Reading single rows costs milliseconds each in `datasets`; a batch in Arrow costs as much once.
         for batch in self.rows.select_columns([name]).with_format("arrow").iter(256):
             yield from batch[name].to_pylist()
 
@@ -126,10 +128,10 @@ class Table:
 
 
 def open_dataset(name: str, revision: str | None = None, streaming: bool = False) -> DatasetDict:
-    """Return the splits of a folder or a Hub data set, which stream if asked to.
+    """Return the splits of a folder or a Hub data set, with `streaming` as iterable splits.
 
     Raises:
-        BadInputError: nothing is there, or it cannot be read as a data set.
+        BadInputError: there is no such data set, or it cannot be read.
     """
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
@@ -140,8 +142,8 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
         raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
 
 
-def map_columns(rows: Any, mapping: dict[str, str], where: str) -> Any:
-    """Return the rows with their columns renamed to ours; `mapping` is ours to theirs."""
+def map_columns(rows: RowsT, mapping: dict[str, str], where: str) -> RowsT:
+    """Return the rows with renamed columns; `mapping` gives for each of our names the name in the data set."""
     missing = [theirs for theirs in mapping.values() if theirs not in rows.column_names]
     if missing:
         raise BadInputError(
@@ -152,7 +154,7 @@ def map_columns(rows: Any, mapping: dict[str, str], where: str) -> Any:
     return rows.remove_columns(clash).rename_columns(renamed) if renamed else rows
 
 
-def check_columns(rows: Any, columns: Columns, where: str) -> None:
+def check_columns(rows: Rows, columns: Columns, where: str) -> None:
     """Raise BadInputError that names the first needed column which is absent."""
     for name in columns.needed():
         if name not in rows.column_names:
@@ -162,12 +164,12 @@ def check_columns(rows: Any, columns: Columns, where: str) -> None:
             )
 
 
-def detect_task(rows: Any, label_column: str) -> str:
+def detect_task(rows: Rows, label_column: str) -> str:
     """Return `classification` for one label per row and `multilabel` for a list of them."""
     return MULTILABEL if isinstance(rows.features[label_column], List) else CLASSIFICATION
 
 
-def label_names(rows: Any, label_column: str, arguments: DataArguments | None = None) -> list[str]:
+def label_names(rows: Rows, label_column: str, arguments: DataArguments | None = None) -> list[str]:
     """Return the label set: that of the ClassLabel, else the values of these (training) rows, sorted."""
     feature = rows.features[label_column]
     inner = feature.feature if isinstance(feature, List) else feature
@@ -183,10 +185,10 @@ def label_names(rows: Any, label_column: str, arguments: DataArguments | None = 
     return [str(value) for value in sorted(found)]
 
 
-def label_ids(rows: Any, label_column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+def label_ids(rows: Dataset, label_column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
     """Return label ids `(rows,)`, or 0/1 `(rows, labels)` for a list column.
 
-    Labels are told by their names: a ClassLabel may count them in another order than `names` does.
+    Labels are compared by name: a ClassLabel may number them in another order than `names`.
 
     Raises:
         BadInputError: a row without a label, or with one outside the label set; row and label are named.
@@ -200,7 +202,7 @@ def label_ids(rows: Any, label_column: str, names: Sequence[str], ids: Sequence[
     for position, value in enumerate(rows[label_column]):
         for item in value if is_list else [value]:
             if theirs is not None and item is not None and 0 <= item < len(theirs):
-                item = theirs[item]  # what is no id of theirs, such as -1 for an unknown label, is named as it is
+                item = theirs[item]  # an invalid id, such as -1 for an unknown label, is shown as it is
             key = str(item) if theirs is None else item
             if item is None or key not in known:
                 raise BadInputError(
@@ -214,7 +216,7 @@ def label_ids(rows: Any, label_column: str, names: Sequence[str], ids: Sequence[
     return table
 
 
-def _texts(rows: Any, column: str, ids: Sequence[str], where: str) -> list[str]:
+def _texts(rows: Dataset, column: str, ids: Sequence[str], where: str) -> list[str]:
     """Return the texts; a list of strings is joined. A row without text is an error that names it."""
     texts = []
     for row_id, value in zip(ids, rows[column], strict=True):
@@ -227,7 +229,7 @@ def _texts(rows: Any, column: str, ids: Sequence[str], where: str) -> list[str]:
     return texts
 
 
-def _numbers(rows: Any, column: str, shape: tuple[int, ...], ids: Sequence[str], where: str) -> np.ndarray:
+def _numbers(rows: Dataset, column: str, shape: tuple[int, ...], ids: Sequence[str], where: str) -> np.ndarray:
     """Return a column of numbers, or of lists of as many numbers; the first row that holds something else is named."""
     values = rows[column][:]
     found = _finite(values, (len(ids), *shape))
@@ -247,7 +249,7 @@ def _finite(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     return found if found.shape == shape and np.isfinite(found).all() else None
 
 
-def _targets(rows: Any, column: str, classes: int, ids: Sequence[str], where: str) -> np.ndarray:
+def _targets(rows: Dataset, column: str, classes: int, ids: Sequence[str], where: str) -> np.ndarray:
     targets = _numbers(rows, column, (classes,), ids, where)
     wrong = np.flatnonzero((targets < 0).any(axis=1) | (np.abs(targets.sum(axis=1) - 1) > 1e-3))
     if len(wrong):
@@ -256,9 +258,9 @@ def _targets(rows: Any, column: str, classes: int, ids: Sequence[str], where: st
 
 
 def _weights(
-    rows: Any, columns: Columns, labels: np.ndarray, classes: int, ids: Sequence[str], where: str
+    rows: Dataset, columns: Columns, labels: np.ndarray, classes: int, ids: Sequence[str], where: str
 ) -> np.ndarray | None:
-    """Return what each row counts: its given weight, and how sure its label is, with mean 1 over the rows."""
+    """Return the weight of each row: its given weight times the confidence of its label, with mean 1 over the rows."""
     weights = None
     if columns.weight:
         weights = _numbers(rows, columns.weight, (), ids, where)
@@ -281,7 +283,7 @@ def make_table(
     where: str,
     read_labels: Callable[..., np.ndarray] = label_ids,
 ) -> Table:
-    """Return one split as a Table, checked row by row; `read_labels` makes the truth of the task."""
+    """Return one split as a Table, checked row by row; `read_labels` reads the label column as the task needs it."""
     check_columns(rows, columns, where)
     if len(rows) == 0:
         raise BadInputError(f"{where} has no rows")
@@ -308,8 +310,8 @@ def make_table(
     )
 
 
-def compared_columns(rows: Any, columns: Columns, arguments: DataArguments) -> Columns:
-    """Return the columns with those that the split guard compares although the model does not read them."""
+def compared_columns(rows: Rows, columns: Columns, arguments: DataArguments) -> Columns:
+    """Add the columns that the split guard compares although the model does not read them."""
     texts = rows.features.get(arguments.text_column)
     inner = texts.feature if isinstance(texts, List) else texts
     is_text = isinstance(inner, Value) and inner.dtype in ("string", "large_string")
@@ -335,7 +337,7 @@ def columns_of(arguments: DataArguments, label_column: str, modality: str) -> Co
 
 
 def split_rows(splits: DatasetDict, name: str, where: str) -> Any:
-    """Return one split, or say which ones there are."""
+    """Return one split; raise BadInputError, naming those that exist, where there is no such split."""
     if name not in splits:
         raise BadInputError(f"{where} has no split {name!r}; it has {', '.join(splits)}")
     return splits[name]
@@ -355,10 +357,10 @@ def carve_selection(table: Table, arguments: DataArguments) -> tuple[Table, Tabl
 
 
 def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table:
-    """Hold the rows of a split out; of those that are held out already, none is left with `shared_rows: drop`.
+    """Add a split to the guard and return it, with `shared_rows: drop` without the rows of splits added before.
 
     Raises:
-        BadInputError: rows are shared and not to be dropped, or all of them are.
+        BadInputError: a row is shared without `shared_rows: drop`, or every row is.
     """
     keys = list(table.keys())
     if arguments.shared_rows == "drop":
@@ -374,7 +376,7 @@ def decode_bytes(value: Any, row_id: str) -> bytes:
     """Return the encoded picture of one cell, `{"bytes": ..., "path": ...}`.
 
     Raises:
-        BadInputError: there is no picture; a missing picture is never read as a black one.
+        BadInputError: there is no picture, or its file cannot be read.
     """
     if value is None or (value.get("bytes") is None and not value.get("path")):
         raise BadInputError(f"row {row_id} has no picture; give it one or remove the row")

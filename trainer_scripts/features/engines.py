@@ -11,29 +11,26 @@ from torch import Tensor, nn
 
 from modeling_flavour.encoders_flavour import FlavourImageEncoder
 
-# Making the graph takes as long as PyTorch needs for about so many pictures.
+# Exporting the graph takes as long as PyTorch needs for about this many pictures.
 WORTH_A_GRAPH = 400
-# By so much of its largest value may what ONNX Runtime says of a picture differ from what PyTorch says.
+# Largest difference between ONNX Runtime's features and PyTorch's, as a share of their largest value.
 LARGEST_DIFFERENCE = 1e-5
 
 
 class Backbone(nn.Module):
-    """Pictures to what a model reads of them: one vector each, or a map."""
+    """The features of an image encoder as a module that can be exported."""
 
-    def __init__(self, encoder: FlavourImageEncoder, pooled: bool):
+    def __init__(self, encoder: FlavourImageEncoder):
         super().__init__()
         self.encoder = encoder
-        self.pooled = pooled
 
     def forward(self, pixel_values: Tensor) -> Any:
         """Return `(batch, size)` or `(batch, size, height, width)`."""
-        # Not the encoder's own forward: a captioner's goes on with layers that train.
-        seen = FlavourImageEncoder.forward(self.encoder, pixel_values, pool=self.pooled)
-        return seen.pooled if self.pooled else seen.feature_map
+        return self.encoder.features(pixel_values)
 
 
 def engine_precision(bf16: bool, device: torch.device) -> str:
-    """Return `bf16` or `fp32`, what `ImageEngine` computes in; ONNX Runtime is fast enough without rounding."""
+    """Return the precision of `ImageEngine`, `bf16` or `fp32`; ONNX Runtime is fast enough without rounding."""
     return "bf16" if bf16 and (device.type != "cpu" or not has_onnxruntime()) else "fp32"
 
 
@@ -45,25 +42,24 @@ def has_onnxruntime() -> bool:
 class ImageEngine:
     """Runs a frozen backbone in evaluation mode.
 
-    Pictures go through ONNX Runtime one by one, from as many threads as there are cores: nothing waits for anything,
-    and on a CPU that beats batches. PyTorch gets batches.
+    ONNX Runtime gets single pictures, from as many threads as there are cores: no thread waits for another, which on a
+    CPU is faster than batches. PyTorch gets batches.
 
     Args:
-        encoder: whose backbone it is; left as it is.
-        pooled: whether one vector per picture is wanted, or a map.
-        bf16: whether PyTorch may round.
-        pictures: how many will come.
+        encoder: the encoder; it is not changed.
+        bf16: whether PyTorch may compute in bfloat16.
+        pictures: number of pictures to expect.
     """
 
-    def __init__(self, encoder: FlavourImageEncoder, pooled: bool, bf16: bool, pictures: int):
-        self._backbone = Backbone(encoder, pooled).eval()
+    def __init__(self, encoder: FlavourImageEncoder, bf16: bool, pictures: int):
+        self._backbone = Backbone(encoder).eval()
         self._device = next(encoder.parameters()).device
         self._bf16 = engine_precision(bf16, self._device) == "bf16"
         self._pictures = pictures
         self._session: Any = None
 
     def prepare(self, example: Tensor) -> None:
-        """Make the graph where it pays, from one normalised picture `(3, height, width)`."""
+        """Export the graph where it pays, from one normalised picture `(3, height, width)`."""
         if self._device.type != "cpu" or self._pictures < WORTH_A_GRAPH or not has_onnxruntime():
             return
         session = onnx_session(self._backbone, example[None])
@@ -74,7 +70,7 @@ class ImageEngine:
 
     @property
     def by_picture(self) -> bool:
-        """Whether pictures go one by one, each in its own thread."""
+        """Whether pictures are computed one by one, each in its own thread."""
         return self._session is not None
 
     def one(self, picture: Tensor) -> np.ndarray:
@@ -97,7 +93,7 @@ def onnx_session(backbone: Backbone, example: Tensor) -> Any:
     """Return a session of ONNX Runtime, one thread per call, for pictures of the example's size."""
     import onnxruntime
 
-    # A copy, as the exporter writes on what it exports; contiguous, as graphs know no other layout.
+    # A copy, as the exporter changes the module; contiguous, as graphs have no other memory layout.
     plain = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
     program: Any = torch.onnx.export(
         plain, (example.contiguous(),), input_names=["pixel_values"], dynamo=True, verbose=False

@@ -1,7 +1,6 @@
 """Features of frozen backbones, computed once: later epochs, runs and models read them from disk.
 
-While a model trains on them, its frozen backbones are stood in for: what comes as `pixel_values` are features of the
-picture, and as `inputs_embeds` states of the words. All layers that train see what they would have seen.
+A model trains on them through its inputs `image_features` and `text_features`, so its frozen backbones are not run.
 """
 
 import json
@@ -9,19 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from dataset_builder.errors import BadInputError
-from modeling_flavour.encoders_flavour import FlavourImageEncoder
+from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from modeling_flavour.encoders_flavour import FlavourTextEncoder
+from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts.data.pictures import normalise, varies
-from trainer_scripts.data.samples import RowFeatures, padded
-from trainer_scripts.data.table import decode_bytes
+from trainer_scripts.data.samples import RowFeatures, Samples, padded
+from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.features.engines import ImageEngine, engine_precision
 from trainer_scripts.features.storage import digest_of, stored_features
 from trainer_scripts.settings.arguments import Configuration, DataArguments
@@ -30,24 +31,35 @@ IMAGE, TEXT = "image", "text"
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 8, 64
 
 
+class FeatureSamples(Protocol):
+    """Samples of pictures that stored features may replace."""
+
+    table: Table
+    image_features: RowFeatures | None
+
+    @property
+    def pictures(self) -> Any:
+        """The pictures by row number; None in a model of texts."""
+
+
 @dataclass(frozen=True)
 class Frozen:
-    """Which backbones never change, and why one that is frozen is computed anew in each epoch all the same.
+    """The backbones whose features are stored, and why other frozen ones are computed in every epoch.
 
     Attributes:
         parts: `image`, `text`, both or none.
-        reasons: per part that stays out the reason.
+        reasons: for each frozen part that is not stored, the reason.
     """
 
     parts: tuple[str, ...]
     reasons: dict[str, str]
 
 
-def frozen_parts(configuration: Configuration, model: Any, samples: Any) -> Frozen:
-    """Tell which backbones of a configuration's model can be computed once.
+def frozen_parts(configuration: Configuration, model: FlavourPreTrainedModel, samples: FeatureSamples) -> Frozen:
+    """Return the backbones of a configuration's model whose features can be stored.
 
     Raises:
-        BadInputError: `--frozen_features store` was asked for, and a frozen backbone must be computed anew.
+        BadInputError: `--frozen_features store` was given, and a frozen backbone must be computed in every epoch.
     """
     config = model.config
     parts: list[str] = []
@@ -81,12 +93,12 @@ def frozen_parts(configuration: Configuration, model: Any, samples: Any) -> Froz
 
 
 def _vary(data: DataArguments) -> bool:
-    """Whether training pictures are other than those of evaluation, as they also are at a size of their own."""
+    """Whether training pictures differ from those of evaluation, by random variation or by their size."""
     return varies(data) or data.crop_size is not None
 
 
-def _image_reason(configuration: Configuration, model: Any, samples: Any) -> str | None:
-    """Return why the frozen image backbone has to see every picture in every epoch, or None."""
+def _image_reason(configuration: Configuration, model: FlavourPreTrainedModel, samples: FeatureSamples) -> str | None:
+    """Return why the frozen image backbone has to be computed in every epoch, or None."""
     data = configuration.data
     if getattr(model.config, "trainable_image_layers", 0):
         return "trainable_image_layers lets the last layers of the image backbone train"
@@ -106,11 +118,11 @@ def _image_reason(configuration: Configuration, model: Any, samples: Any) -> str
 
 @contextmanager
 def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen]:
-    """Train on stored features of the frozen backbones inside this block; the model is itself again after it.
+    """Let the samples of a trainer carry the stored features of frozen backbones inside this block.
 
     Args:
         configuration: of the run.
-        trainer: whose training and evaluation samples are read; features not on disk yet are computed first.
+        trainer: its training and evaluation samples are changed; features not on disk yet are computed first.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     frozen = frozen_parts(configuration, model, trainer.train_dataset)
@@ -121,59 +133,28 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
         varied = name == "training" and getattr(samples, "varies", False)
         views = configuration.data.feature_views if varied else 1
         if IMAGE in frozen.parts:
-            samples.use_pictures(image_features(configuration, model, samples, trainer.data_collator, views))
+            collator = trainer.data_collator
+            normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
+            samples.image_features = image_features(configuration, model, samples, normal, views)
         else:
             for kept in (getattr(samples, "pictures", None), getattr(samples, "masks", None)):
                 if kept is not None:
                     kept.load()
         if TEXT in frozen.parts:
-            samples.use_texts(text_features(configuration, model, samples))
+            samples.text_features = text_features(configuration, model, samples)
     model.train(was_training)
-    stand_ins = {}
-    if IMAGE in frozen.parts:
-        stand_ins[model.image_encoder.model] = image_stand_in(model.image_encoder)
-    if TEXT in frozen.parts:
-        stand_ins[model.text_encoder.model] = text_stand_in
-    for module, stand_in in stand_ins.items():
-        module.forward = stand_in
     workers = trainer.args.dataloader_num_workers
     if IMAGE in frozen.parts:
-        # Nothing is decoded any more: starting worker processes would take longer than an epoch.
+        # No picture is decoded any more: starting worker processes would take longer than an epoch.
         trainer.args.dataloader_num_workers = 0
     try:
         yield frozen
     finally:
         trainer.args.dataloader_num_workers = workers
-        for module in stand_ins:
-            del module.forward
 
 
-def image_stand_in(encoder: FlavourImageEncoder) -> Any:
-    """Return a forward that takes features `(batch, size)` or maps `(batch, size, height, width)` for pictures."""
-
-    def forward(features: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        states = features if features.ndim == 4 else features[:, :, None, None]
-        states = states.permute(0, 2, 3, 1) if encoder.channels_last else states
-        return BaseModelOutputWithPooling(states, features if features.ndim == 2 else None)
-
-    return forward
-
-
-def text_stand_in(inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutput:
-    """Take states of words `(batch, length, size)` for the words themselves."""
-    return BaseModelOutput(inputs_embeds)
-
-
-def reads_pooled(model: Any) -> bool:
-    """Whether the model reads one vector per picture rather than one per place."""
-    if hasattr(model.image_encoder, "place_head"):
-        return False
-    own = getattr(model, "reads_pooled", None)
-    return bool(model.image_encoder.pooled) if own is None else bool(own)
-
-
-def backbone_key(module: Any) -> dict[str, str]:
-    """Return what tells a backbone from any other: its architecture and every weight and statistic of it."""
+def backbone_key(module: PreTrainedModel) -> dict[str, str]:
+    """Return what identifies a backbone: its configuration, and the hash of every weight and statistic."""
     config = module.config.to_dict()
     for changing in ("transformers_version", "_name_or_path", "dtype"):
         config.pop(changing, None)
@@ -186,15 +167,15 @@ def _bytes(value: Tensor) -> bytes:
 
 
 class PictureExtractor:
-    """Features of pictures, as the collator would hand them to the backbone.
+    """Features of pictures that are prepared as the collator prepares them.
 
     Args:
         engine: runs the backbone.
-        samples: whose pictures are read.
+        samples: samples whose pictures are read.
         normal: channel means and standard deviations.
     """
 
-    def __init__(self, engine: ImageEngine, samples: Any, normal: tuple[Sequence[float], Sequence[float]]):
+    def __init__(self, engine: ImageEngine, samples: FeatureSamples, normal: tuple[Sequence[float], Sequence[float]]):
         self._engine = engine
         self._samples = samples
         self._normal = normal
@@ -221,41 +202,51 @@ class PictureExtractor:
         return normalise([picture], *self._normal)[0]
 
 
-def image_features(configuration: Configuration, model: Any, samples: Any, collator: Any, views: int) -> RowFeatures:
-    """Return what the frozen image backbone says of every picture of some samples, in `views` random views."""
-    table, encoder, pooled = samples.table, model.image_encoder, reads_pooled(model)
-    normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
+def image_features(
+    configuration: Configuration,
+    model: FlavourPreTrainedModel,
+    samples: FeatureSamples,
+    normal: tuple[Sequence[float], Sequence[float]],
+    views: int,
+) -> RowFeatures:
+    """Return the features of every picture of some samples, in `views` random views."""
+    table, encoder = samples.table, model.image_encoder
     key = {
         "part": IMAGE,
         "backbone": backbone_key(encoder.model),
-        "output": "pooled" if pooled else "map",
+        "output": "map" if encoder.reads_map else "pooled",
         "precision": engine_precision(configuration.training.bf16, encoder.device),
         "pictures_sha256": pictures_digest(samples),
         "preparation": samples.pictures.preparation,
         "normalisation": normal,
         "views": views,
-        "variation": samples.variation if getattr(samples, "varies", False) else None,
+        "variation": getattr(samples, "variation", None) if getattr(samples, "varies", False) else None,
     }
-    engine = ImageEngine(encoder, pooled, configuration.training.bf16, len(table) * views)
+    engine = ImageEngine(encoder, configuration.training.bf16, len(table) * views)
     extractor = PictureExtractor(engine, samples, normal)
     root = Path(configuration.data.features_dir)
     return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
 
 
-def pictures_digest(samples: Any) -> str:
+def pictures_digest(samples: FeatureSamples) -> str:
     """Return the hash of all encoded pictures of a table, in order."""
     table = samples.table
     return digest_of(decode_bytes(cell, row) for cell, row in zip(table.cells(), table.ids, strict=True))
 
 
 class TextExtractor:
-    """States of words, or one vector per text where the model reads no more."""
+    """Features of texts: one vector each, or the states of all tokens.
 
-    def __init__(self, model: Any, tokens: Sequence[Sequence[int]], pad_token_id: int, pooled: bool):
-        self._encoder = model.text_encoder
+    Args:
+        encoder: runs the backbone.
+        tokens: token ids of each text.
+        pad_token_id: fills up short texts of a batch.
+    """
+
+    def __init__(self, encoder: FlavourTextEncoder, tokens: Sequence[Sequence[int]], pad_token_id: int):
+        self._encoder = encoder
         self._tokens = tokens
         self._pad_token_id = pad_token_id
-        self._pooled = pooled
 
     def prepare(self) -> None:
         """Nothing: PyTorch runs text backbones as they are."""
@@ -269,24 +260,22 @@ class TextExtractor:
         """Return vectors `(texts, size)`, or the states of all tokens in a row `(tokens, size)`."""
         input_ids, mask = padded(loaded, self._pad_token_id)
         device = self._encoder.device
-        states = self._encoder.model(input_ids=input_ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-        if self._pooled:
-            return self._encoder.pool(states, mask.bool().to(device))[0].float().cpu().numpy()
-        return states[mask.bool().to(device)].float().cpu().numpy()
+        features = self._encoder.features(input_ids.to(device), mask.to(device))
+        return (features if self._encoder.pooled else features[mask.bool().to(device)]).float().cpu().numpy()
 
 
-def text_features(configuration: Configuration, model: Any, samples: Any) -> RowFeatures:
-    """Return what the frozen text backbone says of every text of some samples."""
+def text_features(configuration: Configuration, model: FlavourForClassification, samples: Samples) -> RowFeatures:
+    """Return the features of every text of some samples."""
     encoder, tokens = model.text_encoder, samples.tokens
-    pooled = encoder.lstm is None and model.reads_pooled
+    assert tokens is not None  # the samples of a model with a text encoder have texts
     key = {
         "part": TEXT,
         "backbone": backbone_key(encoder.model),
-        "output": model.config.text_pooling if pooled else "tokens",
+        "output": model.config.text_pooling if encoder.pooled else "tokens",
         "precision": "fp32",
         "tokens_sha256": digest_of(np.asarray(text, dtype=np.int64).tobytes() for text in tokens),
         "views": 1,
     }
-    offsets = None if pooled else np.cumsum([0, *map(len, tokens)])
-    extractor = TextExtractor(model, tokens, model.config.pad_token_id or 0, pooled)
+    offsets = None if encoder.pooled else np.cumsum([0, *map(len, tokens)])
+    extractor = TextExtractor(encoder, tokens, model.config.pad_token_id or 0)
     return stored_features(Path(configuration.data.features_dir), key, len(tokens), extractor, offsets, TEXTS_AT_ONCE)

@@ -75,6 +75,39 @@ def test_training_on_kept_features_equals_training_on_pictures_and_words(tmp_pat
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
+def test_samples_of_kept_features_hold_them_under_their_own_names(tmp_path, small_dataset, monkeypatch):
+    batches = []
+    forward = FlavourForClassification.forward
+
+    def seen(self, **batch):
+        batches.append({name: value.shape[1:] for name, value in batch.items() if value is not None})
+        return forward(self, **batch)
+
+    monkeypatch.setattr(FlavourForClassification, "forward", seen)
+    run(tmp_path / "run", small_dataset, "--num_train_epochs", "1", text_pooling="mean", fusion="gated")
+    assert batches
+    for batch in batches:
+        assert not {"pixel_values", "input_ids", "inputs_embeds"} & batch.keys()
+        assert batch["image_features"] == (8,)
+        assert batch["text_features"] == (16,)
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "merge"])
+def test_captioners_learn_the_same_from_kept_features(tmp_path, small_dataset, decoder):
+    settings = {"decoder_type": decoder, "hidden_size": 16, "intermediate_size": 16, "dropout": 0.0}
+    settings |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    configuration = tmp_path / "captioner.yaml"
+    configuration.write_text("task: captioning\nmodality: image\ntokenizer: words\nlabel_column: title\n")
+    weights = []
+    for how in ("store", "recompute"):
+        options = arguments(tmp_path / how, small_dataset, "--frozen_features", how, "--config", json.dumps(settings))
+        train.main([str(configuration), *options[1:]])
+        weights.append(load_file(tmp_path / how / "model.safetensors"))
+    assert (tmp_path / "features").is_dir()
+    for name, value in weights[1].items():
+        assert torch.allclose(value, weights[0][name], atol=1e-5), name
+
+
 def test_later_runs_and_other_models_read_what_is_on_disk(tmp_path, small_dataset, monkeypatch):
     seen = count_extractions(monkeypatch)
     run(tmp_path / "first", small_dataset)
@@ -126,7 +159,7 @@ def test_the_graph_says_what_the_backbone_says(small_dataset, tmp_path):
     data = training_run.load_training_data(configuration)
     model, _ = data.task.build(configuration, data)
     pytest.importorskip("onnxruntime")
-    backbone = Backbone(model.image_encoder, pooled=True).eval()
+    backbone = Backbone(model.image_encoder).eval()
     pictures = torch.rand(2, 3, 32, 32)
     session = onnx_session(backbone, pictures[:1])
     with torch.no_grad():
@@ -141,7 +174,7 @@ def test_a_graph_that_differs_by_more_than_a_hundred_thousandth_is_not_used(monk
     monkeypatch.setattr(engines, "has_onnxruntime", lambda: True)
     encoder = FlavourForClassification.from_parts(image=json.loads(VISION), image_dense_sizes=[]).image_encoder.eval()
     picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    expected = ImageEngine(encoder, True, False, 1).batch(picture[None])
+    expected = ImageEngine(encoder, False, 1).batch(picture[None])
 
     class Session:
         """Answers with another factor on all values, as another order of additions may."""
@@ -150,6 +183,6 @@ def test_a_graph_that_differs_by_more_than_a_hundred_thousandth_is_not_used(monk
             return [expected * factor]
 
     monkeypatch.setattr(engines, "onnx_session", lambda backbone, example: Session())
-    engine = ImageEngine(encoder, True, False, engines.WORTH_A_GRAPH)
+    engine = ImageEngine(encoder, False, engines.WORTH_A_GRAPH)
     engine.prepare(picture)
     assert engine.by_picture is trusted

@@ -46,7 +46,7 @@ class Expectations:
 def pixel_batches(
     samples: CaptionSamples, batch_size: int, device: Any, blank: bool, order: Any, name: str
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield row numbers and normalised pictures.
+    """Yield row numbers and normalised pictures, or their stored features where the samples have them.
 
     Args:
         samples: evaluation samples.
@@ -61,6 +61,9 @@ def pixel_batches(
     for start in tqdm(starts, desc=name, leave=False, disable=not name):
         rows = list(range(start, min(start + batch_size, len(samples.table))))
         chosen = rows if order is None else [int(order[row]) for row in rows]
+        if samples.image_features is not None:
+            yield rows, torch.stack([samples.image_features[row] for row in chosen]).to(device)
+            continue
         pixels = normalise([samples.pictures[row] for row in chosen], normal.image_mean, normal.image_std)
         yield rows, (torch.zeros_like(pixels) if blank else pixels).to(device)
 
@@ -114,7 +117,8 @@ def caption_table(
     captions: list[str] = []
     parts: list[Expectations] = []
     for rows, pixels in pixel_batches(samples, batch_size, model.device, blank, order, name):
-        encoded = model.get_encoder()(pixels.to(model.dtype))
+        given = "pixel_values" if samples.image_features is None else "features"
+        encoded = model.get_encoder()(**{given: pixels.to(model.dtype)})
         sequences = model.generate(encoder_outputs=encoded.of(), **generation)
         texts = samples.processor.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]

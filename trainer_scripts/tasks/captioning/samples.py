@@ -14,7 +14,7 @@ from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.masks import Masks, nearest
 from trainer_scripts.data.pictures import Pictures, Prepare, normalise
-from trainer_scripts.data.samples import place_masks, sample_seed, varied
+from trainer_scripts.data.samples import RowFeatures, place_masks, sample_seed, varied
 from trainer_scripts.data.table import Table
 from trainer_scripts.tasks.captioning.text import mirrored, names_no_side
 
@@ -57,6 +57,8 @@ class CaptionSamples(Dataset):
         self.processor = processor
         self.epoch = 0
         self.pictures = Pictures(table, prepare)
+        # Stored outputs of a frozen backbone; where they are set, samples carry them in place of pictures.
+        self.image_features: RowFeatures | None = None
         self.masks = Masks(table) if masks else None
         self.tokens = [tokenize(processor, captions) for captions in table.labels]
         self._mirrored = [self._mirror(processor, captions) for captions in table.labels] if flip else None
@@ -68,10 +70,6 @@ class CaptionSamples(Dataset):
         self._samples: list[tuple[int, int | None]] = [(row, None) for row in range(len(table))]
         if every_caption:
             self._samples = [(row, i) for row, captions in enumerate(table.labels) for i in range(len(captions))]
-
-    def use_pictures(self, features: Any) -> None:
-        """Give features in place of pictures from now on."""
-        self.pictures = features
 
     def references(self) -> list[tuple[str, ...]]:
         """Return the captions of each picture, and then, where pictures are flipped, of each flipped picture."""
@@ -95,7 +93,11 @@ class CaptionSamples(Dataset):
         draw = np.random.default_rng(seed)
         if number is None:
             number = 0 if draw.random() < self._first_share else int(draw.integers(len(self.tokens[row])))
-        picture, tokens = self.pictures[row], self.tokens[row][number]
+        tokens = self.tokens[row][number]
+        if self.image_features is not None:
+            sample = {"image_features": self.image_features[row], "labels": tokens}
+            return {**sample, "row": row} if self._numbered else sample
+        picture = self.pictures[row]
         mask = None
         if self.masks is not None:
             # A large picture is kept smaller than its mask.
@@ -137,8 +139,11 @@ class CaptionCollator:
     std: Sequence[float]
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return `pixel_values`, `labels` filled up with -100, and `place_masks` where the samples have masks."""
-        batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
+        """Return `pixel_values` or `image_features`, `labels` padded with -100, and `place_masks` with masks."""
+        if "image_features" in samples[0]:
+            batch = {"image_features": torch.stack([sample["image_features"] for sample in samples])}
+        else:
+            batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
         batch["labels"] = pad_labels([sample["labels"] for sample in samples])
         if "mask" in samples[0]:
             batch["place_masks"] = place_masks([sample["mask"] for sample in samples])

@@ -98,7 +98,8 @@ class CaptionTrainer(FlavourTrainer):
         if self._self_critical is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         captioner = self.accelerator.unwrap_model(model)
-        return self._self_critical.loss(model, captioner, inputs["pixel_values"], inputs["rows"])
+        pictures, features = inputs.get("pixel_values"), inputs.get("image_features")
+        return self._self_critical.loss(model, captioner, pictures, inputs["rows"], features)
 
     def evaluation_loop(
         self,
@@ -143,33 +144,43 @@ class SelfCritical:
         self.tokenizer = tokenizer
         self.draws = draws
 
-    def loss(self, model: Any, captioner: FlavourCaptioner, pixels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def loss(
+        self,
+        model: Any,
+        captioner: FlavourCaptioner,
+        pixels: torch.Tensor | None,
+        rows: torch.Tensor,
+        features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the loss of one batch, a mean over the tokens of all draws.
 
         Args:
             model: the captioner as it is trained, wrapped or not.
             captioner: the same, unwrapped, to draw from.
-            pixels: `(batch, 3, height, width)`.
+            pixels: `(batch, 3, height, width)`, or None with features.
             rows: `(batch,)` number of each picture's references.
+            features: stored outputs of the frozen image backbone in place of pixels.
         """
-        sequences = self.draw(captioner, pixels)
-        advantages = self.advantages(sequences, rows.repeat_interleave(self.draws).tolist()).to(pixels.device)
+        sequences = self.draw(captioner, pixels, features)
+        advantages = self.advantages(sequences, rows.repeat_interleave(self.draws).tolist()).to(sequences.device)
         targets = sequences[:, 1:]
         real = targets != captioner.config.pad_token_id
         # One pass through the picture side serves all draws of a picture; its gradients sum up in DDP all the same.
-        owners = torch.arange(len(pixels), device=pixels.device).repeat_interleave(self.draws)
-        encoded = captioner.get_encoder()(pixels).of(owners)
+        owners = torch.arange(len(rows), device=sequences.device).repeat_interleave(self.draws)
+        encoded = captioner.get_encoder()(pixels, features=features).of(owners)
         outputs = model(encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], use_cache=False)
         said = outputs.logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
         return -(advantages[:, None] * said * real).sum() / real.sum()
 
     @torch.no_grad()
-    def draw(self, captioner: FlavourCaptioner, pixels: torch.Tensor) -> torch.Tensor:
+    def draw(
+        self, captioner: FlavourCaptioner, pixels: torch.Tensor | None, features: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return `draws` sequences per picture, `(batch * draws, length)`, drawn without dropout."""
         training = captioner.training
         captioner.eval()
         sequences = captioner.generate(
-            encoder_outputs=captioner.get_encoder()(pixels),
+            encoder_outputs=captioner.get_encoder()(pixels, features=features),
             do_sample=True,
             num_beams=1,
             top_k=0,
