@@ -1,6 +1,7 @@
 import copy
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -58,7 +59,11 @@ def test_faulty_columns_are_named_before_any_step(small_dataset, arguments, mess
         load(small_dataset, *arguments)
 
 
-@pytest.mark.parametrize("value", [None, [0.2, None, 0.2, 0.2, 0.2], [0.2, float("nan"), 0.4, 0.2, 0.2]])
+# Arrow before release 26 refuses to write a row without its list of fixed length, so there is nothing to read.
+ABSENT = pytest.param(None, marks=pytest.mark.skipif(int(pyarrow.__version__.split(".")[0]) < 26, reason="old Arrow"))
+
+
+@pytest.mark.parametrize("value", [ABSENT, [0.2, None, 0.2, 0.2, 0.2], [0.2, float("nan"), 0.4, 0.2, 0.2]])
 def test_a_row_without_its_soft_target_is_named(small_rows, tmp_path, value):
     rows = copy.deepcopy({split: members[:10] for split, members in small_rows.items()})
     rows["train"][3]["taste"] = value
