@@ -162,8 +162,8 @@ def model_card(
 ) -> str:
     """Return the card of a trained model, filled from the files of its run.
 
-    Read are `config.json`, `metrics.json` of the run, those of splits scored since (in folders below), `recipe.yaml`,
-    and `comparison.json`; what is not there is not on the card.
+    Read are `config.json`, `metrics.json` of the run, those of splits scored since (in folders below),
+    `configuration.yaml`, and `comparison.json`; what is not there is not on the card.
 
     Args:
         folder: output folder of the run.
