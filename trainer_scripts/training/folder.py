@@ -8,29 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
 from model_cards.cards import write_model_card
-from model_cards.runs import CONFIGURATION, SPREAD
+from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, SPREAD, read_configuration
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics, write_json
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.trainer import AVERAGED_WEIGHTS, megabytes
 from trainer_scripts.training.callbacks import POSITION
 
 TRAINER_STATE = "trainer_state.json"
-# Settings that do not change what is learned, so that a run may be resumed under others.
-_FREE = {
-    "overwrite",
-    "output_dir",
-    "seeds",
-    "max_mb",
-    "dataloader_num_workers",
-    "save_total_limit",
-    "use_cpu",
-    "features_dir",
-}
 
 
 @dataclass(frozen=True)
@@ -53,15 +41,16 @@ def inspect_run(configuration: Configuration) -> RunState:
         BadInputError: the folder holds something else, or a run by another configuration.
     """
     folder = configuration.output_dir
-    if configuration.training.overwrite and (folder / CONFIGURATION).is_file():
+    before = read_configuration(folder)
+    if configuration.training.overwrite and before is not None:
         shutil.rmtree(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return RunState(False, None)
-    saved = folder / CONFIGURATION
-    if not saved.is_file():
+    if before is None:
         raise BadInputError(f"{folder} is not empty and holds no run; give another --output_dir")
-    before, now = yaml.safe_load(saved.read_text(encoding="utf-8")), configuration.as_mapping()
-    changed = sorted(key for key in {*before, *now} - _FREE if before.get(key) != now.get(key))
+    now = configuration.as_mapping()
+    free = {name for name, properties in configuration.options.items() if properties.resumable}
+    changed = sorted(key for key in {*before, *now} - free if before.get(key) != now.get(key))
     if changed:
         raise BadInputError(
             f"{folder} holds a run by another configuration ({', '.join(changed[:4])} differ); "
@@ -105,8 +94,10 @@ def _is_complete(checkpoint: Path, needed: Sequence[str]) -> bool:
 
 def start_run(configuration: Configuration) -> None:
     """Make the folder and put the configuration into it."""
-    configuration.output_dir.mkdir(parents=True, exist_ok=True)
-    (configuration.output_dir / CONFIGURATION).write_text(configuration.as_yaml(), encoding="utf-8")
+    folder = configuration.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIGURATION).write_text(configuration.as_yaml(), encoding="utf-8")
+    (folder / FORMER_CONFIGURATION).unlink(missing_ok=True)  # of a run that is resumed with this version
 
 
 def check_budget(model: Any, max_mb: float | None) -> None:

@@ -178,15 +178,8 @@ def trainer_arguments(configuration: Configuration, data: TrainingData) -> Train
 
 def check_settings(configuration: Configuration, model: Any) -> None:
     """Raise BadInputError for a setting that this model cannot follow, or that is of no use to it."""
-    if configuration.data.mixup_alpha > 0 and configuration.model.modality != "image":
-        raise BadInputError("mixup_alpha mixes pictures, and words cannot be mixed; use it with --modality image")
     if configuration.data.mixup_alpha > 0 and model.config.num_place_labels:
         raise BadInputError("mixup_alpha mixes pictures, and masks cannot be mixed; set place_loss_weight: 0 in config")
-    if configuration.training.dataloader_persistent_workers:
-        raise BadInputError(
-            "dataloader_persistent_workers keeps copies of the samples that never hear of the next epoch, so pictures "
-            "would be varied alike in all of them; leave it out"
-        )
     has_words = model.get_input_embeddings() is not None and not getattr(model.config, "freeze_text", False)
     if configuration.training.neftune_noise_alpha is not None and not has_words:
         raise BadInputError("neftune_noise_alpha: this model learns from no word vectors; leave it out")

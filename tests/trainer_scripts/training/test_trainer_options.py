@@ -53,7 +53,7 @@ def test_precision_is_what_is_asked_for_then_the_launchers_then_the_devices(
     tmp_path, monkeypatch, launched, gains, asked, used
 ):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    monkeypatch.setattr("trainer_scripts.settings.arguments.bf16_gains", lambda cpu_only: gains)
+    monkeypatch.setattr("trainer_scripts.settings.training_arguments.bf16_gains", lambda cpu_only: gains)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, **asked)
     assert arguments.mixed_precision == used
     assert (arguments.fp16, arguments.bf16) == (used == "fp16", used == "bf16")
