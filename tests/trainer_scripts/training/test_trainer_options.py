@@ -100,7 +100,7 @@ def test_a_run_that_diverges_ends_in_one_line_and_leaves_no_model(small_dataset,
     [
         (("--push_to_hub", "true"), "`hf upload ID FOLDER` publishes a finished run"),
         (("--bf16_full_eval", "true"), "would leave the saved weights in half precision"),
-        (("--prediction_loss_only", "true"), "scores are told with every checkpoint"),
+        (("--prediction_loss_only", "true"), "scores are computed for every checkpoint"),
         (("--do_predict", "true"), "score.py scores the test split"),
         (("--logging_steps", "2"), "logging_steps does nothing without --logging_strategy steps; give both"),
         (("--eval_steps=2",), "eval_steps does nothing without --eval_strategy steps"),
