@@ -19,6 +19,7 @@ def refuse_idle_options(configuration: Configuration) -> None:
             raise BadInputError(f"{shown}: {properties.refused}; leave it out")
         if properties.needs and name in configuration.given and values[properties.needs[0]] != properties.needs[1]:
             raise BadInputError(f"{name} does nothing without --{' '.join(properties.needs)}; give both")
+    # Options of the model are exempt: `--modality text` must suffice to leave the image encoder of a configuration out.
     modality, parts = configuration.model.modality, options_of(configuration.model)
     _refuse_unread(
         configuration,

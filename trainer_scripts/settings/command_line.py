@@ -39,6 +39,7 @@ class ArgumentParser(argparse.ArgumentParser):
             given["help"] = item.metadata["help"]
             if properties.metavar:
                 given["metavar"] = properties.metavar
+            # A positional argument has one spelling and no default.
             if item.default is MISSING:
                 target.add_argument(item.name, **given)
                 continue
@@ -50,7 +51,7 @@ class ArgumentParser(argparse.ArgumentParser):
 def _reading(kind: Any, allowed: Range | None, choices: tuple[str, ...]) -> dict[str, Any]:
     """Return how argparse reads a value of an annotated type."""
     members = [member for member in get_args(kind) if member is not NoneType]
-    if NoneType in get_args(kind):
+    if NoneType in get_args(kind):  # None is the default alone; it cannot be typed
         return _reading(members[0], allowed, choices)
     if kind is bool:
         return {"action": "store_true"}

@@ -31,6 +31,7 @@ class _Parser(HfArgumentParser):
     def __init__(self, classes: Sequence[Any], **settings: Any):
         self._options = options_of(*classes)
         self._groups: dict[str, Any] = {}
+        # `none` is a word for other options, such as --report_to of the Trainer.
         ours = [item for part in classes for item in dataclasses.fields(part) if OPTION in item.metadata]
         self._optional = {item.name for item in ours if NoneType in get_args(item.type)}
         super().__init__(classes, **settings)
@@ -43,7 +44,7 @@ class _Parser(HfArgumentParser):
         group = properties.group if OPTION in field.metadata else LIBRARY_GROUP
         if group is not None:
             parser = self._groups[group] = self._groups.get(group) or self.add_argument_group(group)
-        if properties.choices:
+        if properties.choices:  # the parent knows choices by their type only
             shown.type = Literal[properties.choices]
         super()._parse_dataclass_field(parser, shown)
 
@@ -52,7 +53,7 @@ class _Parser(HfArgumentParser):
         return None if optional and arg_string.lower() in NOTHING else super()._get_value(action, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if value is not None:
+        if value is not None:  # None is no choice of a Literal, and allowed where `_get_value` returned it
             super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:

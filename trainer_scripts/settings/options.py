@@ -122,7 +122,7 @@ def options_of(*parts: Any) -> dict[str, Option]:
 def check_ranges(arguments: Any) -> None:
     """Raise BadInputError that names the first number outside its range."""
     for name, properties in options_of(arguments).items():
-        value = getattr(arguments, name)
+        value = getattr(arguments, name)  # None where a default takes its place, and words such as "auto"
         if properties.allowed is None or not isinstance(value, int | float):
             continue
         if value not in properties.allowed:

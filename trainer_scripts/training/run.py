@@ -120,6 +120,7 @@ def train_once(configuration: Configuration, data: TrainingData, checkpoint: Pat
         start_run(configuration)
     trainer = make_trainer(configuration, data, model, processor)
     started = time.time()
+    # The features of frozen encoders are computed here, once, so their time is part of the training time.
     with features_once(configuration, trainer) as frozen:
         for part, reason in frozen.reasons.items():
             say(configuration, f"the frozen {part} backbone is computed in every epoch: {reason}")
