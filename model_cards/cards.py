@@ -161,8 +161,8 @@ def model_card(
 ) -> str:
     """Return the card of a trained model, filled from the files of its run.
 
-    The files are `config.json`, `metrics.json` of the run and of splits scored since (in folders below), `recipe.yaml`
-    and `comparison.json`; sections without their file are left out.
+    The files are `config.json`, `metrics.json` of the run and of splits scored since (in folders below),
+    `configuration.yaml` and `comparison.json`; sections without their file are left out.
 
     Args:
         folder: output folder of the run.

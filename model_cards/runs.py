@@ -13,7 +13,8 @@ from model_cards.errors import CardError
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
-CONFIGURATION = "recipe.yaml"
+CONFIGURATION = "configuration.yaml"
+FORMER_CONFIGURATION = "recipe.yaml"  # its name in runs of earlier versions
 COMPARISON = "comparison.json"
 SPREAD = "seeds.json"
 MANIFEST = "manifest.json"
@@ -55,6 +56,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CardError(f"{path} holds no mapping; finish the run again")
     return content
+
+
+def read_configuration(folder: Path) -> dict[str, Any] | None:
+    """Return the settings that a run saved, under the name of earlier versions too; None when there are none."""
+    for name in (CONFIGURATION, FORMER_CONFIGURATION):
+        if (folder / name).is_file():
+            return yaml.safe_load((folder / name).read_text(encoding="utf-8")) or {}
+    return None
 
 
 def task_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -123,10 +132,9 @@ def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def configuration_of(folder: Path) -> str | None:
     """Return the configuration of the run as YAML, without the paths of its machine."""
-    path = folder / CONFIGURATION
-    if not path.is_file():
+    settings = read_configuration(folder)
+    if settings is None:
         return None
-    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     kept = {
         name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
         for name, value in settings.items()

@@ -4,46 +4,47 @@ A MODEL may also be `ID@REVISION` on a Hub, or a folder that `score.py` wrote; w
 given, and what needs a model or its data is left out and named.
 """
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import ArgumentParser, add_columns, at_least, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.options import COUNT, REQUIRED, Range, option
 
 PROGRAM = "compare.py"
 BATCH_SIZE = 64
 ABLATION_ROWS = 2000
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass
+class CompareArguments:
+    """Command line of `compare.py`."""
+
+    sources: list[str] = option(
+        REQUIRED,
+        "models (folders, Hub ids or ID@REVISION; folders that score.py wrote stand for theirs), and last the "
+        "data set (folder or Hub id), which is left out where all models are such folders",
+        metavar="MODEL ... DATASET",
+    )
+    split: str | None = option(None, "split to compare on (test)")
+    dataset_revision: str | None = option(None, "revision of a Hub data set")
+    columns: dict[str, str] | None = option(None, COLUMNS_HELP)
+    batch_size: int = option(BATCH_SIZE, "rows per batch (%(default)s)", allowed=COUNT)
+    ablation_rows: int = option(
+        ABLATION_ROWS, "largest number of rows for the ablations (%(default)s)", allowed=Range(2)
+    )
+    out: Path = option(Path("outputs/comparison"), "folder of the result (%(default)s)")
+
+
+def build_parser() -> ArgumentParser:
     """Return the parser."""
-    parser = ArgumentParser(
-        prog=PROGRAM,
+    return ArgumentParser(
+        CompareArguments,
+        PROGRAM,
         usage=f"{PROGRAM} [options] MODEL [MODEL ...] DATASET\n       {PROGRAM} [options] SCORES [SCORES ...]",
         description="Models and baselines on the same test rows: scores, tests, ablations, plots.",
     )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="MODEL ... DATASET",
-        help="models (folders, Hub ids or ID@REVISION; folders that score.py wrote stand for theirs), and last the "
-        "data set (folder or Hub id), which is left out where all models are such folders",
-    )
-    parser.add_argument("--split", help="split to compare on (test)")
-    parser.add_argument("--dataset_revision", default=None, help="revision of a Hub data set")
-    add_columns(parser)
-    parser.add_argument("--batch_size", type=at_least(1), default=BATCH_SIZE, help="rows per batch (%(default)s)")
-    parser.add_argument(
-        "--ablation_rows",
-        type=at_least(2),
-        default=ABLATION_ROWS,
-        help="most rows that ablations are run on (%(default)s)",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/comparison"), help="folder of the result (%(default)s)"
-    )
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

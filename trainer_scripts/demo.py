@@ -3,29 +3,32 @@
 Every step is skipped when its result is there, so an interrupted demo goes on where it stopped.
 """
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.settings.command_line import ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.options import option
 
 PROGRAM = "demo.py"
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass
+class DemoArguments:
+    """Command line of `demo.py`."""
+
+    task: Literal["flavour", "captioning", "segmentation"] = option("flavour", "task of the models")
+    recipes: str | None = option(None, "your own recipe table instead of the embedded catalogue")
+    out: Path | None = option(None, "folder of the results (outputs/demo)")
+    number: int = option(3600, "number of recipes that are made from the catalogue (%(default)s)")
+    epochs: float | None = option(None, "epochs of each training; default: the configuration's")
+
+
+def build_parser() -> ArgumentParser:
     """Return the parser."""
-    parser = ArgumentParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument(
-        "--task", default="flavour", choices=("flavour", "captioning", "segmentation"), help="what to train"
-    )
-    parser.add_argument("--recipes", default=None, help="your own recipe table instead of the embedded catalogue")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the results (outputs/demo)")
-    parser.add_argument("--number", type=int, default=3600, help="recipes the catalogue is widened to (%(default)s)")
-    parser.add_argument(
-        "--epochs", type=float, default=None, help="epochs of each training; default: the configuration's"
-    )
-    return parser
+    return ArgumentParser(DemoArguments, PROGRAM, description=__doc__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,48 +5,46 @@ configuration, and `export.json` and `export.md`: parity with torch on real samp
 is a model for `score.py` and `predict.py` too.
 """
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import (
-    ArgumentParser,
-    add_columns,
-    at_least,
-    factor,
-    from_zero,
-    let_waiting_threads_sleep,
-)
+from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.options import COUNT, NATURAL, POSITIVE, REQUIRED, Range, option
 
 PROGRAM = "export.py"
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass
+class ExportArguments:
+    """Command line of `export.py`."""
+
+    model: str = option(REQUIRED, "folder or Hub id", metavar="MODEL")
+    format: Literal["onnx"] = option("onnx", "format (%(default)s)")
+    quantize: Literal["int8"] | None = option(None, "8-bit weights, and arithmetic where that is good")
+    dtype: Literal["fp16", "bf16"] | None = option(
+        None, "type in which float weights are stored; the graph computes in fp32"
+    )
+    max_mb: float | None = option(None, "fail when the graph is larger (MB of 10^6 bytes)", allowed=POSITIVE)
+    max_loss: float = option(
+        0.5, "points by which the main score may change on the selection split (%(default)s)", allowed=NATURAL
+    )
+    dataset: str | None = option(None, "folder or Hub id of real samples (that of the model's configuration)")
+    dataset_revision: str | None = option(None, "revision of a Hub data set")
+    columns: dict[str, str] | None = option(None, COLUMNS_HELP)
+    revision: str = option("main", "revision of a Hub model (%(default)s)")
+    out: Path | None = option(None, "folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
+    calibration_rows: int = option(128, "rows (%(default)s)", allowed=COUNT)
+    max_rows: int = option(1000, "rows of each split that are scored (%(default)s)", allowed=Range(2))
+    batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)
+
+
+def build_parser() -> ArgumentParser:
     """Return the parser."""
-    parser = ArgumentParser(prog=PROGRAM, description="Write an ONNX graph that is checked against the model.")
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("--format", choices=("onnx",), default="onnx", help="format (%(default)s)")
-    parser.add_argument("--quantize", choices=("int8",), help="8-bit weights, and arithmetic where that is good")
-    parser.add_argument("--dtype", choices=("fp16", "bf16"), help="store float weights so; the graph computes in fp32")
-    parser.add_argument("--max-mb", type=factor, help="fail when the graph is larger (MB of 10^6 bytes)")
-    parser.add_argument(
-        "--max-loss",
-        type=from_zero,
-        default=0.5,
-        help="points by which the main score may change on the selection split (%(default)s)",
-    )
-    parser.add_argument("--dataset", help="folder or Hub id of real samples (that of the model's configuration)")
-    parser.add_argument("--dataset-revision", help="revision of a Hub data set")
-    add_columns(parser)
-    parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")
-    parser.add_argument("--out", type=Path, help="folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
-    parser.add_argument("--calibration-rows", type=at_least(1), default=128, help="rows (%(default)s)")
-    parser.add_argument(
-        "--max-rows", type=at_least(2), default=1000, help="rows of each split that are scored (%(default)s)"
-    )
-    parser.add_argument("--batch-size", type=at_least(1), default=32, help="rows per batch (%(default)s)")
-    return parser
+    description = "Write an ONNX graph that is checked against the model."
+    return ArgumentParser(ExportArguments, PROGRAM, spelling="-", description=description)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

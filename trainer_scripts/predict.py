@@ -5,42 +5,46 @@ Parquet or a data set on a Hub whose columns of ids and texts are named. An id n
 one line, in the order of the table.
 """
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
-from trainer_scripts.settings.command_line import ArgumentParser, at_least, let_waiting_threads_sleep, probability
+from trainer_scripts.settings.command_line import ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.options import COUNT, REQUIRED, SHARE, option
 
 PROGRAM = "predict.py"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser."""
-    parser = ArgumentParser(prog=PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("table", metavar="TABLE", help="CSV, TSV, JSON lines or Parquet file, or Hub id")
-    parser.add_argument("--revision", default="main", help="revision of a Hub model (%(default)s)")
-    parser.add_argument("--images", type=Path, help="folder of the pictures")
-    parser.add_argument("--out", type=Path, default=Path("Predicted_labels.csv"), help="result (%(default)s)")
-    parser.add_argument("--id_column", default="ImageID", help="column of ids and picture names (%(default)s)")
-    parser.add_argument("--text_column", default="Caption", help="column of texts (%(default)s)")
-    parser.add_argument("--threshold", type=probability, help="for several labels per row (0.5)")
-    parser.add_argument("--thresholds", type=Path, help="thresholds.json of score.py --tune_thresholds")
-    parser.add_argument(
-        "--decision",
+@dataclass
+class PredictArguments:
+    """Command line of `predict.py`."""
+
+    model: str = option(REQUIRED, "folder or Hub id", metavar="MODEL")
+    table: str = option(REQUIRED, "CSV, TSV, JSON lines or Parquet file, or Hub id", metavar="TABLE")
+    revision: str = option("main", "revision of a Hub model (%(default)s)")
+    images: Path | None = option(None, "folder of the pictures")
+    out: Path = option(Path("Predicted_labels.csv"), "result (%(default)s)")
+    id_column: str = option("ImageID", "column of ids and picture names (%(default)s)")
+    text_column: str = option("Caption", "column of texts (%(default)s)")
+    threshold: float | None = option(None, "for several labels per row (0.5)", allowed=SHARE)
+    thresholds: Path | None = option(None, "thresholds.json of score.py --tune_thresholds")
+    decision: str | None = option(
+        None,
+        "for several labels per row: threshold, or the set with the highest expected F1 (threshold)",
         choices=(THRESHOLD, EXPECTED_F1),
-        help="for several labels per row: threshold, or the set with the highest expected F1 (threshold)",
     )
-    parser.add_argument(
-        "--missing_pictures",
-        choices=("refuse", "text"),
-        default="refuse",
-        help="refuse a table with missing or broken pictures, or predict those rows from their text alone",
+    missing_pictures: Literal["refuse", "text"] = option(
+        "refuse", "refuse a table with missing or broken pictures, or predict those rows from their text alone"
     )
-    parser.add_argument("--batch_size", type=at_least(1), default=32, help="rows per batch (%(default)s)")
-    return parser
+    batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser."""
+    return ArgumentParser(PredictArguments, PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -271,6 +271,7 @@ def publish_model(folder: str | Path, repo: str, version: str, licence: str = "a
     if missing:
         raise BadInputError(f"{folder} lacks {', '.join(missing)}; finish the training run first")
     files: dict[str, Path | bytes] = {path.name: path for one in MODEL_FILES for path in sorted(folder.glob(one))}
+    files.pop(runs.FORMER_CONFIGURATION, None)  # published under its present name
     files |= _without_paths(folder, card.get("dataset"))
     files[CARD] = model_card(folder, repo=repo, revision=tag_of(version), licence=licence, **card).encode()
     api, release = HfApi(), Release(repo, version, files, "model")

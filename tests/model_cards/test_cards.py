@@ -173,9 +173,9 @@ def test_publishing_a_model_is_whole_or_not_at_all(connected_hub, run):
         publish_model(run, REPO, "1.0.0")
     publish_model(run, REPO, "1.0.0", dataset="org/flavour-sd")
     files = {one.rfilename for one in HfApi().model_info(REPO, revision="v1.0.0").siblings}
-    assert {"README.md", "config.json", "model.safetensors", "modeling_flavour.py", "recipe.yaml"} < files
+    assert {"README.md", "config.json", "model.safetensors", "modeling_flavour.py", "configuration.yaml"} < files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
-    with open(hf_hub_download(REPO, "recipe.yaml")) as recipe:
+    with open(hf_hub_download(REPO, "configuration.yaml")) as recipe:
         assert recipe.read() == "learning_rate: 0.001\nmodality: fusion\ntext_encoder: minilm\n"
     with pytest.raises(BadInputError, match=r"has v1\.0\.0 already"):
         publish_model(run, REPO, "1.0.0")

@@ -83,5 +83,5 @@ def make_run(folder, metrics=METRICS, recipe=CONFIGURATION, comparison=None):
         if content is not None:
             (folder / name).write_text(json.dumps(content))
     if recipe is not None:
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        (folder / "configuration.yaml").write_text(yaml.safe_dump(recipe))
     return folder

@@ -1,7 +1,7 @@
 """Training on all cores of a machine without GPUs, in one process per core.
 
-Threads of one process share out single operations, which are short in small networks: two threads are far from twice as
-fast as one there, two processes come near it.
+Threads divide single operations, which are short in small networks: two threads are much less than twice as fast as
+one there, and two processes are almost twice as fast.
 """
 
 import os
@@ -17,14 +17,14 @@ from trainer_scripts import train
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.folder import inspect_run
 
-# Batch normalisation, and the work per exchange of gradients, want that many rows in each process.
+# With fewer rows per process the statistics of batch normalisation are noisy and gradients are exchanged too often.
 LEAST_ROWS = 8
 
 
 def process_count(rows: int) -> int:
-    """Return how many processes share a batch of so many rows evenly: 1 with GPUs, where one process knows them all.
+    """Return the largest number of processes that divide a batch of `rows` evenly; 1 with GPUs, which one process uses.
 
-    There are at most as many as torch would use threads, which is one per core where the environment does not say less.
+    It is at most the number of threads of torch: one per core unless the environment limits it.
     """
     if torch.cuda.is_available():
         return 1
@@ -35,7 +35,7 @@ def process_count(rows: int) -> int:
 def train_on_all_cores(arguments: Sequence[str]) -> None:
     """Run `train.main` with the batch of the configuration divided among processes; the steps are the same.
 
-    Processes end with the one that launched them, however that ends, so a repeated command finds nobody at work.
+    The processes end together with the one that launched them, so a repeated command never runs beside them.
 
     Args:
         arguments: of the command line of `train.py`.

@@ -14,15 +14,16 @@ def run(data_dir: Path, out: Path, epochs: float | None = None) -> None:
 
     Args:
         data_dir: what `flavour-sd build --out` was given.
-        out: folder of the results: `warm-up/` the eyes that both start from, `transformer/` and `merge/` the models,
-            `scores/` their captions, scores and figures, `comparison/` both beside the baselines.
+        out: folder of the results: `warm-up/` the model whose image encoder both start from, `transformer/` and
+            `merge/` the captioners, `scores/` their captions, scores and figures, `comparison/` both captioners and
+            the baselines.
         epochs: of each training; None: the configuration's.
     """
     warm_up, transformer, merge = out / "warm-up", out / "transformer", out / "merge"
     common = ["--dataset", str(data_dir), *(["--num_train_epochs", str(epochs)] if epochs else [])]
     train_on_all_cores([WARM_UP, "--output_dir", str(warm_up), *common])
     train_on_all_cores([TRANSFORMER, "--output_dir", str(transformer), "--init_image_encoder", str(warm_up), *common])
-    # The merge captioner starts from eyes that have learned to see for captions: it need not learn that again.
+    # The merge captioner starts from an image encoder that was already trained for captions.
     train_on_all_cores([MERGE, "--output_dir", str(merge), "--init_image_encoder", str(transformer), *common])
     scores = [out / "scores" / model.name for model in (transformer, merge)]
     for model, folder in zip((transformer, merge), scores, strict=True):

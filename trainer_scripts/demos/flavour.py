@@ -16,7 +16,7 @@ TOKEN = "hf_demo"
 
 
 def train_models(data: Path, out: Path, epochs: float | None) -> None:
-    """Warm the image encoder up, then train the three classifiers; finished runs are left as they are."""
+    """Train an image encoder on ingredients, then the three classifiers; finished runs are left as they are."""
     warm_up = out / "warm-up"
     common = ["--dataset", str(data), *(["--num_train_epochs", str(epochs)] if epochs else [])]
     train.main([WARM_UP, "--output_dir", str(warm_up), *common])
@@ -34,17 +34,13 @@ def compare_models(data: Path, out: Path) -> None:
 def publish_and_read(data: Path, out: Path) -> None:
     """Publish data set and model to a Hub on loopback, and use both from a process without our packages."""
     versions = out / "hub"
-    # A hub of an earlier demo would refuse the same version with other content.
+    # The Hub of an earlier demo would refuse the same version with other content.
     shutil.rmtree(versions, ignore_errors=True)
     with LocalHub(versions, tokens={TOKEN: "org"}) as hub:
-        publish_all(hub, data, out)
+        # In a process of its own, because the client libraries read their endpoint when they are imported.
+        comparison = out / "comparison" / "comparison.json"
+        command = [sys.executable, "-m", "trainer_scripts.demos.publish"]
+        command += [str(data), str(out / "fusion"), str(comparison)]
+        if subprocess.run(command, env=hub.environment(TOKEN), check=False).returncode:
+            raise BadInputError(f"publishing to {hub.url} failed; see the lines above, then repeat the command")
         print(hub.run_python(Path(read_back.__file__).read_text(encoding="utf-8")), end="")
-
-
-def publish_all(hub: LocalHub, data: Path, out: Path) -> None:
-    """Publish from a process of its own: the client libraries read their endpoint when they are imported."""
-    comparison = out / "comparison" / "comparison.json"
-    command = [sys.executable, "-m", "trainer_scripts.demos.publish", str(data), str(out / "fusion"), str(comparison)]
-    done = subprocess.run(command, env=hub.environment(TOKEN), check=False)
-    if done.returncode:
-        raise BadInputError(f"publishing to {hub.url} failed; see the lines above, then repeat the command")

@@ -1,6 +1,6 @@
 """Publishes the demo's data set and model to the Hub that the environment names.
 
-`python -m trainer_scripts.demos.publish DATA MODEL COMPARISON`; what is published already is left as it is.
+`python -m trainer_scripts.demos.publish DATA MODEL COMPARISON`; a version that is published already is left as it is.
 """
 
 import sys

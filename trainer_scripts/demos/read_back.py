@@ -1,4 +1,4 @@
-"""Uses the published data set and model as a stranger does: no package of ours, another folder, a fresh cache.
+"""Uses the published data set and model as any user does: without our packages, in another folder, with a new cache.
 
 The demo runs this file's text in a process where our packages cannot be imported.
 """
@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoProcessor
 
 
 def main() -> None:
-    """Load the data set, whole and streamed, then let the model answer for one of its rows."""
+    """Load the data set, whole and streamed, then print the prediction of the model for one of its rows."""
     data = load_dataset("org/flavour-sd", revision="v1.0.0")
     print({split: rows.num_rows for split, rows in data.items()})
     streamed = next(iter(load_dataset("org/flavour-sd", revision="v1.0.0", streaming=True)["test"]))

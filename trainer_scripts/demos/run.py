@@ -1,4 +1,4 @@
-"""The steps that the demos share: the recipe table, the data set, and the time that each step took."""
+"""Runs the demos: builds the data set, runs the steps of one task, and prints the time of each step."""
 
 import argparse
 import time
@@ -19,14 +19,15 @@ def run(given: argparse.Namespace) -> None:
     """Build the data set, then run the steps of one task on it.
 
     Args:
-        given: command line of `demo.py`.
+        given: arguments of `demo.py`.
 
     Raises:
-        BadInputError: the recipe table is missing, or a step refuses its input.
+        BadInputError: the recipe table does not exist, or a step refuses its input.
     """
     if given.recipes is not None and not Path(given.recipes).is_file():
-        raise BadInputError(f"{given.recipes} is not there; name a CSV, JSON lines or Parquet file of recipes")
-    out = given.out or default_folder(given.recipes)
+        raise BadInputError(f"{given.recipes} does not exist; name a CSV, JSON lines or Parquet file of recipes")
+    # Each recipe table has a folder of its own.
+    out = given.out or Path("outputs") / ("demo" if given.recipes is None else f"demo-{Path(given.recipes).stem}")
     data = out / "flavour-sd"
     step("building flavour-sd", build, BuildSettings(recipes=given.recipes, number=given.number, seed=SEED), data)
     if given.task == "captioning":
@@ -40,13 +41,8 @@ def run(given: argparse.Namespace) -> None:
         print(f"results: {out}/comparison/comparison.md")
 
 
-def default_folder(recipes: str | None) -> Path:
-    """Return where results go: each recipe table has a folder of its own."""
-    return Path("outputs") / ("demo" if recipes is None else f"demo-{Path(recipes).stem}")
-
-
 def step(name: str, work: Callable[..., Any], *arguments: Any) -> None:
-    """Run one step and print how long it took."""
+    """Run one step and print its duration."""
     print(f"\n== {name}", flush=True)
     started = time.monotonic()
     work(*arguments)

@@ -1,7 +1,7 @@
-"""Steps of `make demo TASK=segmentation`: tiny models from one start, a verdict on sharing, figures to look at.
+"""Steps of `make demo TASK=segmentation`: tiny models from one start, their comparison, and figures.
 
-A segmenter of all ingredients is the start of the three models that are compared. These go on from it for equally many
-epochs, so that what differs between them is what they learn. Their masks are scored by ingredient and by food group.
+The three models that are compared start from one segmenter of all ingredients and are trained for the same number of
+epochs, so that they differ in their training targets alone. Masks are scored by ingredient and by food group.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
     Args:
         data: what `flavour-sd build --out` was given.
         out: folder of the results: a folder per model, each with `scores/test/`; `verdict/` the comparison.
-        epochs: of each training; None: as many as the configurations mean.
+        epochs: of each training; None: the configuration's.
     """
     for name in RUNS:
         train_run(name, data, out, epochs)
@@ -59,14 +59,14 @@ def scores_of(out: Path, name: str) -> Path:
 
 
 def summary(scored: dict[str, dict[str, Any]]) -> str:
-    """Return the figures that matter, one line per model, and the food groups that no pixel was found of."""
+    """Return the main scores, one line per model, with the food groups of which no pixel was segmented correctly."""
     lines = []
     for name, content in scored.items():
         figures = [_figure(content, key) for key in SHOWN if key in content["metrics"]]
         groups = content.get("per_group", content.get("per_class", {}))
         missed = [group for group, entry in groups.items() if entry["iou"] == 0]
-        told = f"; never found: {', '.join(missed)}" if missed else "; every food group is found" if groups else ""
-        lines.append(f"{name:<17} {len(content['label_names']) - 1} classes: {', '.join(figures)}{told}")
+        rest = f"; never found: {', '.join(missed)}" if missed else "; every food group is found" if groups else ""
+        lines.append(f"{name:<17} {len(content['label_names']) - 1} classes: {', '.join(figures)}{rest}")
     return "\n".join(lines)
 
 

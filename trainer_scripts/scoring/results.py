@@ -8,7 +8,7 @@ from typing import Any
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from model_cards.cards import write_model_card
-from model_cards.runs import COMPARISON, CONFIGURATION
+from model_cards.runs import COMPARISON, read_configuration
 from trainer_scripts.data.table import MULTILABEL, Table
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD, Decision, ExpectedF1Decision
 from trainer_scripts.evaluation.intervals import GroupedScores
@@ -114,7 +114,7 @@ def refresh_card(model: SavedModel, comparison: Path | None = None) -> None:
     A comparison is kept beside the model, so that later cards still show it.
     """
     folder = Path(model.source)
-    if (folder / CONFIGURATION).is_file() and (folder / METRICS).is_file():
+    if read_configuration(folder) is not None and (folder / METRICS).is_file():
         if comparison is not None:
             shutil.copyfile(comparison, folder / COMPARISON)
         write_model_card(folder)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import AutoConfig
 
 from dataset_builder.errors import BadInputError
-from model_cards.runs import CONFIGURATION
+from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import (
@@ -123,8 +122,8 @@ def _load_weights(source: str, revision: str, config: Any, task: Task) -> Any:
 
 def saved_configuration(source: str, revision: str = "main") -> dict[str, Any]:
     """Return the settings that a model's run saved beside it; {} where there are none."""
-    path = file_of_model(source, CONFIGURATION, revision)
-    return {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+    path = file_of_model(source, CONFIGURATION, revision) or file_of_model(source, FORMER_CONFIGURATION, revision)
+    return {} if path is None else read_configuration(path.parent) or {}
 
 
 def saved_results(source: str, revision: str = "main") -> dict[str, Any]:

@@ -1,58 +1,86 @@
-"""The parser of the command lines beside `train.py`, and the kinds of values that they take."""
+"""The parser of the command lines beside `train.py`, made from a dataclass of options; no library is loaded for it."""
 
 import argparse
 import json
 import os
 from collections.abc import Callable
-from math import inf, nan
-from typing import Any
+from dataclasses import MISSING, fields
+from math import isfinite, nan
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from trainer_scripts.settings.options import Range, options_of
 
-class ArgumentParser(argparse.ArgumentParser):
-    """Takes options of several words with hyphens and with underscores alike, as the parser of transformers does."""
-
-    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
-        """Add an option under both spellings; the one given is shown first."""
-        others = (name[:2] + name[2:].translate(_OTHER) for name in names if name.startswith("--"))
-        return super().add_argument(*dict.fromkeys((*names, *others)), **settings)
-
-
+# Help of `--columns`, for data whose columns have other names than those a model was trained on.
+COLUMNS_HELP = 'column mapping of this data set, ours to theirs: \'{"title": "name"}\' (default: the model\'s own)'
 _OTHER = str.maketrans("-_", "_-")
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return the kind of option that takes a whole number from `least` on."""
+class ArgumentParser(argparse.ArgumentParser):
+    """Parser of the options of a dataclass, spelled with hyphens and with underscores alike.
 
-    def whole_number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
-        return value
+    Args:
+        arguments: dataclass whose fields are made by `option`; one without a default is a positional argument.
+        prog: name of the command.
+        spelling: the separator of words that `--help` shows first.
+        settings: those of `argparse.ArgumentParser`.
+    """
 
-    return whole_number
+    def __init__(self, arguments: type, prog: str, spelling: Literal["_", "-"] = "_", **settings: Any):
+        super().__init__(prog=prog, **settings)
+        groups: dict[str, Any] = {}
+        kinds, options = get_type_hints(arguments), options_of(arguments)
+        for item in fields(arguments):
+            properties = options[item.name]
+            if properties.group and properties.group not in groups:
+                groups[properties.group] = self.add_argument_group(properties.group)
+            target = groups[properties.group] if properties.group else self
+            given = _reading(kinds[item.name], properties.allowed, properties.choices)
+            given["help"] = item.metadata["help"]
+            if properties.metavar:
+                given["metavar"] = properties.metavar
+            # A positional argument has one spelling and no default.
+            if item.default is MISSING:
+                target.add_argument(item.name, **given)
+                continue
+            name = item.name.replace("_", spelling)
+            spellings = dict.fromkeys((f"--{name}", f"--{name.translate(_OTHER)}"))
+            target.add_argument(*spellings, default=item.default, **given)
 
 
-def _number(accepts: Callable[[float], bool], which: str) -> Callable[[str], float]:
-    """Return the kind of option that takes the numbers that `accepts` does; no NaN, as it passes no comparison."""
+def _reading(kind: Any, allowed: Range | None, choices: tuple[str, ...]) -> dict[str, Any]:
+    """Return how argparse reads a value of an annotated type."""
+    members = [member for member in get_args(kind) if member is not NoneType]
+    if NoneType in get_args(kind):  # None is the default alone; it cannot be typed
+        return _reading(members[0], allowed, choices)
+    if kind is bool:
+        return {"action": "store_true"}
+    if get_origin(kind) is list:
+        return {**_reading(members[0], allowed, choices), "nargs": "+"}
+    if get_origin(kind) is dict:
+        return {"type": column_mapping, "metavar": "JSON"}
+    if get_origin(kind) is Literal or choices:
+        return {"choices": choices or tuple(members)}
+    return {"type": kind if allowed is None else _number(kind, allowed)}
+
+
+def _number(kind: type, allowed: Range) -> Callable[[str], float]:
+    """Return the reader of a number within a range; NaN is in none, and infinity is refused too."""
+    if allowed.high != float("inf"):
+        limits = f"from {allowed.low:g} to {allowed.high:g}"
+    else:
+        limits = f"above {allowed.low:g}" if allowed.above else f"from {allowed.low:g} on"
 
     def number(text: str) -> float:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
             value = nan
-        if not accepts(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is no number {which}")
+        if not (isfinite(value) and value in allowed):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number {limits}")
         return value
 
     return number
-
-
-probability = _number(lambda value: 0 <= value <= 1, "from 0 to 1")
-from_zero = _number(lambda value: 0 <= value < inf, "from 0 on")
-factor = _number(lambda value: 0 < value < inf, "above 0")
 
 
 def column_mapping(text: str) -> dict[str, str]:
@@ -66,21 +94,11 @@ def column_mapping(text: str) -> dict[str, str]:
     return value
 
 
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add `--columns`, for data that name their columns otherwise than those a model was trained on."""
-    parser.add_argument(
-        "--columns",
-        type=column_mapping,
-        metavar="JSON",
-        help='column mapping of this data set, ours to theirs: \'{"title": "name"}\' (default: the model\'s own)',
-    )
-
-
 def let_waiting_threads_sleep() -> None:
     """Let threads that wait for each other sleep rather than spin, unless the environment says otherwise.
 
-    Spinning is faster on an idle machine; beside any other program the spinning thread holds the very core
-    that it waits for, and a training step takes many times as long. The OpenMP runtime reads the variable once, when
-    torch is imported.
+    Spinning is faster on an idle machine; beside any other program the spinning thread occupies the core that the
+    thread it waits for needs, and a training step takes many times as long. The OpenMP runtime reads the variable once,
+    when torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

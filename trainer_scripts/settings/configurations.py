@@ -1,36 +1,59 @@
 """From a command line to a run: configuration files, and overrides of their settings."""
 
 import argparse
+import copy
 import dataclasses
 import difflib
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args
 
 import yaml
 from transformers import HfArgumentParser
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, Configuration, JsonMapping
+from trainer_scripts.settings.options import OPTION, options_of
 
 NOTHING = ("none", "null")
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 DEFAULT_CONFIGURATION = "default"
+LIBRARY_GROUP = "further arguments of the Trainer of transformers"
 
 
 class _Parser(HfArgumentParser):
-    """The parser of all argument classes; wrong values raise instead of printing the usage.
+    """The parser of argument dataclasses, in groups by concern; wrong values raise instead of printing the usage.
 
     `none` takes an optional setting of ours back, such as one of the configuration's.
     """
 
+    def __init__(self, classes: Sequence[Any], **settings: Any):
+        self._options = options_of(*classes)
+        self._groups: dict[str, Any] = {}
+        # `none` is a word for other options, such as --report_to of the Trainer.
+        ours = [item for part in classes for item in dataclasses.fields(part) if OPTION in item.metadata]
+        self._optional = {item.name for item in ours if NoneType in get_args(item.type)}
+        super().__init__(classes, **settings)
+
+    def _parse_dataclass_field(self, parser: Any, field: Any) -> None:  # type: ignore[override]
+        # A copy, because the parent changes the type of the field and gives all of its metadata to argparse.
+        shown = copy.copy(field)
+        shown.metadata = {"help": field.metadata.get("help")}
+        properties = self._options[field.name]
+        group = properties.group if OPTION in field.metadata else LIBRARY_GROUP
+        if group is not None:
+            parser = self._groups[group] = self._groups.get(group) or self.add_argument_group(group)
+        if properties.choices:  # the parent knows choices by their type only
+            shown.type = Literal[properties.choices]
+        super()._parse_dataclass_field(parser, shown)
+
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        optional = action.dest in _optional_names() and action.nargs is None
+        optional = action.dest in self._optional and action.nargs is None
         return None if optional and arg_string.lower() in NOTHING else super()._get_value(action, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if value is not None:
+        if value is not None:  # None is no choice of a Literal, and allowed where `_get_value` returned it
             super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
@@ -63,20 +86,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     return {**(read_configuration(path.parent / f"{base}.yaml") if base else {}), **settings}
 
 
-@cache
-def _optional_names() -> frozenset[str]:
-    """Return our own arguments that may be None."""
-    # Not the types of the fields: the parser changes those.
-    kinds = [item for part in ARGUMENT_CLASSES for item in part.__annotations__.items()]
-    return frozenset(name for name, kind in kinds if type(None) in get_args(kind))
-
-
-def _argument_names() -> list[str]:
-    return [item.name for part in ARGUMENT_CLASSES for item in dataclasses.fields(part) if item.init]
-
-
-def _refuse_unknown(names: Sequence[str], where: str) -> None:
-    known = _argument_names()
+def _refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> None:
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3)
@@ -84,8 +94,12 @@ def _refuse_unknown(names: Sequence[str], where: str) -> None:
             raise BadInputError(f"unknown argument {name!r} in {where}; {hint}")
 
 
-def parse_configuration(arguments: Sequence[str]) -> Configuration:
+def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUMENT_CLASSES) -> Configuration:
     """Return the run that a command line describes: `[CONFIGURATION] [--argument value ...]`.
+
+    Args:
+        arguments: words of the command line.
+        classes: dataclasses of the arguments of model, data and training.
 
     Raises:
         BadInputError: an unknown configuration or argument (close matches are named), or a value of the wrong type.
@@ -94,8 +108,9 @@ def parse_configuration(arguments: Sequence[str]) -> Configuration:
     named = frozenset(_argument_name(word) for word in given if word.startswith("--"))
     name = given.pop(0) if given and not given[0].startswith("--") else DEFAULT_CONFIGURATION
     parser = _Parser(
-        ARGUMENT_CLASSES,
-        prog="train.py [CONFIGURATION]",
+        classes,
+        prog="train.py",
+        usage="train.py [CONFIGURATION] [--argument value ...]",
         allow_abbrev=False,
         description="Configurations: " + ", ".join(configuration_names()),
     )
@@ -104,7 +119,8 @@ def parse_configuration(arguments: Sequence[str]) -> Configuration:
         raise SystemExit(0)
     path = configuration_path(name)
     settings = read_configuration(path)
-    _refuse_unknown(list(settings), str(path))
+    known = list(options_of(*classes))
+    _refuse_unknown(list(settings), known, str(path))
     settings.setdefault("output_dir", f"outputs/{path.stem}")
     parser.set_defaults(**_defaults(parser, settings))
     try:
@@ -114,7 +130,7 @@ def parse_configuration(arguments: Sequence[str]) -> Configuration:
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from error
     unknown = [_argument_name(word) for word in rest if word.startswith("--")]
-    _refuse_unknown(unknown, "the command line")
+    _refuse_unknown(unknown, known, "the command line")
     if rest:
         raise BadInputError(
             f"do not know what {rest[0]!r} means; give one configuration first, then `--argument value`"

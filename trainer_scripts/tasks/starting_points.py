@@ -19,28 +19,12 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.settings.configurations import configuration_names
+from trainer_scripts.settings.options import options_of
 
 SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
 
 # How folders begin, ours included: nobody should wait for a Hub to say that it does not know them.
 FOLDERS = (".", "~", "/", "outputs/")
-# Fields of the configs that shape training but no weight: a checkpoint takes those of the configuration.
-LAID_ON = {
-    "auxiliary_loss_weight",
-    "class_map",
-    "class_weights",
-    "dropout",
-    "freeze_image",
-    "freeze_text",
-    "ingredient_loss_weight",
-    "label_smoothing",
-    "loss",
-    "modality_dropout",
-    "place_loss_weight",
-    "source_labels",
-    "trainable_image_layers",
-}
-STARTS = ("text_encoder", "image_encoder", "init_segmenter")
 TOKENIZER_KINDS = {"WordLevel": "words", "WordPiece": "wordpiece"}
 NAMED = 4
 
@@ -67,12 +51,14 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
         BadInputError: names the option, its value and why nothing can be loaded from there.
     """
     found = {}
-    unread = {"text": {"image_encoder"}, "image": {"text_encoder"}, "fusion": set()}[arguments.modality]
-    if arguments.model_name_or_path:  # all parts come from it
-        unread = {"text_encoder", "image_encoder", "init_segmenter"}
+    options = options_of(arguments)
     for option in SOURCES:
-        value = getattr(arguments, option)
-        if not value or option in unread:
+        value, properties = getattr(arguments, option), options[option]
+        if arguments.model_name_or_path:
+            read = properties.checkpoint_has is None  # what it has is not loaded from elsewhere
+        else:
+            read = not properties.modalities or arguments.modality in properties.modalities
+        if not value or not read:
             continue
         if not Path(value).exists() and (value.count("/") > 1 or value.startswith(FOLDERS)):
             name = Path(value).name
@@ -189,7 +175,7 @@ def settle(
     if printed and configuration.training.process_index == 0:
         print(f"kept as in the checkpoint, not as in the configuration: {'; '.join(map(str, printed))}", flush=True)
     with building():
-        for name in LAID_ON & wanted.keys():
+        for name in _config_fields(configuration) & wanted.keys():
             setattr(config, name, wanted[name])
         config.validate()
 
@@ -216,12 +202,13 @@ def load(configuration: Configuration, config: PreTrainedConfig, model_class: ty
 def _contradictions(
     configuration: Configuration, config: Any, processor: FlavourProcessor, wanted: dict[str, Any]
 ) -> list[Contradiction]:
-    arguments = configuration.model
+    arguments, values = configuration.model, configuration.values
+    laid_on = _config_fields(configuration)
     found: list[Contradiction] = []
     for name in arguments.config:
         if not hasattr(config, name):
             raise BadInputError(f"config: {type(config).__name__} has no field {name!r}")
-        if name not in LAID_ON and name in wanted:
+        if name not in laid_on and name in wanted:
             found.append(Contradiction("config", f"config.{name}", wanted[name], getattr(config, name)))
     for option in ("text_config", "vision_config"):
         part = getattr(config, option, None)
@@ -229,12 +216,15 @@ def _contradictions(
             if part is not None:
                 found.append(Contradiction(option, f"{option}.{name}", value, getattr(part, name, None)))
     found += _of_processor(arguments, processor)
-    for option in STARTS:
-        if option in configuration.given and getattr(arguments, option):
-            found.append(Contradiction(option, option, getattr(arguments, option), "its own weights"))
-    if "prior_bias" in configuration.given and configuration.training.prior_bias:
-        found.append(Contradiction("prior_bias", "prior_bias", True, "its own output bias"))
+    for option, properties in configuration.options.items():
+        if properties.checkpoint_has and option in configuration.given and values[option]:
+            found.append(Contradiction(option, option, values[option], properties.checkpoint_has))
     return [each for each in found if _plain(each.asked) != _plain(each.kept)]
+
+
+def _config_fields(configuration: Configuration) -> set[str]:
+    """Return the fields of a model's config that shape training but no weight; a checkpoint gets them anew."""
+    return {name for properties in configuration.options.values() for name in properties.config_fields}
 
 
 def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> list[Contradiction]:

@@ -1,4 +1,4 @@
-"""What happens around training steps: the epoch of the augmentation, averaged weights, a plain record of the run."""
+"""Callbacks of training: the epoch of the samples, one line per evaluation, and the position in a stream."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ POSITION = "stream-{rank}.json"
 
 
 class EpochOfSamples(TrainerCallback):
-    """Tells the training samples which epoch it is, so that their random variation is new in each."""
+    """Sets the epoch of the training samples, so that their random variation is new in each epoch."""
 
     def __init__(self, samples: Any):
         self._samples = samples
@@ -24,8 +24,8 @@ class EpochOfSamples(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the epoch; one that is resumed in its middle keeps its number."""
-        # Just after an epoch's last step the fraction may end a rounding error below the whole number.
+        """Set the epoch; an epoch that is resumed in its middle keeps its number."""
+        # After the last step of an epoch the fraction may lie a rounding error below the whole number.
         self._samples.epoch = int((state.epoch or 0) + 1e-6)
 
 
@@ -58,12 +58,12 @@ class LinePerEvaluation(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say no more: what is evaluated now is the checkpoint that was chosen, at whatever step that was."""
+        """Stop printing: evaluations after training are of the chosen checkpoint, not of the current step."""
         self._training = False
 
 
 class StreamPosition(TrainerCallback):
-    """Writes each process's position in the stream into the checkpoints, and goes on from it."""
+    """Saves the position of each process in the stream with every checkpoint, and restores it."""
 
     def __init__(self, samples: StreamSamples):
         self._samples = samples
@@ -71,7 +71,7 @@ class StreamPosition(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Go on where the checkpoint stopped."""
+        """Restore the position of the checkpoint that is resumed."""
         if state.global_step == 0:
             return
         path = self._path(args, state)
@@ -82,9 +82,10 @@ class StreamPosition(TrainerCallback):
         self._samples.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the position; that of the first process comes last, so where it is, all are."""
+        """Save the position of this process."""
         path = self._path(args, state)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The first process writes last, so its file shows that the files of all processes are complete.
         for turn in (False, True):
             if (args.process_index == 0) is turn:
                 write_json(path, self._samples.state_dict())

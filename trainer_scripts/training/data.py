@@ -1,4 +1,4 @@
-"""From a configuration's data arguments to checked training and selection rows."""
+"""Reads the training and selection rows that a configuration names, and checks them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -27,21 +27,21 @@ from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks
 from trainer_scripts.tasks.registry import Task, choose_task
 
-# What others call the split that chooses the checkpoint.
+# Other common names of the split that chooses the checkpoint.
 SELECTION_NAMES = ("val", "valid", "validate", "dev", "eval", "evaluation")
 
 
 @dataclass
 class TrainingData:
-    """Everything a run learns from and is chosen by, after the split guard.
+    """Training and selection rows of a run, checked against each other and the test rows.
 
     Attributes:
-        task: what is learned.
+        task: task of the run.
         names: the label set.
         train: training rows.
         selection: rows that choose the checkpoint.
-        held_out_texts: split name -> texts that no vocabulary may have seen.
-        left_out: training and selection rows that were left out because they are on another side too.
+        held_out_texts: split name -> texts that no vocabulary may contain.
+        left_out: number of training and selection rows left out because they are in another split too.
         stream: the training rows where they stream; `train` then holds the first ones.
     """
 
@@ -69,12 +69,12 @@ def load_training_data(configuration: Configuration) -> TrainingData:
         return _streaming(configuration, rows)
     task, columns = choose_columns(configuration, rows[arguments.train_split])
     names = task.name_labels(rows[arguments.train_split], columns.label, arguments)
-    # Soft targets and weights shape training only; the other splits need not have them.
-    judged = replace(columns, target=None, weight=None, confidence=None)
+    # Soft targets and weights are used in training only; the other splits need not have them.
+    held_out = replace(columns, target=None, weight=None, confidence=None)
     tables = {
         split: make_table(
             members,
-            columns if split == arguments.train_split else judged,
+            columns if split == arguments.train_split else held_out,
             names,
             split,
             f"{arguments.dataset}, split {split}",
@@ -95,10 +95,10 @@ def load_training_data(configuration: Configuration) -> TrainingData:
 
 
 def _streaming(configuration: Configuration, rows: dict[str, Any]) -> TrainingData:
-    """Return training rows as a stream, and its first ones as a table; the splits that judge are read whole.
+    """Return the training rows as a stream with its first rows as a table; the other splits are read whole.
 
     Raises:
-        BadInputError: what needs all training rows beforehand, or no selection split.
+        BadInputError: an option that needs all training rows beforehand, or no selection split.
     """
     arguments, training = configuration.data, configuration.training
     if training.max_steps <= 0:
@@ -109,26 +109,27 @@ def _streaming(configuration: Configuration, rows: dict[str, Any]) -> TrainingDa
         raise BadInputError(f"--streaming needs a selection split; there is no {arguments.selection_split!r}")
     where = {split: f"{arguments.dataset}, split {split}" for split in rows}
     task, columns = choose_columns(configuration, rows[arguments.train_split])
-    judged = replace(columns, target=None, weight=None, confidence=None)
+    held_out = replace(columns, target=None, weight=None, confidence=None)
     train = rows.pop(arguments.train_split)
     names = task.name_labels(train, columns.label, arguments)
     tables, guard = {}, SplitGuard()
+    # The test split comes first: rows of the selection split are compared with it.
     for split in [name for name in (arguments.test_split, arguments.selection_split) if name in rows]:
         members = Dataset.from_list(list(rows[split]), features=rows[split].features)
-        tables[split] = make_table(members, judged, names, split, where[split], task.read_labels)
+        tables[split] = make_table(members, held_out, names, split, where[split], task.read_labels)
         guard.hold_out(split, tables[split].keys())
     if arguments.max_train_samples is not None:
         train = train.take(arguments.max_train_samples)
     drop = arguments.shared_rows == "drop"
-    place = (where[arguments.train_split], arguments.train_split)
-    stream = Stream(train, columns, names, *place, task.read_labels, guard, drop)
-    head = stream.head()
-    held_out = held_out_texts(tables, head)
-    return TrainingData(task, names, head, tables[arguments.selection_split], held_out, stream=stream)
+    source = (where[arguments.train_split], arguments.train_split)
+    stream = Stream(train, columns, names, *source, task.read_labels, guard, drop)
+    head = stream.head()  # gives vocabulary and class shares, which are needed before the stream is read
+    texts = held_out_texts(tables, head)
+    return TrainingData(task, names, head, tables[arguments.selection_split], texts, stream=stream)
 
 
 def choose_columns(configuration: Configuration, rows: Any) -> tuple[Task, Columns]:
-    """Return the task and the columns it reads; the task follows from the label column where it is not given."""
+    """Return the task, inferred from the label column where it is not given, and the columns it reads."""
     arguments = configuration.data
     task, label_column = choose_task(configuration.training.task, arguments.label_column, rows)
     refuse_options_of_other_tasks(configuration, task.name)
@@ -138,14 +139,14 @@ def choose_columns(configuration: Configuration, rows: Any) -> tuple[Task, Colum
 
 
 def vocabulary_texts(table: Table) -> list[str]:
-    """Return what a tokenizer trained on a table sees: a text per row, of captions all of the row's as one."""
+    """Return the texts that a tokenizer is trained on: one per row, the captions of a row joined to one text."""
     if table.texts is not None:
         return table.texts
     return ["\n".join(captions) for captions in table.labels] if table.labels.dtype == object else []
 
 
 def held_out_texts(tables: dict[str, Table], train: Table) -> dict[str, list[str]]:
-    """Return per split that judges the texts that no vocabulary may have seen, as the training rows lack them."""
+    """Return per split the texts that occur in no training row, so that no vocabulary may contain them."""
     trained = set(map(normalise_text, vocabulary_texts(train)))
     return {
         split: [text for text in vocabulary_texts(table) if normalise_text(text) not in trained]
@@ -155,24 +156,25 @@ def held_out_texts(tables: dict[str, Table], train: Table) -> dict[str, list[str
 
 
 def check_named_splits(splits: Iterable[str], configuration: Configuration) -> None:
-    """Raise BadInputError for a selection or test split that is absent although it was named, or goes by another name.
+    """Raise BadInputError for a selection or test split that is absent although it was named, or has another name.
 
-    A data set without such a split is fine as long as nobody asked for it: selection rows are then taken out of the
-    training split.
+    A data set without such a split is accepted where the configuration names none: selection rows are then taken out
+    of the training split.
     """
-    arguments, there = configuration.data, list(splits)
-    free = [name for name in there if name != arguments.train_split]
+    arguments, present = configuration.data, list(splits)
+    free = [name for name in present if name != arguments.train_split]
     for option, usual in (("selection_split", SELECTION_NAMES), ("test_split", ())):
         name = getattr(arguments, option)
-        if name in there:
+        if name in present:
             continue
         default = next(each.default for each in fields(DataArguments) if each.name == option)
         if option in configuration.given or name != default:
             raise BadInputError(
-                f"{option}: {arguments.dataset} has no split {name!r}; it has {', '.join(there)}. Name one of them, or "
-                f"leave {option} out"
+                f"{option}: {arguments.dataset} has no split {name!r}; it has {', '.join(present)}. Name one of them, "
+                f"or leave {option} out"
             )
         others = [each for each in free if each not in (arguments.selection_split, arguments.test_split)]
+        # A split such as "dev" or a misspelled one is probably meant; training without it would waste it.
         near = [each for each in others if each.lower() in usual] or get_close_matches(name, others, cutoff=0.8)
         if near:
             raise BadInputError(
@@ -182,7 +184,7 @@ def check_named_splits(splits: Iterable[str], configuration: Configuration) -> N
 
 
 def _mapped(splits: DatasetDict, configuration: Configuration) -> dict[str, Any]:
-    """Return the splits in use, columns renamed; the test and the selection split may be absent."""
+    """Return the splits in use with their columns renamed; the test and the selection split may be absent."""
     arguments, rows = configuration.data, {}
     split_rows(splits, arguments.train_split, arguments.dataset)
     check_named_splits(splits, configuration)
@@ -190,13 +192,14 @@ def _mapped(splits: DatasetDict, configuration: Configuration) -> dict[str, Any]
         if name == arguments.train_split or name in splits:
             where = f"{arguments.dataset}, split {name}"
             members = split_rows(splits, name, arguments.dataset)
-            # Before any other change, which would decode pictures and compress them anew.
+            # First, because any other transformation would decode pictures and compress them anew.
             members = streamed(members, where) if arguments.streaming else members
             rows[name] = map_columns(members, arguments.columns, where)
     return rows
 
 
 def _guarded(tables: dict[str, Table], task: Task, names: list[str], arguments: DataArguments) -> TrainingData:
+    """Return the tables without rows that another split shares; a split earlier in the order keeps its rows."""
     guard, left_out = SplitGuard(), 0
     for split in (arguments.test_split, arguments.selection_split, arguments.train_split):
         if split in tables:

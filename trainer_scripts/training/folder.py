@@ -1,4 +1,4 @@
-"""The output folder of a run: fresh, interrupted or finished, and what is written into it at the end."""
+"""The output folder of a run: whether it is new, interrupted or finished, and the files written at start and end."""
 
 import json
 import shutil
@@ -8,39 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from model_cards.cards import write_model_card
-from model_cards.runs import CONFIGURATION, SPREAD
+from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, SPREAD, read_configuration
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.trainer import AVERAGED_WEIGHTS, megabytes
 from trainer_scripts.training.callbacks import POSITION
 
 TRAINER_STATE = "trainer_state.json"
-# Settings that do not change what is learned, so that a run may be resumed under others.
-_FREE = {
-    "overwrite",
-    "output_dir",
-    "seeds",
-    "max_mb",
-    "dataloader_num_workers",
-    "save_total_limit",
-    "use_cpu",
-    "features_dir",
-}
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What an output folder holds.
+    """State of an output folder.
 
     Attributes:
         finished: whether the run ended and wrote its results.
-        checkpoint: newest complete checkpoint to go on from, or None.
+        checkpoint: newest complete checkpoint, from which the run is resumed, or None.
     """
 
     finished: bool
@@ -48,33 +36,39 @@ class RunState:
 
 
 def inspect_run(configuration: Configuration) -> RunState:
-    """Return the state of the output folder, emptied first with `--overwrite`.
+    """Return the state of the output folder; with `--overwrite` a run in it is deleted first.
 
     Raises:
         BadInputError: the folder holds something else, or a run by another configuration.
     """
     folder = configuration.output_dir
-    if configuration.training.overwrite and (folder / CONFIGURATION).is_file():
+    before = read_configuration(folder)
+    if configuration.training.overwrite and before is not None:
         shutil.rmtree(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return RunState(False, None)
-    saved = folder / CONFIGURATION
-    if not saved.is_file():
+    if before is None:
         raise BadInputError(f"{folder} is not empty and holds no run; give another --output_dir")
-    before, now = yaml.safe_load(saved.read_text(encoding="utf-8")), configuration.as_mapping()
-    changed = sorted(key for key in {*before, *now} - _FREE if before.get(key) != now.get(key))
+    now = configuration.as_mapping()
+    free = {name for name, properties in configuration.options.items() if properties.resumable}
+    changed = sorted(key for key in {*before, *now} - free if before.get(key) != now.get(key))
     if changed:
         raise BadInputError(
             f"{folder} holds a run by another configuration ({', '.join(changed[:4])} differ); "
             "give another --output_dir, or --overwrite to train anew there"
         )
-    # Checkpoints without optimizer and random state are no place to go on from: such a run begins anew.
-    newest = None if configuration.training.save_only_model else newest_checkpoint(folder, written_last(configuration))
+    # Without optimizer and random state nothing can be resumed: such a run begins anew.
+    if configuration.training.save_only_model:
+        return RunState((folder / METRICS).is_file(), None)
+    # Callbacks write their files after the Trainer's own, so a checkpoint without them was interrupted.
+    needed = [AVERAGED_WEIGHTS] if configuration.training.ema_decay is not None else []
+    needed += [POSITION.format(rank=0)] if configuration.data.streaming else []
+    newest = newest_checkpoint(folder, needed)
     return RunState((folder / METRICS).is_file(), newest)
 
 
 def check_processes(checkpoint: Path, processes: int) -> None:
-    """Raise BadInputError where other processes wrote a checkpoint than those that would go on from it."""
+    """Raise BadInputError unless as many processes resume a checkpoint as wrote it."""
     writers = len(list(checkpoint.glob("rng_state_*.pth"))) or 1  # each of several keeps its random state
     if writers != processes:
         raise BadInputError(
@@ -83,20 +77,14 @@ def check_processes(checkpoint: Path, processes: int) -> None:
         )
 
 
-def written_last(configuration: Configuration) -> list[str]:
-    """Return the files of a checkpoint that come after the Trainer's own: averaged weights, position in the stream."""
-    averaged = [AVERAGED_WEIGHTS] if configuration.training.ema_decay is not None else []
-    return averaged + ([POSITION.format(rank=0)] if configuration.data.streaming else [])
-
-
 def newest_checkpoint(folder: Path, needed: Sequence[str] = ()) -> Path | None:
-    """Return the checkpoint with the most steps that was written to its end, files of other names included."""
+    """Return the complete checkpoint with the most steps; `needed` names files beside those of the Trainer."""
     complete = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path, needed)]
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 def _is_complete(checkpoint: Path, needed: Sequence[str]) -> bool:
-    """Whether the Trainer's state, the last of its files, is whole, and what callbacks write after it is there."""
+    """Whether the Trainer's state, the last of its files, can be read, and the files in `needed` exist."""
     try:
         json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -105,9 +93,11 @@ def _is_complete(checkpoint: Path, needed: Sequence[str]) -> bool:
 
 
 def start_run(configuration: Configuration) -> None:
-    """Make the folder and put the configuration into it."""
-    configuration.output_dir.mkdir(parents=True, exist_ok=True)
-    (configuration.output_dir / CONFIGURATION).write_text(configuration.as_yaml(), encoding="utf-8")
+    """Create the folder and save the configuration in it."""
+    folder = configuration.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIGURATION).write_text(configuration.as_yaml(), encoding="utf-8")
+    (folder / FORMER_CONFIGURATION).unlink(missing_ok=True)  # of a run that is resumed with this version
 
 
 def check_budget(model: Any, max_mb: float | None) -> None:
@@ -127,17 +117,17 @@ def finish_run(folder: Path, results: dict[str, Any]) -> None:
 
 
 def write_spread(runs: list[Configuration]) -> str:
-    """Write mean, standard deviation, least and largest of each selection score over repeated runs.
+    """Write mean, standard deviation, minimum and maximum of each selection score over runs with different seeds.
 
-    The first run's folder gets them, and its card shows them.
+    They are saved in the folder of the first run and shown on its card.
 
     Returns:
-        The same as lines for the terminal.
+        The same figures as lines for the terminal.
     """
-    found = [read_metrics(run.output_dir)["selection"] for run in runs]
+    scores = [read_metrics(run.output_dir)["selection"] for run in runs]
     result = {}
-    for name in found[0]:
-        values = np.array([one[name] for one in found])
+    for name in scores[0]:
+        values = np.array([one[name] for one in scores])
         result[name] = {
             "mean": float(values.mean()),
             "std": float(values.std(ddof=1)),

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import gc
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from trainer_scripts.tasks.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, StreamPosition
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
 from trainer_scripts.training.folder import (
-    RunState,
     check_budget,
     check_processes,
     finish_run,
@@ -43,38 +41,32 @@ LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it ho
 
 
 def run(configuration: Configuration) -> None:
-    """Train what a configuration describes, as often as it asks for."""
+    """Train the model of a configuration, once per seed; finished seeds are skipped, interrupted ones resumed."""
     transformers.utils.logging.disable_progress_bar()
     repeated = [repetition(configuration, index) for index in range(configuration.training.seeds)]
     states = [inspect_run(one) for one in repeated]
     if all(state.finished for state in states):
         say(configuration, f"{configuration.training.output_dir} is finished; --overwrite trains it anew")
     else:
-        train_unfinished(configuration, repeated, states)
+        for state in states:
+            if state.checkpoint is not None and not state.finished:
+                check_processes(state.checkpoint, configuration.training.world_size)
+        say(configuration, f"configuration {configuration.name}\n{configuration.as_yaml()}")
+        ensure_dataset(configuration)
+        # Read once for all seeds: they differ in the model and in the order of the rows alone.
+        data = load_training_data(configuration)
+        say(configuration, describe(data))
+        for one, state in zip(repeated, states, strict=True):
+            if not state.finished:
+                train_once(one, data, state.checkpoint)
     if len(repeated) > 1 and configuration.training.should_save:
         print(write_spread(repeated), flush=True)
-    # A process that is gone while another still works would end that one too, and a group that is alive when the
-    # interpreter ends aborts it; the wrapped models of past runs keep it alive.
+    # A process that exits early would stop the others, so all wait here. The process group is destroyed because one
+    # that is alive when the interpreter exits aborts it; collecting the wrapped models first releases the group.
     gc.collect()
     together = PartialState()
     together.wait_for_everyone()
     together.destroy_process_group()
-
-
-def train_unfinished(
-    configuration: Configuration, repeated: Sequence[Configuration], states: Sequence[RunState]
-) -> None:
-    """Read the data once, and train with each seed that has not come to its end."""
-    for state in states:
-        if state.checkpoint is not None and not state.finished:
-            check_processes(state.checkpoint, configuration.training.world_size)
-    say(configuration, f"configuration {configuration.name}\n{configuration.as_yaml()}")
-    ensure_dataset(configuration)
-    data = load_training_data(configuration)
-    say(configuration, describe(data))
-    for one, state in zip(repeated, states, strict=True):
-        if not state.finished:
-            train_once(one, data, state.checkpoint)
 
 
 def say(configuration: Configuration, message: str) -> None:
@@ -93,7 +85,7 @@ def repetition(configuration: Configuration, index: int) -> Configuration:
 
 
 def ensure_dataset(configuration: Configuration) -> None:
-    """Build the embedded data set when the default one is asked for and not there."""
+    """Build the embedded data set when the configuration names it and it has not been built yet."""
     out = Path(DEFAULT_DATASET)
     if configuration.data.dataset == DEFAULT_DATASET and not (out / "manifest.json").is_file():
         from dataset_builder.building.build import build
@@ -104,8 +96,8 @@ def ensure_dataset(configuration: Configuration) -> None:
 
 
 def describe(data: TrainingData) -> str:
-    """Return one line about the rows."""
-    left_out = f", {data.left_out} left out because they are on two sides" if data.left_out else ""
+    """Return one line with the task and the numbers of rows and labels."""
+    left_out = f", {data.left_out} left out because they are in two splits" if data.left_out else ""
     if data.stream is not None:
         return (
             f"{data.task.name}: training rows stream, the first {len(data.train)} give vocabulary and class shares, "
@@ -128,15 +120,16 @@ def train_once(configuration: Configuration, data: TrainingData, checkpoint: Pat
         start_run(configuration)
     trainer = make_trainer(configuration, data, model, processor)
     started = time.time()
+    # The features of frozen encoders are computed here, once, so their time is part of the training time.
     with features_once(configuration, trainer) as frozen:
         for part, reason in frozen.reasons.items():
             say(configuration, f"the frozen {part} backbone is computed in every epoch: {reason}")
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except ImportError as error:  # of the optimizer or the kernels that were asked for
+        except ImportError as error:  # the package of the chosen optimizer or kernels is missing
             raise BadInputError(str(error)) from error
         results = describe_results(configuration, data, trainer, time.time() - started)
-    # Where the weights are shared out (FSDP, DeepSpeed) every process takes part in gathering them.
+    # With sharded weights (FSDP, DeepSpeed) every process takes part in gathering them.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if configuration.training.should_save:
         model.save_pretrained(configuration.output_dir, state_dict=weights)
@@ -153,11 +146,11 @@ def train_once(configuration: Configuration, data: TrainingData, checkpoint: Pat
 
 
 def vocabulary_record(configuration: Configuration, data: TrainingData) -> dict[str, Any] | None:
-    """Return what the tokenizer saw: the training texts for one trained here, its own record for another."""
+    """Return the record of the texts a tokenizer was trained on; for one that was not trained here, its own record."""
     if configuration.model.model_name_or_path:
         return load_vocabulary_record(configuration.model.model_name_or_path, configuration.model.model_revision)
     texts = vocabulary_texts(data.train)
-    # Captioners have a tokenizer of their own in any case.
+    # A captioner's tokenizer is always trained here: its texts are the labels, and there is no text input.
     if texts and (configuration.model.tokenizer is not None or data.train.texts is None):
         return record_vocabulary(texts, configuration.data.train_split)
     return load_vocabulary_record(configuration.model.text_encoder) if configuration.model.text_encoder else None
@@ -177,20 +170,19 @@ def trainer_arguments(configuration: Configuration, data: TrainingData) -> Train
 
 
 def check_settings(configuration: Configuration, model: Any) -> None:
-    """Raise BadInputError for a setting that this model cannot follow, or that is of no use to it."""
-    if configuration.data.mixup_alpha > 0 and configuration.model.modality != "image":
-        raise BadInputError("mixup_alpha mixes pictures, and words cannot be mixed; use it with --modality image")
+    """Raise BadInputError for a setting that this model cannot follow, or for a tracker that is not installed."""
     if configuration.data.mixup_alpha > 0 and model.config.num_place_labels:
         raise BadInputError("mixup_alpha mixes pictures, and masks cannot be mixed; set place_loss_weight: 0 in config")
-    if configuration.training.dataloader_persistent_workers:
-        raise BadInputError(
-            "dataloader_persistent_workers keeps copies of the samples that never hear of the next epoch, so pictures "
-            "would be varied alike in all of them; leave it out"
-        )
     has_words = model.get_input_embeddings() is not None and not getattr(model.config, "freeze_text", False)
     if configuration.training.neftune_noise_alpha is not None and not has_words:
         raise BadInputError("neftune_noise_alpha: this model learns from no word vectors; leave it out")
-    check_trackers(configuration.training.report_to)
+    installed = get_available_reporting_integrations()
+    missing = [name for name in configuration.training.report_to if name not in installed]
+    if missing:
+        raise BadInputError(
+            f"report_to names {missing[0]!r}, which is not installed (there are: {', '.join(installed) or 'none'}); "
+            "install it, or leave report_to out"
+        )
 
 
 def make_trainer(configuration: Configuration, data: TrainingData, model: Any, processor: Any) -> transformers.Trainer:
@@ -199,7 +191,7 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
     arguments, task = trainer_arguments(configuration, data), data.task
     samples, callbacks = training_samples(configuration, data, processor)
     if data.stream is not None:
-        arguments.ignore_data_skip = True  # the stream goes on by itself, without reading all again
+        arguments.ignore_data_skip = True  # the stream is set to its position, instead of being read again up to there
     if arguments.early_stopping_patience is not None and arguments.eval_strategy != IntervalStrategy.NO:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
     rates = {"text_encoder.": arguments.text_learning_rate, "image_encoder.": arguments.image_learning_rate}
@@ -228,21 +220,10 @@ def unmixed(collator: Any) -> Any:
     return dataclasses.replace(collator, mixup=0.0, target_share=0.0) if hasattr(collator, "mixup") else collator
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """Raise BadInputError for a tracker that is not installed; none is needed."""
-    installed = get_available_reporting_integrations()
-    missing = [name for name in names if name not in installed]
-    if missing:
-        raise BadInputError(
-            f"report_to names {missing[0]!r}, which is not installed (there are: {', '.join(installed) or 'none'}); "
-            "install it, or leave report_to out"
-        )
-
-
 def training_samples(
     configuration: Configuration, data: TrainingData, processor: Any
 ) -> tuple[Any, list[TrainerCallback]]:
-    """Return the training samples, and the callback that keeps track of where they are."""
+    """Return the training samples, and the callback that sets their epoch or saves their position in the stream."""
     if data.stream is None:
         samples = data.task.training_samples(configuration, data, processor)
         return samples, [EpochOfSamples(samples)]
@@ -253,7 +234,7 @@ def training_samples(
 
 
 def rows_seen(data: TrainingData, trainer: Any) -> int:
-    """Return the number of training rows; of a stream, how many were read."""
+    """Return the number of training rows; for a stream, the number that was read."""
     if data.stream is None:
         return len(data.train)
     arguments = trainer.args
@@ -262,7 +243,7 @@ def rows_seen(data: TrainingData, trainer: Any) -> int:
 
 
 def describe_results(configuration: Configuration, data: TrainingData, trainer: Any, seconds: float) -> dict[str, Any]:
-    """Return what `metrics.json` holds: the chosen checkpoint's scores on the selection split, and its making."""
+    """Return the content of `metrics.json`: selection scores of the chosen checkpoint, and facts of the run."""
     evaluated = trainer.evaluate()
     scores = data.task.scores(data.names)
     chosen_by = str(trainer.args.metric_for_best_model).removeprefix("eval_")

@@ -1,4 +1,4 @@
-"""The record of which rows a vocabulary was made from, kept beside a model, so that test rows are found out."""
+"""The record of the texts a vocabulary was made from, saved beside a model, to detect held-out texts among them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ VOCABULARY_SOURCE = "vocabulary_source.json"
 
 
 def record_vocabulary(texts: Sequence[str], split: str) -> dict[str, Any]:
-    """Return what a trained tokenizer saw: the split and a short hash of each text."""
+    """Return the record of a tokenizer's training texts: their split and a short hash of each."""
     return {"split": split, "texts": sorted({text_digest(text) for text in texts})}
 
 
@@ -23,7 +23,7 @@ def save_vocabulary_record(record: dict[str, Any], folder: Path) -> None:
 
 
 def load_vocabulary_record(source: str | Path, revision: str | None = None) -> dict[str, Any] | None:
-    """Return the record beside a tokenizer, in a folder or on a Hub; None for one that was not trained here."""
+    """Return the record saved beside a tokenizer, in a folder or on a Hub; None where there is none."""
     path = file_of_model(source, VOCABULARY_SOURCE, revision)
     return None if path is None else json.loads(path.read_text(encoding="utf-8"))
 
@@ -32,9 +32,9 @@ def check_vocabulary(record: dict[str, Any] | None, held_out: Mapping[str, Seque
     """Raise BadInputError when a vocabulary was made with texts of a held-out split (`split name -> texts`)."""
     if record is None:
         return
-    saw = set(record["texts"])
+    recorded = set(record["texts"])
     for split, texts in held_out.items():
-        shared = [text for text in texts if text_digest(text) in saw]
+        shared = [text for text in texts if text_digest(text) in recorded]
         if shared:
             named = ", ".join(repr(text) for text in shared[:NAMED])
             raise BadInputError(

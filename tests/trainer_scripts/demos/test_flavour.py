@@ -37,4 +37,4 @@ def test_a_missing_table_is_refused_at_once(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         demo.main(["--out", str(tmp_path), "--recipes", str(tmp_path / "nowhere.csv")])
     assert stop.value.code == 2
-    assert "nowhere.csv is not there" in capsys.readouterr().err
+    assert "nowhere.csv does not exist" in capsys.readouterr().err

@@ -134,7 +134,10 @@ def test_a_model_on_a_hub_keeps_its_configuration_and_what_it_was_chosen_on(
             "test_split": "other",
             "columns": columns,
         }
-        (changed / "recipe.yaml").write_text(yaml.safe_dump(configuration))
+        # The first version on the Hub is as earlier versions of the package wrote it.
+        (changed / "configuration.yaml").unlink(missing_ok=True)
+        name = "recipe.yaml" if split == "test" else "configuration.yaml"
+        (changed / name).write_text(yaml.safe_dump(configuration))
         results = read_metrics(carved) | {"selection_split": split}
         (changed / "metrics.json").write_text(json.dumps(results))
         commit = api.upload_folder(repo_id="org/multi", folder_path=changed)

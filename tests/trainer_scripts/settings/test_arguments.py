@@ -5,9 +5,12 @@ import yaml
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts import train
-from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, TrainingArguments, bf16_gains
-from trainer_scripts.settings.checks import RANGES, READ_BY, refuse_idle_options, refuse_options_of_other_tasks
+from trainer_scripts.settings import training_arguments
+from trainer_scripts.settings.arguments import ARGUMENT_CLASSES
+from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks
 from trainer_scripts.settings.configurations import CONFIGURATIONS, configuration_names, parse_configuration
+from trainer_scripts.settings.options import options_of
+from trainer_scripts.settings.training_arguments import TrainingArguments, bf16_gains
 from trainer_scripts.training.data import load_training_data
 
 
@@ -90,16 +93,18 @@ def test_bad_input_ends_with_one_line_and_status_2(capsys):
 
 
 def test_bf16_only_where_the_device_gains(monkeypatch, tmp_path):
-    monkeypatch.setattr("trainer_scripts.settings.arguments.bf16_gains", lambda cpu_only: False)
+    monkeypatch.setattr(training_arguments, "bf16_gains", lambda cpu_only: False)
     assert not TrainingArguments(str(tmp_path)).bf16
-    monkeypatch.setattr("trainer_scripts.settings.arguments.bf16_gains", lambda cpu_only: True)
+    monkeypatch.setattr(training_arguments, "bf16_gains", lambda cpu_only: True)
     assert TrainingArguments(str(tmp_path)).bf16
     assert not TrainingArguments(str(tmp_path), precision="fp32").bf16
 
 
 def test_cpu_gains_from_bf16_by_its_flags(monkeypatch):
     for flags, gains in (({"avx2"}, False), ({"avx512_bf16"}, True), ({"amx_bf16"}, True)):
-        monkeypatch.setattr("trainer_scripts.settings.arguments._cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr(
+            "trainer_scripts.settings.training_arguments._cpu_flags", lambda flags=flags: frozenset(flags)
+        )
         assert bf16_gains(cpu_only=True) is gains
 
 
@@ -137,12 +142,13 @@ def test_numbers_outside_their_range_are_refused_by_name(name, values, allowed):
             parse_configuration([f"--{name}={value}"])
 
 
-def test_every_range_is_that_of_an_argument_and_holds_its_default():
-    known = {item.name: item.default for part in ARGUMENT_CLASSES for item in dataclasses.fields(part)}
-    for name, allowed in RANGES.items():
-        default = known[name]
-        assert default is None or default in allowed, name
-    assert set(READ_BY) <= set(known)
+def test_every_range_holds_its_default_and_every_inherited_option_is_an_argument():
+    for part in ARGUMENT_CLASSES:
+        defaults = {item.name: item.default for item in dataclasses.fields(part)}
+        assert set(getattr(part, "INHERITED_OPTIONS", {})) <= set(defaults)
+        for name, properties in options_of(part).items():
+            if properties.allowed is not None:
+                assert defaults[name] is None or defaults[name] in properties.allowed, name
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import pytest
 
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
+from trainer_scripts import score
 from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.scoring.saved_model import saved_configuration
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.folder import inspect_run, newest_checkpoint, start_run
 
@@ -38,6 +40,29 @@ def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monke
     assert not (broken / "metrics.json").exists()
     run(broken, small_dataset, *arguments)
     assert_equal_weights(whole, broken)
+
+
+def test_a_run_of_an_earlier_version_is_resumed_scored_and_described(small_dataset, tmp_path, monkeypatch):
+    """Earlier versions saved the configuration as recipe.yaml."""
+    every_epoch = ("--modality", "text", "--num_train_epochs", "2")
+    with monkeypatch.context() as patch, interrupted_after(patch, 5):
+        run(tmp_path, small_dataset, *every_epoch)
+    (tmp_path / "configuration.yaml").rename(tmp_path / "recipe.yaml")
+    with pytest.raises(SystemExit):
+        run(tmp_path, small_dataset, *every_epoch, "--learning_rate", "0.5")
+    run(tmp_path, small_dataset, *every_epoch)
+    assert not (tmp_path / "recipe.yaml").exists()
+    card = (tmp_path / "README.md").read_text()
+
+    (tmp_path / "configuration.yaml").rename(tmp_path / "recipe.yaml")
+    (tmp_path / "README.md").unlink()
+    assert saved_configuration(str(tmp_path))["num_train_epochs"] == 2
+    score.main([str(tmp_path), str(small_dataset)])
+    rewritten = (tmp_path / "README.md").read_text()
+    assert "## Scores on test" in rewritten
+    settings = card.split("```yaml")[1].split("```")[0]
+    assert "num_train_epochs: 2" in settings
+    assert settings in rewritten
 
 
 def test_a_half_written_checkpoint_is_not_resumed(tmp_path):

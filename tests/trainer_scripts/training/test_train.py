@@ -34,7 +34,7 @@ def tagged(tmp_path_factory, small_dataset) -> Path:
 def test_a_run_leaves_checkpoint_code_configuration_metrics_and_no_pickle(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"model.safetensors", "config.json", "modeling_flavour.py", "processing_flavour.py"} <= names
-    assert {"README.md", "recipe.yaml", "metrics.json", "tokenizer.json", VOCABULARY_SOURCE} <= names
+    assert {"README.md", "configuration.yaml", "metrics.json", "tokenizer.json", VOCABULARY_SOURCE} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl")) or name.startswith("checkpoint-")]
     metrics = read_metrics(trained)
     assert metrics["selection_split"] == "validation"
@@ -154,13 +154,13 @@ def test_a_model_over_budget_is_refused_before_training(small_dataset, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--mixup_alpha", "0.2"), "words cannot be mixed"),
+        (("--mixup_alpha", "0.2"), "does nothing in modality fusion, it is for image"),
         (("--metric_for_best_model", "beauty"), "has no score 'beauty'; choose one of accuracy, macro_f1"),
         (("--selection_split", "test"), "must not choose the checkpoint"),
         (("--text_config", '{"model_type": "bart"}'), "cannot be built"),
         (("--dataset", "nowhere"), "there is no data set at 'nowhere'"),
         (("--report_to", "wandb"), "report_to names 'wandb', which is not installed"),
-        (("--dataloader_persistent_workers", "true", "--dataloader_num_workers", "1"), "never hear of the next epoch"),
+        (("--dataloader_persistent_workers", "true", "--dataloader_num_workers", "1"), "not updated at the next epoch"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(small_dataset, tmp_path, capsys, arguments, message):

@@ -53,7 +53,7 @@ def test_precision_is_what_is_asked_for_then_the_launchers_then_the_devices(
     tmp_path, monkeypatch, launched, gains, asked, used
 ):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    monkeypatch.setattr("trainer_scripts.settings.arguments.bf16_gains", lambda cpu_only: gains)
+    monkeypatch.setattr("trainer_scripts.settings.training_arguments.bf16_gains", lambda cpu_only: gains)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, **asked)
     assert arguments.mixed_precision == used
     assert (arguments.fp16, arguments.bf16) == (used == "fp16", used == "bf16")
@@ -100,7 +100,7 @@ def test_a_run_that_diverges_ends_in_one_line_and_leaves_no_model(small_dataset,
     [
         (("--push_to_hub", "true"), "`hf upload ID FOLDER` publishes a finished run"),
         (("--bf16_full_eval", "true"), "would leave the saved weights in half precision"),
-        (("--prediction_loss_only", "true"), "scores are told with every checkpoint"),
+        (("--prediction_loss_only", "true"), "scores are computed for every checkpoint"),
         (("--do_predict", "true"), "score.py scores the test split"),
         (("--logging_steps", "2"), "logging_steps does nothing without --logging_strategy steps; give both"),
         (("--eval_steps=2",), "eval_steps does nothing without --eval_strategy steps"),

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from model_cards.runs import CONFIGURATION
+from model_cards.runs import read_configuration
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.ablations import IMAGE, partners
 from trainer_scripts.evaluation.intervals import Interval
@@ -147,10 +146,10 @@ def _budgets(comparison: Any, shared: str, learned: dict[str, frozenset[str]]) -
 
 def pictures_seen(folder: Path) -> int | None:
     """Return how many training pictures a run and the runs that it started from have seen; None where unknown."""
-    if not ((folder / METRICS).is_file() and (folder / CONFIGURATION).is_file()):
+    configuration = read_configuration(folder)
+    if configuration is None or not (folder / METRICS).is_file():
         return None
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    configuration = yaml.safe_load((folder / CONFIGURATION).read_text(encoding="utf-8"))
     own = round(metrics["rows"]["train"] * metrics["epochs"])
     starts = (configuration.get(name) for name in ("model_name_or_path", "init_segmenter", "init_image_encoder"))
     before = [pictures_seen(Path(start)) for start in starts if start]

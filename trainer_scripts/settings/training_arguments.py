@@ -1,0 +1,225 @@
+"""Arguments of training: those of transformers' Trainer, with our defaults, and those that this trainer adds."""
+
+import inspect
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import transformers
+from transformers.integrations.deepspeed import is_deepspeed_available
+from transformers.trainer_utils import SchedulerType
+from transformers.utils import strtobool
+
+from dataset_builder.errors import BadInputError
+from trainer_scripts.settings.options import (
+    CAPTIONS,
+    CLASSIFIERS,
+    COUNT,
+    NATURAL,
+    POSITIVE,
+    SEED,
+    SHARE_BELOW_ONE,
+    Option,
+    check_ranges,
+    option,
+)
+
+_HALF = "it would leave the saved weights in half precision, and evaluation computes as training does (--precision)"
+_DERIVED = Option(derived=True)
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """The Trainer's own arguments, and what this trainer adds."""
+
+    _argument_group_name = "training"
+    # Properties of the Trainer's arguments that are not defined anew below.
+    INHERITED_OPTIONS: ClassVar[dict[str, Option]] = {
+        "data_seed": Option(allowed=SEED),
+        "dataloader_num_workers": Option(allowed=NATURAL, resumable=True),
+        "gradient_accumulation_steps": Option(allowed=COUNT),
+        "label_smoothing_factor": Option(
+            allowed=SHARE_BELOW_ONE, tasks=(*CLASSIFIERS, *CAPTIONS), config_fields=("label_smoothing",)
+        ),
+        "learning_rate": Option(allowed=NATURAL),
+        "max_grad_norm": Option(allowed=NATURAL),
+        "num_train_epochs": Option(allowed=POSITIVE),
+        "output_dir": Option(resumable=True),
+        "per_device_eval_batch_size": Option(allowed=COUNT),
+        "per_device_train_batch_size": Option(allowed=COUNT),
+        "seed": Option(allowed=SEED),
+        "warmup_steps": Option(allowed=NATURAL),
+        "weight_decay": Option(allowed=NATURAL),
+        "eval_steps": Option(needs=("eval_strategy", "steps")),
+        "logging_steps": Option(needs=("logging_strategy", "steps")),
+        "save_steps": Option(needs=("save_strategy", "steps")),
+        "batch_eval_metrics": Option(refused="scores are of all rows together"),
+        "bf16_full_eval": Option(refused=_HALF),
+        "dataloader_persistent_workers": Option(
+            refused="it keeps copies of the samples that are not updated at the next epoch, so every epoch would show "
+            "the same variations of the pictures"
+        ),
+        "do_predict": Option(refused="score.py scores the test split, predict.py predicts a table"),
+        "fp16_full_eval": Option(refused=_HALF),
+        "prediction_loss_only": Option(refused="scores are computed for every checkpoint"),
+        "push_to_hub": Option(
+            refused="it sends checkpoints before one is chosen, without processor and card (`hf upload ID FOLDER` "
+            "publishes a finished run)"
+        ),
+        "resume_from_checkpoint": Option(
+            refused="a repeated command goes on from the checkpoints in its output_dir, and model_name_or_path starts "
+            "from other weights"
+        ),
+        "train_sampling_strategy": Option(
+            refused="it would prepare every picture to learn how long its text is, and texts are short here "
+            "(max_length)",
+            refused_value="group_by_length",
+        ),
+        "accelerator_config": _DERIVED,
+        "ddp_timeout": _DERIVED,
+        "fsdp_config": _DERIVED,
+        "hub_token": _DERIVED,
+        "local_rank": _DERIVED,
+        "logging_nan_inf_filter": _DERIVED,
+    }
+
+    # The checkpoint is always chosen by evaluations, so both happen at the same steps.
+    eval_strategy: str = option("epoch", "When to evaluate: epoch or steps.")
+    save_strategy: str = option("epoch", "When to save; the same as eval_strategy.")
+    logging_strategy: str = option("epoch", "When to log the training loss: epoch or steps.")
+    load_best_model_at_end: bool = option(True, "Keep the checkpoint with the best selection score.")
+    save_total_limit: int | None = option(
+        2, "Number of checkpoints kept during training.", allowed=COUNT, resumable=True
+    )
+    restore_callback_states_from_checkpoint: bool = option(
+        True, "Early stopping continues its count when a run is resumed."
+    )
+    ddp_find_unused_parameters: bool | None = option(False, "Every parameter of our models takes part in the loss.")
+    dataloader_pin_memory: bool = option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.")
+    remove_unused_columns: bool = option(False, "The collator makes exactly the inputs of the model.")
+    task: str | None = option(None, "classification, multilabel, ...; none: inferred from the label column.")
+    # `precision` stands for `bf16` and `fp16`.
+    bf16: bool = option(False, "The same as --precision bf16.", derived=True)
+    use_cpu: bool = option(False, "Train on the CPU even where there is a GPU.", resumable=True)
+    fp16: bool = option(False, "The same as --precision fp16.", derived=True)
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "auto", "auto: that of `accelerate launch`, else bf16 where the device gains from it."
+    )
+    text_learning_rate: float | None = option(
+        None, "Learning rate of the text encoder; none: learning_rate.", allowed=NATURAL
+    )
+    image_learning_rate: float | None = option(
+        None, "Learning rate of the image encoder; none: learning_rate.", allowed=NATURAL
+    )
+    early_stopping_patience: int | None = option(
+        None, "Stop after this number of evaluations without a better one.", allowed=COUNT
+    )
+    class_weights: bool = option(False, "Weight classes by inverse frequency.", config_fields=("class_weights",))
+    gradient_log_steps: int = option(
+        0,
+        "Multi-task: interval in steps at which the angle between the two losses' gradients in the encoder is logged; "
+        "0: never.",
+        allowed=NATURAL,
+        tasks=("segmentation",),
+    )
+    frozen_image_epochs: float = option(
+        0.0, "Captioning: number of first epochs in which the image encoder is fixed.", allowed=NATURAL, tasks=CAPTIONS
+    )
+    self_critical_draws: int = option(
+        0,
+        "Captioning: train for CIDEr on this number of sampled captions per picture, at least 2; 0: train on the "
+        "captions of the data.",
+        allowed=NATURAL,
+        tasks=CAPTIONS,
+    )
+    balanced_sampling: bool = option(False, "Draw training rows so that classes come equally often.")
+    prior_bias: bool = option(
+        True,
+        "Start the output bias at the log-odds of the training split.",
+        checkpoint_has="its own output bias",
+    )
+    ema_decay: float | None = option(
+        None,
+        "Average the weights over steps with this decay and evaluate the average.",
+        allowed=SHARE_BELOW_ONE,
+    )
+    seeds: int = option(
+        1, "Number of trainings, with seed, seed + 1, ...; their spread is reported.", allowed=COUNT, resumable=True
+    )
+    overwrite: bool = option(False, "Train again in a folder that holds a finished run.", resumable=True)
+
+    def __post_init__(self):
+        check_ranges(self)
+        wants_deepspeed = self.deepspeed or strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
+        if wants_deepspeed and not is_deepspeed_available():
+            raise ValueError(
+                "a DeepSpeed configuration is given, and deepspeed is not installed; `pip install deepspeed`, "
+                "or train without it"
+            )
+        self._choose_precision()
+        given: Any = self
+        named = given.metric_for_best_model, given.greater_is_better
+        super().__post_init__()
+        # The Trainer puts "loss" where nothing is given, and takes the launcher's precision where fp32 is asked for.
+        self.metric_for_best_model, self.greater_is_better = named
+        if self.precision == "fp32":
+            self.mixed_precision = "no"
+        settings: Any = self.lr_scheduler_kwargs or {}
+        check_schedule(SchedulerType(self.lr_scheduler_type), settings)
+
+    def _choose_precision(self) -> None:
+        """Set `fp16` and `bf16` from `precision`, or `precision` from them."""
+        if self.fp16 and self.bf16:
+            raise BadInputError("fp16 and bf16 are two precisions; give one of them")
+        if self.fp16 or self.bf16:
+            self.precision = "fp16" if self.fp16 else "bf16"
+        chosen: str = self.precision
+        if chosen == "auto":
+            chosen = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+            if chosen == "no" and bf16_gains(self.use_cpu):
+                chosen = "bf16"
+        self.fp16, self.bf16 = chosen == "fp16", chosen == "bf16"
+        if self.bf16 and not torch.cuda.is_available():
+            self.use_cpu = True  # without it the Trainer refuses bf16 where there is no GPU
+
+
+def check_schedule(kind: SchedulerType, settings: dict[str, Any]) -> None:
+    """Raise BadInputError for a setting that the schedule of the learning rate does not know, or lacks."""
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
+
+    plateau = kind == SchedulerType.REDUCE_ON_PLATEAU
+    schedule: Any = torch.optim.lr_scheduler.ReduceLROnPlateau if plateau else TYPE_TO_SCHEDULER_FUNCTION[kind]
+    own = {"self", "optimizer", "num_warmup_steps", "num_training_steps"}
+    known = [name for name in inspect.signature(schedule).parameters if name not in own]
+    for name in settings:
+        if name not in known:
+            raise BadInputError(
+                f"lr_scheduler_kwargs: the schedule {kind.value} has no setting {name!r}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+    # Values are checked by making the schedule, for one parameter that nothing trains.
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    try:
+        get_scheduler(kind, optimizer, 0, 1, dict(settings))
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"lr_scheduler_kwargs: the schedule {kind.value} cannot be made: {error}") from error
+
+
+def bf16_gains(cpu_only: bool = False) -> bool:
+    """Whether bf16 is faster than float32 here: a GPU that computes in it, or a CPU with bf16 instructions."""
+    if torch.cuda.is_available() and not cpu_only:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "amx_bf16" in _cpu_flags() or "avx512_bf16" in _cpu_flags()
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Return the CPU's feature flags; empty where the system does not list them."""
+    information = Path("/proc/cpuinfo")
+    if not information.is_file():
+        return frozenset()
+    for line in information.read_text().splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
