@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from trainer_scripts.comparing.comparison import Comparison
 from trainer_scripts.evaluation.lines import Line
 from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, Score
 from trainer_scripts.scoring.results import decision_of
+from trainer_scripts.scoring.scored_models import LoadedModels
 
 ROWS = "by_row.csv"
 EXAMPLES = 3
 
 
-def write_rows(comparison: Comparison, out: Path) -> None:
+def write_rows(comparison: LoadedModels, out: Path) -> None:
     """Write one line per test row: truth, and per line of the comparison its answer and what it contributes."""
     score = comparison.main_score
     lines = [line for line in comparison.lines if line.has(score)]
@@ -36,7 +36,7 @@ def write_rows(comparison: Comparison, out: Path) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def examples(comparison: Comparison) -> list[dict[str, str]]:
+def examples(comparison: LoadedModels) -> list[dict[str, str]]:
     """Return the rows on which the first two models differ most, as many for the one as for the other."""
     score = comparison.main_score
     first, second = [line for line in comparison.models if line.has(score)][:2]
@@ -57,7 +57,7 @@ def examples(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
-def can_show_examples(comparison: Comparison) -> bool:
+def can_show_examples(comparison: LoadedModels) -> bool:
     """Whether there are two models whose answers can be read."""
     score = comparison.main_score
     return score.part in (CLASSES, CAPTIONS) and sum(line.has(score) for line in comparison.models) > 1
@@ -71,7 +71,7 @@ def score_of_rows(line: Line, score: Score) -> np.ndarray:
     return np.asarray(score.formula(np.asarray(score.rows(*line.grouped.pair(score)), dtype=np.float64)))
 
 
-def _answers(comparison: Comparison, line: Line, part: str) -> list[str]:
+def _answers(comparison: LoadedModels, line: Line, part: str) -> list[str]:
     truth, answer = line.predictions.parts[part]
     if part == CAPTIONS:
         return answer

@@ -9,15 +9,15 @@ import numpy as np
 from matplotlib import pyplot
 
 from trainer_scripts.comparing.calibration_and_cost import calibrated
-from trainer_scripts.comparing.comparison import Comparison
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.evaluation.scores import CALIBRATION_BINS, CLASSES
+from trainer_scripts.scoring.scored_models import LoadedModels
 from trainer_scripts.tasks.classification.comparing import confidences
 
 matplotlib.use("Agg")
 
 
-def draw(comparison: Comparison, content: dict[str, Any], out: Path) -> None:
+def draw(comparison: LoadedModels, content: dict[str, Any], out: Path) -> None:
     """Write the plots."""
     scores(out / "scores.png", content["entries"], content["decisive"])
     curves = {}

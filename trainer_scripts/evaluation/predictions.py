@@ -29,8 +29,6 @@ COLUMNS = {
     TOKENS: ("token_sums", "token_sums"),
 }
 ONE_LABEL = "label"
-# What a comparison cannot do without.
-SCORES_HOLD = {"task": str, "split": str, "rows": int, "rows_sha256": str, "metrics": dict, "definitions": dict}
 
 
 @dataclass
@@ -169,19 +167,6 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise BadInputError(f"{path} cannot be read ({error}); make it with score.py") from error
     if not isinstance(content, dict):
         raise BadInputError(f"{path} holds no object but {type(content).__name__}; make it with score.py")
-    return content
-
-
-def read_scores(folder: Path) -> dict[str, Any]:
-    """Return the `metrics.json` that `score.py` wrote beside predictions.
-
-    Raises:
-        BadInputError: it cannot be read, or is not one of score.py.
-    """
-    content = read_metrics(folder)
-    for name, kind in SCORES_HOLD.items():
-        if not isinstance(content.get(name), kind):
-            raise BadInputError(f"{folder / METRICS} says no {name}, as score.py does; score the model anew")
     return content
 
 

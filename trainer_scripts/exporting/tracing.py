@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.data.table import Table
 from trainer_scripts.scoring.onnx_model import OnnxModel
+from trainer_scripts.tasks.common.graphs import ModelGraph
+from trainer_scripts.tasks.common.task import SavedModel
 
 # Newest operator set that tracing emits without a conversion afterwards, and that onnxruntime reads since 1.17.
 OPSET = 20
@@ -35,11 +38,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
+def trace(graph: ModelGraph, example: Mapping[str, Tensor], path: Path) -> None:
     """Write the fp32 ONNX graph of a wrapped model; batch norms are folded and lengths stay free.
 
     Args:
-        graph: one of the wrappers above, in evaluation mode on the CPU.
+        graph: the wrapped model, in evaluation mode on the CPU.
         example: a batch of at least two rows.
         path: the file.
 
@@ -78,7 +81,7 @@ def forget_origin(model: Any) -> None:
         noted.doc_string = None
 
 
-def input_batches(model: Any, table: Any, inputs: Sequence[str], rows: int, batch_size: int) -> Iterator[dict]:
+def input_batches(model: SavedModel, table: Table, inputs: Sequence[str], rows: int, batch_size: int) -> Iterator[dict]:
     """Yield batches of the graph's inputs, made of the first rows of a table as scoring makes them."""
     samples = model.task.evaluation_samples(model.processor, table)
     collate = model.task.collator(model.processor, len(model.names))
@@ -89,7 +92,9 @@ def input_batches(model: Any, table: Any, inputs: Sequence[str], rows: int, batc
 
 
 @torch.inference_mode()
-def parity(graph: Any, exported: OnnxModel, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
+def parity(
+    graph: ModelGraph, exported: OnnxModel, batches: Sequence[Mapping[str, Tensor]]
+) -> dict[str, dict[str, float]]:
     """Compare a graph with the torch model on real samples.
 
     Returns:

@@ -29,6 +29,7 @@ from trainer_scripts.evaluation.scores import NAMES as NAMES_PART
 from trainer_scripts.scoring import predict_run
 from trainer_scripts.scoring.results import save_scores
 from trainer_scripts.scoring.saved_model import load_model
+from trainer_scripts.tasks.common.task import Scored
 from trainer_scripts.tasks.registry import TASKS
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
@@ -162,7 +163,7 @@ def copy_of(folder: Path, out: Path, **changed) -> str:
 
 def test_files_that_contradict_themselves_or_this_version_are_refused(scored, tmp_path, capsys):
     metrics = read_metrics(scored["fusion"])
-    flattered = {"metrics": {**metrics["metrics"], "accuracy": 0.99}}
+    flattered = {"metrics": {**metrics["metrics"], "accuracy": {"value": 0.99}}}
     redefined = {"definitions": {**metrics["definitions"], "ece": {"definition": "other", "sha256": "0"}}}
     cases = {
         "its predictions give": copy_of(scored["fusion"], tmp_path / "flattered", **flattered),
@@ -270,8 +271,9 @@ def test_each_model_is_compared_by_the_thresholds_tuned_for_it(models, small_dat
     for name, thresholds in (("one", (0.2, 0.3, 0.4, 0.5, 0.6)), ("two", (0.8, 0.1, 0.7, 0.2, 0.9))):
         saved.source = saved.name = name
         said = Predictions.of_classes(rows, rows, truth, generator.random(truth.shape))
-        metrics = save_scores(saved, said, str(small_dataset), "test", tmp_path / name, thresholds)
-        stated[name] = metrics["metrics"]
+        scored = Scored(said, thresholds=thresholds)
+        metrics = save_scores(saved, scored, str(small_dataset), "test", tmp_path / name)["metrics"]
+        stated[name] = {score: entry["value"] for score, entry in metrics.items()}
     compare.main([str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "both")])
     content = json.loads((tmp_path / "both" / "comparison.json").read_text())
     for name, entry in content["entries"].items():

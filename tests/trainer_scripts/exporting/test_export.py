@@ -33,7 +33,7 @@ from trainer_scripts.exporting.quantization import (
 )
 from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
 from trainer_scripts.scoring.saved_model import load_model, load_table
-from trainer_scripts.tasks.graphs import ClassifierGraph
+from trainer_scripts.tasks.common.graphs import ClassifierGraph
 from trainer_scripts.tasks.registry import TASKS
 
 

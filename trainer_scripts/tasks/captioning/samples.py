@@ -69,7 +69,7 @@ class CaptionSamples(Dataset):
         if every_caption:
             self._samples = [(row, i) for row, captions in enumerate(table.labels) for i in range(len(captions))]
 
-    def use_pictures(self, features: Any) -> None:
+    def use_pictures(self, features: Pictures) -> None:
         """Give features in place of pictures from now on."""
         self.pictures = features
 

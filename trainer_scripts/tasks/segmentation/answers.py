@@ -1,4 +1,4 @@
-"""What a segmenter answers on a table: masks at the size of the pictures, counted, and the ingredients they show."""
+"""Answers of a segmenter on a table: masks at the size of the pictures, counted, and the ingredients they show."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from dataset_builder.columns import UNKNOWN
+from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_heads_flavour import resize
+from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import normalise
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.segmentation.classes import food_groups
-from trainer_scripts.tasks.segmentation.samples import MaskSamples
+from trainer_scripts.tasks.segmentation.samples import MaskSamples, own_size
 from trainer_scripts.tasks.segmentation.scores import (
     confusion_matrix,
     group_scores,
@@ -75,11 +79,6 @@ class Answers:
         if self.group_counts is not None:
             parts[GROUP_MASKS] = (self.group_counts, self.group_counts)
         return Predictions(table.ids, table.groups, parts)
-
-
-def evaluate(scores: tuple[Score, ...], labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return scores by name."""
-    return {score.name: score(labels, probabilities) for score in scores}
 
 
 def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
@@ -150,7 +149,12 @@ class PixelCounter:
 
 
 def answer(
-    model: Any, samples: MaskSamples, batch_size: int, name: str = "", testing: Views = PLAIN, loss: bool = False
+    model: PreTrainedModel,
+    samples: MaskSamples,
+    batch_size: int,
+    name: str = "",
+    testing: Views = PLAIN,
+    loss: bool = False,
 ) -> Answers:
     """Return the model's answers on all rows of evaluation samples.
 
@@ -197,7 +201,7 @@ def answer(
 
 @torch.inference_mode()
 def _answer_batch(
-    model: Any, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
+    model: PreTrainedModel, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
     """Return what `ask` does, and the loss (NaN where it is not asked for)."""
     normal, device, config = samples.processor.image_processor, model.device, model.config
@@ -222,3 +226,20 @@ def _answer_batch(
 def areas(mask: torch.Tensor, classes: int) -> np.ndarray:
     """Return the share of the picture that each class covers, `(classes,)`."""
     return (torch.bincount(mask.flatten(), minlength=classes) / mask.numel()).cpu().numpy()
+
+
+def samples_for(model: SavedModel, table: Table, testing: Views = PLAIN) -> MaskSamples:
+    """Return the rows as the model reads them; windows slide over pictures of their own size.
+
+    Raises:
+        BadInputError: the masks have other ids than those that the model was trained on.
+    """
+    config, names = model.model.config, source_names(table.rows)
+    if config.source_labels is not None and names != config.source_labels:
+        raise BadInputError(
+            f"the masks of this data set have {len(names)} ids ({', '.join(names[:4])}, ...), those that "
+            f"{model.source} learned from had {len(config.source_labels)} ({', '.join(config.source_labels[:4])}, "
+            "...); score it on data with the same ids"
+        )
+    prepare = None if testing.window is None else own_size
+    return MaskSamples(table, model.processor, config.class_map, config.num_labels, prepare=prepare)

@@ -16,7 +16,7 @@ from trainer_scripts.data.masks import Masks, lost_classes, nearest
 from trainer_scripts.data.pictures import Pictures, Prepare, WholePicture, normalise
 from trainer_scripts.data.samples import sample_seed, varied
 from trainer_scripts.data.table import Table
-from trainer_scripts.tasks.classification.training import input_size
+from trainer_scripts.tasks.common.starting_points import input_size
 from trainer_scripts.tasks.segmentation.classes import shown_classes
 
 

@@ -1,9 +1,10 @@
-"""From masks to tastes: what each class tastes of, what a plate tastes of by its areas, and who disagrees."""
+"""Tastes of classes, tastes of plates by the areas of their classes, and the agreement with a classifier."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from dataset_builder.catalogue.ingredients import MAX_INTENSITY, find_ingredients, ingredients
 from dataset_builder.columns import BACKGROUND, FLAVOURS, UNKNOWN
@@ -42,7 +43,7 @@ def _taste(name: str) -> tuple[int, ...] | None:
     return found[0].taste if found else None
 
 
-def tastes_of(config: Any) -> np.ndarray:
+def tastes_of(config: PreTrainedConfig) -> np.ndarray:
     """Return `class_tastes` of a segmenter's classes."""
     names = [config.id2label[number] for number in sorted(config.id2label)]
     return class_tastes(names, config.source_labels, config.class_map)

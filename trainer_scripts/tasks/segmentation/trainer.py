@@ -1,4 +1,4 @@
-"""The Trainer of segmenters: counts over the whole selection split, logs conflicts of the two tasks."""
+"""The Trainer of segmenters: scores of the whole selection split, and a log of conflicts between the two tasks."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.settings.arguments import TrainingArguments
+from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed
 from trainer_scripts.tasks.segmentation.answers import answer
 from trainer_scripts.tasks.segmentation.samples import MaskSamples
-from trainer_scripts.tasks.trainer import FlavourTrainer, agreed
 
 TWO_TASKS = {"segmentation", "ingredients"}
 
@@ -50,21 +51,25 @@ class SegmentationTrainer(FlavourTrainer):
         **kwargs: as for `FlavourTrainer`; `eval_dataset` must be `MaskSamples`.
     """
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
+    args: TrainingArguments
+
+    def __init__(self, *, args: TrainingArguments, **kwargs: Any):
+        super().__init__(args=args, **kwargs)
         self._logged_at = -1
         samples, config = self.eval_dataset, self.accelerator.unwrap_model(self.model).config
-        if getattr(self.args, "gradient_log_steps", 0) and (config.head == "none" or not config.ingredient_head):
+        if self.args.gradient_log_steps and (config.head == "none" or not config.ingredient_head):
             raise BadInputError(
                 "gradient_log_steps compares the losses of two tasks, and this model has one; leave it out"
             )
         if isinstance(samples, MaskSamples) and config.class_map is not None:
             samples.read_as(config.class_map, config.num_labels)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: object
+    ) -> Any:
         """Return the loss; at every so many steps the gradients of the two tasks are compared before they are added."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        every, step = getattr(self.args, "gradient_log_steps", 0), self.state.global_step
+        every, step = self.args.gradient_log_steps, self.state.global_step
         losses = outputs.get("losses") or {}
         if every and model.training and step % every == 0 and step != self._logged_at and set(losses) >= TWO_TASKS:
             self._logged_at = step

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_heads_flavour import resize
@@ -65,7 +66,9 @@ class Views:
 
 
 @torch.inference_mode()
-def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def ask(
+    model: PreTrainedModel, pixels: torch.Tensor, testing: Views
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return log-probabilities of classes on a grid over the picture, and probabilities of ingredients.
 
     `(batch, classes, rows, columns)`, one place per `LOGIT_STRIDE` pixels, and `(batch, classes - 1)`; either is None
@@ -96,12 +99,14 @@ def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor 
     return averaged, (torch.stack(named).mean(0) if named else None)
 
 
-def _whole(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _whole(model: PreTrainedModel, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     output = model(pixels, logit_stride=LOGIT_STRIDE)
     return output.logits, output.ingredient_logits
 
 
-def _slid(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _slid(
+    model: PreTrainedModel, pixels: torch.Tensor, testing: Views
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the logits averaged where windows overlap; ingredients are of the whole picture, shrunk to one window."""
     side = testing.window or 0
     _, ingredients = _whole(model, resize(pixels, (side, side))) if model.config.ingredient_head else (None, None)

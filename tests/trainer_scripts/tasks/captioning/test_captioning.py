@@ -111,11 +111,14 @@ def test_training_chooses_on_validation_and_learns_to_name_what_it_sees(trained)
 def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, capsys):
     score.main([str(trained), str(caption_data), "--out", str(tmp_path)])
     content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content["health"] == "passed"
-    lines = content["baselines_and_ablations"]
-    assert {"blank pictures", "shuffled pictures", "most frequent caption", "nearest picture by features"} <= set(lines)
-    assert content["metrics"]["cider"] > lines["shuffled pictures"]["cider"]
-    assert set(content["truth"]["ingredient_f1"]) >= {"value", "low", "high"}
+    assert content["faults"] == []
+    assert {"most frequent caption", "nearest picture by features"} <= set(content["baselines"])
+    assert set(content["ablations"]) == {"image shuffled", "image blank"}
+    assert content["metrics"]["cider"]["value"] > content["ablations"]["image shuffled"]["cider"]["value"]
+    assert set(content["metrics"]["ingredient_f1"]) == {"value", "low", "high"}
+    assert set(content["leads"]["most frequent caption"]["ingredient_f1"]) == {"value", "low", "high", "p"}
+    assert content["details"]["truth"]["round_trip"]["rows"] == ROWS["test"]
+    assert all((tmp_path / name).is_file() for name in content["files"])
     rows = list(csv.DictReader((tmp_path / "captions.csv").open()))
     assert len(rows) == ROWS["test"]
     assert all(row["Caption"][0].isupper() and "[" not in row["Caption"] for row in rows)
@@ -426,9 +429,9 @@ def test_flickr8k_sample_from_import_to_scores(shared_data, tmp_path):
         score.main([str(out), str(tmp_path / "data"), "--split", "validation", "--out", str(tmp_path / "scores")])
     content = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert content["rows"] == 13
-    assert content["truth"] is None
-    assert content["metrics"]["bleu_1"] > 0
-    assert content["metrics"]["perplexity"] < 200
+    assert content["details"]["truth"] is None
+    assert content["metrics"]["bleu_1"]["value"] > 0
+    assert content["metrics"]["perplexity"]["value"] < 200
 
 
 def test_the_same_captions_give_the_same_word_pieces_in_every_process():

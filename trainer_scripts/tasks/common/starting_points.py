@@ -114,7 +114,11 @@ class Contradiction:
 
 
 def check_kind(
-    configuration: Configuration, config: Any, config_class: Any, names: Sequence[str], problem_type: str | None = None
+    configuration: Configuration,
+    config: PreTrainedConfig,
+    config_class: type[PreTrainedConfig],
+    names: Sequence[str],
+    problem_type: str | None = None,
 ) -> None:
     """Raise BadInputError unless checkpoint and configuration have the same task, inputs and label set."""
     source = configuration.model.model_name_or_path
@@ -148,13 +152,13 @@ def _check_labels(source: str, kept: list[str], asked: list[str]) -> None:
     raise BadInputError(
         f"{source} has {len(kept)} labels and the data {len(asked)} ({'; '.join(shown) or 'in another order'}); a "
         "checkpoint keeps its label set: give data with these labels, or start a new model (--init_image_encoder takes "
-        "the eyes of this one)"
+        "the image encoder of this one)"
     )
 
 
 def settle(
     configuration: Configuration,
-    config: Any,
+    config: PreTrainedConfig,
     processor: FlavourProcessor,
     wanted: dict[str, Any],
     places: int | None = None,
@@ -202,6 +206,12 @@ def load_processor(arguments: ModelArguments) -> FlavourProcessor:
         )
 
 
+def input_size(processor: FlavourProcessor) -> int:
+    """Return the side of the square picture that the model reads."""
+    sizes = processor.image_processor.crop_size or processor.image_processor.size
+    return int(sizes["height"])
+
+
 def load(configuration: Configuration, config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Any:
     """Return the checkpoint's model under a settled config, with the image encoder that is named, if one is."""
     arguments = configuration.model
@@ -214,7 +224,7 @@ def load(configuration: Configuration, config: PreTrainedConfig, model_class: ty
 
 
 def _contradictions(
-    configuration: Configuration, config: Any, processor: FlavourProcessor, wanted: dict[str, Any]
+    configuration: Configuration, config: PreTrainedConfig, processor: FlavourProcessor, wanted: dict[str, Any]
 ) -> list[Contradiction]:
     arguments = configuration.model
     found: list[Contradiction] = []
@@ -242,8 +252,7 @@ def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> lis
     found = []
     pictures, tokenizer = processor.image_processor, processor.tokenizer
     if pictures is not None and arguments.image_size is not None:
-        side = (pictures.crop_size or pictures.size)["height"]
-        found.append(Contradiction("image_size", "image_size", arguments.image_size, side))
+        found.append(Contradiction("image_size", "image_size", arguments.image_size, input_size(processor)))
     if pictures is not None and arguments.image_fit == "squash":
         fit = "crop" if pictures.do_center_crop else "squash"
         found.append(Contradiction("image_fit", "image_fit", "squash", fit))
@@ -260,7 +269,7 @@ def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> lis
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return a value with lists for tuples and plain mappings."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
