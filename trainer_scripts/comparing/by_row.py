@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainer_scripts.evaluation.lines import Line
-from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, Score
+from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, Score, Values
 from trainer_scripts.scoring.results import decision_of
 from trainer_scripts.scoring.scored_models import LoadedModels
 
@@ -79,7 +79,7 @@ def _answers(comparison: LoadedModels, line: Line, part: str) -> list[str]:
     return _texts(answer.argmax(axis=1) if truth.ndim == 1 else decide(answer), part, comparison.label_names)
 
 
-def _texts(values: Any, part: str, names: list[str]) -> list[str]:
+def _texts(values: Values, part: str, names: list[str]) -> list[str]:
     if part == CAPTIONS:
         return [" | ".join(row) for row in values]
     if part != CLASSES:

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from trainer_scripts.comparing.calibration_and_cost import calibrated
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
@@ -135,7 +136,7 @@ def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, fl
     return list(found.items())
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -212,27 +212,6 @@ def _swapped(generator: np.random.Generator, size: int, groups: int) -> np.ndarr
     return generator.integers(0, 2, size=(size, groups)).astype(np.float64)
 
 
-def bootstrap(
-    score: Score, labels: Any, probabilities: Any, groups: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
-) -> Interval | None:
-    """Return the score with its bootstrap interval over groups; None where it cannot be resampled."""
-    return GroupedScores(groups, {score.part: (labels, probabilities)}).interval(score, resamples, seed)
-
-
-def paired_difference(
-    score: Score,
-    labels: Any,
-    first: Any,
-    second: Any,
-    groups: Sequence[str],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
-    """Return `first - second` on the same rows, see `GroupedScores.difference`."""
-    ours, theirs = (GroupedScores(groups, {score.part: (labels, answer)}) for answer in (first, second))
-    return ours.difference(theirs, score, resamples, seed)
-
-
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values adjusted for their number (Holm 1979): each may be read as if it were the only test."""
     found, running = {}, 0.0

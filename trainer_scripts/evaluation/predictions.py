@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, INGREDIENTS, MASKS, NAMES, TOKENS
+from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, INGREDIENTS, MASKS, NAMES, TOKENS, Values
 
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
@@ -33,7 +33,7 @@ ONE_LABEL = "label"
 
 @dataclass
 class Predictions:
-    """Rows with their truth and what a model says.
+    """Rows with their truth and the answers of a model.
 
     Attributes:
         ids: row ids.
@@ -51,14 +51,14 @@ class Predictions:
     parts: dict[str, tuple[Any, Any]]
 
     @classmethod
-    def of_classes(cls, ids: list[str], groups: list[str], labels: Any, probabilities: Any) -> "Predictions":
+    def of_classes(cls, ids: list[str], groups: list[str], labels: Values, probabilities: Values) -> "Predictions":
         """Return the predictions of a classifier."""
         return cls(ids, groups, {CLASSES: (np.asarray(labels), np.asarray(probabilities, dtype=np.float32))})
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "Predictions":
         """Return the predictions of these rows."""
 
-        def chosen(values: Any) -> Any:
+        def chosen(values: Values) -> Any:
             return values[np.asarray(rows, dtype=int)] if isinstance(values, np.ndarray) else [values[i] for i in rows]
 
         parts = {part: (chosen(truth), chosen(answer)) for part, (truth, answer) in self.parts.items()}
@@ -123,7 +123,7 @@ class Predictions:
             raise BadInputError(f"{path} is no prediction file of score.py ({error}); make it anew") from error
 
 
-def _cells(values: Any, is_set: bool) -> pa.Array:
+def _cells(values: Values, is_set: bool) -> pa.Array:
     """Return values as a column; `is_set`: 0/1 rows become lists of the ids that are 1."""
     if not isinstance(values, np.ndarray):
         return pa.array([value if isinstance(value, str) else list(value) for value in values])
@@ -151,7 +151,7 @@ def _read_part(part: str, table: dict[str, Any]) -> tuple[Any, Any] | None:
     return labels, probabilities
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write JSON beside its final name first, so that an interrupted run leaves no half file."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -182,7 +182,7 @@ def check_comparable(results: dict[str, tuple[Predictions, dict[str, Any]]]) -> 
     for name, (predictions, metrics) in others:
         shared = [part for part in first.parts if part in predictions.parts]
         if not shared:
-            raise BadInputError(f"{name} and {first_name} answer different questions; compare models of one task")
+            raise BadInputError(f"{name} and {first_name} have no scores in common; compare models of one task")
         labels, first_labels = metrics.get("label_names", []), first_metrics.get("label_names", [])
         if labels != first_labels:
             same = sorted(labels) == sorted(first_labels)

@@ -1,4 +1,4 @@
-"""Every classification and multi-label score, defined once: its text, its maths and its value on any resample of rows.
+"""Every classification and multi-label score, defined once: its text, its formula and its value on resampled rows.
 
 A score is a sum over rows, followed by a formula on the sums. That makes one definition serve the plain value, the
 bootstrap over groups and the paired tests, without computing any of them a second way.
@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.evaluation.decisions import Decision, ExpectedF1Decision
 
 CALIBRATION_BINS = 15
 SMALLEST_PROBABILITY = 1e-7
 
-# The pairs of truth and answer that predictions hold; each score reads one of them.
+# The pairs of truth and answer in predictions; each score reads one of them.
 CLASSES, INGREDIENTS, MASKS, GROUP_MASKS = "classes", "ingredients", "masks", "group_masks"
 CAPTIONS, NAMES, TOKENS = "captions", "names", "tokens"
 
+# Truth or answers of rows: numbers as arrays, texts as sequences.
+Values = np.ndarray | Sequence[Any]
 RowStatistics = Callable[[Any, Any], np.ndarray]
 Formula = Callable[[np.ndarray], np.ndarray]
 Weighted = Callable[[Any, Any, np.ndarray], np.ndarray]
@@ -46,7 +48,7 @@ class Score:
     definition: str
     rows: RowStatistics | None
     formula: Formula | None
-    direct: Callable[[np.ndarray, np.ndarray], float] | None = None
+    direct: Callable[[Any, Any], float] | None = None
     greater_is_better: bool = True
     part: str = CLASSES
     weighted: Weighted | None = None
@@ -57,7 +59,7 @@ class Score:
         """Hash of name and definition."""
         return hashlib.sha256(f"{self.name}: {self.definition}".encode()).hexdigest()
 
-    def __call__(self, labels: Any, probabilities: Any) -> float:
+    def __call__(self, labels: Values, probabilities: Values) -> float:
         """Return the score of all rows."""
         labels, probabilities = checked(labels, probabilities)
         if self.direct is not None:
@@ -67,7 +69,7 @@ class Score:
         return float(self.formula(self.rows(labels, probabilities).sum(axis=0)))
 
 
-def checked(labels: Any, probabilities: Any) -> tuple[Any, Any]:
+def checked(labels: Values, probabilities: Values) -> tuple[Any, Any]:
     """Return truth and answer ready for a score's maths: numbers as arrays, texts as they are.
 
     Raises:
@@ -213,11 +215,13 @@ def _binary_cross_entropy(truth: np.ndarray, probabilities: np.ndarray) -> np.nd
     return np.stack([loss, np.ones(len(truth))], axis=1)
 
 
-def multilabel_scores(label_names: Sequence[str], decision: Any = None) -> tuple[Score, ...]:
+def multilabel_scores(
+    label_names: Sequence[str], decision: Decision | ExpectedF1Decision | None = None
+) -> tuple[Score, ...]:
     """Return the scores of multi-label classification; labels are 0/1 `(rows, labels)`, probabilities alike.
 
     `decision` turns probabilities into sets and describes how: a `Decision`, 0.5 by default, or an
-    `expected_f1.ExpectedF1Decision`.
+    `ExpectedF1Decision`.
     """
     decide = decision or Decision()
     rule = f"prediction: {decide.describe()}"
