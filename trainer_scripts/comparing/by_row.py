@@ -16,7 +16,7 @@ EXAMPLES = 3
 
 
 def write_rows(comparison: LoadedModels, out: Path) -> None:
-    """Write one line per test row: truth, and per line of the comparison its answer and what it contributes."""
+    """Write one line per test row: truth, and per line of the comparison its answer and its score."""
     score = comparison.main_score
     lines = [line for line in comparison.lines if line.has(score)]
     part = score.part

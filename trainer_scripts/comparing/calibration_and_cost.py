@@ -1,4 +1,4 @@
-"""What else a comparison tells of each saved model: calibration, spread over seeds, cost."""
+"""Calibration, spread over seeds, and cost of each saved model of a comparison."""
 
 import time
 from pathlib import Path

@@ -59,7 +59,7 @@ def gather(
 
 
 def is_prediction_folder(source: str) -> bool:
-    """Whether a folder holds what `score.py` wrote, and no model."""
+    """Whether a folder holds the files of `score.py`, and no model."""
     return (Path(source) / PREDICTIONS).is_file() and not (Path(source) / "config.json").is_file()
 
 
@@ -124,7 +124,7 @@ def all_scores(comparison: LoadedModels) -> dict[str, dict[str, Interval | float
 
 
 def paired_tests(comparison: LoadedModels) -> dict[str, dict[str, Interval]]:
-    """Return per other line what the tested model gains on it, for the scores that are no single class's."""
+    """Return the gains of the tested model on each other line, for all scores but those of single classes."""
     shown = [score for score in comparison.scores if not score.name.startswith(PER_CLASS)]
     found: dict[str, dict[str, Interval]] = {}
     for line in comparison.lines:
@@ -145,13 +145,13 @@ def _gain(tested: Line, other: Line, score: Score) -> Interval | None:
 
 
 def adjusted(differences: dict[str, dict[str, Interval]], score: str) -> dict[str, float]:
-    """Return the p-values of one score, adjusted for how many lines the tested model was held against."""
+    """Return the p-values of one score, adjusted for the number of lines that the tested model was compared with."""
     tested = {name: gains[score].p for name, gains in differences.items() if score in gains}
     return holm({name: p for name, p in tested.items() if p is not None})
 
 
 def ablate(comparison: LoadedModels, batch_size: int, most_rows: int) -> dict[str, Any]:
-    """Return per saved model its main score under each change of its input, the loss, and what it follows.
+    """Return per saved model its main score under each change of its input, the loss, and the input that it follows.
 
     A model answers anew for each change, so of more than `most_rows` rows a drawn part of the groups is taken.
     """

@@ -92,7 +92,7 @@ def class_table(entries: Mapping[str, Any]) -> str:
 
 
 def difference_table(content: Mapping[str, Any]) -> str:
-    """Return what the tested model gains on every other line."""
+    """Return the gains of the tested model on every other line."""
     score, adjusted, differences = content["main_score"], content["adjusted_p"], content["differences"]
     known = dict.fromkeys((*content["decisive"], *(name for gains in differences.values() for name in gains)))
     names = list(known)[:SHOWN_DIFFERENCES]
@@ -151,7 +151,7 @@ def definition_list(definitions: Mapping[str, Any]) -> str:
 
 
 def notes(content: Mapping[str, Any]) -> str:
-    """Return what was left out, and why."""
+    """Return the parts that were left out, and the reasons."""
     missing = content["without_model"]
     if not missing:
         return ""
@@ -220,7 +220,7 @@ def usage(modality: str, loss: Interval | None, score: Score) -> str:
 
 
 def compared(gain: Interval, score: Score) -> str:
-    """Return what interval and test say of a difference."""
+    """Return the meaning of the interval and the test of a difference."""
     better = gain.low > 0 if score.greater_is_better else gain.high < 0
     worse = gain.high < 0 if score.greater_is_better else gain.low > 0
     if not gain.tested:

@@ -30,7 +30,7 @@ from trainer_scripts.scoring.scored_models import LoadedModels
 
 
 def run(given: argparse.Namespace) -> None:
-    """Compare models on one split, as the command line asks."""
+    """Compare models on one split, with the options of the command line."""
     models, dataset = models_and_dataset(given.sources)
     refuse_unread(given, dataset)
     content = compare(

@@ -104,7 +104,7 @@ def bag_of_words(train: Table, selection: Table, test: Table, score: Score, clas
 
 
 def _word_features(train: Sequence[str], *others: Sequence[str]) -> list[Features]:
-    """Return TF-IDF of words and word pairs, one feature that says nothing where the training texts hold no word."""
+    """Return TF-IDF of words and word pairs, one constant feature where the training texts hold no word."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     word = re.compile(vectorizer.token_pattern)
     if not any(word.search(text) for text in train):

@@ -40,12 +40,12 @@ class Interval:
 
 
 class GroupedScores:
-    """What one answer contributes to each score, summed within groups of rows; intervals and paired tests on that.
+    """The contributions of one line's answers to each score, summed within groups; intervals and paired tests of them.
 
     Statistics that several scores share are computed once.
 
     Args:
-        groups: per row, what is drawn together.
+        groups: per row its group; the bootstrap draws whole groups.
         parts: part -> (truth, answer), as `predictions.Predictions.parts`.
         own: name -> the score to compute where one of that name is asked for: the same definition with this answer's
             own thresholds in it.

@@ -48,7 +48,7 @@ class Line:
         return self.grouped.interval(score) or self.grouped.value(score)
 
     def minus(self, other: "Line", score: Score) -> Interval | None:
-        """Return what it gains on another line on the same rows; None where the score cannot be resampled."""
+        """Return its gain on another line of the same rows; None where the score cannot be resampled."""
         key = (other.name, score.name)
         if key not in self._differences:
             self._differences[key] = self.grouped.difference(other.grouped, score)

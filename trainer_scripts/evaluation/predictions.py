@@ -37,7 +37,7 @@ class Predictions:
 
     Attributes:
         ids: row ids.
-        groups: per row, what is drawn together by the bootstrap.
+        groups: per row its group; the bootstrap draws whole groups.
         parts: part -> (truth, answer), one entry per row each:
             `classes` and `ingredients`: ids `(rows,)` or 0/1 `(rows, labels)`; probabilities `(rows, classes)`;
             `masks`: pixels hit, predicted and true per class `(rows, 3 * classes)`, twice the same array;

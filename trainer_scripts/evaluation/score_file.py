@@ -9,7 +9,7 @@ from trainer_scripts.evaluation.intervals import Interval
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 
 # Version 2: `metrics`, and per line of `baselines` and `ablations`: score -> {"value", and where known "low", "high"};
-# `leads`: line -> score -> what the model gains on that line; `details`: tables of one task alone; `files`; `faults`.
+# `leads`: line -> score -> the gain of the model on that line; `details`: tables of one task alone; `files`; `faults`.
 # Version 1, without a number, had a form of its own for each task, see `upgraded`.
 SCHEMA_VERSION = 2
 # What a comparison cannot do without.

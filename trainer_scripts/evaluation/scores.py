@@ -33,7 +33,7 @@ class Score:
 
     Attributes:
         name: key in `metrics.json`.
-        definition: what is averaged over what, with which threshold and fallback; its hash guards comparisons.
+        definition: the averaging, threshold and fallback in words; comparisons check its hash.
         rows: (truth, answer) -> `(rows, k)` statistics, to be summed over rows.
         formula: sums `(..., k)` -> values `(...)`.
         direct: (truth, answer) -> value, for a score that is no formula of sums (then `rows` is None).

@@ -30,7 +30,7 @@ class Plan:
     """How much of a graph computes in 8 bits; in each plan all large weights are stored in 8 bits.
 
     Attributes:
-        name: what the table calls it.
+        name: its name in the table.
         operators: operator types that compute in 8 bits.
         spare_sensitive: whether depthwise convolutions, those on a 1 x 1 grid (squeeze and excitation) and the first
             one stay out: they have few weights and lose the most (Nagel et al. 2021, section 4.2).
@@ -50,7 +50,7 @@ PLANS = (
 
 
 class CalibrationBatches:
-    """What onnxruntime reads activations from: batches of real samples, one after the other."""
+    """Batches of real samples, from which onnxruntime calibrates activations."""
 
     def __init__(self, batches: Sequence[Mapping[str, Tensor]]):
         self._batches = batches
@@ -203,7 +203,7 @@ def half_precision(values: np.ndarray, name: str, kind: int) -> Any:
     """Return an initializer in half precision, rounded to the nearest even.
 
     Raises:
-        BadInputError: a weight is beyond what fp16 holds.
+        BadInputError: a weight is beyond the range of fp16.
     """
     import onnx
 

@@ -70,7 +70,7 @@ class Job:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Export one model, as the command line asks."""
+    """Export one model, with the options of the command line."""
     require_onnx()
     model = load_for_export(given.model, given.revision, given.columns)
     out = given.out or default_folder(model, given)
@@ -152,7 +152,7 @@ def export_plain(job: Job) -> tuple[Path, dict[str, Any]]:
 
 
 def choose(job: Job, plain: Path, tried: list[Measurement]) -> tuple[Measurement, Path]:
-    """Return the form that was asked for; of the int8 plans, the fastest that keeps the score. All tried are appended.
+    """Return the form that the options name; of the int8 plans, the fastest that keeps the score. `tried` grows.
 
     Raises:
         BadInputError: every form loses more than `--max-loss` on the selection split.

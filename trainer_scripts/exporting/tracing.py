@@ -19,7 +19,7 @@ from trainer_scripts.tasks.common.task import SavedModel
 
 # Newest operator set that tracing emits without a conversion afterwards, and that onnxruntime reads since 1.17.
 OPSET = 20
-# Float outputs may differ by this share of their largest value, and so many whole numbers (pixels) may: what is left is
+# Float outputs may differ by this share of their largest value, and so many whole numbers (pixels) may: this is
 # the order of additions in two libraries.
 FLOAT_TOLERANCE = 1e-3
 PIXEL_TOLERANCE = 1e-3
@@ -56,7 +56,7 @@ def trace(graph: ModelGraph, example: Mapping[str, Tensor], path: Path) -> None:
     with quiet(), torch.no_grad():
         try:
             program: Any = torch.onnx.export(
-                # A copy, as the exporter writes on what it exports; contiguous, as graphs know no other layout.
+                # A copy, as the exporter changes the model; contiguous, as graphs have no other layout.
                 copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format),
                 kwargs=inputs,
                 dynamo=True,

@@ -122,7 +122,7 @@ def load_train(model: SavedModel, dataset: str, revision: str | None = None, mod
 
 
 def load_selection(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:
-    """Return the rows that chose a model's checkpoint: a split of the data, or what its run carved out."""
+    """Return the rows that chose a model's checkpoint: a split of the data, or rows of the training split."""
     arguments = model.arguments
     if has_split(dataset, revision, arguments.selection_split):
         table = load_table(model, dataset, arguments.selection_split, revision, modality)

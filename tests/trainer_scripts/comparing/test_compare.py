@@ -58,7 +58,7 @@ def test_scores_are_those_of_the_predictions(models, small_dataset, tmp_path):
     metrics, predictions = read_metrics(tmp_path), Predictions.load(tmp_path)
     assert metrics["split"] == "test"
     assert metrics["rows"] == 30
-    assert metrics["metrics"]["accuracy"] == (predictions.probabilities.argmax(1) == predictions.labels).mean()
+    assert metrics["metrics"]["accuracy"]["value"] == (predictions.probabilities.argmax(1) == predictions.labels).mean()
     assert metrics["rows_sha256"] == predictions.rows_sha256()
     assert np.allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
 

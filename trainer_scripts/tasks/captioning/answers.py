@@ -73,7 +73,7 @@ def expect(
 
     Args:
         model: in evaluation mode.
-        encoded: what the visual encoder gives for the pictures.
+        encoded: output of the visual encoder for the pictures.
         captions: per picture the tokens of each of its captions.
     """
     owners = torch.tensor([row for row, of_one in enumerate(captions) for _ in of_one])
@@ -125,7 +125,7 @@ def caption_table(
 
 
 def predictions_of(table: Table, captions: Sequence[str], expected: Expectations | None = None) -> Predictions:
-    """Return captions as predictions, with what is visible on each picture where the table knows it."""
+    """Return captions as predictions, with the visible ingredients of each picture where the table has them."""
     answers = [str(caption) for caption in captions]
     parts: dict[str, tuple[Any, Any]] = {CAPTIONS: ([list(row) for row in table.labels], answers)}
     visible = visible_names(table)

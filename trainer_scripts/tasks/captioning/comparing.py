@@ -73,7 +73,7 @@ def monotony(compared: ScoredModels) -> list[str]:
 
 @torch.inference_mode()
 def picture_features(model: FlavourCaptioner, samples: CaptionSamples, batch_size: int) -> np.ndarray:
-    """Return the mean over places of what the captioner's visual encoder gives, one unit vector per picture."""
+    """Return the mean output of the captioner's visual encoder over all positions, one unit vector per picture."""
     found = []
     for _, pixels in pixel_batches(samples, batch_size, model.device, name="features"):
         states = model.get_encoder()(pixels.to(model.dtype)).last_hidden_state.mean(dim=1)

@@ -113,7 +113,7 @@ def coco_id(name: str) -> int | str:
 
 @torch.inference_mode()
 def predict(model: SavedModel, items: Sequence[Item], out: Path, options: PredictionOptions) -> str:
-    """Write `ImageID,caption` for every row to `out`, and the same as JSON beside it; return what was written.
+    """Write `ImageID,caption` for every row to `out`, and the same as JSON beside it; return a message.
 
     Args:
         model: a saved captioner.

@@ -51,7 +51,7 @@ class CaptioningTask(Task):
         return CAPTION_SCORES
 
     def more_scores(self, label_names: Sequence[str]) -> tuple[Score, ...]:
-        """Return the scores of what captions name, for pictures whose ingredients are known."""
+        """Return the scores of the names in captions, for pictures whose ingredients are known."""
         return naming_scores()
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:

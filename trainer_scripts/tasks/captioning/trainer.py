@@ -70,7 +70,7 @@ class FrozenImageFirst(TrainerCallback):
     def _set(self, model: FlavourCaptioner, frozen: bool) -> None:
         if self._frozen_by_config:
             return
-        # The model itself keeps what its config freezes in evaluation mode.
+        # The model keeps the parts that its config freezes in evaluation mode.
         model.config.freeze_image = frozen
         model.image_encoder.model.requires_grad_(not frozen)
         if model.training:

@@ -97,7 +97,7 @@ def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> Flavou
     """Return the processor of a new captioner, its tokenizer trained on `captions`, the training split's.
 
     Raises:
-        BadInputError: the configuration names no picture part, or asks for an input that captioners do not read.
+        BadInputError: the configuration names no picture part, or names an input that captioners do not read.
     """
     image = arguments.image_encoder or arguments.vision_config
     if not image:
@@ -153,7 +153,7 @@ def name_tokens(name: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, arguments: ModelArguments) -> None:
-    """Put the configuration's decoding into the model: no special token inside a caption, and what `generation` sets.
+    """Set the decoding of the model: no special token inside a caption, and the settings of `generation`.
 
     Raises:
         BadInputError: `generation` holds a setting that `generate` does not know.

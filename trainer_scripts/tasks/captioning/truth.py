@@ -36,7 +36,7 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Named:
-    """Sums behind precision, recall and F1 of what captions name, `(rows,)` each."""
+    """Counts behind precision, recall and F1 of the names in captions, `(rows,)` each."""
 
     hits: np.ndarray
     named: np.ndarray
@@ -104,7 +104,7 @@ def _share(*columns: int) -> Formula:
 
 
 def naming_scores() -> tuple[Score, ...]:
-    """Return the scores of what captions name, for pictures whose ingredients are known."""
+    """Return the scores of the names in captions, for pictures whose ingredients are known."""
     found = []
     levels = (("ingredient", "catalogue ingredients", _ingredient_rows), ("group", "food groups", _group_rows))
     for level, what, rows in levels:
@@ -128,7 +128,7 @@ def naming_scores() -> tuple[Score, ...]:
 
 
 def counts_in(caption: str) -> dict[str, int]:
-    """Return how many of what a caption counts; heaps ("a bed of rice") and bare names are no counts.
+    """Return ingredient -> number for those that a caption counts; heaps ("a bed of rice") are no counts.
 
     >>> counts_in("A bed of rice, three slices of cucumber and two eggs on a plate.")
     {'cucumber': 3, 'egg': 2}
@@ -142,7 +142,7 @@ def counts_in(caption: str) -> dict[str, int]:
 
 
 def places_in(caption: str) -> dict[str, str]:
-    """Return where a caption says that ingredients are.
+    """Return the positions that a caption states, by ingredient.
 
     >>> places_in("The parsley is in the centre and the egg and the rice are all over.")
     {'parsley': 'in the centre', 'egg': 'all over', 'rice': 'all over'}
@@ -260,6 +260,6 @@ def round_trip(captions: Sequence[str], table: Table, rows: int = ROWS) -> dict[
 
 
 def draw(prompt: str, seed: int) -> frozenset[str]:
-    """Return the names of what is visible in the picture that the plating pipeline draws from a prompt."""
+    """Return the visible ingredients of the picture that the plating pipeline draws from a prompt."""
     output: Any = PlatingPipeline()(prompt, height=SIZE, width=SIZE, generator=torch.Generator().manual_seed(seed))
     return frozenset(item.name for item in output.plates[0].items)

@@ -1,1 +1,1 @@
-"""What all tasks share: their base class, the Trainer, starting points, graphs for export."""
+"""Shared parts of all tasks: their base class, the Trainer, starting points, graphs for export."""

@@ -1,8 +1,8 @@
-"""Where a model starts from: parts named by folder or Hub id, or a whole checkpoint to go on from.
+"""Starting points of a model: parts named by folder or Hub id, or a whole checkpoint that is trained further.
 
-What shapes weights, tokenizer or pictures is the checkpoint's. A command line that asks for something else is refused;
-what only the configuration file says otherwise is printed, so that one configuration can go on from models of other
-sizes.
+A checkpoint keeps its weights, its tokenizer and its preprocessing. A contradicting option on the command line is
+refused; a contradicting value in the configuration file is only printed, so that one configuration can continue models
+of several sizes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from trainer_scripts.settings.configurations import configuration_names
 
 SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
 
-# How folders begin, ours included: nobody should wait for a Hub to say that it does not know them.
+# Prefixes of folders: a missing folder is refused at once, without a request to the Hub.
 FOLDERS = (".", "~", "/", "outputs/")
 # Fields of the configs that shape training but no weight: a checkpoint takes those of the configuration.
 LAID_ON = {
@@ -47,10 +47,10 @@ NAMED = 4
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Turn what configs and backbones refuse into bad input; timm refuses names that it does not know as RuntimeError.
+    """Turn errors of configs and backbones into bad input; timm raises RuntimeError for an unknown name.
 
     Raises:
-        BadInputError: says why the model of a configuration cannot be built.
+        BadInputError: the model of a configuration cannot be built; the message gives the reason.
     """
     try:
         yield
@@ -163,7 +163,7 @@ def settle(
     wanted: dict[str, Any],
     places: int | None = None,
 ) -> None:
-    """Lay on a checkpoint's config what can be, and refuse or print what cannot.
+    """Apply the settings that shape training only to a checkpoint's config, and refuse or print the others.
 
     Args:
         configuration: of the run.

@@ -44,8 +44,8 @@ class Answers:
         confusion: `(classes, classes)` pixels of all pictures by true and predicted class; None without masks.
         probabilities: `(rows, classes - 1)` of each ingredient: from the ingredient head, or 1 and 0 for what the
             predicted mask shows in a model without one.
-        shown: `(rows, classes - 1)` what the pictures really show.
-        loss: the model's own, mean over rows; NaN where it was not asked for.
+        shown: `(rows, classes - 1)` 1 for the ingredients that a picture really shows.
+        loss: the model's own, mean over rows; NaN where it was not computed.
         areas: `(rows, classes)` share of each predicted mask that a class covers; None without masks.
         group_counts: as `counts`, read as food groups; None without masks or where classes are no ingredients.
     """
@@ -100,8 +100,8 @@ def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Itera
 class PixelCounter:
     """Counts pixels picture by picture: true and predicted class, and the share that each predicted class covers.
 
-    What stays is allocated before the first picture: small arrays made between large ones that go would keep the
-    process from ever giving back their memory.
+    All results are allocated before the first picture: small arrays that are made between large temporary ones would
+    keep the process from returning the memory of the large ones.
 
     Args:
         rows: number of pictures.
@@ -203,7 +203,7 @@ def answer(
 def _answer_batch(
     model: PreTrainedModel, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
-    """Return what `ask` does, and the loss (NaN where it is not asked for)."""
+    """Return the result of `ask`, and the loss (NaN unless `loss` is set)."""
     normal, device, config = samples.processor.image_processor, model.device, model.config
     pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
     pixels = pixels.to(device, model.dtype)

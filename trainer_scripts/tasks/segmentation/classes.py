@@ -1,4 +1,4 @@
-"""What the ids of masks stand for: ingredients or food groups, filtered or not, always with an explicit map."""
+"""Classes of mask ids: ingredients or food groups, all or some of them, always with an explicit map."""
 
 from collections.abc import Sequence
 

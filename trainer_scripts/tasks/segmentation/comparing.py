@@ -99,9 +99,9 @@ def tasks_learned(config: PreTrainedConfig) -> frozenset[str]:
 
 
 def sharing_verdicts(compared: ScoredModels) -> list[str]:
-    """Return per task whether one encoder for both helped, hurt, or cannot be told, from paired differences.
+    """Return per task whether one encoder for both helped, hurt, or made no clear difference.
 
-    Each multi-task model is held against each model of one task alone, on the scores of that task.
+    Paired differences compare each multi-task model with each model of one task, on the scores of that task.
     """
     learned = {name: tasks_learned(model.model.config) for name, model in compared.saved.items()}
     found = []
@@ -143,8 +143,8 @@ def _budgets(compared: ScoredModels, shared: str, learned: dict[str, frozenset[s
     known = {name: number for name, number in seen.items() if number is not None}
     if shared not in known or len(known) < 2 or max(known.values()) <= 1.02 * min(known.values()):
         return []
-    told = ", ".join(f"{name} {number:,}" for name, number in known.items())
-    return [f"the models did not learn from equally many pictures, starts included ({told})"]
+    counts = ", ".join(f"{name} {number:,}" for name, number in known.items())
+    return [f"the models did not learn from equally many pictures, starts included ({counts})"]
 
 
 def pictures_seen(folder: Path) -> int | None:

@@ -107,7 +107,7 @@ class MaskCollator:
         """Return the batch that the model's `forward` takes."""
         batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
         if self.masks:
-            # The middle of each cell, which is what the logits on a coarser grid stand for.
+            # The middle of each cell, which the logits on a coarser grid stand for.
             middle = slice(self.stride // 2, None, self.stride)
             batch["labels"] = torch.stack([sample["labels"][middle, middle] for sample in samples])
         if self.ingredients:

@@ -75,7 +75,7 @@ def main_flavour(taste: np.ndarray) -> str | None:
 
 
 def plate(shares: np.ndarray, named: np.ndarray | None, tastes: np.ndarray, said: str | None = None) -> dict[str, Any]:
-    """Return the `taste` and `flavour` of a plate, what a `classifier` says of it, and whether it `agrees`.
+    """Return the `taste` and `flavour` of a plate, the flavour by a `classifier`, and whether it `agrees`.
 
     A plate of nothing that tastes has the flavour "none".
 

@@ -24,7 +24,7 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
     Args:
         masks: loss of the masks, its graph alive.
         ingredients: loss of the ingredients.
-        encoder: what both share; frozen parameters do not count.
+        encoder: shared by both; frozen parameters do not count.
     """
     shared = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     if not shared:

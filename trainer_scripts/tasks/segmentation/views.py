@@ -1,4 +1,4 @@
-"""How a segmenter is asked about a picture: once, at several scales, mirrored too, or by windows slid over it."""
+"""Views of a picture whose answers are averaged: several scales, mirrored, or windows that slide over it."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_heads_flavour import resize
 
 WINDOW_OVERLAP = 1 / 3
-# DeepLab decides on places of 4 to 16 pixels; finer grids only repeat what enlarging does.
+# DeepLab decides on cells of 4 to 16 pixels; a finer grid would only interpolate.
 LOGIT_STRIDE = 4
 
 
@@ -21,8 +21,8 @@ class Views:
     """Views of a picture whose answers are averaged.
 
     Attributes:
-        scales: factors on the size at which the model sees the picture.
-        flip: whether each scale is also seen mirrored.
+        scales: factors on the input size of the model.
+        flip: whether each scale is also read mirrored.
         window: side in pixels of the windows that are slid over the picture at its own size; None shows the model the
             whole picture at once, at the size it was trained for.
         stride: pixels from one window to the next; None lets neighbours share a third.
@@ -53,7 +53,7 @@ class Views:
 
     @property
     def plain(self) -> bool:
-        """Whether the model is asked once, about the whole picture."""
+        """Whether the only view is the whole picture at its usual size."""
         return self.scales == (1.0,) and not self.flip and self.window is None
 
     def describe(self) -> str:
