@@ -42,6 +42,7 @@ def examples(comparison: LoadedModels) -> list[dict[str, str]]:
     first, second = [line for line in comparison.models if line.has(score)][:2]
     part, names = score.part, comparison.label_names
     gain = score_of_rows(first, score) - score_of_rows(second, score)
+    # From the rows on which the first model is furthest ahead to those of the second.
     order = np.argsort(-gain, kind="stable")
     chosen = [*(row for row in order[:EXAMPLES] if gain[row] > 0), *(row for row in order[-EXAMPLES:] if gain[row] < 0)]
     truth = _texts(first.predictions.parts[part][0], part, names)
@@ -75,6 +76,7 @@ def _answers(comparison: LoadedModels, line: Line, part: str) -> list[str]:
     truth, answer = line.predictions.parts[part]
     if part == CAPTIONS:
         return answer
+    # Each line decides by its own thresholds, as its scores do.
     decide = decision_of(comparison.metrics.get(line.name, {}))
     return _texts(answer.argmax(axis=1) if truth.ndim == 1 else decide(answer), part, comparison.label_names)
 

@@ -30,6 +30,7 @@ def _calibrate(comparison: LoadedModels, name: str) -> dict[str, Any]:
     selection, predictions = comparison.selection_predictions[name], comparison.line(name).predictions
     many = predictions.labels.ndim == 2
     nll = comparison.score_named("nll")
+    # One number for all logits, fitted on rows that chose the checkpoint and never on test rows.
     temperature = fit_temperature(nll, selection.labels, selection.probabilities, many)
     scaled = calibrated(predictions, temperature)
     found: dict[str, Any] = {"temperature": temperature}
@@ -99,6 +100,7 @@ def _cost(table: Table, model: SavedModel) -> dict[str, float]:
         times = []
         for _ in range(REPEATS + 1):
             started = time.perf_counter()
+            # The first pass is a warm-up: it allocates memory and is left out of the median.
             model.task.answers(model, table, size)
             times.append(time.perf_counter() - started)
         found[f"ms per row, batch {size}"] = 1000 * float(np.median(times[1:])) / len(table)

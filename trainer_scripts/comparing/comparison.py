@@ -52,6 +52,7 @@ def gather(
     check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
     if comparison.saved:
         for name, model in comparison.saved.items():
+            # Only class probabilities have a temperature to fit, or enter the product of two models.
             if CLASSES in comparison.line(name).predictions.parts:
                 comparison.selection_predictions[name] = _on_selection(model, comparison, batch_size)
         comparison.baselines = comparison.task.baselines(comparison)
@@ -66,6 +67,7 @@ def is_prediction_folder(source: str) -> bool:
 def _add_file(comparison: LoadedModels, folder: Path) -> None:
     predictions, metrics = Predictions.load(folder), read_scores(folder)
     _check_split(str(metrics.get("split")), metrics.get("selection_split"), metrics.get("train_split"))
+    # Two folders of scores may be of one model on two data sets: the folder then tells the lines apart.
     name = Path(str(metrics.get("model") or folder)).name
     name = _free_name(comparison, str(folder) if name in comparison.metrics else name)
     _check_scores(name, predictions, metrics)
@@ -82,6 +84,7 @@ def _add_model(comparison: LoadedModels, model: SavedModel, split: str, out: Pat
     predictions = model.task.answers(model, table, batch_size, name)
     metrics = save_scores(model, Scored(predictions), str(comparison.dataset), split, out / name, comparison.revision)
     comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics
+    # Read back from the file, so that a model and its prediction file give the same figures.
     comparison.models.append(Line(name, MODEL, model.modality, Predictions.load(out / name)))
 
 
@@ -108,6 +111,7 @@ def _check_scores(name: str, predictions: Predictions, metrics: dict[str, Any]) 
     grouped = GroupedScores(predictions.groups, predictions.parts)
     for score in scores_of_file(metrics, name):
         stated = metrics["metrics"].get(score.name, {}).get("value")
+        # The file rounds nothing, but other versions of libraries may differ in the last digits.
         if stated is not None and grouped.has(score) and abs(grouped.value(score) - stated) > 1e-4:
             raise BadInputError(
                 f"{name}: metrics.json says {score.name} {stated:.4f}, its predictions give "

@@ -76,6 +76,7 @@ def reliability(path: Path, curves: dict[str, list[tuple[np.ndarray, np.ndarray]
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
     for index, (name, kinds) in enumerate(curves.items()):
         for style, what, (confidence, correct) in zip(("-", "--"), ("", ", calibrated"), kinds, strict=False):
+            # The same bins as those of the expected calibration error.
             bins = np.digitize(confidence, edges, right=True)
             members = [bins == number for number in range(CALIBRATION_BINS) if (bins == number).any()]
             x, y = ([values[rows].mean() for rows in members] for values in (confidence, correct))

@@ -146,6 +146,7 @@ def number_table(numbers: Mapping[str, Mapping[str, Any]]) -> str:
 def definition_list(definitions: Mapping[str, Any]) -> str:
     """Return the definitions; of the scores of single classes the first stands for all."""
     single = [name for name in definitions if name.startswith(PER_CLASS)]
+    # The definitions of single classes differ in the name of the class only.
     shown = [name for name in definitions if name not in single[1:]]
     return "\n".join(f"- **{name}**: {definitions[name]['definition']}" for name in shown)
 
@@ -204,6 +205,7 @@ def report(content: Mapping[str, Any]) -> str:
 
 def usage(modality: str, loss: Interval | None, score: Score) -> str:
     """Return whether a modality is used: shuffling it over dishes must cost the model something for sure."""
+    # For a score where less is better, a rise is the loss.
     cost = loss if loss is None or score.greater_is_better else Interval(-loss.value, -loss.high, -loss.low, loss.p)
     if cost is None or not (cost.above_zero and cost.tested):
         measured = (
@@ -223,6 +225,7 @@ def compared(gain: Interval, score: Score) -> str:
     """Return the meaning of the interval and the test of a difference."""
     better = gain.low > 0 if score.greater_is_better else gain.high < 0
     worse = gain.high < 0 if score.greater_is_better else gain.low > 0
+    # The interval and the swap test must agree, otherwise nothing is claimed.
     if not gain.tested:
         better = worse = False
     return "is better than" if better else "is WORSE than" if worse else "is NOT SHOWN to differ from"

@@ -88,6 +88,7 @@ class GroupedScores:
         """Return the statistics of a score summed within groups, `(groups, k)`, in order of first mention."""
         score = self.own(score)
         assert score.rows is not None
+        # Scores with the same statistics per row, such as F1 of several classes, share one sum.
         key = (score.part, score.rows)
         if key not in self._sums:
             rows = np.asarray(score.rows(*self.pair(score)), dtype=np.float64)
@@ -105,6 +106,7 @@ class GroupedScores:
             key = (score.part, score.rows, resamples, seed)
             if key not in self._resampled:
                 sums = self.sums(score)
+                # A resample is a vector of how often each group was drawn; its sums are one matrix product.
                 self._resampled[key] = np.concatenate([draws @ sums for draws in _draws(self.number, resamples, seed)])
             return score.formula(self._resampled[key])
         if score.weighted is not None:
@@ -147,6 +149,7 @@ class GroupedScores:
         observed = float(score.formula(total_a) - score.formula(total_b))
         further = 0
         for swap in _swaps(self.number, resamples, seed):
+            # What leaves one total enters the other.
             moved = swap @ exchange
             swapped = score.formula(total_a + moved) - score.formula(total_b - moved)
             further += int(np.count_nonzero(np.abs(swapped) >= abs(observed) - 1e-12))
@@ -222,6 +225,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _logits(probabilities: np.ndarray, multilabel: bool) -> np.ndarray:
+    # The logits are known up to a constant per row, which the softmax ignores.
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return np.log(clipped / (1 - clipped)) if multilabel else np.log(clipped)
 

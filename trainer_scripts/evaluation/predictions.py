@@ -79,6 +79,7 @@ class Predictions:
         digest = hashlib.sha256("\n".join([*self.ids, "", *self.groups]).encode())
         for part in sorted(self.parts if parts is None else parts):
             truth = self.parts[part][0]
+            # Of pixel counts only the true ones belong to the rows; the others are answers.
             if part in (MASKS, GROUP_MASKS):
                 truth = np.split(np.asarray(truth), 3, axis=1)[2]
             if part in (CAPTIONS, NAMES):
@@ -95,6 +96,7 @@ class Predictions:
         }
         for part, (truth, answer) in self.parts.items():
             for name, values in zip(COLUMNS[part], (truth, answer), strict=True):
+                # One id per row and a list of ids are columns of different types, so they have different names.
                 if name == COLUMNS[CLASSES][0] and np.ndim(values) == 1:
                     name = ONE_LABEL
                 columns[name] = _cells(values, is_set=part in (CLASSES, INGREDIENTS) and name != COLUMNS[part][1])

@@ -50,7 +50,7 @@ def upgraded(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     version = content.get("schema_version", 1)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise BadInputError(
-            f"{path} has schema version {version}, this package reads up to {SCHEMA_VERSION}; update it"
+            f"{path} has schema version {version}, and this package reads up to {SCHEMA_VERSION}; update the package"
         )
     if version == SCHEMA_VERSION or not isinstance(content.get("metrics"), dict):
         return dict(content)

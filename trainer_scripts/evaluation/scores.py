@@ -98,6 +98,7 @@ def f1_from_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def _one_hot(indices: np.ndarray, classes: int) -> np.ndarray:
+    # Row `i` of the identity matrix is the one-hot vector of class `i`.
     return np.eye(classes)[indices.astype(int)]
 
 
@@ -192,11 +193,13 @@ def _resampled_average_precision(truth: np.ndarray, probabilities: np.ndarray, w
         scores, true = probabilities[order, index], truth[order, index] > 0
         if not true.any():
             continue
+        # Rows with equal scores pass a threshold together: only the last of each tie counts.
         last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
         taken = weights[:, order]
         hits = np.cumsum(taken * true, axis=1)[:, last]
         precision = _ratio(hits, np.cumsum(taken, axis=1)[:, last])
         total = hits[:, -1]
+        # Precision at each threshold, weighted by the recall that is gained there.
         gained = np.diff(hits, axis=1, prepend=0)
         found += _ratio((precision * gained).sum(axis=1), total)
         counted += total > 0
@@ -284,6 +287,7 @@ def tuned_thresholds(truth: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 
     Raises macro-F1; samples-F1 usually falls a little, so it is an option and 0.5 the default.
     """
+    # All thresholds at once, as the counts of a few labels are small.
     grid = np.linspace(0.05, 0.95, 19)
     predicted = probabilities[None] >= grid[:, None, None]  # (thresholds, rows, labels)
     hits = (predicted & (truth[None] > 0)).sum(axis=1)

@@ -74,6 +74,7 @@ def latencies(calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, 
     for size in LATENCY_BATCHES:
         batch = {name: _repeated(value, size) for name, value in rows.items()}
         seconds: dict[str, list[float]] = {name: [] for name in calls}
+        # A warm-up, as the first call allocates memory.
         for call in calls.values():
             call(batch)
         deadline = time.perf_counter() + LATENCY_SECONDS * len(calls)
@@ -82,6 +83,7 @@ def latencies(calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, 
                 start = time.perf_counter()
                 call(batch)
                 seconds[name].append(time.perf_counter() - start)
+            # Slow models end early, but never with fewer than three rounds.
             if number >= 2 and time.perf_counter() > deadline:
                 break
         for name, values in seconds.items():

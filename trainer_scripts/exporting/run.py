@@ -79,6 +79,7 @@ def run(given: argparse.Namespace) -> None:
         raise BadInputError(f"models of task {model.task.name} generate step by step, which is no single ONNX graph")
     graph = model.task.graph(model.model)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the result, so that the finished folder is moved within one file system.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
         job = Job(model, graph, read_tables(model, given), Path(work), given)
         plain, report = export_plain(job)

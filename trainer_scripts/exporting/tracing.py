@@ -102,6 +102,7 @@ def parity(
     """
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in graph.outputs}
     for batch in batches:
+        # Both get the very same tensors: preprocessing is no part of the comparison.
         theirs = exported.run(batch)
         for name, ours in zip(graph.outputs, graph(**batch), strict=True):
             found[name].append((ours, theirs[name]))

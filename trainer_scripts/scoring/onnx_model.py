@@ -73,6 +73,7 @@ class OnnxModel:
         inputs = {
             name: value
             for name, value in given.items()
+            # Labels and masks serve the loss, which a graph does not compute.
             if isinstance(value, Tensor) and not name.endswith(("labels", "targets", "masks"))
         }
         if set(inputs) != set(self.inputs):

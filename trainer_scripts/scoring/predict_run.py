@@ -71,6 +71,7 @@ def _read_pairs(source: str, id_column: str, text_column: str | None) -> Iterato
     """Yield id and text of each row; the text is None where the model reads none, and empty where the row has none."""
     table = open_table(source)
     header = ",".join(table.columns)
+    # These files quote captions in a way that no CSV reader takes.
     if header in (TEST_HEADER, TRAIN_HEADER) and Path(source).suffix == ".csv":
         for record in read_records(Path(source), header):
             yield record.image_id, record.caption if text_column else None

@@ -61,6 +61,7 @@ def save_scores(
         content["thresholds"] = list(scored.thresholds)
     if decision != THRESHOLD:
         content["decision"] = decision
+    # The empty name is that of the model in `Scored.more`.
     own = Line("", MODEL, model.modality, predictions)
     scores = [score for score in scores_of(content) if own.has(score)]
 
@@ -129,6 +130,7 @@ def weights_on_disk(source: str) -> float | None:
     folder = Path(source)
     if not folder.is_dir():
         return None
+    # A large graph has its weights in files beside it.
     files = list(folder.glob(f"{GRAPH}*")) or list(folder.glob("*.safetensors"))
     return sum(path.stat().st_size for path in files) / 1e6 if files else None
 

@@ -44,6 +44,7 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
     Raises:
         BadInputError: nothing is there, or it is no model of this package.
     """
+    # A Hub id has exactly one slash; anything else can only be a missing folder.
     if not Path(source).exists() and source.count("/") != 1:
         raise BadInputError(f"there is no model at {source!r}; give a folder, or a Hub id such as org/flavour-fusion")
     try:

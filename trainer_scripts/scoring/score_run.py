@@ -24,6 +24,7 @@ def run(given: argparse.Namespace) -> None:
     )
     scored = model.task.score(model, compared, out, options)
     content = save_scores(model, scored, given.dataset, given.split, out, given.dataset_revision, given.decision)
+    # The files are written all the same, so that the fault can be looked at.
     if scored.faults:
         raise BadInputError(
             f"{model.source} fails the health check: {'; '.join(scored.faults)}; train it anew, or longer"
@@ -51,6 +52,7 @@ def read_options(given: argparse.Namespace, model: SavedModel) -> ScoringOptions
     """
     if any((given.scales, given.flip, given.window, given.stride, given.classifier)) and not model.task.reads_masks:
         raise BadInputError(f"--scales, --flip, --window and --classifier are for masks, and {model.name} has none")
+    # The classifier reads the same rows with its own columns.
     flavours = None
     if given.classifier is not None:
         other = load_model(given.classifier, columns=given.columns)

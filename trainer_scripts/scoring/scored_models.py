@@ -117,6 +117,7 @@ class LoadedModels:
     def test(self) -> Table:
         """The test rows."""
         model = self._reader
+        # Baselines may need texts as well as pictures; a model of one input has read one of them only.
         if model.modality == self.modality and model.name in self.tables:
             return self.tables[model.name]
         return load_table(model, str(self.dataset), self.split, self.revision, self.modality)

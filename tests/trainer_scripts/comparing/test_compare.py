@@ -26,10 +26,10 @@ from trainer_scripts.evaluation.scores import (
     multilabel_scores,
 )
 from trainer_scripts.evaluation.scores import NAMES as NAMES_PART
-from trainer_scripts.scoring import predict_run
 from trainer_scripts.scoring.results import save_scores
 from trainer_scripts.scoring.saved_model import load_model
-from trainer_scripts.tasks.common.task import Scored
+from trainer_scripts.tasks.classification.predicting import label_cells
+from trainer_scripts.tasks.common.task import PredictionOptions, Scored
 from trainer_scripts.tasks.registry import TASKS
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
@@ -359,14 +359,13 @@ def test_labels_of_the_comp5329_set_are_written_as_their_numbers(shared_data, tm
 
     class Model:
         names = list(CATEGORY_IDS)
+        task = TASKS["multilabel"]
 
-        class task:
-            name = "multilabel"
-
+    options = PredictionOptions(1, "fail", None, None, None)
     probabilities = np.zeros((2, 18))
     probabilities[0, [0, 2, 7]] = 0.9
     probabilities[1, 11] = 0.2
-    assert predict_run.label_cells(Model(), probabilities, Decision(0.5)) == ["1 3 8", "13"]
+    assert label_cells(Model(), probabilities, options) == ["1 3 8", "13"]
 
 
 @pytest.mark.parametrize(

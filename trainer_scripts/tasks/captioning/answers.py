@@ -76,6 +76,7 @@ def expect(
         encoded: output of the visual encoder for the pictures.
         captions: per picture the tokens of each of its captions.
     """
+    # A picture has several captions: each is a row of the decoder, with the encoding of its picture.
     owners = torch.tensor([row for row, of_one in enumerate(captions) for _ in of_one])
     labels = pad_labels([tokens for of_one in captions for tokens in of_one]).to(model.device)
     words = model.prepare_decoder_input_ids_from_labels(labels)

@@ -94,6 +94,7 @@ def target_is_hidden(model: FlavourCaptioner, samples: CaptionSamples) -> bool:
     labels = pad_labels([samples.tokens[row][0] for row in rows]).to(model.device)
     _, pixels = next(pixel_batches(samples, len(rows), model.device))
     pixels = pixels[: len(rows)].to(model.dtype)
+    # Change the second half of the words: scores of the first half must not move.
     last = labels.shape[1] // 2
     changed = labels.clone()
     changed[:, last:] = model.config.bos_token_id

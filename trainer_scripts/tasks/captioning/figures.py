@@ -47,8 +47,10 @@ def attention_per_word(model: FlavourForTransformerCaptioning, pixels: torch.Ten
     encoded = model.get_encoder()(pixels)
     sequence = model.generate(encoder_outputs=encoded.of())
     output = model(encoder_outputs=encoded, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False)
+    # The last layer is the closest to the word that is chosen.
     weights = output.cross_attentions[-1][0].float().mean(dim=0)  # (tokens, places)
     places = weights.shape[-1]
+    # Transformers give a sequence of patches, convolutions a map.
     rows = seen.shape[-2] if seen.ndim == 4 else int(places**0.5)
     return sequence[0, 1:].tolist(), weights.unflatten(-1, (rows, places // rows)).cpu().numpy()
 

@@ -96,6 +96,7 @@ def _agreement(candidate: tuple, reference: tuple) -> float:
         if my_norm and true_norm:
             shared = sum(min(weight, true[gram]) * true[gram] for gram, weight in mine.items() if gram in true)
             total += shared / (my_norm * true_norm)
+    # A caption of another length than the reference is scored down.
     penalty = math.exp(-((our_length - their_length) ** 2) / (2 * CIDER_SIGMA**2))
     return total * penalty / LONGEST_NGRAM
 
@@ -123,7 +124,9 @@ def _bleu_formula(longest: int) -> Formula:
         sums = np.asarray(sums, dtype=np.float64)
         hits, counts = sums[..., :longest], sums[..., LONGEST_NGRAM : LONGEST_NGRAM + longest]
         with np.errstate(divide="ignore", invalid="ignore"):
+            # The geometric mean of the precisions, and 0 where one of them is 0.
             precision = np.log(np.where(hits > 0, hits / counts, 0)).mean(axis=-1)
+            # The logarithm of the brevity penalty: 0 for captions that are long enough.
             brevity = np.minimum(0, 1 - sums[..., -1] / sums[..., -2])
             return np.nan_to_num(100 * np.exp(precision + brevity))
 

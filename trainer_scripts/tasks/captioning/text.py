@@ -67,10 +67,12 @@ def mirrored(caption: str) -> str | None:
         return None
     pieces, end = [], 0
     for match in _SIDE.finditer(caption):
+        # "leftmost" is always a side; "left" alone only beside words that say so.
         if not match.group(2) and not _is_side(caption, match):
             return None
         word = match.group(1)
         other = _OTHER[word.lower()]
+        # The new word takes the case of the old one.
         other = other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
         pieces += [caption[end : match.start()], other, match.group(2) or ""]
         end = match.end()

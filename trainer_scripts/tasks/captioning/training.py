@@ -178,6 +178,7 @@ def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, argumen
 def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> CaptionSamples:
     """Return the varied samples of the training split."""
     arguments, size = configuration.data, configuration.data.crop_size or input_size(processor)
+    # A crop needs the whole picture; otherwise training reads pictures as evaluation does.
     cropped = arguments.crop_scale < 1 or arguments.crop_size is not None
     # The samples flip and turn by themselves, as it depends on the caption whether a picture may be.
     still = replace(arguments, flip=False, quarter_turns=False)

@@ -136,6 +136,7 @@ def counts_in(caption: str) -> dict[str, int]:
     found = {}
     for mention in find_mentions(caption):
         match = _COUNTED.search(caption[: mention.start])
+        # "three slices of cucumber" counts, "a plate of olives" does not.
         if match and (match.group(2) or "").lower() not in _MASSES:
             found[mention.ingredient.name] = _NUMBER_WORDS[match.group(1).lower()]
     return found
@@ -149,6 +150,7 @@ def places_in(caption: str) -> dict[str, str]:
     """
     found, start = {}, 0
     for match in _PLACE.finditer(caption):
+        # "on the left of the rice" is a relation to the rice, no place on the plate.
         if not re.match(r"\s*of\b", caption[match.end() :]):
             for mention in find_mentions(caption):
                 if start <= mention.start < match.start():

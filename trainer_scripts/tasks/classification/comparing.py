@@ -76,6 +76,7 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
             )
         )
         if baselines.rule_applies(names):
+            # How much of the title is more than the words that made the label?
             masked = [replace(one, texts=baselines.masked_titles(one.texts or [])) for one in (train, selection, test)]
             without = baselines.bag_of_words(masked[0], masked[1], masked[2], score, len(names))
             found.append(line("TF-IDF without the rule's words", TEXT, without))
@@ -125,6 +126,7 @@ def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> 
             masked = replace(table, texts=baselines.masked_titles(table.texts))
             yield under("text without the rule's words", evaluation_samples(model.processor, masked))
     if table.image_column is not None:
+        # The mean colour becomes 0 after normalisation: a picture without any content.
         mean = torch.tensor(model.processor.image_processor.image_mean).view(3, 1, 1) * 255
         grey = mean.round().to(torch.uint8).expand_as(samples[0]["picture"]).contiguous()
         yield under(f"image {SHUFFLED}", replace(samples, image_rows=order))

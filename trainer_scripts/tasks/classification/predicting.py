@@ -86,6 +86,7 @@ def label_cells(model: SavedModel, probabilities: np.ndarray, options: Predictio
         threshold = 0.5 if options.threshold is None else options.threshold
         chosen = Decision(read_thresholds(model, options.thresholds) or threshold)(probabilities)
     if set(names) <= set(CATEGORY_IDS):
+        # The numbers of COCO, sorted, as the assignment's files have them.
         numbers = np.array([CATEGORY_IDS[name] for name in names])
         return [" ".join(str(number) for number in sorted(numbers[row])) for row in chosen]
     return ["|".join(name for name, is_chosen in zip(names, row, strict=True) if is_chosen) for row in chosen]

@@ -80,6 +80,7 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
             raise BadInputError(
                 f"{option}: there is no folder {value!r}; give a checkpoint's folder or a Hub id{first}"
             )
+        # The revision belongs to a model of this package, never to a backbone.
         own = option in ("model_name_or_path", "init_segmenter")
         try:
             found[option] = AutoConfig.from_pretrained(
@@ -264,6 +265,7 @@ def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> lis
         if arguments.tokenizer is not None:
             asked = (arguments.tokenizer, TOKENIZER_KINDS.get(kind, kind))
             found.append(Contradiction("tokenizer", "tokenizer", *asked))
+            # The vocabulary size is an upper limit, so that a smaller vocabulary is no contradiction.
             limits = (arguments.vocabulary_size, max(len(tokenizer), arguments.vocabulary_size))
             found.append(Contradiction("vocabulary_size", "vocabulary_size", *limits))
     return found

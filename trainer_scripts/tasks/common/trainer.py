@@ -121,6 +121,7 @@ class AveragedWeights(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Move the average a little towards the weights."""
+        # Early averages forget the untrained weights quickly.
         keep = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
         current = _floating(model)
         torch._foreach_lerp_([self._average[name] for name in current], list(current.values()), 1 - keep)
@@ -142,6 +143,7 @@ class AveragedWeights(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Leave the average in the model: that of the best checkpoint where the best is loaded, else the last one."""
+        # The Trainer has loaded the weights of the best step, so the average must be of that step too.
         average = self._average
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             average = load_file(Path(state.best_model_checkpoint) / AVERAGED_WEIGHTS)
@@ -253,6 +255,7 @@ class FlavourTrainer(Trainer):
         return self.optimizer
 
     def _rate_of(self, name: str) -> float:
+        # DDP puts `module.` before every name.
         for prefix, rate in self._learning_rates.items():
             if name.removeprefix("module.").startswith(prefix):
                 return rate

@@ -90,6 +90,7 @@ def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Itera
     for each, size in zip(scores, sizes, strict=True):
         best = torch.full(size, -torch.inf, device=each.device)
         chosen = torch.zeros(size, dtype=torch.long, device=each.device)
+        # A running maximum over blocks of classes.
         for first in range(0, len(each), CLASSES_AT_ONCE):
             part, classes = resize(each[None, first : first + CLASSES_AT_ONCE].float(), size)[0].max(0)
             better = part > best
@@ -137,6 +138,7 @@ class PixelCounter:
         classes = len(self.confusion)
         if self._groups is not None:
             merged = scores.new_zeros(len(scores), classes, *scores.shape[2:])
+            # Probabilities of ingredients add up to that of their group; logarithms do not.
             merged.index_add_(1, torch.tensor(self._groups, device=scores.device), scores.exp())
             scores = merged.clamp(min=torch.finfo(merged.dtype).tiny).log()
         sizes = [(truth.shape[0], truth.shape[1]) for truth in truths]

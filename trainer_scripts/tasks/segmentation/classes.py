@@ -77,6 +77,7 @@ def shown_classes(labels: np.ndarray, mapped: Sequence[int], classes: int) -> np
     shown = np.zeros((len(labels), classes), dtype=np.float32)
     for number, target in enumerate(mapped):
         if target != UNKNOWN:
+            # Several ingredients may be of one group: the group is shown where any of them is.
             shown[:, target] = np.maximum(shown[:, target], labels[:, number])
     return shown[:, BACKGROUND + 1 :]
 

@@ -79,6 +79,7 @@ def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> 
     for name, chosen in ((f"{IMAGE} shuffled", order), (f"{IMAGE} blank", None)):
         if name.endswith("shuffled") and order is None:
             continue
+        # Masks and labels stay, so that only the pictures differ.
         other: MaskSamples = copy.copy(samples)
         other.pictures = _OtherPictures(samples.pictures, chosen, grey)  # type: ignore[assignment]
         yield name, answer(model.model, other, batch_size, f"{model.name}, {name}").predictions(table)
@@ -154,6 +155,7 @@ def pictures_seen(folder: Path) -> int | None:
     metrics = read_metrics(folder)
     configuration = yaml.safe_load((folder / CONFIGURATION).read_text(encoding="utf-8"))
     own = round(metrics["rows"]["train"] * metrics["epochs"])
+    # A model learned from the pictures of its start too, and of the start of that.
     starts = (configuration.get(name) for name in ("model_name_or_path", "init_segmenter", "init_image_encoder"))
     before = [pictures_seen(Path(start)) for start in starts if start]
     return None if None in before else own + sum(number or 0 for number in before)

@@ -29,6 +29,7 @@ FLAVOUR_COLOURS = {
 
 def colours(classes: int) -> np.ndarray:
     """Return a colour per class, `(classes, 3)` uint8: black for the background, hues far apart for neighbours."""
+    # Steps of the golden ratio spread any number of hues evenly.
     hues = (np.arange(classes) * 0.618034) % 1
     palette = [Image.new("HSV", (1, 1), (int(hue * 255), 200, 235)).convert("RGB").getpixel((0, 0)) for hue in hues]
     return np.array([(0, 0, 0), *palette[1:]], dtype=np.uint8)

@@ -121,6 +121,7 @@ def draw(
     out: Path,
 ) -> list[str]:
     """Draw panels and flavour maps of pictures spread over the table, and the tables per class; return their names."""
+    # Spread evenly, as neighbours may be of one dish.
     rows = np.unique(np.linspace(0, len(samples) - 1, SHOWN_ROWS).astype(int)).tolist()
     masks = [shown_mask(model, samples, row, testing) for row in rows]
     pictures = [shown_picture(samples.table, row) for row in rows]

@@ -60,6 +60,7 @@ def plate_taste(shares: np.ndarray, tastes: np.ndarray) -> np.ndarray:
     """
     weights = np.asarray(shares, dtype=np.float64).copy()
     weights[BACKGROUND] = 0
+    # The more of the plate a class covers, the more it counts.
     taste = weights @ tastes
     total = taste.sum()
     return taste / total if total > 0 else taste

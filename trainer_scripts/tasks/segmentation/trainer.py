@@ -32,6 +32,7 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
     sides = []
     for loss in (masks, ingredients):
         found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        # A parameter that one loss does not reach has gradient zero there.
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(shared, found, strict=True)]
         sides.append(torch.cat([part.flatten().float() for part in parts]))
     cosine = torch.nn.functional.cosine_similarity(sides[0], sides[1], dim=0)

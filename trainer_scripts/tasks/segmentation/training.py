@@ -162,5 +162,6 @@ def pixel_weights(masks: Masks, classes: int) -> list[float]:
     for index in range(min(len(masks), WEIGHED_MASKS)):
         ids = masks[index].numpy()
         counts += np.bincount(ids[ids != UNKNOWN], minlength=classes)
+    # Scaled so that the mean loss per pixel, and with it the learning rate, keeps its size.
     weights = 1 / np.sqrt(np.maximum(counts, 1))
     return (weights * counts.sum() / (weights * counts).sum()).tolist()

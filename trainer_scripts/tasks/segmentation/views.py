@@ -81,6 +81,7 @@ def ask(
     """
     size = pixels.shape[-2:]
     grid = tuple(-(-side // LOGIT_STRIDE) for side in size)
+    # Log-probabilities are averaged as probabilities, so that views of other scale weigh alike.
     masks: list[torch.Tensor] = []
     named: list[torch.Tensor] = []
     for scale in testing.scales:
@@ -122,6 +123,7 @@ def _slid(
             logits = model(padded[..., *place]).logits.float()
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
+            # Where windows overlap, the mean of their logits decides.
             total[..., *place] += logits
             counted[place] += 1
     return (total / counted)[..., :height, :width], ingredients
