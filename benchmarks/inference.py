@@ -21,7 +21,7 @@ from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.exporting.quantization import PLANS, quantize
 from trainer_scripts.exporting.tracing import trace
 from trainer_scripts.scoring.onnx_model import GRAPH, OnnxModel
-from trainer_scripts.tasks.graphs import ClassifierGraph
+from trainer_scripts.tasks.common.graphs import ClassifierGraph
 
 ROWS, BATCHES, CALIBRATION_BATCH = 32, (1, 32), 8
 

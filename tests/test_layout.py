@@ -79,7 +79,7 @@ def circle_of(graph: Mapping[str, Iterable[str]]) -> list[str]:
 
 def folders_graph(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
     """Return which folder imports which; a module directly in a package stands for itself."""
-    folder = {name: ".".join(name.split(".")[:2]) for name in graph}
+    folder = {name: name if name.count(".") < 2 else name.rpartition(".")[0] for name in graph}
     folders: dict[str, set[str]] = defaultdict(set)
     for name, imported in graph.items():
         folders[folder[name]] |= {folder[other] for other in imported} - {folder[name]}

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = build_parser().parse_args(arguments)
     with exit_on_bad_input(PROGRAM):
         let_waiting_threads_sleep()
-        # Only now: what --help and a mistyped argument need not wait for.
+        # Slow imports come last, so that --help and a mistyped argument are answered at once.
         from trainer_scripts.scoring.score_run import run
 
         run(given)

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from trainer_scripts.comparing.comparison import Comparison
 from trainer_scripts.evaluation.lines import Line
-from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, Score
+from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, Score, Values
 from trainer_scripts.scoring.results import decision_of
+from trainer_scripts.scoring.scored_models import LoadedModels
 
 ROWS = "by_row.csv"
 EXAMPLES = 3
 
 
-def write_rows(comparison: Comparison, out: Path) -> None:
-    """Write one line per test row: truth, and per line of the comparison its answer and what it contributes."""
+def write_rows(comparison: LoadedModels, out: Path) -> None:
+    """Write one line per test row: truth, and per line of the comparison its answer and its score."""
     score = comparison.main_score
     lines = [line for line in comparison.lines if line.has(score)]
     part = score.part
@@ -36,12 +36,13 @@ def write_rows(comparison: Comparison, out: Path) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def examples(comparison: Comparison) -> list[dict[str, str]]:
+def examples(comparison: LoadedModels) -> list[dict[str, str]]:
     """Return the rows on which the first two models differ most, as many for the one as for the other."""
     score = comparison.main_score
     first, second = [line for line in comparison.models if line.has(score)][:2]
     part, names = score.part, comparison.label_names
     gain = score_of_rows(first, score) - score_of_rows(second, score)
+    # From the rows on which the first model is furthest ahead to those of the second.
     order = np.argsort(-gain, kind="stable")
     chosen = [*(row for row in order[:EXAMPLES] if gain[row] > 0), *(row for row in order[-EXAMPLES:] if gain[row] < 0)]
     truth = _texts(first.predictions.parts[part][0], part, names)
@@ -57,7 +58,7 @@ def examples(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
-def can_show_examples(comparison: Comparison) -> bool:
+def can_show_examples(comparison: LoadedModels) -> bool:
     """Whether there are two models whose answers can be read."""
     score = comparison.main_score
     return score.part in (CLASSES, CAPTIONS) and sum(line.has(score) for line in comparison.models) > 1
@@ -71,15 +72,16 @@ def score_of_rows(line: Line, score: Score) -> np.ndarray:
     return np.asarray(score.formula(np.asarray(score.rows(*line.grouped.pair(score)), dtype=np.float64)))
 
 
-def _answers(comparison: Comparison, line: Line, part: str) -> list[str]:
+def _answers(comparison: LoadedModels, line: Line, part: str) -> list[str]:
     truth, answer = line.predictions.parts[part]
     if part == CAPTIONS:
         return answer
+    # Each line decides by its own thresholds, as its scores do.
     decide = decision_of(comparison.metrics.get(line.name, {}))
     return _texts(answer.argmax(axis=1) if truth.ndim == 1 else decide(answer), part, comparison.label_names)
 
 
-def _texts(values: Any, part: str, names: list[str]) -> list[str]:
+def _texts(values: Values, part: str, names: list[str]) -> list[str]:
     if part == CAPTIONS:
         return [" | ".join(row) for row in values]
     if part != CLASSES:

@@ -1,4 +1,4 @@
-"""What else a comparison tells of each saved model: calibration, spread over seeds, cost."""
+"""Calibration, spread over seeds, and cost of each saved model of a comparison."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer_scripts.comparing.comparison import Comparison
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.intervals import fit_temperature, scale_temperature
 from trainer_scripts.evaluation.lines import MODEL, Line
@@ -15,21 +14,23 @@ from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import CLASSES
 from trainer_scripts.scoring.results import weights_on_disk
 from trainer_scripts.scoring.saved_model import SavedModel, load_model
-from trainer_scripts.tasks.trainer import megabytes
+from trainer_scripts.scoring.scored_models import LoadedModels
+from trainer_scripts.tasks.common.trainer import megabytes
 
 TIMED_ROWS = 64
 REPEATS = 3
 
 
-def calibration(comparison: Comparison) -> dict[str, dict[str, Any]]:
+def calibration(comparison: LoadedModels) -> dict[str, dict[str, Any]]:
     """Return per saved classifier the temperature of the selection split, and test calibration before and after it."""
     return {name: _calibrate(comparison, name) for name in comparison.selection_predictions}
 
 
-def _calibrate(comparison: Comparison, name: str) -> dict[str, Any]:
+def _calibrate(comparison: LoadedModels, name: str) -> dict[str, Any]:
     selection, predictions = comparison.selection_predictions[name], comparison.line(name).predictions
     many = predictions.labels.ndim == 2
     nll = comparison.score_named("nll")
+    # One number for all logits, fitted on rows that chose the checkpoint and never on test rows.
     temperature = fit_temperature(nll, selection.labels, selection.probabilities, many)
     scaled = calibrated(predictions, temperature)
     found: dict[str, Any] = {"temperature": temperature}
@@ -46,7 +47,7 @@ def calibrated(predictions: Predictions, temperature: float) -> Predictions:
     return Predictions.of_classes(predictions.ids, predictions.groups, labels, scaled)
 
 
-def spread(comparison: Comparison, batch_size: int) -> dict[str, dict[str, Any]]:
+def spread(comparison: LoadedModels, batch_size: int) -> dict[str, dict[str, Any]]:
     """Return per model that was trained with several seeds the main scores of each on the test rows, and their spread.
 
     The line of the model in all other tables is its first seed, whichever is best.
@@ -59,7 +60,7 @@ def spread(comparison: Comparison, batch_size: int) -> dict[str, dict[str, Any]]
         values = {s.name: [comparison.line(name).grouped.value(s)] for s in comparison.decisive}
         for folder in folders:
             other = load_model(str(folder))
-            predictions = other.task.comparing.answer(other, comparison.tables[name], batch_size, folder.name)
+            predictions = other.task.answers(other, comparison.tables[name], batch_size, folder.name)
             for score in comparison.decisive:
                 values[score.name].append(Line(folder.name, MODEL, "", predictions).grouped.value(score))
         found[name] = {
@@ -80,7 +81,7 @@ def seed_folders(source: str) -> list[Path]:
     return sorted(Path(source).glob("seed-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
-def cost(comparison: Comparison) -> dict[str, dict[str, float]]:
+def cost(comparison: LoadedModels) -> dict[str, dict[str, float]]:
     """Return per saved model parameters, MB on disk, and milliseconds per row from the table to the answer.
 
     Times are medians of a few passes over at most `TIMED_ROWS` rows after a warm-up, one by one and in batches of 32.
@@ -99,7 +100,8 @@ def _cost(table: Table, model: SavedModel) -> dict[str, float]:
         times = []
         for _ in range(REPEATS + 1):
             started = time.perf_counter()
-            model.task.comparing.answer(model, table, size)
+            # The first pass is a warm-up: it allocates memory and is left out of the median.
+            model.task.answers(model, table, size)
             times.append(time.perf_counter() - started)
         found[f"ms per row, batch {size}"] = 1000 * float(np.median(times[1:])) / len(table)
     return found

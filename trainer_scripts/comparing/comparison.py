@@ -1,11 +1,10 @@
 """Several models on the same test rows: scores with intervals, tests, baselines, ablations, calibration, cost.
 
-What differs between tasks comes from `Task.comparing`; nothing here knows what a row or an answer is.
+The differences between tasks are methods of `Task`; nothing here knows what a row or an answer is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,133 +13,19 @@ import numpy as np
 from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.hub_names import pinned
 from trainer_scripts.comparing.report import compared, shown, usage
-from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.ablations import drawn_rows
 from trainer_scripts.evaluation.intervals import GroupedScores, Interval, holm
 from trainer_scripts.evaluation.lines import MODEL, Line
-from trainer_scripts.evaluation.predictions import PREDICTIONS, Predictions, check_comparable, read_scores
+from trainer_scripts.evaluation.predictions import PREDICTIONS, Predictions, check_comparable
+from trainer_scripts.evaluation.score_file import read_scores
 from trainer_scripts.evaluation.scores import CLASSES, TOKENS, Score
 from trainer_scripts.scoring.results import save_scores, scores_of_file
-from trainer_scripts.scoring.saved_model import SavedModel, load_model, load_selection, load_table, load_train
-from trainer_scripts.tasks.registry import Task, task_named
+from trainer_scripts.scoring.saved_model import load_model, load_selection, load_table
+from trainer_scripts.scoring.scored_models import LoadedModels
+from trainer_scripts.tasks.common.task import SavedModel, Scored
 
 TEXT, IMAGE, FUSION = "text", "image", "fusion"
 PER_CLASS = "f1_"
-
-
-@dataclass
-class Comparison:
-    """Models scored on the same rows, and all that is computed from it.
-
-    Attributes:
-        saved: name -> model; none for one of which only the prediction file was given.
-        models: one line per model.
-        metrics: name -> content of its `metrics.json`.
-        tables: name -> test rows with the columns that the model reads.
-        dataset: folder or Hub id; None when only prediction files were given.
-        split: the test split.
-        revision: revision of a Hub data set.
-        baselines: lines of the baselines.
-        selection_predictions: name -> predictions on the split that chose the checkpoint.
-    """
-
-    saved: dict[str, SavedModel]
-    models: list[Line]
-    metrics: dict[str, dict[str, Any]]
-    tables: dict[str, Table]
-    dataset: str | None
-    split: str
-    revision: str | None = None
-    baselines: list[Line] = field(default_factory=list)
-    selection_predictions: dict[str, Predictions] = field(default_factory=dict)
-
-    @property
-    def widest(self) -> Line:
-        """The model that answers most: its task and its inputs are those of the comparison."""
-        return _widest(self.models)
-
-    @cached_property
-    def task(self) -> Task:
-        """The task that is compared."""
-        return task_named(self.metrics[self.widest.name]["task"])
-
-    @property
-    def label_names(self) -> list[str]:
-        """The label set; empty for a task without one."""
-        return self.metrics[self.widest.name].get("label_names", [])
-
-    @cached_property
-    def scores(self) -> tuple[Score, ...]:
-        """All scores that a model of the comparison answers, by the definitions of its `metrics.json`."""
-        known = scores_of_file(self.metrics[self.widest.name], self.widest.name)
-        return tuple(score for score in known if any(line.has(score) for line in self.models))
-
-    def score_named(self, name: str) -> Score:
-        """Return a score by name."""
-        return next(score for score in self.scores if score.name == name)
-
-    @property
-    def decisive(self) -> tuple[Score, ...]:
-        """The scores that differences and verdicts are about; the first is `main_score`."""
-        names = self.task.comparing.decisive or (self.task.selection_metric,)
-        return tuple(score for name in names for score in self.scores if score.name == name)
-
-    @property
-    def main_score(self) -> Score:
-        """The score that decides."""
-        return self.decisive[0]
-
-    @property
-    def tested(self) -> Line:
-        """The model that is held against all other lines: the first fusion, or the first model."""
-        return next((line for line in self.models if line.modality == FUSION), self.models[0])
-
-    @property
-    def lines(self) -> list[Line]:
-        """Models and baselines."""
-        return [*self.models, *self.baselines]
-
-    def line(self, name: str) -> Line:
-        """Return a model's line."""
-        return next(line for line in self.models if line.name == name)
-
-    def saved_of(self, modality: str) -> SavedModel | None:
-        """Return the first saved model with these inputs."""
-        return next((model for model in self.saved.values() if model.modality == modality), None)
-
-    @property
-    def widest_saved(self) -> Line:
-        """The line of the saved model that answers most, in whose data set the baselines read."""
-        return _widest([line for line in self.models if line.name in self.saved])
-
-    @property
-    def modality(self) -> str:
-        """The inputs that the saved models read together; baselines may use all of them."""
-        kinds = {model.modality for model in self.saved.values()}
-        return kinds.pop() if len(kinds) == 1 else FUSION
-
-    def _rows(self, load: Any, *split: str) -> Table:
-        model = self.saved[self.widest_saved.name]
-        return load(model, str(self.dataset), *split, revision=self.revision, modality=self.modality)
-
-    @cached_property
-    def test(self) -> Table:
-        """The test rows."""
-        return self._rows(load_table, self.split)
-
-    @cached_property
-    def train(self) -> Table:
-        """The training rows."""
-        return self._rows(load_train)
-
-    @cached_property
-    def selection(self) -> Table:
-        """The rows that chose the checkpoint."""
-        return self._rows(load_selection)
-
-
-def _widest(lines: Sequence[Line]) -> Line:
-    return max(lines, key=lambda line: (len(line.predictions.parts), line.modality == FUSION))
 
 
 def gather(
@@ -151,13 +36,13 @@ def gather(
     batch_size: int,
     revision: str | None = None,
     columns: Mapping[str, str] | None = None,
-) -> Comparison:
+) -> LoadedModels:
     """Score every model on the test split, or read its prediction file, and check that the results can be compared.
 
     Raises:
         BadInputError: results on different rows or by different definitions, or a split that chose a checkpoint.
     """
-    comparison = Comparison({}, [], {}, {}, dataset, split, revision)
+    comparison = LoadedModels({}, [], {}, {}, dataset, split, revision)
     for source in sources:
         if is_prediction_folder(source):
             _add_file(comparison, Path(source))
@@ -165,22 +50,24 @@ def gather(
             name, revision_of_model = pinned(source)
             _add_model(comparison, load_model(name, revision_of_model or "main", columns), split, out, batch_size)
     check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
-    if comparison.saved and comparison.task.comparing.baselines is not None:
+    if comparison.saved:
         for name, model in comparison.saved.items():
+            # Only class probabilities have a temperature to fit, or enter the product of two models.
             if CLASSES in comparison.line(name).predictions.parts:
                 comparison.selection_predictions[name] = _on_selection(model, comparison, batch_size)
-        comparison.baselines = comparison.task.comparing.baselines(comparison)
+        comparison.baselines = comparison.task.baselines(comparison)
     return comparison
 
 
 def is_prediction_folder(source: str) -> bool:
-    """Whether a folder holds what `score.py` wrote, and no model."""
+    """Whether a folder holds the files of `score.py`, and no model."""
     return (Path(source) / PREDICTIONS).is_file() and not (Path(source) / "config.json").is_file()
 
 
-def _add_file(comparison: Comparison, folder: Path) -> None:
+def _add_file(comparison: LoadedModels, folder: Path) -> None:
     predictions, metrics = Predictions.load(folder), read_scores(folder)
     _check_split(str(metrics.get("split")), metrics.get("selection_split"), metrics.get("train_split"))
+    # Two folders of scores may be of one model on two data sets: the folder then tells the lines apart.
     name = Path(str(metrics.get("model") or folder)).name
     name = _free_name(comparison, str(folder) if name in comparison.metrics else name)
     _check_scores(name, predictions, metrics)
@@ -190,13 +77,14 @@ def _add_file(comparison: Comparison, folder: Path) -> None:
     comparison.models.append(Line(name, MODEL, metrics.get("modality") or IMAGE, predictions, own))
 
 
-def _add_model(comparison: Comparison, model: SavedModel, split: str, out: Path, batch_size: int) -> None:
+def _add_model(comparison: LoadedModels, model: SavedModel, split: str, out: Path, batch_size: int) -> None:
     _check_split(split, model.selection_split, model.arguments.train_split)
     name = _free_name(comparison, model.name)
     table = load_table(model, str(comparison.dataset), split, comparison.revision)
-    predictions = model.task.comparing.answer(model, table, batch_size, name)
-    metrics = save_scores(model, predictions, str(comparison.dataset), split, out / name)
+    predictions = model.task.answers(model, table, batch_size, name)
+    metrics = save_scores(model, Scored(predictions), str(comparison.dataset), split, out / name, comparison.revision)
     comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics
+    # Read back from the file, so that a model and its prediction file give the same figures.
     comparison.models.append(Line(name, MODEL, model.modality, Predictions.load(out / name)))
 
 
@@ -207,23 +95,23 @@ def _check_split(split: str, selection: str | None, train: str | None) -> None:
         raise BadInputError(f"{split!r} was trained on; compare on a split that no model has seen")
 
 
-def _free_name(comparison: Comparison, name: str) -> str:
+def _free_name(comparison: LoadedModels, name: str) -> str:
     if name in comparison.metrics:
         raise BadInputError(f"two models have the same name {name!r}; give them folders of different names")
     return name
 
 
-def _on_selection(model: SavedModel, comparison: Comparison, batch_size: int) -> Predictions:
+def _on_selection(model: SavedModel, comparison: LoadedModels, batch_size: int) -> Predictions:
     table = load_selection(model, str(comparison.dataset), comparison.revision)
-    return model.task.comparing.answer(model, table, batch_size, f"{model.name}, {table.split}")
+    return model.task.answers(model, table, batch_size, f"{model.name}, {table.split}")
 
 
 def _check_scores(name: str, predictions: Predictions, metrics: dict[str, Any]) -> None:
-    """Raise BadInputError when a metrics file does not say what its predictions say."""
+    """Raise BadInputError when a metrics file contradicts its predictions."""
     grouped = GroupedScores(predictions.groups, predictions.parts)
     for score in scores_of_file(metrics, name):
-        stated = metrics["metrics"].get(score.name)
-        stated = stated.get("value") if isinstance(stated, dict) else stated
+        stated = metrics["metrics"].get(score.name, {}).get("value")
+        # The file rounds nothing, but other versions of libraries may differ in the last digits.
         if stated is not None and grouped.has(score) and abs(grouped.value(score) - stated) > 1e-4:
             raise BadInputError(
                 f"{name}: metrics.json says {score.name} {stated:.4f}, its predictions give "
@@ -231,7 +119,7 @@ def _check_scores(name: str, predictions: Predictions, metrics: dict[str, Any]) 
             )
 
 
-def all_scores(comparison: Comparison) -> dict[str, dict[str, Interval | float]]:
+def all_scores(comparison: LoadedModels) -> dict[str, dict[str, Interval | float]]:
     """Return every score of every line, with intervals where there are any."""
     return {
         line.name: {score.name: line.score(score) for score in comparison.scores if line.has(score)}
@@ -239,8 +127,8 @@ def all_scores(comparison: Comparison) -> dict[str, dict[str, Interval | float]]
     }
 
 
-def paired_tests(comparison: Comparison) -> dict[str, dict[str, Interval]]:
-    """Return per other line what the tested model gains on it, for the scores that are no single class's."""
+def paired_tests(comparison: LoadedModels) -> dict[str, dict[str, Interval]]:
+    """Return the gains of the tested model on each other line, for all scores but those of single classes."""
     shown = [score for score in comparison.scores if not score.name.startswith(PER_CLASS)]
     found: dict[str, dict[str, Interval]] = {}
     for line in comparison.lines:
@@ -261,51 +149,49 @@ def _gain(tested: Line, other: Line, score: Score) -> Interval | None:
 
 
 def adjusted(differences: dict[str, dict[str, Interval]], score: str) -> dict[str, float]:
-    """Return the p-values of one score, adjusted for how many lines the tested model was held against."""
+    """Return the p-values of one score, adjusted for the number of lines that the tested model was compared with."""
     tested = {name: gains[score].p for name, gains in differences.items() if score in gains}
     return holm({name: p for name, p in tested.items() if p is not None})
 
 
-def ablate(comparison: Comparison, batch_size: int, most_rows: int) -> dict[str, Any]:
-    """Return per saved model its main score under each change of its input, the loss, and what it follows.
+def ablate(comparison: LoadedModels, batch_size: int, most_rows: int) -> dict[str, Any]:
+    """Return per saved model its main score under each change of its input, the loss, and the input that it follows.
 
     A model answers anew for each change, so of more than `most_rows` rows a drawn part of the groups is taken.
     """
     return {
         name: _ablate_one(comparison, comparison.line(name), model, batch_size, most_rows)
         for name, model in comparison.saved.items()
-        if model.task.comparing.changes is not None
     }
 
 
 def _ablate_one(
-    comparison: Comparison, whole: Line, model: SavedModel, batch_size: int, most_rows: int
+    comparison: LoadedModels, whole: Line, model: SavedModel, batch_size: int, most_rows: int
 ) -> dict[str, Any]:
-    hooks, table = model.task.comparing, comparison.tables[whole.name]
+    table = comparison.tables[whole.name]
     rows = drawn_rows(table.groups, most_rows)
     table, line = table.select(rows), replace(whole, predictions=whole.predictions.select(rows))
     # A model without masks is judged by its ingredients.
     score = next(score for score in comparison.decisive if line.has(score))
     report: dict[str, Any] = {"score": score.name, "rows": len(rows), "as it is": line.score(score)}
     report |= {"scores": {}, "losses": {}, "verdicts": {}}
-    assert hooks.changes is not None
-    for change, predictions in hooks.changes(model, table, batch_size):
+    for change, predictions in model.task.changes(model, table, batch_size):
         changed = Line(change, MODEL, line.modality, predictions)
         report["scores"][change] = changed.score(score)
         report["losses"][change] = line.minus(changed, score)
         if change.endswith("shuffled"):
             modality = change.split()[0]
             report["verdicts"][modality] = usage(modality, report["losses"][change], score)
-        if change == f"{IMAGE} shuffled" and line.modality == FUSION and hooks.conflicting is not None:
-            pairs = zip((TEXT, IMAGE), hooks.conflicting(table, predictions), strict=True)
+        if change == f"{IMAGE} shuffled" and line.modality == FUSION:
+            pairs = zip((TEXT, IMAGE), model.task.conflicting(table, predictions) or (), strict=False)
             report["follows"] = {
                 what: Line(what, MODEL, line.modality, held).score(score) for what, held in pairs if held.ids
             }
     return report
 
 
-def verdicts(comparison: Comparison, differences: dict[str, Any], ablations: dict[str, Any]) -> list[str]:
-    """Return in words what the intervals say, and no more."""
+def verdicts(comparison: LoadedModels, differences: dict[str, Any], ablations: dict[str, Any]) -> list[str]:
+    """Return the meaning of the intervals in words, and no more."""
     tested, found = comparison.tested.name, []
     for other, gains in differences.items():
         for score in comparison.decisive:
@@ -317,9 +203,7 @@ def verdicts(comparison: Comparison, differences: dict[str, Any], ablations: dic
         found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {line.name}, by {comparison.main_score.name}")
     for model, report in ablations.items():
         found += [f"- {model}: {text}" for text in report["verdicts"].values()]
-    if comparison.task.comparing.verdicts is not None:
-        found += [f"- {text}" for text in comparison.task.comparing.verdicts(comparison)]
-    return found
+    return [*found, *(f"- {text}" for text in comparison.task.verdicts(comparison))]
 
 
 def _ahead(line: Line, tested: Line, score: Score) -> bool:
@@ -329,7 +213,7 @@ def _ahead(line: Line, tested: Line, score: Score) -> bool:
     return difference > 0 if score.greater_is_better else difference < 0
 
 
-def as_plain(value: Any) -> Any:
+def as_plain(value: object) -> Any:
     """Return intervals and arrays as JSON holds them."""
     if isinstance(value, Interval):
         return {key: item for key, item in asdict(value).items() if item is not None}

@@ -7,18 +7,19 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from dataset_builder.labelling.calibration import calibration_curve
 from trainer_scripts.comparing.calibration_and_cost import calibrated
-from trainer_scripts.comparing.comparison import Comparison
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.evaluation.scores import CALIBRATION_BINS, CLASSES
+from trainer_scripts.scoring.scored_models import LoadedModels
 from trainer_scripts.tasks.classification.comparing import confidences
 
 matplotlib.use("Agg")
 
 
-def draw(comparison: Comparison, content: dict[str, Any], out: Path) -> None:
+def draw(comparison: LoadedModels, content: dict[str, Any], out: Path) -> None:
     """Write the plots."""
     scores(out / "scores.png", content["entries"], content["decisive"])
     curves = {}
@@ -135,7 +136,7 @@ def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, fl
     return list(found.items())
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -92,7 +92,7 @@ def class_table(entries: Mapping[str, Any]) -> str:
 
 
 def difference_table(content: Mapping[str, Any]) -> str:
-    """Return what the tested model gains on every other line."""
+    """Return the gains of the tested model on every other line."""
     score, adjusted, differences = content["main_score"], content["adjusted_p"], content["differences"]
     known = dict.fromkeys((*content["decisive"], *(name for gains in differences.values() for name in gains)))
     names = list(known)[:SHOWN_DIFFERENCES]
@@ -146,12 +146,13 @@ def number_table(numbers: Mapping[str, Mapping[str, Any]]) -> str:
 def definition_list(definitions: Mapping[str, Any]) -> str:
     """Return the definitions; of the scores of single classes the first stands for all."""
     single = [name for name in definitions if name.startswith(PER_CLASS)]
+    # The definitions of single classes differ in the name of the class only.
     shown = [name for name in definitions if name not in single[1:]]
     return "\n".join(f"- **{name}**: {definitions[name]['definition']}" for name in shown)
 
 
 def notes(content: Mapping[str, Any]) -> str:
-    """Return what was left out, and why."""
+    """Return the parts that were left out, and the reasons."""
     missing = content["without_model"]
     if not missing:
         return ""
@@ -204,6 +205,7 @@ def report(content: Mapping[str, Any]) -> str:
 
 def usage(modality: str, loss: Interval | None, score: Score) -> str:
     """Return whether a modality is used: shuffling it over dishes must cost the model something for sure."""
+    # For a score where less is better, a rise is the loss.
     cost = loss if loss is None or score.greater_is_better else Interval(-loss.value, -loss.high, -loss.low, loss.p)
     if cost is None or not (cost.above_zero and cost.tested):
         measured = (
@@ -220,9 +222,10 @@ def usage(modality: str, loss: Interval | None, score: Score) -> str:
 
 
 def compared(gain: Interval, score: Score) -> str:
-    """Return what interval and test say of a difference."""
+    """Return the meaning of the interval and the test of a difference."""
     better = gain.low > 0 if score.greater_is_better else gain.high < 0
     worse = gain.high < 0 if score.greater_is_better else gain.low > 0
+    # The interval and the swap test must agree, otherwise nothing is claimed.
     if not gain.tested:
         better = worse = False
     return "is better than" if better else "is WORSE than" if worse else "is NOT SHOWN to differ from"

@@ -14,7 +14,6 @@ from trainer_scripts.comparing import report as comparison_report
 from trainer_scripts.comparing.by_row import can_show_examples, examples, write_rows
 from trainer_scripts.comparing.calibration_and_cost import calibration, cost, spread
 from trainer_scripts.comparing.comparison import (
-    Comparison,
     ablate,
     adjusted,
     all_scores,
@@ -27,10 +26,11 @@ from trainer_scripts.comparing.comparison import (
 from trainer_scripts.comparing.plots import draw
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.scoring.results import refresh_card
+from trainer_scripts.scoring.scored_models import LoadedModels
 
 
 def run(given: argparse.Namespace) -> None:
-    """Compare models on one split, as the command line asks."""
+    """Compare models on one split, with the options of the command line."""
     models, dataset = models_and_dataset(given.sources)
     refuse_unread(given, dataset)
     content = compare(
@@ -110,7 +110,7 @@ def compare(
     return plain
 
 
-def describe(comparison: Comparison, batch_size: int, ablation_rows: int) -> dict[str, Any]:
+def describe(comparison: LoadedModels, batch_size: int, ablation_rows: int) -> dict[str, Any]:
     """Return everything that the comparison found."""
     differences = paired_tests(comparison)
     ablations = ablate(comparison, batch_size, ablation_rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer_scripts import compare, score
 from trainer_scripts.demos.all_cores import train_on_all_cores
-from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.evaluation.score_file import read_scores
 
 START = "start"
 COMPARED = ("multi-task", "single-task", "classifier")
@@ -37,7 +37,7 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
     for name in COMPARED:
         classifier = ["--classifier", str(out / "classifier")] if name != "classifier" else []
         score.main([str(out / name), str(data), "--out", str(scores_of(out, name)), *classifier])
-    print(summary({name: read_metrics(scores_of(out, name)) for name in COMPARED}))
+    print(summary({name: read_scores(scores_of(out, name)) for name in COMPARED}))
     print(f"panels, bars, confusions and flavour maps: {out}/*/scores/test/*.png; the verdict: {out}/verdict")
 
 
@@ -63,7 +63,7 @@ def summary(scored: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, content in scored.items():
         figures = [_figure(content, key) for key in SHOWN if key in content["metrics"]]
-        groups = content.get("per_group", content.get("per_class", {}))
+        groups = content["details"].get("per_group", content["details"].get("per_class", {}))
         missed = [group for group, entry in groups.items() if entry["iou"] == 0]
         rest = f"; never found: {', '.join(missed)}" if missed else "; every food group is found" if groups else ""
         lines.append(f"{name:<17} {len(content['label_names']) - 1} classes: {', '.join(figures)}{rest}")

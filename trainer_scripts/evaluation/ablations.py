@@ -19,6 +19,7 @@ def partners(groups: Sequence[str], seed: int) -> np.ndarray:
         members.setdefault(group, []).append(row)
     names = list(members)
     order = np.concatenate([members[names[index]] for index in generator.permutation(len(names))])
+    # Groups are contiguous in `order`: a shift by the largest group leaves none in its own place.
     shift = max(len(rows) for rows in members.values())
     result = np.empty(len(order), dtype=int)
     result[order] = np.roll(order, -shift)

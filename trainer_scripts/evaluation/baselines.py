@@ -46,6 +46,7 @@ def rule_alone(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[s
     def answer(label: Label) -> np.ndarray | None:
         if label.flavour is None:
             return None
+        # Never 0 or 1, so that the likelihood of a wrong answer stays finite.
         probabilities = np.full(len(names), (1 - RULE_CONFIDENCE) / (len(names) - 1))
         probabilities[names.index(label.flavour)] = RULE_CONFIDENCE
         return probabilities
@@ -104,7 +105,7 @@ def bag_of_words(train: Table, selection: Table, test: Table, score: Score, clas
 
 
 def _word_features(train: Sequence[str], *others: Sequence[str]) -> list[Features]:
-    """Return TF-IDF of words and word pairs, one feature that says nothing where the training texts hold no word."""
+    """Return TF-IDF of words and word pairs, one constant feature where the training texts hold no word."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     word = re.compile(vectorizer.token_pattern)
     if not any(word.search(text) for text in train):
@@ -116,6 +117,7 @@ def colour_histogram(pictures: Pictures) -> np.ndarray:
     """Return the square root of each picture's joint histogram of `COLOUR_LEVELS` levels per channel."""
     features = np.zeros((len(pictures), COLOUR_LEVELS**3))
     for row in range(len(pictures)):
+        # One index per pixel: its levels of red, green and blue as digits of one number.
         levels = pictures[row].numpy().reshape(3, -1).astype(int) * COLOUR_LEVELS // 256
         joint = (levels[0] * COLOUR_LEVELS + levels[1]) * COLOUR_LEVELS + levels[2]
         features[row] = np.bincount(joint, minlength=COLOUR_LEVELS**3) / joint.size
@@ -145,6 +147,7 @@ def _regression(
     for strength in tqdm(REGULARISATION, desc="logistic regression", leave=False, disable=None):
         # Nothing can be regressed on one class: its share is 1.
         classifier = DummyClassifier() if one_class else LogisticRegression(C=strength, max_iter=1000)
+        # One regression per label where a row may have several.
         fitted = (OneVsRestClassifier(classifier) if many else classifier).fit(train_x, train.labels)
         value = score(selection.labels, _spread(fitted, selection_x, many, classes))
         value = value if score.greater_is_better else -value
@@ -180,5 +183,6 @@ def product_of_singles(
     if multilabel:
         logits = np.log(a / (1 - a)) + np.log(b / (1 - b)) - (np.log(p / (1 - p)) if divide_by_prior else 0)
         return 1 / (1 + np.exp(-logits))
+    # Two naive-Bayes factors hold the prior twice.
     joint = a * b / (p if divide_by_prior else 1)
     return joint / joint.sum(axis=1, keepdims=True)

@@ -40,12 +40,12 @@ class Interval:
 
 
 class GroupedScores:
-    """What one answer contributes to each score, summed within groups of rows; intervals and paired tests on that.
+    """The contributions of one line's answers to each score, summed within groups; intervals and paired tests of them.
 
     Statistics that several scores share are computed once.
 
     Args:
-        groups: per row, what is drawn together.
+        groups: per row its group; the bootstrap draws whole groups.
         parts: part -> (truth, answer), as `predictions.Predictions.parts`.
         own: name -> the score to compute where one of that name is asked for: the same definition with this answer's
             own thresholds in it.
@@ -88,6 +88,7 @@ class GroupedScores:
         """Return the statistics of a score summed within groups, `(groups, k)`, in order of first mention."""
         score = self.own(score)
         assert score.rows is not None
+        # Scores with the same statistics per row, such as F1 of several classes, share one sum.
         key = (score.part, score.rows)
         if key not in self._sums:
             rows = np.asarray(score.rows(*self.pair(score)), dtype=np.float64)
@@ -105,6 +106,7 @@ class GroupedScores:
             key = (score.part, score.rows, resamples, seed)
             if key not in self._resampled:
                 sums = self.sums(score)
+                # A resample is a vector of how often each group was drawn; its sums are one matrix product.
                 self._resampled[key] = np.concatenate([draws @ sums for draws in _draws(self.number, resamples, seed)])
             return score.formula(self._resampled[key])
         if score.weighted is not None:
@@ -147,6 +149,7 @@ class GroupedScores:
         observed = float(score.formula(total_a) - score.formula(total_b))
         further = 0
         for swap in _swaps(self.number, resamples, seed):
+            # What leaves one total enters the other.
             moved = swap @ exchange
             swapped = score.formula(total_a + moved) - score.formula(total_b - moved)
             further += int(np.count_nonzero(np.abs(swapped) >= abs(observed) - 1e-12))
@@ -212,27 +215,6 @@ def _swapped(generator: np.random.Generator, size: int, groups: int) -> np.ndarr
     return generator.integers(0, 2, size=(size, groups)).astype(np.float64)
 
 
-def bootstrap(
-    score: Score, labels: Any, probabilities: Any, groups: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
-) -> Interval | None:
-    """Return the score with its bootstrap interval over groups; None where it cannot be resampled."""
-    return GroupedScores(groups, {score.part: (labels, probabilities)}).interval(score, resamples, seed)
-
-
-def paired_difference(
-    score: Score,
-    labels: Any,
-    first: Any,
-    second: Any,
-    groups: Sequence[str],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
-    """Return `first - second` on the same rows, see `GroupedScores.difference`."""
-    ours, theirs = (GroupedScores(groups, {score.part: (labels, answer)}) for answer in (first, second))
-    return ours.difference(theirs, score, resamples, seed)
-
-
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values adjusted for their number (Holm 1979): each may be read as if it were the only test."""
     found, running = {}, 0.0
@@ -243,6 +225,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _logits(probabilities: np.ndarray, multilabel: bool) -> np.ndarray:
+    # The logits are known up to a constant per row, which the softmax ignores.
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return np.log(clipped / (1 - clipped)) if multilabel else np.log(clipped)
 

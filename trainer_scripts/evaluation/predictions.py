@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
-from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, INGREDIENTS, MASKS, NAMES, TOKENS
+from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, INGREDIENTS, MASKS, NAMES, TOKENS, Values
 
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
@@ -30,17 +30,15 @@ COLUMNS = {
     TOKENS: ("token_sums", "token_sums"),
 }
 ONE_LABEL = "label"
-# What a comparison cannot do without.
-SCORES_HOLD = {"task": str, "split": str, "rows": int, "rows_sha256": str, "metrics": dict, "definitions": dict}
 
 
 @dataclass
 class Predictions:
-    """Rows with their truth and what a model says.
+    """Rows with their truth and the answers of a model.
 
     Attributes:
         ids: row ids.
-        groups: per row, what is drawn together by the bootstrap.
+        groups: per row its group; the bootstrap draws whole groups.
         parts: part -> (truth, answer), one entry per row each:
             `classes` and `ingredients`: ids `(rows,)` or 0/1 `(rows, labels)`; probabilities `(rows, classes)`;
             `masks`: pixels hit, predicted and true per class `(rows, 3 * classes)`, twice the same array;
@@ -54,14 +52,14 @@ class Predictions:
     parts: dict[str, tuple[Any, Any]]
 
     @classmethod
-    def of_classes(cls, ids: list[str], groups: list[str], labels: Any, probabilities: Any) -> "Predictions":
+    def of_classes(cls, ids: list[str], groups: list[str], labels: Values, probabilities: Values) -> "Predictions":
         """Return the predictions of a classifier."""
         return cls(ids, groups, {CLASSES: (np.asarray(labels), np.asarray(probabilities, dtype=np.float32))})
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "Predictions":
         """Return the predictions of these rows."""
 
-        def chosen(values: Any) -> Any:
+        def chosen(values: Values) -> Any:
             return values[np.asarray(rows, dtype=int)] if isinstance(values, np.ndarray) else [values[i] for i in rows]
 
         parts = {part: (chosen(truth), chosen(answer)) for part, (truth, answer) in self.parts.items()}
@@ -82,6 +80,7 @@ class Predictions:
         digest = hashlib.sha256("\n".join([*self.ids, "", *self.groups]).encode())
         for part in sorted(self.parts if parts is None else parts):
             truth = self.parts[part][0]
+            # Of pixel counts only the true ones belong to the rows; the others are answers.
             if part in (MASKS, GROUP_MASKS):
                 truth = np.split(np.asarray(truth), 3, axis=1)[2]
             if part in (CAPTIONS, NAMES):
@@ -98,6 +97,7 @@ class Predictions:
         }
         for part, (truth, answer) in self.parts.items():
             for name, values in zip(COLUMNS[part], (truth, answer), strict=True):
+                # One id per row and a list of ids are columns of different types, so they have different names.
                 if name == COLUMNS[CLASSES][0] and np.ndim(values) == 1:
                     name = ONE_LABEL
                 columns[name] = _cells(values, is_set=part in (CLASSES, INGREDIENTS) and name != COLUMNS[part][1])
@@ -124,7 +124,7 @@ class Predictions:
             raise BadInputError(f"{path} is no prediction file of score.py ({error}); make it anew") from error
 
 
-def _cells(values: Any, is_set: bool) -> pa.Array:
+def _cells(values: Values, is_set: bool) -> pa.Array:
     """Return values as a column; `is_set`: 0/1 rows become lists of the ids that are 1."""
     if not isinstance(values, np.ndarray):
         return pa.array([value if isinstance(value, str) else list(value) for value in values])
@@ -164,19 +164,6 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_scores(folder: Path) -> dict[str, Any]:
-    """Return the `metrics.json` that `score.py` wrote beside predictions.
-
-    Raises:
-        BadInputError: it cannot be read, or is not one of score.py.
-    """
-    content = read_metrics(folder)
-    for name, kind in SCORES_HOLD.items():
-        if not isinstance(content.get(name), kind):
-            raise BadInputError(f"{folder / METRICS} says no {name}, as score.py does; score the model anew")
-    return content
-
-
 def check_comparable(results: dict[str, tuple[Predictions, dict[str, Any]]]) -> None:
     """Raise BadInputError unless all results are on the same rows and by the same definitions.
 
@@ -189,7 +176,7 @@ def check_comparable(results: dict[str, tuple[Predictions, dict[str, Any]]]) -> 
     for name, (predictions, metrics) in others:
         shared = [part for part in first.parts if part in predictions.parts]
         if not shared:
-            raise BadInputError(f"{name} and {first_name} answer different questions; compare models of one task")
+            raise BadInputError(f"{name} and {first_name} have no scores in common; compare models of one task")
         labels, first_labels = metrics.get("label_names", []), first_metrics.get("label_names", [])
         if labels != first_labels:
             same = sorted(labels) == sorted(first_labels)

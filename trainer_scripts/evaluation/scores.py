@@ -1,4 +1,4 @@
-"""Every classification and multi-label score, defined once: its text, its maths and its value on any resample of rows.
+"""Every classification and multi-label score, defined once: its text, its formula and its value on resampled rows.
 
 A score is a sum over rows, followed by a formula on the sums. That makes one definition serve the plain value, the
 bootstrap over groups and the paired tests, without computing any of them a second way.
@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from dataset_builder.labelling.calibration import bin_numbers
-from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.evaluation.decisions import Decision, ExpectedF1Decision
 
 CALIBRATION_BINS = 15
 SMALLEST_PROBABILITY = 1e-7
 
-# The pairs of truth and answer that predictions hold; each score reads one of them.
+# The pairs of truth and answer in predictions; each score reads one of them.
 CLASSES, INGREDIENTS, MASKS, GROUP_MASKS = "classes", "ingredients", "masks", "group_masks"
 CAPTIONS, NAMES, TOKENS = "captions", "names", "tokens"
 
+# Truth or answers of rows: numbers as arrays, texts as sequences.
+Values = np.ndarray | Sequence[Any]
 RowStatistics = Callable[[Any, Any], np.ndarray]
 Formula = Callable[[np.ndarray], np.ndarray]
 Weighted = Callable[[Any, Any, np.ndarray], np.ndarray]
@@ -32,7 +34,7 @@ class Score:
 
     Attributes:
         name: key in `metrics.json`.
-        definition: what is averaged over what, with which threshold and fallback; its hash guards comparisons.
+        definition: the averaging, threshold and fallback in words; comparisons check its hash.
         rows: (truth, answer) -> `(rows, k)` statistics, to be summed over rows.
         formula: sums `(..., k)` -> values `(...)`.
         direct: (truth, answer) -> value, for a score that is no formula of sums (then `rows` is None).
@@ -47,7 +49,7 @@ class Score:
     definition: str
     rows: RowStatistics | None
     formula: Formula | None
-    direct: Callable[[np.ndarray, np.ndarray], float] | None = None
+    direct: Callable[[Any, Any], float] | None = None
     greater_is_better: bool = True
     part: str = CLASSES
     weighted: Weighted | None = None
@@ -58,7 +60,7 @@ class Score:
         """Hash of name and definition."""
         return hashlib.sha256(f"{self.name}: {self.definition}".encode()).hexdigest()
 
-    def __call__(self, labels: Any, probabilities: Any) -> float:
+    def __call__(self, labels: Values, probabilities: Values) -> float:
         """Return the score of all rows."""
         labels, probabilities = checked(labels, probabilities)
         if self.direct is not None:
@@ -68,7 +70,7 @@ class Score:
         return float(self.formula(self.rows(labels, probabilities).sum(axis=0)))
 
 
-def checked(labels: Any, probabilities: Any) -> tuple[Any, Any]:
+def checked(labels: Values, probabilities: Values) -> tuple[Any, Any]:
     """Return truth and answer ready for a score's maths: numbers as arrays, texts as they are.
 
     Raises:
@@ -97,6 +99,7 @@ def f1_from_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def _one_hot(indices: np.ndarray, classes: int) -> np.ndarray:
+    # Row `i` of the identity matrix is the one-hot vector of class `i`.
     return np.eye(classes)[indices.astype(int)]
 
 
@@ -190,11 +193,13 @@ def _resampled_average_precision(truth: np.ndarray, probabilities: np.ndarray, w
         scores, true = probabilities[order, index], truth[order, index] > 0
         if not true.any():
             continue
+        # Rows with equal scores pass a threshold together: only the last of each tie counts.
         last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
         taken = weights[:, order]
         hits = np.cumsum(taken * true, axis=1)[:, last]
         precision = _ratio(hits, np.cumsum(taken, axis=1)[:, last])
         total = hits[:, -1]
+        # Precision at each threshold, weighted by the recall that is gained there.
         gained = np.diff(hits, axis=1, prepend=0)
         found += _ratio((precision * gained).sum(axis=1), total)
         counted += total > 0
@@ -213,11 +218,13 @@ def _binary_cross_entropy(truth: np.ndarray, probabilities: np.ndarray) -> np.nd
     return np.stack([loss, np.ones(len(truth))], axis=1)
 
 
-def multilabel_scores(label_names: Sequence[str], decision: Any = None) -> tuple[Score, ...]:
+def multilabel_scores(
+    label_names: Sequence[str], decision: Decision | ExpectedF1Decision | None = None
+) -> tuple[Score, ...]:
     """Return the scores of multi-label classification; labels are 0/1 `(rows, labels)`, probabilities alike.
 
     `decision` turns probabilities into sets and describes how: a `Decision`, 0.5 by default, or an
-    `expected_f1.ExpectedF1Decision`.
+    `ExpectedF1Decision`.
     """
     decide = decision or Decision()
     rule = f"prediction: {decide.describe()}"
@@ -280,6 +287,7 @@ def tuned_thresholds(truth: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 
     Raises macro-F1; samples-F1 usually falls a little, so it is an option and 0.5 the default.
     """
+    # All thresholds at once, as the counts of a few labels are small.
     grid = np.linspace(0.05, 0.95, 19)
     predicted = probabilities[None] >= grid[:, None, None]  # (thresholds, rows, labels)
     hits = (predicted & (truth[None] > 0)).sum(axis=1)

@@ -1,16 +1,17 @@
-"""Preprocessing and answer of an exported graph in plain words and numbers, for programs without transformers."""
+"""Preprocessing of an exported graph in plain words and numbers, for programs without transformers."""
 
 from typing import Any
 
-from trainer_scripts.data.table import CLASSIFICATION, MULTILABEL
-from trainer_scripts.evaluation.decisions import Decision
+from transformers import BaseImageProcessor
+
+from modeling_flavour.processing_flavour import FlavourProcessor
 
 PREPROCESSOR = "preprocessor.json"
 _INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
-def describe_preprocessing(processor: Any) -> dict[str, Any]:
-    """Return what to do with a picture and a text, step by step, in the order of the keys."""
+def describe_preprocessing(processor: FlavourProcessor) -> dict[str, Any]:
+    """Return the steps from a picture and a text to the inputs, in the order of the keys."""
     content: dict[str, Any] = {}
     if processor.image_processor is not None:
         content["pixel_values"] = _describe_picture(processor.image_processor)
@@ -20,7 +21,7 @@ def describe_preprocessing(processor: Any) -> dict[str, Any]:
     return content
 
 
-def _describe_picture(image_processor: Any) -> dict[str, Any]:
+def _describe_picture(image_processor: BaseImageProcessor) -> dict[str, Any]:
     cropped = getattr(image_processor, "do_center_crop", False) and image_processor.crop_size
     return {
         "colours": "RGB, 8 bits; turned upright as EXIF says, transparency over white",
@@ -35,7 +36,7 @@ def _describe_picture(image_processor: Any) -> dict[str, Any]:
     }
 
 
-def _describe_text(processor: Any) -> dict[str, Any]:
+def _describe_text(processor: FlavourProcessor) -> dict[str, Any]:
     tokenizer = processor.tokenizer
     return {
         "letters_only": processor.letters_only,
@@ -44,18 +45,4 @@ def _describe_text(processor: Any) -> dict[str, Any]:
         "padding_id": tokenizer.pad_token_id,
         "padding_side": tokenizer.padding_side,
         "layout": "int64 (batch, length); short texts are filled up with padding_id",
-    }
-
-
-def describe_answer(model: Any) -> dict[str, Any]:
-    """Return how the outputs become labels."""
-    content: dict[str, Any] = {"task": model.task.name, "labels": model.names}
-    if model.task.name == CLASSIFICATION:
-        return {**content, "logits": "softmax gives probabilities", "decision": "the most probable label"}
-    if model.task.name == MULTILABEL:
-        return {**content, "logits": "sigmoid gives probabilities", "decision": Decision().describe()}
-    return {
-        **content,
-        "mask": "uint8 (batch, height, width): class of each pixel, at the size of pixel_values",
-        "ingredient_logits": "sigmoid gives the probability of class i + 1 at place i",
     }

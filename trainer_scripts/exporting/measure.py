@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.intervals import GroupedScores
-from trainer_scripts.scoring.results import score_model
-from trainer_scripts.scoring.saved_model import SavedModel
+from trainer_scripts.scoring.onnx_model import OnnxModel
+from trainer_scripts.tasks.common.task import SavedModel
 
 LATENCY_BATCHES = (1, 32)
 LATENCY_ROUNDS = 15
@@ -48,11 +49,13 @@ class Measurement:
         return asdict(self)
 
 
-def scores_of(model: SavedModel, answering: Any, tables: Mapping[str, Table], batch_size: int) -> dict[str, dict]:
+def scores_of(
+    model: SavedModel, answering: PreTrainedModel | OnnxModel, tables: Mapping[str, Table], batch_size: int
+) -> dict[str, dict]:
     """Return split -> score -> value of a model or graph that answers in the place of `model.model`."""
     stand_in, found = replace(model, model=answering), {}
     for split, table in tables.items():
-        predictions = score_model(stand_in, table, batch_size)
+        predictions = model.task.answers(stand_in, table, batch_size, model.name)
         grouped = GroupedScores(predictions.groups, predictions.parts)
         scores = model.task.scores(model.names)
         found[split] = {score.name: grouped.value(score) for score in scores if grouped.has(score)}
@@ -71,6 +74,7 @@ def latencies(calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, 
     for size in LATENCY_BATCHES:
         batch = {name: _repeated(value, size) for name, value in rows.items()}
         seconds: dict[str, list[float]] = {name: [] for name in calls}
+        # A warm-up, as the first call allocates memory.
         for call in calls.values():
             call(batch)
         deadline = time.perf_counter() + LATENCY_SECONDS * len(calls)
@@ -79,6 +83,7 @@ def latencies(calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, 
                 start = time.perf_counter()
                 call(batch)
                 seconds[name].append(time.perf_counter() - start)
+            # Slow models end early, but never with fewer than three rounds.
             if number >= 2 and time.perf_counter() > deadline:
                 break
         for name, values in seconds.items():

@@ -8,13 +8,16 @@ is as fast as the plain one, on every processor.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.exporting.tracing import quiet
+
+if TYPE_CHECKING:
+    import onnx
 
 QUANTIZED_OPERATORS = ("Conv", "Gemm", "MatMul")
 STORED = ("fp16", "bf16", "int8")
@@ -27,7 +30,7 @@ class Plan:
     """How much of a graph computes in 8 bits; in each plan all large weights are stored in 8 bits.
 
     Attributes:
-        name: what the table calls it.
+        name: its name in the table.
         operators: operator types that compute in 8 bits.
         spare_sensitive: whether depthwise convolutions, those on a 1 x 1 grid (squeeze and excitation) and the first
             one stay out: they have few weights and lose the most (Nagel et al. 2021, section 4.2).
@@ -47,7 +50,7 @@ PLANS = (
 
 
 class CalibrationBatches:
-    """What onnxruntime reads activations from: batches of real samples, one after the other."""
+    """Batches of real samples, from which onnxruntime calibrates activations."""
 
     def __init__(self, batches: Sequence[Mapping[str, Tensor]]):
         self._batches = batches
@@ -85,7 +88,9 @@ def quantize(source: Path, target: Path, plan: Plan, batches: Sequence[Mapping[s
     onnx.save(model, target)
 
 
-def _quantize_operators(model: Any, target: Path, plan: Plan, batches: Sequence[Mapping[str, Tensor]]) -> None:
+def _quantize_operators(
+    model: "onnx.ModelProto", target: Path, plan: Plan, batches: Sequence[Mapping[str, Tensor]]
+) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with quiet():
@@ -104,7 +109,7 @@ def _quantize_operators(model: Any, target: Path, plan: Plan, batches: Sequence[
         )
 
 
-def sensitive_convolutions(model: Any) -> list[str]:
+def sensitive_convolutions(model: "onnx.ModelProto") -> list[str]:
     """Return the names of convolutions that lose much in 8 bits and have few weights."""
     import onnx
 
@@ -123,7 +128,7 @@ def sensitive_convolutions(model: Any) -> list[str]:
     return names
 
 
-def store_weights(model: Any, kind: str) -> int:
+def store_weights(model: "onnx.ModelProto", kind: str) -> int:
     """Store the float weights of a graph as `kind`, in place, and return how many tensors were changed.
 
     Args:
@@ -160,7 +165,7 @@ def store_weights(model: Any, kind: str) -> int:
     return changed
 
 
-def _float_values(initializer: Any) -> np.ndarray | None:
+def _float_values(initializer: "onnx.TensorProto") -> np.ndarray | None:
     """Return a large float32 weight, None for any other tensor."""
     import onnx
 
@@ -169,7 +174,7 @@ def _float_values(initializer: Any) -> np.ndarray | None:
     return onnx.numpy_helper.to_array(initializer)
 
 
-def _readers(graph: Any) -> dict[str, list[tuple[str, int]]]:
+def _readers(graph: "onnx.GraphProto") -> dict[str, list[tuple[str, int]]]:
     """Return per tensor the operators that read it, and as which of their inputs."""
     readers: dict[str, list[tuple[str, int]]] = {}
     for node in graph.node:
@@ -198,7 +203,7 @@ def half_precision(values: np.ndarray, name: str, kind: int) -> Any:
     """Return an initializer in half precision, rounded to the nearest even.
 
     Raises:
-        BadInputError: a weight is beyond what fp16 holds.
+        BadInputError: a weight is beyond the range of fp16.
     """
     import onnx
 
@@ -216,6 +221,6 @@ def half_precision(values: np.ndarray, name: str, kind: int) -> Any:
     return onnx.helper.make_tensor(name, kind, values.shape, bits.tobytes(), raw=True)
 
 
-def graph_megabytes(path: Any) -> float:
+def graph_megabytes(path: Path) -> float:
     """Return the size of a graph and of its external weights in MB (10^6 bytes)."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6

@@ -15,13 +15,15 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.table import Table
-from trainer_scripts.exporting.description import PREPROCESSOR, describe_answer, describe_preprocessing
+from trainer_scripts.exporting.description import PREPROCESSOR, describe_preprocessing
 from trainer_scripts.exporting.measure import Measurement, latencies, points_lost, scores_of, table_of
 from trainer_scripts.exporting.quantization import PLANS, Plan, graph_megabytes, quantize, store_weights
 from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
-from trainer_scripts.scoring.saved_model import SavedModel, load_model, load_selection, load_table
-from trainer_scripts.tasks.trainer import megabytes
+from trainer_scripts.scoring.saved_model import load_model, load_selection, load_table
+from trainer_scripts.tasks.common.graphs import ModelGraph
+from trainer_scripts.tasks.common.task import SavedModel
+from trainer_scripts.tasks.common.trainer import megabytes
 
 TABLE = "export.md"
 TORCH = "torch fp32"
@@ -43,7 +45,7 @@ class Job:
     """
 
     model: SavedModel
-    graph: Any
+    graph: ModelGraph
     tables: dict[str, Table]
     folder: Path
     given: argparse.Namespace
@@ -59,7 +61,7 @@ class Job:
 
     def load(self, path: Path) -> OnnxModel:
         """Return a written graph."""
-        return OnnxModel(path, self.model.model.config, self.graph)
+        return OnnxModel(path, self.model.model.config, type(self.graph))
 
     def measure(self, name: str, path: Path) -> Measurement:
         """Return size and scores of a written graph."""
@@ -68,15 +70,18 @@ class Job:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Export one model, as the command line asks."""
+    """Export one model, with the options of the command line."""
     require_onnx()
     model = load_for_export(given.model, given.revision, given.columns)
     out = given.out or default_folder(model, given)
     check_out(out)
+    if model.task.graph is None:
+        raise BadInputError(f"models of task {model.task.name} generate step by step, which is no single ONNX graph")
+    graph = model.task.graph(model.model)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the result, so that the finished folder is moved within one file system.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
-        wrapper: Any = model.task.graph
-        job = Job(model, wrapper(model.model), read_tables(model, given), Path(work), given)
+        job = Job(model, graph, read_tables(model, given), Path(work), given)
         plain, report = export_plain(job)
         reference = Measurement(
             TORCH, megabytes(model.model), scores_of(model, model.model, job.tables, given.batch_size)
@@ -94,13 +99,11 @@ def load_for_export(source: str, revision: str, columns: Mapping[str, str] | Non
     """Return the model on the CPU in fp32.
 
     Raises:
-        BadInputError: it is exported already, or its task answers by generating, which is no single graph.
+        BadInputError: it is exported already.
     """
     model = load_model(source, revision, columns)
     if isinstance(model.model, OnnxModel):
         raise BadInputError(f"{source} is exported already; give the folder it was exported from")
-    if model.task.graph is None:
-        raise BadInputError(f"models of task {model.task.name} generate step by step, which is no single ONNX graph")
     return replace(model, model=model.model.to("cpu", torch.float32).eval())
 
 
@@ -150,7 +153,7 @@ def export_plain(job: Job) -> tuple[Path, dict[str, Any]]:
 
 
 def choose(job: Job, plain: Path, tried: list[Measurement]) -> tuple[Measurement, Path]:
-    """Return the form that was asked for; of the int8 plans, the fastest that keeps the score. All tried are appended.
+    """Return the form that the options name; of the int8 plans, the fastest that keeps the score. `tried` grows.
 
     Raises:
         BadInputError: every form loses more than `--max-loss` on the selection split.
@@ -233,7 +236,11 @@ def write_folder(job: Job, path: Path, out: Path) -> None:
     model.processor.save_pretrained(folder)
     write_json(
         folder / PREPROCESSOR,
-        {"graph": GRAPH, "inputs": describe_preprocessing(model.processor), "outputs": describe_answer(model)},
+        {
+            "graph": GRAPH,
+            "inputs": describe_preprocessing(model.processor),
+            "outputs": {"task": model.task.name, "labels": model.names, **model.task.describe_outputs()},
+        },
     )
     for name in (EXPORT_REPORT, TABLE):
         shutil.copy(job.folder / name, folder)

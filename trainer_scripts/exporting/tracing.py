@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.data.table import Table
 from trainer_scripts.scoring.onnx_model import OnnxModel
+from trainer_scripts.tasks.common.graphs import ModelGraph
+from trainer_scripts.tasks.common.task import SavedModel
 
 # Newest operator set that tracing emits without a conversion afterwards, and that onnxruntime reads since 1.17.
 OPSET = 20
-# Float outputs may differ by this share of their largest value, and so many whole numbers (pixels) may: what is left is
+# Float outputs may differ by this share of their largest value, and so many whole numbers (pixels) may: this is
 # the order of additions in two libraries.
 FLOAT_TOLERANCE = 1e-3
 PIXEL_TOLERANCE = 1e-3
@@ -35,11 +38,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
+def trace(graph: ModelGraph, example: Mapping[str, Tensor], path: Path) -> None:
     """Write the fp32 ONNX graph of a wrapped model; batch norms are folded and lengths stay free.
 
     Args:
-        graph: one of the wrappers above, in evaluation mode on the CPU.
+        graph: the wrapped model, in evaluation mode on the CPU.
         example: a batch of at least two rows.
         path: the file.
 
@@ -53,7 +56,7 @@ def trace(graph: Any, example: Mapping[str, Tensor], path: Path) -> None:
     with quiet(), torch.no_grad():
         try:
             program: Any = torch.onnx.export(
-                # A copy, as the exporter writes on what it exports; contiguous, as graphs know no other layout.
+                # A copy, as the exporter changes the model; contiguous, as graphs have no other layout.
                 copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format),
                 kwargs=inputs,
                 dynamo=True,
@@ -78,7 +81,7 @@ def forget_origin(model: Any) -> None:
         noted.doc_string = None
 
 
-def input_batches(model: Any, table: Any, inputs: Sequence[str], rows: int, batch_size: int) -> Iterator[dict]:
+def input_batches(model: SavedModel, table: Table, inputs: Sequence[str], rows: int, batch_size: int) -> Iterator[dict]:
     """Yield batches of the graph's inputs, made of the first rows of a table as scoring makes them."""
     samples = model.task.evaluation_samples(model.processor, table)
     collate = model.task.collator(model.processor, len(model.names))
@@ -89,7 +92,9 @@ def input_batches(model: Any, table: Any, inputs: Sequence[str], rows: int, batc
 
 
 @torch.inference_mode()
-def parity(graph: Any, exported: OnnxModel, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
+def parity(
+    graph: ModelGraph, exported: OnnxModel, batches: Sequence[Mapping[str, Tensor]]
+) -> dict[str, dict[str, float]]:
     """Compare a graph with the torch model on real samples.
 
     Returns:
@@ -97,6 +102,7 @@ def parity(graph: Any, exported: OnnxModel, batches: Sequence[Mapping[str, Tenso
     """
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in graph.outputs}
     for batch in batches:
+        # Both get the very same tensors: preprocessing is no part of the comparison.
         theirs = exported.run(batch)
         for name, ours in zip(graph.outputs, graph(**batch), strict=True):
             found[name].append((ours, theirs[name]))

@@ -3,14 +3,15 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.tasks.common.graphs import ModelGraph
 
 GRAPH = "model.onnx"
 EXPORT_REPORT = "export.json"
@@ -32,7 +33,7 @@ class OnnxModel:
 
     Args:
         path: the ONNX file.
-        config: configuration of the model it was made of.
+        config: that of the model it was made of.
         wrapper: the wrapper it was traced through.
         threads: threads of one call; None takes those of torch.
     """
@@ -41,7 +42,7 @@ class OnnxModel:
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def __init__(self, path: Path, config: Any, wrapper: Any, threads: int | None = None):
+    def __init__(self, path: Path, config: PreTrainedConfig, wrapper: type[ModelGraph], threads: int | None = None):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -57,12 +58,12 @@ class OnnxModel:
         self._answer = wrapper.answer
 
     def run(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by name for a batch that holds the graph's inputs."""
+        """Return outputs by name for a batch that holds the graph's inputs."""
         feeds = {name: np.ascontiguousarray(batch[name].numpy()) for name in self.inputs}
-        found = self.session.run(self.outputs, feeds)
-        return {name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)}
+        outputs = self.session.run(self.outputs, feeds)
+        return {name: torch.from_numpy(value) for name, value in zip(self.outputs, outputs, strict=True)}
 
-    def __call__(self, pixel_values: Tensor | None = None, **others: Any) -> ModelOutput:
+    def __call__(self, pixel_values: Tensor | None = None, **others: Tensor | bool | None) -> ModelOutput:
         """Answer as the torch model does; the graph needs all of its inputs, and has no use for labels and settings.
 
         Raises:
@@ -72,6 +73,7 @@ class OnnxModel:
         inputs = {
             name: value
             for name, value in given.items()
+            # Labels and masks serve the loss, which a graph does not compute.
             if isinstance(value, Tensor) and not name.endswith(("labels", "targets", "masks"))
         }
         if set(inputs) != set(self.inputs):
@@ -82,9 +84,9 @@ class OnnxModel:
         return self._answer(self.config, self.run(inputs))
 
     def eval(self) -> "OnnxModel":
-        """A graph is always in evaluation mode."""
+        """Return the graph, which is always in evaluation mode."""
         return self
 
     def train(self, mode: bool = True) -> "OnnxModel":
-        """A graph is always in evaluation mode."""
+        """Return the graph, which is always in evaluation mode."""
         return self

@@ -1,4 +1,4 @@
-"""What scoring a model leaves: predictions, `metrics.json`, and the card that shows them."""
+"""The result of scoring a model: predictions, `metrics.json`, and the card that shows them."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,40 +9,47 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from model_cards.cards import write_model_card
 from model_cards.runs import COMPARISON, read_configuration
-from trainer_scripts.data.table import MULTILABEL, Table
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD, Decision, ExpectedF1Decision
-from trainer_scripts.evaluation.intervals import GroupedScores
-from trainer_scripts.evaluation.predictions import METRICS, Predictions
+from trainer_scripts.evaluation.lines import MODEL, Line
+from trainer_scripts.evaluation.predictions import METRICS
+from trainer_scripts.evaluation.score_file import SCHEMA_VERSION, Entry, entry
 from trainer_scripts.evaluation.scores import Score, definitions, multilabel_scores
 from trainer_scripts.scoring.onnx_model import GRAPH
-from trainer_scripts.scoring.saved_model import BATCH_SIZE, SavedModel
+from trainer_scripts.tasks.common.task import SavedModel, Scored
 from trainer_scripts.tasks.registry import task_named
-
-
-def score_model(model: SavedModel, table: Table, batch_size: int = BATCH_SIZE) -> Predictions:
-    """Return the predictions of a model on a table."""
-    return model.task.comparing.answer(model, table, batch_size, model.name)
 
 
 def save_scores(
     model: SavedModel,
-    predictions: Predictions,
+    scored: Scored,
     dataset: str,
     split: str,
     folder: Path,
-    thresholds: Sequence[float] | None = None,
+    revision: str | None = None,
     decision: str = THRESHOLD,
 ) -> dict[str, Any]:
     """Write `predictions.parquet` and `metrics.json` of a scored model, and return the latter.
 
-    `thresholds`, one per label, stand in for the one of the task, and `decision="expected_f1"` for any threshold.
+    The form is that of `evaluation.score_file`, the same for every task.
+
+    Args:
+        model: the model.
+        scored: its result; thresholds in it stand in for those of the task.
+        dataset: folder or Hub id of the rows.
+        split: their split.
+        folder: where the files go.
+        revision: revision of a Hub data set.
+        decision: `expected_f1` in place of any threshold.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    predictions = scored.predictions
     content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "model": model.reference,
         "task": model.task.name,
         "modality": model.modality,
         "dataset": dataset,
+        "dataset_revision": revision,
         "split": split,
         "selection_split": model.selection_split,
         "train_split": model.arguments.train_split,
@@ -51,23 +58,44 @@ def save_scores(
         "rows_sha256": predictions.rows_sha256(),
         "label_names": model.names if model.task.has_labels else [],
     }
-    if thresholds is not None:
-        content["thresholds"] = list(thresholds)
+    if scored.thresholds is not None:
+        content["thresholds"] = list(scored.thresholds)
     if decision != THRESHOLD:
         content["decision"] = decision
-    grouped = GroupedScores(predictions.groups, predictions.parts)
-    scores = [score for score in scores_of(content) if grouped.has(score)]
-    content["metrics"] = {score.name: grouped.value(score) for score in scores}
-    intervals = {score.name: grouped.interval(score) for score in scores}
-    content["intervals"] = {name: [found.low, found.high] for name, found in intervals.items() if found is not None}
-    content["definitions"] = definitions(scores)
+    # The empty name is that of the model in `Scored.more`.
+    own = Line("", MODEL, model.modality, predictions)
+    scores = [score for score in scores_of(content) if own.has(score)]
+
+    def values(line: Line) -> dict[str, Entry]:
+        """Return the plain values of one line; the bootstrap is for the model and for its leads."""
+        more = {name: entry(value) for name, value in scored.more.get(line.name, {}).items()}
+        return {score.name: entry(line.grouped.value(score)) for score in scores if line.has(score)} | more
+
+    decisive = [score for score in scores if score.name in (model.task.decisive or (model.task.selection_metric,))]
+    others = [*scored.baselines, *scored.ablations]
+    content |= {
+        "metrics": values(own) | {score.name: entry(own.score(score)) for score in scores},
+        "baselines": {line.name: values(line) for line in scored.baselines},
+        "ablations": {line.name: values(line) for line in scored.ablations},
+        "leads": {line.name: _leads(own, line, decisive) for line in others},
+        "definitions": definitions((*scores, *scored.more_scores)),
+        "details": scored.details,
+        "files": scored.files,
+        "faults": scored.faults,
+    }
     predictions.save(folder)
     write_json(folder / METRICS, content)
     return content
 
 
-def decision_of(metrics: Mapping[str, Any]) -> Any:
-    """Return how the probabilities of a `metrics.json` become sets of labels."""
+def _leads(own: Line, other: Line, scores: Sequence[Score]) -> dict[str, Entry]:
+    """Return the paired differences of a model to another line, with intervals, for the scores that decide."""
+    gains = {score.name: own.minus(other, score) for score in scores if other.has(score)}
+    return {name: entry(gain) for name, gain in gains.items() if gain is not None}
+
+
+def decision_of(metrics: Mapping[str, Any]) -> Decision | ExpectedF1Decision:
+    """Return the rule by which the probabilities of a `metrics.json` become sets of labels."""
     if metrics.get("thresholds"):
         return Decision(tuple(metrics["thresholds"]))
     return ExpectedF1Decision() if metrics.get("decision") == EXPECTED_F1 else Decision()
@@ -76,10 +104,9 @@ def decision_of(metrics: Mapping[str, Any]) -> Any:
 def scores_of(metrics: Mapping[str, Any]) -> tuple[Score, ...]:
     """Return the scores that belong to a `metrics.json`: those of its task, its labels and its decision."""
     task, names = task_named(metrics["task"]), metrics.get("label_names") or []
-    if task.name == MULTILABEL:
+    if task.has_label_sets:
         return multilabel_scores(names, decision_of(metrics))
-    more = task.comparing.more_scores
-    return (*task.scores(names), *(more(names) if more is not None else ()))
+    return (*task.scores(names), *task.more_scores(names))
 
 
 def scores_of_file(metrics: Mapping[str, Any], name: str) -> tuple[Score, ...]:
@@ -104,6 +131,7 @@ def weights_on_disk(source: str) -> float | None:
     folder = Path(source)
     if not folder.is_dir():
         return None
+    # A large graph has its weights in files beside it.
     files = list(folder.glob(f"{GRAPH}*")) or list(folder.glob("*.safetensors"))
     return sum(path.stat().st_size for path in files) / 1e6 if files else None
 
@@ -120,12 +148,13 @@ def refresh_card(model: SavedModel, comparison: Path | None = None) -> None:
         write_model_card(folder)
 
 
-def table_of_scores(content: dict[str, Any]) -> str:
-    """Return scores as lines of `name value [interval]` for the terminal."""
+def table_of_scores(content: Mapping[str, Any]) -> str:
+    """Return scores as lines of `name value [interval]`, and the values of the other lines beside them."""
     width = max(len(name) for name in content["metrics"])
-    lines = []
-    for name, value in content["metrics"].items():
-        interval = content["intervals"].get(name)
-        shown = f"  [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
-        lines.append(f"{name:<{width}}  {value:.4f}{shown}")
-    return "\n".join(lines)
+    others = {**content["baselines"], **content["ablations"]}
+    rows = []
+    for name, score in content["metrics"].items():
+        interval = f"  [{score['low']:.4f}, {score['high']:.4f}]" if "low" in score else ""
+        beside = ", ".join(f"{who} {line[name]['value']:.3f}" for who, line in others.items() if name in line)
+        rows.append(f"{name:<{width}}  {score['value']:.4f}{interval}" + (f"  ({beside})" if beside else ""))
+    return "\n".join(rows)

@@ -1,13 +1,13 @@
-"""A saved model on a split of a data set: predictions, scores, and the hash of everything that defines them."""
+"""Saved models, and the rows of a data set as a saved model reads them."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
@@ -27,57 +27,9 @@ from trainer_scripts.data.table import (
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
-from trainer_scripts.tasks.registry import Task, task_of
-from trainer_scripts.tasks.starting_points import file_of_model
-
-BATCH_SIZE = 64
-
-
-@dataclass
-class SavedModel:
-    """A checkpoint with what scoring needs of it.
-
-    Attributes:
-        name: how results call it: the last part of its path.
-        source: folder or Hub id.
-        model: in evaluation mode, on the device at hand.
-        processor: its processor.
-        task: its task.
-        arguments: data arguments it was trained with, or the defaults.
-        configuration: all settings of its run, as saved; {} where it has none.
-        results: what its run wrote into `metrics.json`; {} where it has none.
-    """
-
-    name: str
-    source: str
-    model: Any
-    processor: FlavourProcessor
-    task: Task
-    arguments: DataArguments
-    configuration: Mapping[str, Any] = field(default_factory=dict)
-    results: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def reference(self) -> str:
-        """Its folder, or its Hub id with the revision: what finds it again."""
-        return self.source if Path(self.source).exists() else self.name
-
-    @property
-    def selection_split(self) -> str:
-        """Name of the rows that chose its checkpoint: a split, or those that its run held out of the training split."""
-        return self.results.get("selection_split") or self.arguments.selection_split
-
-    @property
-    def names(self) -> list[str]:
-        """The label set, in id order."""
-        id2label = self.model.config.id2label
-        return [id2label[index] for index in sorted(id2label)]
-
-    @property
-    def modality(self) -> str:
-        """`fusion`, `text` or `image`."""
-        config = self.model.config
-        return "fusion" if config.has_text and config.has_image else "text" if config.has_text else "image"
+from trainer_scripts.tasks.common.starting_points import file_of_model
+from trainer_scripts.tasks.common.task import SavedModel, Task
+from trainer_scripts.tasks.registry import task_of
 
 
 def load_model(source: str, revision: str = "main", columns: Mapping[str, str] | None = None) -> SavedModel:
@@ -91,6 +43,7 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
     Raises:
         BadInputError: nothing is there, or it is no model of this package.
     """
+    # A Hub id has exactly one slash; anything else can only be a missing folder.
     if not Path(source).exists() and source.count("/") != 1:
         raise BadInputError(f"there is no model at {source!r}; give a folder, or a Hub id such as org/flavour-fusion")
     try:
@@ -110,8 +63,8 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
     return SavedModel(name, source, model, processor, task, arguments, configuration, results)
 
 
-def _load_weights(source: str, revision: str, config: Any, task: Task) -> Any:
-    """Return the model on the device at hand, or the graph that export.py made of one."""
+def _load_weights(source: str, revision: str, config: PreTrainedConfig, task: Task) -> PreTrainedModel | OnnxModel:
+    """Return the model, on the accelerator where there is one, or the graph that export.py made of one."""
     graph = Path(source) / GRAPH
     if graph.is_file() and task.graph is not None:
         require_onnx()
@@ -127,7 +80,7 @@ def saved_configuration(source: str, revision: str = "main") -> dict[str, Any]:
 
 
 def saved_results(source: str, revision: str = "main") -> dict[str, Any]:
-    """Return what a model's run wrote into its `metrics.json`, an export into its report; {} where there is neither."""
+    """Return the `metrics.json` of a model's run, or the report of an export; {} where there is neither."""
     path = file_of_model(source, METRICS, revision) or file_of_model(source, EXPORT_REPORT, revision)
     return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
 
@@ -153,7 +106,7 @@ def load_table(
     rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
     label_column = arguments.label_column or model.task.label_column
     columns = columns_of(arguments, label_column, modality or model.modality)
-    # What shapes training only is not read.
+    # Columns of soft targets and weights only matter in training.
     columns = compared_columns(rows, replace(columns, target=None, weight=None, confidence=None), arguments)
     return make_table(rows, columns, model.names, split, where, model.task.read_labels)
 
@@ -162,16 +115,16 @@ def load_train(model: SavedModel, dataset: str, revision: str | None = None, mod
     """Return the rows that a model was trained on, without those that its run left out."""
     arguments = model.arguments
     train = load_table(model, dataset, arguments.train_split, revision, modality)
-    if not _has_split(dataset, revision, arguments.selection_split):
+    if not has_split(dataset, revision, arguments.selection_split):
         train = carve_selection(train, arguments)[0]
     train = _unshared(model, train, _held_out(model, dataset, revision, modality, selection=True))
     return train if arguments.max_train_samples is None else train.first(arguments.max_train_samples)
 
 
 def load_selection(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:
-    """Return the rows that chose a model's checkpoint: a split of the data, or what its run carved out."""
+    """Return the rows that chose a model's checkpoint: a split of the data, or rows of the training split."""
     arguments = model.arguments
-    if _has_split(dataset, revision, arguments.selection_split):
+    if has_split(dataset, revision, arguments.selection_split):
         table = load_table(model, dataset, arguments.selection_split, revision, modality)
     else:
         train = load_table(model, dataset, arguments.train_split, revision, modality)
@@ -179,7 +132,8 @@ def load_selection(model: SavedModel, dataset: str, revision: str | None = None,
     return _unshared(model, table, _held_out(model, dataset, revision, modality, selection=False))
 
 
-def _has_split(dataset: str, revision: str | None, split: str) -> bool:
+def has_split(dataset: str, revision: str | None, split: str) -> bool:
+    """Whether a data set has a split."""
     return split in open_dataset(dataset, revision)
 
 
@@ -187,7 +141,7 @@ def _held_out(
     model: SavedModel, dataset: str, revision: str | None, modality: str | None, selection: bool
 ) -> Iterator[Table]:
     """Yield the rows that judged a run: those of the test split, then those that chose its checkpoint."""
-    if _has_split(dataset, revision, model.arguments.test_split):
+    if has_split(dataset, revision, model.arguments.test_split):
         yield load_table(model, dataset, model.arguments.test_split, revision, modality)
     if selection:
         yield load_selection(model, dataset, revision, modality)

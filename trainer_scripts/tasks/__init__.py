@@ -1,1 +1,1 @@
-"""The tasks: what each learns, how it is trained, and how its answers are judged."""
+"""The tasks: labels, training, scores, baselines and files of each."""

@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from trainer_scripts.data.streaming import StreamSamples
-from trainer_scripts.tasks.trainer import checkpoint_folder
+from trainer_scripts.tasks.common.trainer import checkpoint_folder
 
 POSITION = "stream-{rank}.json"
 

@@ -1,7 +1,7 @@
 """Reads the training and selection rows that a configuration names, and checks them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,33 +25,11 @@ from trainer_scripts.data.table import (
 )
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks
-from trainer_scripts.tasks.registry import Task, choose_task
+from trainer_scripts.tasks.common.task import Task, TrainingData
+from trainer_scripts.tasks.registry import choose_task
 
 # Other common names of the split that chooses the checkpoint.
 SELECTION_NAMES = ("val", "valid", "validate", "dev", "eval", "evaluation")
-
-
-@dataclass
-class TrainingData:
-    """Training and selection rows of a run, checked against each other and the test rows.
-
-    Attributes:
-        task: task of the run.
-        names: the label set.
-        train: training rows.
-        selection: rows that choose the checkpoint.
-        held_out_texts: split name -> texts that no vocabulary may contain.
-        left_out: number of training and selection rows left out because they are in another split too.
-        stream: the training rows where they stream; `train` then holds the first ones.
-    """
-
-    task: Task
-    names: list[str]
-    train: Table
-    selection: Table
-    held_out_texts: dict[str, list[str]]
-    left_out: int = 0
-    stream: Stream | None = None
 
 
 def load_training_data(configuration: Configuration) -> TrainingData:

@@ -16,7 +16,7 @@ from model_cards.cards import write_model_card
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, SPREAD, read_configuration
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.settings.arguments import Configuration
-from trainer_scripts.tasks.trainer import AVERAGED_WEIGHTS, megabytes
+from trainer_scripts.tasks.common.trainer import AVERAGED_WEIGHTS, megabytes
 from trainer_scripts.training.callbacks import POSITION
 
 TRAINER_STATE = "trainer_state.json"

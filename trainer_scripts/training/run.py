@@ -19,7 +19,7 @@ from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration, TrainingArguments
-from trainer_scripts.tasks.trainer import AveragedWeights, megabytes
+from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, StreamPosition
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
 from trainer_scripts.training.folder import (
@@ -201,7 +201,7 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
         train_dataset=samples,
         eval_dataset=task.evaluation_samples(processor, data.selection),
         data_collator=task.collator(processor, len(data.names), configuration),
-        evaluation_collator=unmixed(task.collator(processor, len(data.names), configuration)),
+        evaluation_collator=task.evaluation_collator(processor, len(data.names), configuration),
         compute_metrics=task.compute_metrics(data.names),
         callbacks=callbacks,
         learning_rates={prefix: rate for prefix, rate in rates.items() if rate is not None},
@@ -213,11 +213,6 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
     if not arguments.disable_tqdm:
         trainer.add_callback(LinePerEvaluation(str(arguments.metric_for_best_model)))
     return trainer
-
-
-def unmixed(collator: Any) -> Any:
-    """Return a training collator as evaluation needs it: pictures and labels as they are."""
-    return dataclasses.replace(collator, mixup=0.0, target_share=0.0) if hasattr(collator, "mixup") else collator
 
 
 def training_samples(

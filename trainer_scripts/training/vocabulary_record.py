@@ -7,7 +7,7 @@ from typing import Any
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data.split_guard import NAMED, text_digest
-from trainer_scripts.tasks.starting_points import file_of_model
+from trainer_scripts.tasks.common.starting_points import file_of_model
 
 VOCABULARY_SOURCE = "vocabulary_source.json"
 

@@ -26,9 +26,10 @@ from trainer_scripts.evaluation.scores import (
     multilabel_scores,
 )
 from trainer_scripts.evaluation.scores import NAMES as NAMES_PART
-from trainer_scripts.scoring import predict_run
 from trainer_scripts.scoring.results import save_scores
 from trainer_scripts.scoring.saved_model import load_model
+from trainer_scripts.tasks.classification.predicting import label_cells
+from trainer_scripts.tasks.common.task import PredictionOptions, Scored
 from trainer_scripts.tasks.registry import TASKS
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
@@ -57,7 +58,7 @@ def test_scores_are_those_of_the_predictions(models, small_dataset, tmp_path):
     metrics, predictions = read_metrics(tmp_path), Predictions.load(tmp_path)
     assert metrics["split"] == "test"
     assert metrics["rows"] == 30
-    assert metrics["metrics"]["accuracy"] == (predictions.probabilities.argmax(1) == predictions.labels).mean()
+    assert metrics["metrics"]["accuracy"]["value"] == (predictions.probabilities.argmax(1) == predictions.labels).mean()
     assert metrics["rows_sha256"] == predictions.rows_sha256()
     assert np.allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
 
@@ -162,7 +163,7 @@ def copy_of(folder: Path, out: Path, **changed) -> str:
 
 def test_files_that_contradict_themselves_or_this_version_are_refused(scored, tmp_path, capsys):
     metrics = read_metrics(scored["fusion"])
-    flattered = {"metrics": {**metrics["metrics"], "accuracy": 0.99}}
+    flattered = {"metrics": {**metrics["metrics"], "accuracy": {"value": 0.99}}}
     redefined = {"definitions": {**metrics["definitions"], "ece": {"definition": "other", "sha256": "0"}}}
     cases = {
         "its predictions give": copy_of(scored["fusion"], tmp_path / "flattered", **flattered),
@@ -270,8 +271,9 @@ def test_each_model_is_compared_by_the_thresholds_tuned_for_it(models, small_dat
     for name, thresholds in (("one", (0.2, 0.3, 0.4, 0.5, 0.6)), ("two", (0.8, 0.1, 0.7, 0.2, 0.9))):
         saved.source = saved.name = name
         said = Predictions.of_classes(rows, rows, truth, generator.random(truth.shape))
-        metrics = save_scores(saved, said, str(small_dataset), "test", tmp_path / name, thresholds)
-        stated[name] = metrics["metrics"]
+        scored = Scored(said, thresholds=thresholds)
+        metrics = save_scores(saved, scored, str(small_dataset), "test", tmp_path / name)["metrics"]
+        stated[name] = {score: entry["value"] for score, entry in metrics.items()}
     compare.main([str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "both")])
     content = json.loads((tmp_path / "both" / "comparison.json").read_text())
     for name, entry in content["entries"].items():
@@ -357,14 +359,13 @@ def test_labels_of_the_comp5329_set_are_written_as_their_numbers(shared_data, tm
 
     class Model:
         names = list(CATEGORY_IDS)
+        task = TASKS["multilabel"]
 
-        class task:
-            name = "multilabel"
-
+    options = PredictionOptions(1, "fail", None, None, None)
     probabilities = np.zeros((2, 18))
     probabilities[0, [0, 2, 7]] = 0.9
     probabilities[1, 11] = 0.2
-    assert predict_run.label_cells(Model(), probabilities, Decision(0.5)) == ["1 3 8", "13"]
+    assert label_cells(Model(), probabilities, options) == ["1 3 8", "13"]
 
 
 @pytest.mark.parametrize(

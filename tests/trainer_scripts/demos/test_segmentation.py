@@ -34,9 +34,13 @@ def test_the_summary_names_what_was_never_found():
         "one": {
             "label_names": ["background", "egg", "nut"],
             "metrics": {"miou_food": entry},
-            "per_class": {"egg": {"iou": 0.4}, "nut": {"iou": 0.0}},
+            "details": {"per_class": {"egg": {"iou": 0.4}, "nut": {"iou": 0.0}}},
         },
-        "two": {"label_names": ["background", "egg"], "metrics": {}, "per_class": {"egg": {"iou": None}}},
+        "two": {
+            "label_names": ["background", "egg"],
+            "metrics": {},
+            "details": {"per_class": {"egg": {"iou": None}}},
+        },
     }
     first, second = summary(scored).splitlines()
     assert first == "one               2 classes: miou_food 0.500 [0.400, 0.600]; never found: nut"

@@ -5,12 +5,21 @@ import pytest
 from scipy.stats import norm
 
 from trainer_scripts.evaluation import intervals
-from trainer_scripts.evaluation.intervals import bootstrap, fit_temperature, holm, paired_difference, scale_temperature
+from trainer_scripts.evaluation.intervals import GroupedScores, fit_temperature, holm, scale_temperature
 from trainer_scripts.evaluation.scores import Score, classification_scores, multilabel_scores
 from trainer_scripts.tasks.captioning.scores import CAPTION_SCORES, METEOR_SCORE
 from trainer_scripts.tasks.segmentation.scores import mask_scores, pixel_counts
 
 ACCURACY, MACRO_F1, NLL, ECE = classification_scores("ab")[:4]
+
+
+def bootstrap(score, labels, probabilities, groups):
+    return GroupedScores(groups, {score.part: (labels, probabilities)}).interval(score)
+
+
+def paired_difference(score, labels, first, second, groups, resamples=2000):
+    ours, theirs = (GroupedScores(groups, {score.part: (labels, answer)}) for answer in (first, second))
+    return ours.difference(theirs, score, resamples)
 
 
 def two_class(correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ from trainer_scripts.exporting.quantization import (
 )
 from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
 from trainer_scripts.scoring.saved_model import load_model, load_table
-from trainer_scripts.tasks.graphs import ClassifierGraph
+from trainer_scripts.tasks.common.graphs import ClassifierGraph
 from trainer_scripts.tasks.registry import TASKS
 
 
@@ -118,7 +118,8 @@ def test_an_exported_folder_scores_and_predicts_as_a_model(exported, model, smal
         score.main([str(folder), str(small_dataset), "--out", str(tmp_path / name)])
     report = json.loads((exported / "export.json").read_text())
     chosen = next(line for line in report["measurements"] if line["name"] == report["form"])
-    assert read_metrics(tmp_path / "graph")["metrics"] == pytest.approx(chosen["scores"]["test"])
+    scored = read_metrics(tmp_path / "graph")["metrics"]
+    assert {name: entry["value"] for name, entry in scored.items()} == pytest.approx(chosen["scores"]["test"])
     pictures, table = tmp_path / "pictures", tmp_path / "table.csv"
     pictures.mkdir()
     Image.new("RGB", (40, 30), (200, 60, 90)).save(pictures / "a.png")

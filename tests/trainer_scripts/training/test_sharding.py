@@ -12,7 +12,7 @@ from tests.trainer_scripts.tiny_runs import SMALL, make_trainer, run_on_two, wei
 from trainer_scripts import train
 from trainer_scripts.features import frozen as features
 from trainer_scripts.settings.configurations import parse_configuration
-from trainer_scripts.tasks.trainer import shared_layers
+from trainer_scripts.tasks.common.trainer import shared_layers
 
 AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 NO_DEEPSPEED = find_spec("deepspeed") is None

@@ -15,7 +15,7 @@ from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.tiny_runs import assert_equal_weights, make_trainer, run, weights
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.settings.configurations import parse_configuration
-from trainer_scripts.tasks.trainer import AveragedWeights
+from trainer_scripts.tasks.common.trainer import AveragedWeights
 from trainer_scripts.training.folder import inspect_run
 from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
 

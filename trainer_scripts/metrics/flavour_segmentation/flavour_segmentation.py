@@ -1,5 +1,7 @@
 """Scores of segmentation, as an `evaluate` module that loads offline by folder path."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -34,6 +36,6 @@ class FlavourSegmentation(evaluate.Metric):
         )
         scores = mask_scores()
         names = label_names or [str(index) for index in range(num_labels)]
-        result = {score.name: score(counts, counts) for score in scores}
+        result: dict[str, Any] = {score.name: score(counts, counts) for score in scores}
         result["per_class"] = class_table(names, counts.sum(axis=0))
         return {**result, "definitions": definitions(scores)} if with_definitions else result

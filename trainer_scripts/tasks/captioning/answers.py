@@ -1,4 +1,4 @@
-"""What a captioner says and expects on a table: generated captions, and the cross-entropy of the given ones."""
+"""Answers of a captioner on a table: generated captions, and the cross-entropy of the given ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,19 @@ from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
 from trainer_scripts.data.pictures import normalise
+from trainer_scripts.data.table import Table
+from trainer_scripts.evaluation.predictions import Predictions
+from trainer_scripts.evaluation.scores import CAPTIONS, NAMES, TOKENS
 from trainer_scripts.tasks.captioning.samples import CaptionSamples, pad_labels
-from trainer_scripts.tasks.captioning.scores import CiderD, text_scores
+from trainer_scripts.tasks.captioning.scores import CAPTION_SCORES, values
+from trainer_scripts.tasks.captioning.truth import naming_scores, visible_names
 
 BATCH_SIZE = 64
 
 
 @dataclass
 class Expectations:
-    """How well a captioner foresees given captions, summed per row.
+    """How likely a captioner finds the given captions, summed per row.
 
     Attributes:
         nats: `(rows,)` negative log-likelihood of all tokens.
@@ -33,18 +37,14 @@ class Expectations:
     hits: np.ndarray
     tokens: np.ndarray
 
-    def scores(self) -> dict[str, float]:
-        """Return cross-entropy per token, perplexity and token accuracy over all rows."""
-        entropy = float(self.nats.sum() / self.tokens.sum())
-        return {
-            "cross_entropy": entropy,
-            "perplexity": float(np.exp(entropy)),
-            "token_accuracy": float(self.hits.sum() / self.tokens.sum()),
-        }
-
 
 def pixel_batches(
-    samples: CaptionSamples, batch_size: int, device: Any, blank: bool, order: Any, name: str
+    samples: CaptionSamples,
+    batch_size: int,
+    device: torch.device,
+    blank: bool = False,
+    order: np.ndarray | None = None,
+    name: str = "",
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield row numbers and normalised pictures, or their stored features where the samples have them.
 
@@ -72,13 +72,14 @@ def pixel_batches(
 def expect(
     model: FlavourCaptioner, encoded: VisualEncoding, captions: Sequence[Sequence[Sequence[int]]]
 ) -> Expectations:
-    """Return how well the given captions are foreseen, teacher-forced.
+    """Return how likely the given captions are, teacher-forced.
 
     Args:
         model: in evaluation mode.
-        encoded: what the visual encoder gives for the pictures.
+        encoded: output of the visual encoder for the pictures.
         captions: per picture the tokens of each of its captions.
     """
+    # A picture has several captions: each is a row of the decoder, with the encoding of its picture.
     owners = torch.tensor([row for row, of_one in enumerate(captions) for _ in of_one])
     labels = pad_labels([tokens for of_one in captions for tokens in of_one]).to(model.device)
     words = model.prepare_decoder_input_ids_from_labels(labels)
@@ -86,8 +87,8 @@ def expect(
         encoder_outputs=encoded.of(owners.to(model.device)), decoder_input_ids=words, use_cache=False
     ).logits.float()
     real = labels != IGNORED_LABEL
-    said = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-    sums = (-(said * real).sum(1), ((logits.argmax(-1) == labels) & real).sum(1), real.sum(1))
+    likelihoods = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    sums = (-(likelihoods * real).sum(1), ((logits.argmax(-1) == labels) & real).sum(1), real.sum(1))
     return Expectations(*(np.bincount(owners, weights=each.cpu().double(), minlength=len(captions)) for each in sums))
 
 
@@ -97,11 +98,11 @@ def caption_table(
     samples: CaptionSamples,
     batch_size: int = BATCH_SIZE,
     blank: bool = False,
-    order: Any = None,
+    order: np.ndarray | None = None,
     name: str = "",
-    **generation: Any,
+    **generation: bool | int,
 ) -> tuple[list[str], Expectations]:
-    """Return the generated caption of each row, and how well its own captions are foreseen.
+    """Return the generated caption of each row, and how likely its own captions are.
 
     Args:
         model: the captioner; left in the mode it is in.
@@ -119,7 +120,8 @@ def caption_table(
     for rows, pixels in pixel_batches(samples, batch_size, model.device, blank, order, name):
         given = "pixel_values" if samples.image_features is None else "features"
         encoded = model.get_encoder()(**{given: pixels.to(model.dtype)})
-        sequences = model.generate(encoder_outputs=encoded.of(), **generation)
+        settings: dict[str, Any] = {"encoder_outputs": encoded.of(), **generation}
+        sequences = model.generate(**settings)
         texts = samples.processor.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]
         parts.append(expect(model, encoded, [samples.tokens[row] for row in rows]))
@@ -128,6 +130,19 @@ def caption_table(
     return captions, Expectations(*joined)
 
 
-def all_scores(captions: Sequence[str], expected: Expectations, references: Any, cider: CiderD | None = None) -> dict:
-    """Return every score of `caption_scores.CAPTION_SCORES`."""
-    return {**text_scores(captions, references, cider), **expected.scores()}
+def predictions_of(table: Table, captions: Sequence[str], expected: Expectations | None = None) -> Predictions:
+    """Return captions as predictions, with the visible ingredients of each picture where the table has them."""
+    answers = [str(caption) for caption in captions]
+    parts: dict[str, tuple[Any, Any]] = {CAPTIONS: ([list(row) for row in table.labels], answers)}
+    visible = visible_names(table)
+    if visible is not None:
+        parts[NAMES] = ([sorted(row) for row in visible], answers)
+    if expected is not None:
+        sums = np.stack([expected.nats, expected.hits, expected.tokens], axis=1)
+        parts[TOKENS] = (sums, sums)
+    return Predictions(table.ids, table.groups, parts)
+
+
+def scores_of(predictions: Predictions) -> dict[str, float]:
+    """Return every score of captions, those of names where the visible ingredients are known."""
+    return values((*CAPTION_SCORES, *naming_scores()), predictions.parts)

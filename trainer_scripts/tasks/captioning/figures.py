@@ -47,17 +47,19 @@ def attention_per_word(model: FlavourForTransformerCaptioning, pixels: torch.Ten
     encoded = model.get_encoder()(pixels)
     sequence = model.generate(encoder_outputs=encoded.of())
     output = model(encoder_outputs=encoded, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False)
+    # The last layer is the closest to the word that is chosen.
     weights = output.cross_attentions[-1][0].float().mean(dim=0)  # (tokens, places)
     places = weights.shape[-1]
+    # Transformers give a sequence of patches, convolutions a map.
     rows = seen.shape[-2] if seen.ndim == 4 else int(places**0.5)
     return sequence[0, 1:].tolist(), weights.unflatten(-1, (rows, places // rows)).cpu().numpy()
 
 
-def word_maps(model: FlavourCaptioner, samples: CaptionSamples, path: Path) -> None:
-    """Draw for the first picture where the captioner looked at each word; nothing for one without cross-attention."""
+def word_maps(model: FlavourCaptioner, samples: CaptionSamples, path: Path) -> bool:
+    """Draw for the first picture where the captioner looked at each word, and return whether it has cross-attention."""
     if not isinstance(model, FlavourForTransformerCaptioning):
-        return
-    _, pixels = next(pixel_batches(samples, 1, model.device, False, None, ""))
+        return False
+    _, pixels = next(pixel_batches(samples, 1, model.device))
     tokens, maps = attention_per_word(model, pixels.to(model.dtype))
     words = whole_words(samples.processor.tokenizer.convert_ids_to_tokens(tokens), maps)
     special = set(samples.processor.tokenizer.all_special_tokens)
@@ -80,6 +82,7 @@ def word_maps(model: FlavourCaptioner, samples: CaptionSamples, path: Path) -> N
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+    return True
 
 
 def whole_words(pieces: Sequence[str], maps: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -1,6 +1,6 @@
 """Every caption score, defined once, on words as `text.words` makes them and against all captions of a picture.
 
-METEOR needs Java and the `meteor` extra, which carries Meteor 1.5; it is left out with a word where they are missing.
+METEOR needs Java and the `meteor` extra, which carries Meteor 1.5; without them it is left out, with a message.
 """
 
 import importlib.util
@@ -9,11 +9,13 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
+from trainer_scripts.evaluation.intervals import GroupedScores
 from trainer_scripts.evaluation.scores import CAPTIONS, TOKENS, Formula, Score
 from trainer_scripts.tasks.captioning.text import words
 
@@ -22,18 +24,6 @@ CIDER_SIGMA = 6.0
 CIDER_SCALE = 10.0
 METEOR = "meteor"
 References = Sequence[Sequence[str]]
-
-
-def bleu(candidates: Sequence[str], references: References, longest: int = LONGEST_NGRAM) -> float:
-    """Return corpus BLEU up to `longest`-grams, 0 to 100, by sacrebleu: lower case, tokenizer 13a, no smoothing.
-
-    n-gram counts are clipped by the reference that has most of them, the brevity penalty takes the closest length; the
-    counts of all pictures are added up before any division.
-    """
-    streams = max(len(of_one) for of_one in references)
-    padded: list = [[of_one[i] if i < len(of_one) else None for of_one in references] for i in range(streams)]
-    metric = BLEU(lowercase=True, tokenize="13a", smooth_method="none", max_ngram_order=longest)
-    return float(metric.corpus_score(list(candidates), padded).score)
 
 
 def rouge_l(candidates: Sequence[str], references: References) -> np.ndarray:
@@ -106,6 +96,7 @@ def _agreement(candidate: tuple, reference: tuple) -> float:
         if my_norm and true_norm:
             shared = sum(min(weight, true[gram]) * true[gram] for gram, weight in mine.items() if gram in true)
             total += shared / (my_norm * true_norm)
+    # A caption of another length than the reference is scored down.
     penalty = math.exp(-((our_length - their_length) ** 2) / (2 * CIDER_SIGMA**2))
     return total * penalty / LONGEST_NGRAM
 
@@ -121,28 +112,6 @@ def identical(candidates: Sequence[str]) -> float:
     return Counter(candidates).most_common(1)[0][1] / len(candidates)
 
 
-def text_scores(candidates: Sequence[str], references: References, cider: CiderD | None = None) -> dict[str, float]:
-    """Return all scores of generated captions.
-
-    Raises:
-        ValueError: No caption, a picture without references, or another number of captions than pictures.
-    """
-    if not candidates or len(candidates) != len(references):
-        raise ValueError(f"{len(candidates)} captions against {len(references)} pictures; give one caption per picture")
-    if not all(references):
-        raise ValueError("a picture has no reference caption; leave it out")
-    cider = cider or CiderD(references)
-    return {
-        **{f"bleu_{longest}": bleu(candidates, references, longest) for longest in range(1, LONGEST_NGRAM + 1)},
-        "rouge_l": float(rouge_l(candidates, references).mean()),
-        "cider": float(cider.scores(candidates).mean()),
-        "distinct_1": distinct(candidates, 1),
-        "distinct_2": distinct(candidates, 2),
-        "identical": identical(candidates),
-        "words": float(np.mean([len(words(candidate)) for candidate in candidates])),
-    }
-
-
 def _bleu_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
     """Return per picture clipped and all n-grams of 1 to 4, its words and the closest reference's, `(rows, 10)`."""
     metric = BLEU(lowercase=True, tokenize="13a", smooth_method="none", effective_order=True)
@@ -155,7 +124,9 @@ def _bleu_formula(longest: int) -> Formula:
         sums = np.asarray(sums, dtype=np.float64)
         hits, counts = sums[..., :longest], sums[..., LONGEST_NGRAM : LONGEST_NGRAM + longest]
         with np.errstate(divide="ignore", invalid="ignore"):
+            # The geometric mean of the precisions, and 0 where one of them is 0.
             precision = np.log(np.where(hits > 0, hits / counts, 0)).mean(axis=-1)
+            # The logarithm of the brevity penalty: 0 for captions that are long enough.
             brevity = np.minimum(0, 1 - sums[..., -1] / sums[..., -2])
             return np.nan_to_num(100 * np.exp(precision + brevity))
 
@@ -266,6 +237,9 @@ CAPTION_SCORES: tuple[Score, ...] = (
     ),
 )
 
+# The scores of captions as texts; the others are of the tokens that the captioner expects.
+TEXT_SCORES = tuple(score for score in CAPTION_SCORES if score.part == CAPTIONS)
+
 METEOR_SCORE = Score(
     METEOR,
     "METEOR 1.5, English, 0..1, lower case, no punctuation, statistics of all pictures added up",
@@ -275,13 +249,28 @@ METEOR_SCORE = Score(
 )
 
 
-def caption_score_list(names: Sequence[str] = ()) -> tuple[Score, ...]:
-    """Return the scores; captions have no label set, so `names` does not matter."""
-    return CAPTION_SCORES
+def text_scores(candidates: Sequence[str], references: References) -> dict[str, float]:
+    """Return all scores of generated captions.
+
+    Raises:
+        ValueError: No caption, a picture without references, or another number of captions than pictures.
+    """
+    if not candidates or len(candidates) != len(references):
+        raise ValueError(f"{len(candidates)} captions against {len(references)} pictures; give one caption per picture")
+    if not all(references):
+        raise ValueError("a picture has no reference caption; leave it out")
+    return values(TEXT_SCORES, {CAPTIONS: (references, list(candidates))})
+
+
+def values(scores: Sequence[Score], parts: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
+    """Return every score that has a truth and an answer in `parts`, by name; statistics are computed once."""
+    rows = len(next(iter(parts.values()))[1])
+    grouped = GroupedScores([str(row) for row in range(rows)], parts)
+    return {score.name: grouped.value(score) for score in scores if grouped.has(score)}
 
 
 def meteor_missing() -> str | None:
-    """Return what METEOR lacks here, in words; None when it can be computed."""
+    """Return a message about the missing part of METEOR; None when it can be computed."""
     if importlib.util.find_spec("pycocoevalcap") is None:
         return "METEOR left out: pip install 'flavour-fusion[meteor]'"
     return None if shutil.which("java") else "METEOR left out: it needs java on the PATH"

@@ -28,7 +28,7 @@ _AFTER = re.compile(
 _NOT_AFTER = re.compile(
     r"\W*(way|time|moment|person|place|thing|one|size|amount|answer|overs?|alone|behind|now)\b", re.IGNORECASE
 )
-# Nobody can tell what these become in a mirror.
+# The mirrored form of these is ambiguous.
 _CHIRAL = re.compile(
     r"clockwise|\"|“|”|\b(reads|reading|says|saying|lettering|stage left|stage right)\b", re.IGNORECASE
 )
@@ -51,7 +51,7 @@ def names_no_side(caption: str) -> bool:
 
 
 def mirrored(caption: str) -> str | None:
-    """Return the caption that is true of the mirrored picture, or `None` where that cannot be told for sure.
+    """Return the caption that is true of the mirrored picture, or `None` where it is ambiguous.
 
     Left and right change places where they are sides; a caption in which they may mean something else ("has left",
     "right behind"), or that quotes writing, has no mirrored form, and its picture must not be flipped.
@@ -67,10 +67,12 @@ def mirrored(caption: str) -> str | None:
         return None
     pieces, end = [], 0
     for match in _SIDE.finditer(caption):
+        # "leftmost" is always a side; "left" alone only beside words that say so.
         if not match.group(2) and not _is_side(caption, match):
             return None
         word = match.group(1)
         other = _OTHER[word.lower()]
+        # The new word takes the case of the old one.
         other = other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
         pieces += [caption[end : match.start()], other, match.group(2) or ""]
         end = match.end()

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
-from trainer_scripts.tasks.captioning.answers import all_scores, caption_table
+from trainer_scripts.settings.arguments import TrainingArguments
+from trainer_scripts.tasks.captioning.answers import caption_table, predictions_of, scores_of
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import CiderD
-from trainer_scripts.tasks.captioning.truth import naming_scores, visible_names
-from trainer_scripts.tasks.trainer import FlavourTrainer, agreed
+from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed
 
 
 class FrozenImageFirst(TrainerCallback):
@@ -33,29 +33,44 @@ class FrozenImageFirst(TrainerCallback):
         self._frozen_by_config = False
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: FlavourCaptioner,
+        **kwargs: object,
     ) -> None:
-        """Freeze, unless a resumed run is past it."""
-        self._frozen_by_config = kwargs["model"].config.freeze_image
-        self._set(kwargs["model"], (state.epoch or 0) < self.epochs)
+        """Freeze the backbone, unless a resumed run is past these epochs."""
+        self._frozen_by_config = model.config.freeze_image
+        self._set(model, (state.epoch or 0) < self.epochs)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: FlavourCaptioner,
+        **kwargs: object,
     ) -> None:
-        """Let go once the time has come."""
-        if kwargs["model"].config.freeze_image and (state.epoch or 0) + 1e-6 >= self.epochs:
-            self._set(kwargs["model"], False)
+        """Let the backbone train once the epochs are over."""
+        if model.config.freeze_image and (state.epoch or 0) + 1e-6 >= self.epochs:
+            self._set(model, False)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: FlavourCaptioner,
+        **kwargs: object,
     ) -> None:
         """Leave the model as its configuration describes it."""
-        self._set(kwargs["model"], False)
+        self._set(model, False)
 
-    def _set(self, model: Any, frozen: bool) -> None:
+    def _set(self, model: FlavourCaptioner, frozen: bool) -> None:
         if self._frozen_by_config:
             return
-        # The model itself keeps what its config freezes in evaluation mode.
+        # The model keeps the parts that its config freezes in evaluation mode.
         model.config.freeze_image = frozen
         model.image_encoder.model.requires_grad_(not frozen)
         if model.training:
@@ -69,15 +84,13 @@ class CaptionTrainer(FlavourTrainer):
         **kwargs: as for `FlavourTrainer`; `eval_dataset` must be `CaptionSamples`.
     """
 
-    def __init__(self, **kwargs: Any):
-        arguments = kwargs["args"]
-        if arguments.frozen_image_epochs > 0:
+    def __init__(self, *, args: TrainingArguments, **kwargs: Any):
+        if args.frozen_image_epochs > 0:
             # Gradients of the fixed part are absent at first, which DDP otherwise takes for a fault.
-            arguments.ddp_find_unused_parameters = True
-        super().__init__(**kwargs)
-        self._ciders: dict[int, CiderD] = {}
-        if arguments.frozen_image_epochs > 0:
-            self.add_callback(FrozenImageFirst(arguments.frozen_image_epochs))
+            args.ddp_find_unused_parameters = True
+        super().__init__(args=args, **kwargs)
+        if args.frozen_image_epochs > 0:
+            self.add_callback(FrozenImageFirst(args.frozen_image_epochs))
         self._self_critical = None
         if self.args.self_critical_draws:
             samples: Any = self.train_dataset
@@ -113,13 +126,8 @@ class CaptionTrainer(FlavourTrainer):
         samples: Any = dataloader.dataset
         assert isinstance(samples, CaptionSamples)
         model = self.accelerator.unwrap_model(self.model)
-        references = list(samples.table.labels)
-        cider = self._ciders.setdefault(id(samples), CiderD(references))
         captions, expected = caption_table(model, samples, self.args.per_device_eval_batch_size)
-        scores = all_scores(captions, expected, references, cider)
-        visible = visible_names(samples.table)
-        if visible is not None:
-            scores |= naming_scores(captions, visible)
+        scores = scores_of(predictions_of(samples.table, captions, expected))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{metric_key_prefix}_loss"] = scores["cross_entropy"]
         return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples.table))
@@ -139,14 +147,14 @@ class SelfCritical:
         draws: captions per picture, at least 2.
     """
 
-    def __init__(self, references: Sequence[Sequence[str]], tokenizer: Any, draws: int):
+    def __init__(self, references: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, draws: int):
         self.cider = CiderD(references)
         self.tokenizer = tokenizer
         self.draws = draws
 
     def loss(
         self,
-        model: Any,
+        model: torch.nn.Module,
         captioner: FlavourCaptioner,
         pixels: torch.Tensor | None,
         rows: torch.Tensor,
@@ -169,8 +177,8 @@ class SelfCritical:
         owners = torch.arange(len(rows), device=sequences.device).repeat_interleave(self.draws)
         encoded = captioner.get_encoder()(pixels, features=features).of(owners)
         outputs = model(encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], use_cache=False)
-        said = outputs.logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-        return -(advantages[:, None] * said * real).sum() / real.sum()
+        likelihoods = outputs.logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+        return -(advantages[:, None] * likelihoods * real).sum() / real.sum()
 
     @torch.no_grad()
     def draw(

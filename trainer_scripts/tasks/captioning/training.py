@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import datasets
 import numpy as np
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from dataset_builder.columns import BACKGROUND_NAME
 from dataset_builder.errors import BadInputError
@@ -23,8 +24,16 @@ from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.tasks.captioning.samples import CaptionCollator, CaptionSamples
 from trainer_scripts.tasks.captioning.text import train_caption_tokenizer
-from trainer_scripts.tasks.classification.training import input_size
-from trainer_scripts.tasks.starting_points import building, check_kind, load, load_processor, open_sources, settle
+from trainer_scripts.tasks.common.starting_points import (
+    building,
+    check_kind,
+    input_size,
+    load,
+    load_processor,
+    open_sources,
+    settle,
+)
+from trainer_scripts.tasks.common.task import TrainingData
 
 ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
     "transformer": FlavourForTransformerCaptioning,
@@ -32,18 +41,15 @@ ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
 }
 
 
-def no_label_names(rows: Any, column: str, arguments: Any = None) -> list[str]:
-    """Return the label set of captions: there is none."""
-    return []
-
-
-def read_captions(rows: Any, column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+def read_captions(
+    rows: datasets.Dataset, column: str, names: Sequence[str], ids: Sequence[str], where: str
+) -> np.ndarray:
     """Return the captions of each row as an array of tuples; one caption per row may also be given as a plain string.
 
     Raises:
         BadInputError: a row without a caption, or a column that holds no text.
     """
-    found = np.empty(len(ids), dtype=object)
+    read = np.empty(len(ids), dtype=object)
     for position, value in enumerate(rows[column]):
         captions = (value,) if isinstance(value, str) else tuple(value or ())
         if not all(isinstance(caption, str) for caption in captions):
@@ -51,11 +57,11 @@ def read_captions(rows: Any, column: str, names: Sequence[str], ids: Sequence[st
         captions = tuple(caption.strip() for caption in captions if caption.strip())
         if not captions:
             raise BadInputError(f"{where}, row {ids[position]}: {column} is empty; remove the row")
-        found[position] = captions
-    return found
+        read[position] = captions
+    return read
 
 
-def build(configuration: Configuration, data: Any) -> tuple[FlavourCaptioner, FlavourProcessor]:
+def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourCaptioner, FlavourProcessor]:
     """Return the captioner and the processor of a configuration, ready for training.
 
     Raises:
@@ -67,7 +73,7 @@ def build(configuration: Configuration, data: Any) -> tuple[FlavourCaptioner, Fl
     if configuration.data.quarter_turns and training.self_critical_draws:
         raise BadInputError("self_critical_draws judges captions by all of a picture's; leave out quarter_turns")
     if configuration.data.class_crops:
-        raise BadInputError("captions tell of whole pictures: leave out class_crops, which shows one thing of each")
+        raise BadInputError("captions describe whole pictures: leave out class_crops, which shows one thing of each")
     if training.balanced_sampling or training.class_weights or configuration.data.mixup_alpha > 0:
         raise BadInputError("captions have no classes: leave out balanced_sampling, class_weights and mixup_alpha")
     sources = open_sources(arguments)
@@ -91,7 +97,7 @@ def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> Flavou
     """Return the processor of a new captioner, its tokenizer trained on `captions`, the training split's.
 
     Raises:
-        BadInputError: the configuration names no picture part, or asks for an input that captioners do not read.
+        BadInputError: the configuration names no picture part, or names an input that captioners do not read.
     """
     image = arguments.image_encoder or arguments.vision_config
     if not image:
@@ -138,7 +144,7 @@ def config_fields(configuration: Configuration, processor: FlavourProcessor) -> 
     }
 
 
-def name_tokens(name: str, tokenizer: Any) -> list[int]:
+def name_tokens(name: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that may name a class of the masks, one or many of it; none for the background."""
     if name == BACKGROUND_NAME:
         return []
@@ -147,7 +153,7 @@ def name_tokens(name: str, tokenizer: Any) -> list[int]:
 
 
 def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, arguments: ModelArguments) -> None:
-    """Put the configuration's decoding into the model: no special token inside a caption, and what `generation` sets.
+    """Set the decoding of the model: no special token inside a caption, and the settings of `generation`.
 
     Raises:
         BadInputError: `generation` holds a setting that `generate` does not know.
@@ -169,11 +175,12 @@ def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, argumen
     )
 
 
-def training_samples(configuration: Configuration, data: Any, processor: FlavourProcessor) -> CaptionSamples:
+def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> CaptionSamples:
     """Return the varied samples of the training split."""
     arguments, size = configuration.data, configuration.data.crop_size or input_size(processor)
+    # A crop needs the whole picture; otherwise training reads pictures as evaluation does.
     cropped = arguments.crop_scale < 1 or arguments.crop_size is not None
-    # The samples flip and turn, as captions have a say in that.
+    # The samples flip and turn by themselves, as it depends on the caption whether a picture may be.
     still = replace(arguments, flip=False, quarter_turns=False)
     return CaptionSamples(
         data.train,

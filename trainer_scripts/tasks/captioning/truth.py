@@ -1,4 +1,4 @@
-"""Are captions of plated pictures true? What they name, count and place is held against mask and reference captions.
+"""Are captions of plated pictures true? Names, counts and places are compared with the mask and reference captions.
 
 Only pictures whose mask is known can be judged so. What a caption names is compared with the ingredients of the mask, a
 place with the mask's centres, a count with the counts in the exact reference captions (a mask shows no single pieces).
@@ -21,7 +21,7 @@ from dataset_builder.labelling.rule import Labeller
 from dataset_builder.pictures.captions import HEAPS, NUMBERS, place
 from dataset_builder.plating.pipeline import PlateItem, PlatingPipeline
 from trainer_scripts.data.table import Table
-from trainer_scripts.evaluation.intervals import CONFIDENCE, RESAMPLES, Interval
+from trainer_scripts.evaluation.scores import NAMES, Formula, Score
 
 _NUMBER_WORDS = {word: number for number, word in enumerate(NUMBERS)} | {"an": 1, "one": 1, "many": len(NUMBERS)}
 # "a plate of olives" and "a bed of rice" count neither olives nor rice.
@@ -36,20 +36,11 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Named:
-    """Sums behind precision, recall and F1 of what captions name, `(rows,)` each."""
+    """Counts behind precision, recall and F1 of the names in captions, `(rows,)` each."""
 
     hits: np.ndarray
     named: np.ndarray
     visible: np.ndarray
-
-    def scores(self, prefix: str) -> dict[str, float]:
-        """Return micro-averaged precision, recall and F1: sums over all rows, then the ratio."""
-        hits, named, visible = self.hits.sum(), self.named.sum(), self.visible.sum()
-        return {
-            f"{prefix}_precision": float(hits / named) if named else 0.0,
-            f"{prefix}_recall": float(hits / visible) if visible else 0.0,
-            f"{prefix}_f1": float(2 * hits / (named + visible)) if named + visible else 0.0,
-        }
 
 
 def visible_names(table: Table) -> list[frozenset[str]] | None:
@@ -87,37 +78,57 @@ def naming(captions: Sequence[str], visible: Sequence[frozenset[str]]) -> tuple[
     return compare(said, visible), compare([groups_of(row) for row in said], [groups_of(row) for row in visible])
 
 
-def naming_scores(captions: Sequence[str], visible: Sequence[frozenset[str]]) -> dict[str, float]:
-    """Return precision, recall and F1 of ingredients and food groups, and the share of captions naming nothing else."""
-    ingredients, groups = naming(captions, visible)
-    return {
-        **ingredients.scores("ingredient"),
-        **groups.scores("group"),
-        "only_visible": float((ingredients.hits == ingredients.named).mean()),
-    }
+def _ingredient_rows(visible: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
+    return _named_rows(visible, captions, 0)
 
 
-def f1_interval(named: Named, groups: Sequence[str], other: Named | None = None, seed: int = 0) -> Interval:
-    """Return micro F1, or its difference to `other` on the same rows, with a bootstrap interval over groups of rows."""
-    order = {group: position for position, group in enumerate(dict.fromkeys(groups))}
-    index = np.array([order[group] for group in groups])
-    draws = np.random.default_rng(seed).multinomial(
-        len(order), np.full(len(order), 1 / len(order)), size=RESAMPLES
-    )  # (resamples, groups)
+def _group_rows(visible: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
+    return _named_rows(visible, captions, 1)
 
-    def f1(one: Named, weights: np.ndarray) -> np.ndarray:
-        sums = [np.bincount(index, weights=part, minlength=len(order)) for part in (one.hits, one.named + one.visible)]
-        return 2 * (weights @ sums[0]) / np.maximum(weights @ sums[1], 1e-12)
 
-    spread, value = f1(named, draws), f1(named, np.ones(len(order)))
-    if other is not None:
-        spread, value = spread - f1(other, draws), value - f1(other, np.ones(len(order)))
-    low, high = np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(value), float(low), float(high))
+def _named_rows(visible: Sequence[Sequence[str]], captions: Sequence[str], level: int) -> np.ndarray:
+    """Return per row the numbers of right, mentioned and visible names, whether all mentioned are right, and 1."""
+    named = naming(captions, [frozenset(row) for row in visible])[level]
+    right = (named.hits == named.named).astype(float)
+    return np.stack([named.hits, named.named, named.visible, right, np.ones(len(right))], axis=1)
+
+
+def _share(*columns: int) -> Formula:
+    """Return hits over the mean of these columns."""
+
+    def formula(sums: np.ndarray) -> np.ndarray:
+        below = sum(sums[..., column] for column in columns) / len(columns)
+        return np.divide(sums[..., 0], below, out=np.zeros(np.shape(below)), where=below > 0)
+
+    return formula
+
+
+def naming_scores() -> tuple[Score, ...]:
+    """Return the scores of the names in captions, for pictures whose ingredients are known."""
+    found = []
+    levels = (("ingredient", "catalogue ingredients", _ingredient_rows), ("group", "food groups", _group_rows))
+    for level, what, rows in levels:
+        said = f"{what} that captions name and that are visible by the mask, counted over all pictures"
+        for score, columns, text in (
+            ("precision", (1,), "hits / named"),
+            ("recall", (2,), "hits / visible"),
+            ("f1", (1, 2), "2 hits / (named + visible)"),
+        ):
+            found.append(Score(f"{level}_{score}", f"{text}, of {said}", rows, _share(*columns), part=NAMES))
+    found.append(
+        Score(
+            "only_visible",
+            "share of captions that name no catalogue ingredient which is not visible by the mask",
+            _ingredient_rows,
+            lambda sums: sums[..., 3] / sums[..., 4],
+            part=NAMES,
+        )
+    )
+    return tuple(found)
 
 
 def counts_in(caption: str) -> dict[str, int]:
-    """Return how many of what a caption counts; heaps ("a bed of rice") and bare names are no counts.
+    """Return ingredient -> number for those that a caption counts; heaps ("a bed of rice") are no counts.
 
     >>> counts_in("A bed of rice, three slices of cucumber and two eggs on a plate.")
     {'cucumber': 3, 'egg': 2}
@@ -125,19 +136,21 @@ def counts_in(caption: str) -> dict[str, int]:
     found = {}
     for mention in find_mentions(caption):
         match = _COUNTED.search(caption[: mention.start])
+        # "three slices of cucumber" counts, "a plate of olives" does not.
         if match and (match.group(2) or "").lower() not in _MASSES:
             found[mention.ingredient.name] = _NUMBER_WORDS[match.group(1).lower()]
     return found
 
 
 def places_in(caption: str) -> dict[str, str]:
-    """Return where a caption says that ingredients are.
+    """Return the positions that a caption states, by ingredient.
 
     >>> places_in("The parsley is in the centre and the egg and the rice are all over.")
     {'parsley': 'in the centre', 'egg': 'all over', 'rice': 'all over'}
     """
     found, start = {}, 0
     for match in _PLACE.finditer(caption):
+        # "on the left of the rice" is a relation to the rice, no place on the plate.
         if not re.match(r"\s*of\b", caption[match.end() :]):
             for mention in find_mentions(caption):
                 if start <= mention.start < match.start():
@@ -238,7 +251,9 @@ def round_trip(captions: Sequence[str], table: Table, rows: int = ROWS) -> dict[
     found: dict[str, float] = {"rows": float(number)}
     for name, prompts in (("captions", captions), ("references", [of_one[0] for of_one in table.labels])):
         drawn = [draw(prompt, seed) for seed, prompt in enumerate(prompts[:number])]
-        found[f"{name}_ingredient_f1"] = compare(drawn, visible).scores("drawn")["drawn_f1"]
+        named = compare(drawn, visible)
+        mentions = named.named.sum() + named.visible.sum()
+        found[f"{name}_ingredient_f1"] = float(2 * named.hits.sum() / mentions) if mentions else 0.0
         if flavours:
             labeller = Labeller()
             tasted = [labeller.label("", sorted(names)).flavour for names in drawn]
@@ -247,6 +262,6 @@ def round_trip(captions: Sequence[str], table: Table, rows: int = ROWS) -> dict[
 
 
 def draw(prompt: str, seed: int) -> frozenset[str]:
-    """Return the names of what is visible in the picture that the plating pipeline draws from a prompt."""
+    """Return the visible ingredients of the picture that the plating pipeline draws from a prompt."""
     output: Any = PlatingPipeline()(prompt, height=SIZE, width=SIZE, generator=torch.Generator().manual_seed(seed))
     return frozenset(item.name for item in output.plates[0].items)

@@ -1,8 +1,7 @@
-"""What the two classification tasks bring to a comparison: baselines, and what each input is worth to a model."""
+"""Answers, baselines and ablations of the two classification tasks."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +12,11 @@ from trainer_scripts.data.pictures import Pictures, training_picture
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation import baselines
 from trainer_scripts.evaluation.ablations import IMAGE, TEXT, Ablated, partners
-from trainer_scripts.evaluation.lines import BASELINE, Comparing, Line
+from trainer_scripts.evaluation.lines import BASELINE, Line
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import CLASSES
+from trainer_scripts.tasks.classification.training import evaluation_samples
+from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
 
 HISTOGRAM_SIDE = 64
 # Colours need few rows, and decoding many pictures takes long.
@@ -24,7 +25,7 @@ SHUFFLED = "shuffled"
 
 
 @torch.inference_mode()
-def predict(model: Any, samples: Dataset, batch_size: int, name: str = "", **fixed: bool) -> np.ndarray:
+def probabilities_of(model: SavedModel, samples: Dataset, batch_size: int, name: str = "", **fixed: bool) -> np.ndarray:
     """Return the probabilities of samples, `(rows, classes)` float32.
 
     Args:
@@ -45,16 +46,16 @@ def predict(model: Any, samples: Dataset, batch_size: int, name: str = "", **fix
     return torch.cat(found).numpy()
 
 
-def answer(model: Any, table: Table, batch_size: int, name: str = "") -> Predictions:
+def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
     """Return the predictions of a saved classifier on a table."""
-    samples = model.task.evaluation_samples(model.processor, table)
-    return Predictions.of_classes(table.ids, table.groups, table.labels, predict(model, samples, batch_size, name))
+    probabilities = probabilities_of(model, evaluation_samples(model.processor, table), batch_size, name)
+    return Predictions.of_classes(table.ids, table.groups, table.labels, probabilities)
 
 
-def baseline_lines(comparison: Any) -> list[Line]:
+def baseline_lines(compared: ScoredModels) -> list[Line]:
     """Return the baselines that the models' inputs allow."""
-    train, selection, test = comparison.train, comparison.selection, comparison.test
-    names, score = comparison.label_names, comparison.main_score
+    train, selection, test = compared.train, compared.selection, compared.test
+    names, score = compared.label_names, compared.main_score
     many = test.labels.ndim == 2
     prior = baselines.shares(train.labels, len(names))
 
@@ -75,20 +76,18 @@ def baseline_lines(comparison: Any) -> list[Line]:
             )
         )
         if baselines.rule_applies(names):
+            # How much of the title is more than the words that made the label?
             masked = [replace(one, texts=baselines.masked_titles(one.texts or [])) for one in (train, selection, test)]
             without = baselines.bag_of_words(masked[0], masked[1], masked[2], score, len(names))
             found.append(line("TF-IDF without the rule's words", TEXT, without))
     if test.image_column is not None:
-        seen = train if len(train) <= HISTOGRAM_ROWS else train.select(_drawn(len(train)))
+        drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:HISTOGRAM_ROWS])
+        seen = train if len(train) <= HISTOGRAM_ROWS else train.select(drawn)
         colours = baselines.colours(seen, selection, test, score, len(names), _histogram_pictures)
         rows = f" ({len(seen)} training rows)" if seen is not train else ""
         found.append(line(f"colour histogram{rows}", IMAGE, colours))
-    product = _product(comparison, prior, many)
+    product = _product(compared, prior, many)
     return [*found, *([line("product of the singles", "fusion", product)] if product is not None else [])]
-
-
-def _drawn(rows: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(0).permutation(rows)[:HISTOGRAM_ROWS])
 
 
 def _histogram_pictures(table: Table) -> Pictures:
@@ -96,49 +95,50 @@ def _histogram_pictures(table: Table) -> Pictures:
     return Pictures(table, training_picture(HISTOGRAM_SIDE))
 
 
-def _product(comparison: Any, prior: np.ndarray, many: bool) -> np.ndarray | None:
+def _product(compared: ScoredModels, prior: np.ndarray, many: bool) -> np.ndarray | None:
     """Return the product of the single models; whether the prior is divided out is chosen on the selection split."""
-    text, image = (comparison.saved_of(modality) for modality in (TEXT, IMAGE))
+    text, image = (compared.saved_of(modality) for modality in (TEXT, IMAGE))
     if text is None or image is None:
         return None
-    score, truth = comparison.main_score, comparison.selection.labels
-    first, second = (comparison.selection_predictions[model.name].probabilities for model in (text, image))
+    score, truth = compared.main_score, compared.selection.labels
+    first, second = (compared.selection_predictions[model.name].probabilities for model in (text, image))
     chosen = max(
         (False, True),
         key=lambda divide: score(truth, baselines.product_of_singles(first, second, prior, divide, many)),
     )
-    first, second = (comparison.line(model.name).predictions.probabilities for model in (text, image))
+    first, second = (compared.line(model.name).predictions.probabilities for model in (text, image))
     return baselines.product_of_singles(first, second, prior, chosen, many)
 
 
-def changed(model: Any, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
-    """Yield what a model says when an input is shuffled, blanked, left out, or robbed of the rule's words."""
-    samples = Ablated(model.task.evaluation_samples(model.processor, table))
+def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
+    """Yield the predictions with an input shuffled, blanked, left out, or without the words of the labelling rule."""
+    samples = Ablated(evaluation_samples(model.processor, table))
     order = partners(table.groups, seed)
 
-    def said(name: str, ablated: Any, **fixed: bool) -> tuple[str, Predictions]:
-        probabilities = predict(model, ablated, batch_size, f"{model.name}, {name}", **fixed)
+    def under(name: str, ablated: Dataset, **fixed: bool) -> tuple[str, Predictions]:
+        probabilities = probabilities_of(model, ablated, batch_size, f"{model.name}, {name}", **fixed)
         return name, Predictions.of_classes(table.ids, table.groups, table.labels, probabilities)
 
     if table.texts is not None:
-        yield said(f"text {SHUFFLED}", replace(samples, text_rows=order))
-        yield said("text blank", replace(samples, blank_text=model.processor.tokenizer("")["input_ids"]))
+        yield under(f"text {SHUFFLED}", replace(samples, text_rows=order))
+        yield under("text blank", replace(samples, blank_text=model.processor.tokenizer("")["input_ids"]))
         if baselines.rule_applies(model.names):
             masked = replace(table, texts=baselines.masked_titles(table.texts))
-            yield said("text without the rule's words", model.task.evaluation_samples(model.processor, masked))
+            yield under("text without the rule's words", evaluation_samples(model.processor, masked))
     if table.image_column is not None:
+        # The mean colour becomes 0 after normalisation: a picture without any content.
         mean = torch.tensor(model.processor.image_processor.image_mean).view(3, 1, 1) * 255
         grey = mean.round().to(torch.uint8).expand_as(samples[0]["picture"]).contiguous()
-        yield said(f"image {SHUFFLED}", replace(samples, image_rows=order))
-        yield said("image blank", replace(samples, blank_image=grey))
+        yield under(f"image {SHUFFLED}", replace(samples, image_rows=order))
+        yield under("image blank", replace(samples, blank_image=grey))
     # An exported graph always takes both.
     if model.modality == "fusion" and isinstance(model.model, torch.nn.Module):
-        yield said("text left out", samples, text_present=False)
-        yield said("image left out", samples, image_present=False)
+        yield under("text left out", samples, text_present=False)
+        yield under("image left out", samples, image_present=False)
 
 
 def conflicting(table: Table, shuffled: Predictions, seed: int = 0) -> tuple[Predictions, Predictions]:
-    """Return the answers to rows whose picture was swapped for one of another label, held against both truths.
+    """Return the answers to rows whose picture was swapped for one of another label, beside both truths.
 
     Args:
         table: the rows.
@@ -146,16 +146,16 @@ def conflicting(table: Table, shuffled: Predictions, seed: int = 0) -> tuple[Pre
         seed: of the partners.
 
     Returns:
-        The same answers with the labels of the rows' own texts, and with those of the pictures they were shown.
+        The same answers with the labels of the rows' own texts, and with those of the swapped pictures.
     """
     order = partners(table.groups, seed)
     pictured = table.labels[order]
     differ = np.flatnonzero((table.labels != pictured).reshape(len(table), -1).any(axis=1))
     ids, groups = [table.ids[row] for row in differ], [table.groups[row] for row in differ]
-    said = shuffled.probabilities[differ]
+    answered = shuffled.probabilities[differ]
     return (
-        Predictions.of_classes(ids, groups, table.labels[differ], said),
-        Predictions.of_classes(ids, groups, pictured[differ], said),
+        Predictions.of_classes(ids, groups, table.labels[differ], answered),
+        Predictions.of_classes(ids, groups, pictured[differ], answered),
     )
 
 
@@ -165,6 +165,3 @@ def confidences(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     if labels.ndim == 2:
         return probabilities.reshape(-1), labels.reshape(-1) > 0
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-
-
-COMPARING = Comparing(answer=answer, baselines=baseline_lines, changes=changed, conflicting=conflicting)

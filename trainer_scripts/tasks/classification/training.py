@@ -15,12 +15,21 @@ from trainer_scripts.data.samples import ClassificationCollator, Samples
 from trainer_scripts.data.table import Table
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
-from trainer_scripts.tasks.starting_points import building, check_kind, load, load_processor, open_sources, settle
+from trainer_scripts.tasks.common.starting_points import (
+    building,
+    check_kind,
+    input_size,
+    load,
+    load_processor,
+    open_sources,
+    settle,
+)
+from trainer_scripts.tasks.common.task import TrainingData
 
 PROBLEM_TYPES = {1: "single_label_classification", 2: "multi_label_classification"}
 
 
-def build(configuration: Configuration, data: Any) -> tuple[FlavourForClassification, FlavourProcessor]:
+def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForClassification, FlavourProcessor]:
     """Return the model and the processor of a configuration, ready for training.
 
     Raises:
@@ -82,12 +91,6 @@ def squash(processor: FlavourProcessor) -> None:
     processor.image_processor.crop_size = None
 
 
-def input_size(processor: FlavourProcessor) -> int:
-    """Return the side of the square picture that the model sees."""
-    sizes = processor.image_processor.crop_size or processor.image_processor.size
-    return int(sizes["height"])
-
-
 def _text_part(arguments: ModelArguments, processor: FlavourProcessor) -> Any:
     if arguments.modality == "image" or "word_embedding_size" in arguments.config:
         return None
@@ -102,7 +105,7 @@ def _image_part(arguments: ModelArguments) -> Any:
     return arguments.image_encoder or arguments.vision_config
 
 
-def _config_fields(configuration: Configuration, data: Any, processor: FlavourProcessor) -> dict[str, Any]:
+def _config_fields(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> dict[str, Any]:
     arguments, labels, classes = configuration.model, data.train.labels, len(data.names)
     fields = dict(arguments.config)
     if arguments.modality == "text":
@@ -127,7 +130,7 @@ def _config_fields(configuration: Configuration, data: Any, processor: FlavourPr
     }
 
 
-def training_samples(configuration: Configuration, data: Any, processor: FlavourProcessor) -> Samples:
+def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> Samples:
     """Return the training samples, pictures varied as the configuration says."""
     arguments, places = configuration.data, learns_places(configuration)
     if arguments.class_crops and not places:

@@ -1,4 +1,4 @@
-"""What a segmenter answers on a table: masks at the size of the pictures, counted, and the ingredients they show."""
+"""Answers of a segmenter on a table: masks at the size of the pictures, counted, and the ingredients they show."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from dataset_builder.columns import UNKNOWN
+from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_heads_flavour import resize
+from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import normalise
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.segmentation.classes import food_groups
-from trainer_scripts.tasks.segmentation.samples import MaskSamples
+from trainer_scripts.tasks.segmentation.samples import MaskSamples, own_size
 from trainer_scripts.tasks.segmentation.scores import (
     confusion_matrix,
     group_scores,
@@ -40,8 +44,8 @@ class Answers:
         confusion: `(classes, classes)` pixels of all pictures by true and predicted class; None without masks.
         probabilities: `(rows, classes - 1)` of each ingredient: from the ingredient head, or 1 and 0 for what the
             predicted mask shows in a model without one.
-        shown: `(rows, classes - 1)` what the pictures really show.
-        loss: the model's own, mean over rows; NaN where it was not asked for.
+        shown: `(rows, classes - 1)` 1 for the ingredients that a picture really shows.
+        loss: the model's own, mean over rows; NaN where it was not computed.
         areas: `(rows, classes)` share of each predicted mask that a class covers; None without masks.
         group_counts: as `counts`, read as food groups; None without masks or where classes are no ingredients.
     """
@@ -77,11 +81,6 @@ class Answers:
         return Predictions(table.ids, table.groups, parts)
 
 
-def evaluate(scores: tuple[Score, ...], labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return scores by name."""
-    return {score.name: score(labels, probabilities) for score in scores}
-
-
 def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
     """Yield the class of every pixel at full size, from logits or log-probabilities `(batch, classes, rows, columns)`.
 
@@ -91,6 +90,7 @@ def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Itera
     for each, size in zip(scores, sizes, strict=True):
         best = torch.full(size, -torch.inf, device=each.device)
         chosen = torch.zeros(size, dtype=torch.long, device=each.device)
+        # A running maximum over blocks of classes.
         for first in range(0, len(each), CLASSES_AT_ONCE):
             part, classes = resize(each[None, first : first + CLASSES_AT_ONCE].float(), size)[0].max(0)
             better = part > best
@@ -101,8 +101,8 @@ def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Itera
 class PixelCounter:
     """Counts pixels picture by picture: true and predicted class, and the share that each predicted class covers.
 
-    What stays is allocated before the first picture: small arrays made between large ones that go would keep the
-    process from ever giving back their memory.
+    All results are allocated before the first picture: small arrays that are made between large temporary ones would
+    keep the process from returning the memory of the large ones.
 
     Args:
         rows: number of pictures.
@@ -138,6 +138,7 @@ class PixelCounter:
         classes = len(self.confusion)
         if self._groups is not None:
             merged = scores.new_zeros(len(scores), classes, *scores.shape[2:])
+            # Probabilities of ingredients add up to that of their group; logarithms do not.
             merged.index_add_(1, torch.tensor(self._groups, device=scores.device), scores.exp())
             scores = merged.clamp(min=torch.finfo(merged.dtype).tiny).log()
         sizes = [(truth.shape[0], truth.shape[1]) for truth in truths]
@@ -150,7 +151,12 @@ class PixelCounter:
 
 
 def answer(
-    model: Any, samples: MaskSamples, batch_size: int, name: str = "", testing: Views = PLAIN, loss: bool = False
+    model: PreTrainedModel,
+    samples: MaskSamples,
+    batch_size: int,
+    name: str = "",
+    testing: Views = PLAIN,
+    loss: bool = False,
 ) -> Answers:
     """Return the model's answers on all rows of evaluation samples.
 
@@ -197,9 +203,9 @@ def answer(
 
 @torch.inference_mode()
 def _answer_batch(
-    model: Any, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
+    model: PreTrainedModel, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
-    """Return what `ask` does, and the loss (NaN where it is not asked for)."""
+    """Return the result of `ask`, and the loss (NaN unless `loss` is set)."""
     normal, device, config = samples.processor.image_processor, model.device, model.config
     pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
     pixels = pixels.to(device, model.dtype)
@@ -222,3 +228,20 @@ def _answer_batch(
 def areas(mask: torch.Tensor, classes: int) -> np.ndarray:
     """Return the share of the picture that each class covers, `(classes,)`."""
     return (torch.bincount(mask.flatten(), minlength=classes) / mask.numel()).cpu().numpy()
+
+
+def samples_for(model: SavedModel, table: Table, testing: Views = PLAIN) -> MaskSamples:
+    """Return the rows as the model reads them; windows slide over pictures of their own size.
+
+    Raises:
+        BadInputError: the masks have other ids than those that the model was trained on.
+    """
+    config, names = model.model.config, source_names(table.rows)
+    if config.source_labels is not None and names != config.source_labels:
+        raise BadInputError(
+            f"the masks of this data set have {len(names)} ids ({', '.join(names[:4])}, ...), those that "
+            f"{model.source} learned from had {len(config.source_labels)} ({', '.join(config.source_labels[:4])}, "
+            "...); score it on data with the same ids"
+        )
+    prepare = None if testing.window is None else own_size
+    return MaskSamples(table, model.processor, config.class_map, config.num_labels, prepare=prepare)

@@ -1,8 +1,8 @@
-"""What the ids of masks stand for: ingredients or food groups, filtered or not, always with an explicit map."""
+"""Classes of mask ids: ingredients or food groups, all or some of them, always with an explicit map."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import datasets
 import numpy as np
 
 from dataset_builder.catalogue.ingredients import ingredients
@@ -12,7 +12,7 @@ from trainer_scripts.data.masks import source_names
 from trainer_scripts.settings.arguments import DataArguments
 
 
-def class_names(rows: Any, column: str, arguments: DataArguments) -> list[str]:
+def class_names(rows: datasets.Dataset, column: str, arguments: DataArguments) -> list[str]:
     """Return the classes that masks are read as, background first: ingredients, or the food groups among them.
 
     Raises:
@@ -77,11 +77,14 @@ def shown_classes(labels: np.ndarray, mapped: Sequence[int], classes: int) -> np
     shown = np.zeros((len(labels), classes), dtype=np.float32)
     for number, target in enumerate(mapped):
         if target != UNKNOWN:
+            # Several ingredients may be of one group: the group is shown where any of them is.
             shown[:, target] = np.maximum(shown[:, target], labels[:, number])
     return shown[:, BACKGROUND + 1 :]
 
 
-def read_ingredients(rows: Any, column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+def read_ingredients(
+    rows: datasets.Dataset, column: str, names: Sequence[str], ids: Sequence[str], where: str
+) -> np.ndarray:
     """Return which mask ids each row shows, 0/1 `(rows, mask ids)`.
 
     Raises:

@@ -1,25 +1,26 @@
-"""What segmentation and ingredients bring to a comparison: counted masks, baselines, what the picture is worth.
+"""Answers, baselines, ablations and verdicts of segmentation and ingredients.
 
 Models with masks, with an ingredient head, or with both are compared on the scores that they share.
 """
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from model_cards.runs import read_configuration
+from trainer_scripts.data.pictures import Pictures
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.ablations import IMAGE, partners
 from trainer_scripts.evaluation.intervals import Interval
-from trainer_scripts.evaluation.lines import BASELINE, Comparing, Line
+from trainer_scripts.evaluation.lines import BASELINE, Line
 from trainer_scripts.evaluation.predictions import METRICS, Predictions, read_metrics
 from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
-from trainer_scripts.tasks.segmentation.answers import answer as answer_all
+from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
+from trainer_scripts.tasks.segmentation.answers import answer, samples_for
 from trainer_scripts.tasks.segmentation.classes import shown_classes
 from trainer_scripts.tasks.segmentation.samples import MaskSamples
 from trainer_scripts.tasks.segmentation.scores import (
@@ -29,35 +30,36 @@ from trainer_scripts.tasks.segmentation.scores import (
     all_background,
     most_frequent,
 )
-from trainer_scripts.tasks.segmentation.scoring import samples_for
 
 
-def answer(model: Any, table: Table, batch_size: int, name: str = "") -> Predictions:
+def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
     """Return the answers of a saved segmenter."""
-    return answer_all(model.model, samples_for(model, table), batch_size, name).predictions(table)
+    return answer(model.model, samples_for(model, table), batch_size, name).predictions(table)
 
 
-def baseline_lines(comparison: Any) -> list[Line]:
+def baseline_lines(compared: ScoredModels) -> list[Line]:
     """Return all background, and the ingredients that training pictures show most often."""
-    truth, test = comparison.widest_saved.predictions, comparison.test
-    found = []
+    truth, test = compared.widest_saved.predictions, compared.test
+    lines = []
     if MASKS in truth.parts:
         masks = {part: all_background(truth.parts[part][0]) for part in (MASKS, GROUP_MASKS) if part in truth.parts}
         pairs = {part: (counts, counts) for part, counts in masks.items()}
-        found.append(Line("all background", BASELINE, "none", Predictions(test.ids, test.groups, pairs)))
-    config = comparison.saved[comparison.widest_saved.name].model.config
-    labels, mapped = comparison.train.labels, config.class_map
+        lines.append(Line("all background", BASELINE, "none", Predictions(test.ids, test.groups, pairs)))
+    if not compared.has_train:
+        return lines
+    config = compared.saved[compared.widest_saved.name].model.config
+    labels, mapped = compared.train.labels, config.class_map
     shown = shown_classes(labels, range(labels.shape[1]) if mapped is None else mapped, config.num_labels)
     constant = np.broadcast_to(most_frequent(shown), truth.parts[INGREDIENTS][0].shape)
     parts = {INGREDIENTS: (truth.parts[INGREDIENTS][0], constant.astype(np.float32))}
-    found.append(Line("most frequent ingredients", BASELINE, "none", Predictions(test.ids, test.groups, parts)))
-    return found
+    lines.append(Line("most frequent ingredients", BASELINE, "none", Predictions(test.ids, test.groups, parts)))
+    return lines
 
 
 class _OtherPictures:
     """The pictures of a table in another order, or one picture for all."""
 
-    def __init__(self, pictures: Any, order: np.ndarray | None, blank: torch.Tensor):
+    def __init__(self, pictures: Pictures, order: np.ndarray | None, blank: torch.Tensor):
         self._pictures, self._order, self._blank = pictures, order, blank
 
     def __getitem__(self, row: int) -> torch.Tensor:
@@ -67,8 +69,8 @@ class _OtherPictures:
         return len(self._pictures)
 
 
-def changed(model: Any, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
-    """Yield what a segmenter says of the pictures of other dishes, and of blank ones."""
+def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
+    """Yield the answers to the pictures of other dishes, and to blank ones."""
     samples = samples_for(model, table)
     mean = torch.tensor(model.processor.image_processor.image_mean).view(3, 1, 1) * 255
     grey = mean.round().to(torch.uint8).expand_as(samples.pictures[0]).contiguous()
@@ -76,9 +78,10 @@ def changed(model: Any, table: Table, batch_size: int, seed: int = 0) -> Iterato
     for name, chosen in ((f"{IMAGE} shuffled", order), (f"{IMAGE} blank", None)):
         if name.endswith("shuffled") and order is None:
             continue
+        # Masks and labels stay, so that only the pictures differ.
         other: MaskSamples = copy.copy(samples)
         other.pictures = _OtherPictures(samples.pictures, chosen, grey)  # type: ignore[assignment]
-        yield name, answer_all(model.model, other, batch_size, f"{model.name}, {name}").predictions(table)
+        yield name, answer(model.model, other, batch_size, f"{model.name}, {name}").predictions(table)
 
 
 MASK_TASK, INGREDIENT_TASK = "masks", "ingredients"
@@ -89,35 +92,35 @@ JUDGED = {
 }
 
 
-def tasks_learned(config: Any) -> frozenset[str]:
+def tasks_learned(config: PreTrainedConfig) -> frozenset[str]:
     """Return which of the two tasks a segmenter has learned."""
     learned = {MASK_TASK} if config.head != "none" else set()
     return frozenset(learned | ({INGREDIENT_TASK} if config.ingredient_head else set()))
 
 
-def sharing_verdicts(comparison: Any) -> list[str]:
-    """Return per task whether one encoder for both helped, hurt, or cannot be told, from paired differences.
+def sharing_verdicts(compared: ScoredModels) -> list[str]:
+    """Return per task whether one encoder for both helped, hurt, or made no clear difference.
 
-    Each multi-task model is held against each model of one task alone, on the scores of that task.
+    Paired differences compare each multi-task model with each model of one task, on the scores of that task.
     """
-    learned = {name: tasks_learned(model.model.config) for name, model in comparison.saved.items()}
+    learned = {name: tasks_learned(model.model.config) for name, model in compared.saved.items()}
     found = []
-    for shared in (line for line in comparison.models if len(learned.get(line.name, ())) == 2):
-        for single in (line for line in comparison.models if len(learned.get(line.name, ())) == 1):
+    for shared in (line for line in compared.models if len(learned.get(line.name, ())) == 2):
+        for single in (line for line in compared.models if len(learned.get(line.name, ())) == 1):
             (task,) = learned[single.name]
-            for score in (score for score in comparison.scores if score.name in JUDGED[task]):
+            for score in (score for score in compared.scores if score.name in JUDGED[task]):
                 gain = shared.minus(single, score)
                 if gain is not None:
                     found.append(
                         f"{task}: {sharing(gain)}: {shared.name} against {single.name}, {_difference(gain, score)}"
                     )
-        found += _budgets(comparison, shared.name, learned)
-        found += conflict_verdict(comparison, shared.name)
+        found += _budgets(compared, shared.name, learned)
+        found += conflict_verdict(compared, shared.name)
     return found
 
 
 def sharing(gain: Interval) -> str:
-    """Return in words what a paired difference of a multi-task model over a single-task model says.
+    """Return in words whether a paired difference of a multi-task model over a single-task model is a gain.
 
     >>> sharing(Interval(0.02, 0.01, 0.03, 0.001)), sharing(Interval(0.02, -0.01, 0.05, 0.2))
     ('sharing HELPED', 'whether sharing helped CANNOT BE TOLD')
@@ -134,14 +137,14 @@ def _difference(gain: Interval, score: Score) -> str:
     return f"{gain.value:+.3f} {score.name} [{gain.low:+.3f}, {gain.high:+.3f}]{p}"
 
 
-def _budgets(comparison: Any, shared: str, learned: dict[str, frozenset[str]]) -> list[str]:
+def _budgets(compared: ScoredModels, shared: str, learned: dict[str, frozenset[str]]) -> list[str]:
     """Return how many pictures each model learned from, those of its start included, where they are not the same."""
-    seen = {name: pictures_seen(Path(comparison.saved[name].source)) for name in learned}
+    seen = {name: pictures_seen(Path(compared.saved[name].source)) for name in learned}
     known = {name: number for name, number in seen.items() if number is not None}
     if shared not in known or len(known) < 2 or max(known.values()) <= 1.02 * min(known.values()):
         return []
-    told = ", ".join(f"{name} {number:,}" for name, number in known.items())
-    return [f"the models did not learn from equally many pictures, starts included ({told})"]
+    counts = ", ".join(f"{name} {number:,}" for name, number in known.items())
+    return [f"the models did not learn from equally many pictures, starts included ({counts})"]
 
 
 def pictures_seen(folder: Path) -> int | None:
@@ -149,16 +152,17 @@ def pictures_seen(folder: Path) -> int | None:
     configuration = read_configuration(folder)
     if configuration is None or not (folder / METRICS).is_file():
         return None
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    metrics = read_metrics(folder)
     own = round(metrics["rows"]["train"] * metrics["epochs"])
+    # A model learned from the pictures of its start too, and of the start of that.
     starts = (configuration.get(name) for name in ("model_name_or_path", "init_segmenter", "init_image_encoder"))
     before = [pictures_seen(Path(start)) for start in starts if start]
     return None if None in before else own + sum(number or 0 for number in before)
 
 
-def conflict_verdict(comparison: Any, shared: str) -> list[str]:
+def conflict_verdict(compared: ScoredModels, shared: str) -> list[str]:
     """Return how often the gradients of the two tasks opposed each other in the encoder, where the run logged it."""
-    folder = Path(comparison.saved[shared].source)
+    folder = Path(compared.saved[shared].source)
     history = read_metrics(folder)["history"] if (folder / METRICS).is_file() else []
     cosines = np.array([line["gradient_cosine"] for line in history if "gradient_cosine" in line])
     if not len(cosines):
@@ -167,12 +171,3 @@ def conflict_verdict(comparison: Any, shared: str) -> list[str]:
         f"gradients of {shared} in the shared encoder: mean cosine {cosines.mean():+.3f}, opposed in "
         f"{(cosines < 0).mean():.0%} of {len(cosines)} logged steps"
     ]
-
-
-COMPARING = Comparing(
-    answer=answer,
-    decisive=(MASK_SELECTION, f"{INGREDIENT_PREFIX}samples_f1"),
-    baselines=baseline_lines,
-    changes=changed,
-    verdicts=sharing_verdicts,
-)

@@ -1,4 +1,4 @@
-"""What people look at: panels of masks, bars per class, confused ingredients, and plates coloured by their taste."""
+"""Figures of masks: panels, bars per class, confused ingredients, and plates coloured by their taste."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +29,7 @@ FLAVOUR_COLOURS = {
 
 def colours(classes: int) -> np.ndarray:
     """Return a colour per class, `(classes, 3)` uint8: black for the background, hues far apart for neighbours."""
+    # Steps of the golden ratio spread any number of hues evenly.
     hues = (np.arange(classes) * 0.618034) % 1
     palette = [Image.new("HSV", (1, 1), (int(hue * 255), 200, 235)).convert("RGB").getpixel((0, 0)) for hue in hues]
     return np.array([(0, 0, 0), *palette[1:]], dtype=np.uint8)
@@ -98,7 +99,7 @@ def class_bars(per_class: dict[str, dict[str, float | None]], path: Path) -> Non
 
 
 def confusions(matrix: np.ndarray, names: Sequence[str], most: int = 20) -> list[dict[str, Any]]:
-    """Return the pairs of ingredients that are taken for each other most, by pixels; the background is none.
+    """Return the pairs of ingredients with most confused pixels, without the background.
 
     Args:
         matrix: pixels by true (rows) and predicted class.
@@ -123,7 +124,7 @@ def confusions(matrix: np.ndarray, names: Sequence[str], most: int = 20) -> list
 
 
 def confusion_table(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Draw as what the pixels of each class are seen, rows summing to 1; the classes with most pixels where many."""
+    """Draw the confusion matrix with rows that sum to 1; of many classes, those with most pixels."""
     present = np.flatnonzero(matrix.sum(axis=1) > 0)
     shown = np.sort(present[np.argsort(-matrix.sum(axis=1)[present], kind="stable")[:LARGEST_TABLE]])
     shares = (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))[np.ix_(shown, shown)]
@@ -162,7 +163,7 @@ def flavour_maps(
         pictures: as they are.
         masks: predicted class ids `(height, width)`.
         class_table: tastes per class, `(classes, 5)`.
-        plates: per picture `taste`, `flavour` and, where a classifier was asked, `classifier` and `agrees`.
+        plates: per picture `taste`, `flavour` and, where there is a classifier, `classifier` and `agrees`.
         path: PNG file.
     """
     figure, grid = plt.subplots(len(pictures), 3, figsize=(7.5, 2.3 * len(pictures)), squeeze=False)
@@ -176,9 +177,9 @@ def flavour_maps(
         axes[2].tick_params(labelsize=7)
         for side in axes[:2]:
             side.axis("off")
-        said = plate.get("classifier")
-        differs = said is not None and not plate["agrees"]
-        sign = "" if said is None else f"  {'≠' if differs else '='}  classifier: {said}"
+        other = plate.get("classifier")
+        differs = other is not None and not plate["agrees"]
+        sign = "" if other is None else f"  {'≠' if differs else '='}  classifier: {other}"
         axes[2].set_title(f"{plate['flavour']}{sign}", fontsize=8, color="red" if differs else "black")
     patches = [Patch(color=shade) for shade in shades]
     figure.legend(patches, list(FLAVOURS), ncols=5, fontsize=8, loc="lower center")

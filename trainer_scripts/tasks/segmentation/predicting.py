@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dataset_builder.errors import BadInputError
-from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel
 from trainer_scripts.tasks.segmentation.answers import PLAIN, SMALLEST_AREA, areas, predicted_masks
 from trainer_scripts.tasks.segmentation.figures import colours
 from trainer_scripts.tasks.segmentation.tastes import plate, tastes_of
@@ -21,17 +20,17 @@ from trainer_scripts.tasks.segmentation.views import ask
 
 
 @torch.inference_mode()
-def predict_masks(model: Any, items: Sequence[Any], out: Path, batch_size: int) -> str:
+def predict(model: SavedModel, items: Sequence[Item], out: Path, options: PredictionOptions) -> str:
     """Write `ImageID,Labels` for every row, a mask of class ids per picture, and areas and tastes as JSON.
 
     The ingredients of a row are those of the ingredient head, or the classes of the mask in a model without one, the
     largest area first. Masks are palette PNG files of the picture's own size in the folder `OUT_masks`.
 
     Args:
-        model: `scoring.SavedModel` of a segmenter.
-        items: rows with `item_id` and `picture`.
+        model: a saved segmenter.
+        items: the rows.
         out: CSV file.
-        batch_size: pictures per batch.
+        options: of which segmenters read `batch_size`.
 
     Raises:
         BadInputError: a picture is missing or broken; its row is named and no table is written.
@@ -42,9 +41,9 @@ def predict_masks(model: Any, items: Sequence[Any], out: Path, batch_size: int) 
         folder.mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     plates: list[dict[str, Any]] = []
-    for start in tqdm(range(0, len(items), batch_size), desc=model.name, disable=None):
-        batch = items[start : start + batch_size]
-        pictures = [_open(item) for item in batch]
+    for start in tqdm(range(0, len(items), options.batch_size), desc=model.name, disable=None):
+        batch = items[start : start + options.batch_size]
+        pictures = [item.open() for item in batch]
         pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
         scores, named = ask(model.model, pixels, PLAIN)
         masks: list[Any] = [None] * len(batch)
@@ -61,7 +60,7 @@ def predict_masks(model: Any, items: Sequence[Any], out: Path, batch_size: int) 
     return f"{len(plates)} rows written to {out} and {out.with_suffix('.json')}{beside}"
 
 
-def describe(model: Any, mask: torch.Tensor | None, probabilities: np.ndarray | None) -> dict[str, Any]:
+def describe(model: SavedModel, mask: torch.Tensor | None, probabilities: np.ndarray | None) -> dict[str, Any]:
     """Return labels, areas, taste vector and flavour of one picture, from its mask and its ingredient probabilities."""
     names = model.names
     content: dict[str, Any] = {}
@@ -84,13 +83,6 @@ def save_mask(mask: np.ndarray, classes: int, path: Path) -> None:
     picture = Image.fromarray(mask.astype(np.uint8), mode="P")
     picture.putpalette(colours(classes).tobytes())
     picture.save(path)
-
-
-def _open(item: Any) -> Image.Image:
-    try:
-        return open_picture(item.picture)
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"row {item.item_id}: {error}; mend or remove it") from error
 
 
 def _write(out: Path, plates: Sequence[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from trainer_scripts.data.masks import Masks, lost_classes, nearest
 from trainer_scripts.data.pictures import Pictures, Prepare, WholePicture, normalise
 from trainer_scripts.data.samples import sample_seed, varied
 from trainer_scripts.data.table import Table
-from trainer_scripts.tasks.classification.training import input_size
+from trainer_scripts.tasks.common.starting_points import input_size
 from trainer_scripts.tasks.segmentation.classes import shown_classes
 
 
@@ -107,7 +107,7 @@ class MaskCollator:
         """Return the batch that the model's `forward` takes."""
         batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
         if self.masks:
-            # The middle of each cell, which is what the logits on a coarser grid stand for.
+            # The middle of each cell, which the logits on a coarser grid stand for.
             middle = slice(self.stride // 2, None, self.stride)
             batch["labels"] = torch.stack([sample["labels"][middle, middle] for sample in samples])
         if self.ingredients:

@@ -41,6 +41,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int, unk
         outside = values[(values < 0) | (values >= classes)]
         if len(outside):
             raise ValueError(f"the {what} holds the id {outside[0]}, but ids go from 0 to {classes - 1}")
+    # Each pair of classes is one number, so that a single count gives the matrix.
     counted = np.bincount(pairs[0] * classes + pairs[1], minlength=classes * classes)
     return counted.reshape(classes, classes)
 
@@ -152,6 +153,7 @@ def ingredient_scores(names: Sequence[str]) -> tuple[Score, ...]:
 def all_background(counts: np.ndarray) -> np.ndarray:
     """Return the pixels hit, predicted and true per class of masks that are background everywhere."""
     hits, predicted, true = np.split(counts.copy(), 3, axis=1)
+    # Only the background is predicted, and it is right where it is true.
     hits[:], predicted[:] = 0, 0
     hits[:, 0], predicted[:, 0] = true[:, 0], true.sum(axis=1)
     return np.concatenate([hits, predicted, true], axis=1)

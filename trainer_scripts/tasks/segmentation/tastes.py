@@ -1,9 +1,10 @@
-"""From masks to tastes: what each class tastes of, what a plate tastes of by its areas, and who disagrees."""
+"""Tastes of classes, tastes of plates by the areas of their classes, and the agreement with a classifier."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from dataset_builder.catalogue.ingredients import MAX_INTENSITY, find_ingredients, ingredients
 from dataset_builder.columns import BACKGROUND, FLAVOURS, UNKNOWN
@@ -42,7 +43,7 @@ def _taste(name: str) -> tuple[int, ...] | None:
     return found[0].taste if found else None
 
 
-def tastes_of(config: Any) -> np.ndarray:
+def tastes_of(config: PreTrainedConfig) -> np.ndarray:
     """Return `class_tastes` of a segmenter's classes."""
     names = [config.id2label[number] for number in sorted(config.id2label)]
     return class_tastes(names, config.source_labels, config.class_map)
@@ -59,6 +60,7 @@ def plate_taste(shares: np.ndarray, tastes: np.ndarray) -> np.ndarray:
     """
     weights = np.asarray(shares, dtype=np.float64).copy()
     weights[BACKGROUND] = 0
+    # The more of the plate a class covers, the more it counts.
     taste = weights @ tastes
     total = taste.sum()
     return taste / total if total > 0 else taste
@@ -74,7 +76,7 @@ def main_flavour(taste: np.ndarray) -> str | None:
 
 
 def plate(shares: np.ndarray, named: np.ndarray | None, tastes: np.ndarray, said: str | None = None) -> dict[str, Any]:
-    """Return the `taste` and `flavour` of a plate, what a `classifier` says of it, and whether it `agrees`.
+    """Return the `taste` and `flavour` of a plate, the flavour by a `classifier`, and whether it `agrees`.
 
     A plate of nothing that tastes has the flavour "none".
 

@@ -1,4 +1,4 @@
-"""The Trainer of segmenters: counts over the whole selection split, logs conflicts of the two tasks."""
+"""The Trainer of segmenters: scores of the whole selection split, and a log of conflicts between the two tasks."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_builder.errors import BadInputError
+from trainer_scripts.settings.arguments import TrainingArguments
+from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed
 from trainer_scripts.tasks.segmentation.answers import answer
 from trainer_scripts.tasks.segmentation.samples import MaskSamples
-from trainer_scripts.tasks.trainer import FlavourTrainer, agreed
 
 TWO_TASKS = {"segmentation", "ingredients"}
 
@@ -23,7 +24,7 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
     Args:
         masks: loss of the masks, its graph alive.
         ingredients: loss of the ingredients.
-        encoder: what both share; frozen parameters do not count.
+        encoder: shared by both; frozen parameters do not count.
     """
     shared = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     if not shared:
@@ -31,6 +32,7 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
     sides = []
     for loss in (masks, ingredients):
         found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        # A parameter that one loss does not reach has gradient zero there.
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(shared, found, strict=True)]
         sides.append(torch.cat([part.flatten().float() for part in parts]))
     cosine = torch.nn.functional.cosine_similarity(sides[0], sides[1], dim=0)
@@ -50,21 +52,25 @@ class SegmentationTrainer(FlavourTrainer):
         **kwargs: as for `FlavourTrainer`; `eval_dataset` must be `MaskSamples`.
     """
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
+    args: TrainingArguments
+
+    def __init__(self, *, args: TrainingArguments, **kwargs: Any):
+        super().__init__(args=args, **kwargs)
         self._logged_at = -1
         samples, config = self.eval_dataset, self.accelerator.unwrap_model(self.model).config
-        if getattr(self.args, "gradient_log_steps", 0) and (config.head == "none" or not config.ingredient_head):
+        if self.args.gradient_log_steps and (config.head == "none" or not config.ingredient_head):
             raise BadInputError(
                 "gradient_log_steps compares the losses of two tasks, and this model has one; leave it out"
             )
         if isinstance(samples, MaskSamples) and config.class_map is not None:
             samples.read_as(config.class_map, config.num_labels)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: object
+    ) -> Any:
         """Return the loss; at every so many steps the gradients of the two tasks are compared before they are added."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        every, step = getattr(self.args, "gradient_log_steps", 0), self.state.global_step
+        every, step = self.args.gradient_log_steps, self.state.global_step
         losses = outputs.get("losses") or {}
         if every and model.training and step % every == 0 and step != self._logged_at and set(losses) >= TWO_TASKS:
             self._logged_at = step

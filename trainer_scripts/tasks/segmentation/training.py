@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
@@ -14,15 +15,23 @@ from trainer_scripts.data.masks import Masks, source_names
 from trainer_scripts.data.pictures import augmentation, training_picture, varies
 from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration
-from trainer_scripts.tasks.classification.training import input_size
+from trainer_scripts.tasks.common.starting_points import (
+    building,
+    check_kind,
+    input_size,
+    load,
+    load_processor,
+    open_sources,
+    settle,
+)
+from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.tasks.segmentation.classes import class_map, shown_classes
 from trainer_scripts.tasks.segmentation.samples import MaskCollator, MaskSamples
-from trainer_scripts.tasks.starting_points import building, check_kind, load, load_processor, open_sources, settle
 
 WEIGHED_MASKS = 500
 
 
-def training_samples(configuration: Configuration, data: Any, processor: FlavourProcessor) -> MaskSamples:
+def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> MaskSamples:
     """Return the training samples, varied as the configuration says."""
     given = configuration.data
     augment = None
@@ -50,7 +59,7 @@ def collator(processor: FlavourProcessor, classes: int = 0, configuration: Confi
     return MaskCollator(normal.image_mean, normal.image_std, fields.get("head") != "none", named, stride)
 
 
-def build(configuration: Configuration, data: Any) -> tuple[FlavourForSegmentation, FlavourProcessor]:
+def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForSegmentation, FlavourProcessor]:
     """Return the segmenter and the processor of a configuration, ready for training.
 
     Raises:
@@ -88,19 +97,19 @@ def build(configuration: Configuration, data: Any) -> tuple[FlavourForSegmentati
     return model, processor
 
 
-def check_heads(configuration: Configuration, config: Any) -> None:
+def check_heads(configuration: Configuration, config: PreTrainedConfig) -> None:
     """Raise BadInputError unless a checkpoint has the heads that the configuration gives labels to."""
     fields = configuration.model.config
     asked = (fields.get("head") != "none", bool(fields.get("ingredient_head") or configuration.model.init_segmenter))
     has = (config.head != "none", config.ingredient_head)
     if asked != has:
-        told = [
+        heads = [
             f"{'a' if each[0] else 'no'} mask head and {'an' if each[1] else 'no'} ingredient head"
             for each in (asked, has)
         ]
         raise BadInputError(
-            f"the configuration teaches a model with {told[0]}, and {configuration.model.model_name_or_path} has "
-            f"{told[1]}; choose the configuration of that checkpoint"
+            f"the configuration trains a model with {heads[0]}, and {configuration.model.model_name_or_path} has "
+            f"{heads[1]}; choose the configuration of that checkpoint"
         )
 
 
@@ -121,7 +130,7 @@ def make_processor(configuration: Configuration) -> FlavourProcessor:
     return processor
 
 
-def model_fields(configuration: Configuration, data: Any) -> dict[str, Any]:
+def model_fields(configuration: Configuration, data: TrainingData) -> dict[str, Any]:
     """Return the config's fields that follow from configuration and data."""
     arguments, names = configuration.model, list(data.names)
     source = source_names(data.train.rows)
@@ -153,5 +162,6 @@ def pixel_weights(masks: Masks, classes: int) -> list[float]:
     for index in range(min(len(masks), WEIGHED_MASKS)):
         ids = masks[index].numpy()
         counts += np.bincount(ids[ids != UNKNOWN], minlength=classes)
+    # Scaled so that the mean loss per pixel, and with it the learning rate, keeps its size.
     weights = 1 / np.sqrt(np.maximum(counts, 1))
     return (weights * counts.sum() / (weights * counts).sum()).tolist()

@@ -1,4 +1,4 @@
-"""How a segmenter is asked about a picture: once, at several scales, mirrored too, or by windows slid over it."""
+"""Views of a picture whose answers are averaged: several scales, mirrored, or windows that slide over it."""
 
 import math
 from collections.abc import Iterator
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.segmentation_heads_flavour import resize
 
 WINDOW_OVERLAP = 1 / 3
-# DeepLab decides on places of 4 to 16 pixels; finer grids only repeat what enlarging does.
+# DeepLab decides on cells of 4 to 16 pixels; a finer grid would only interpolate.
 LOGIT_STRIDE = 4
 
 
@@ -20,8 +21,8 @@ class Views:
     """Views of a picture whose answers are averaged.
 
     Attributes:
-        scales: factors on the size at which the model sees the picture.
-        flip: whether each scale is also seen mirrored.
+        scales: factors on the input size of the model.
+        flip: whether each scale is also read mirrored.
         window: side in pixels of the windows that are slid over the picture at its own size; None shows the model the
             whole picture at once, at the size it was trained for.
         stride: pixels from one window to the next; None lets neighbours share a third.
@@ -52,7 +53,7 @@ class Views:
 
     @property
     def plain(self) -> bool:
-        """Whether the model is asked once, about the whole picture."""
+        """Whether the only view is the whole picture at its usual size."""
         return self.scales == (1.0,) and not self.flip and self.window is None
 
     def describe(self) -> str:
@@ -65,7 +66,9 @@ class Views:
 
 
 @torch.inference_mode()
-def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def ask(
+    model: PreTrainedModel, pixels: torch.Tensor, testing: Views
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return log-probabilities of classes on a grid over the picture, and probabilities of ingredients.
 
     `(batch, classes, rows, columns)`, one place per `LOGIT_STRIDE` pixels, and `(batch, classes - 1)`; either is None
@@ -78,6 +81,7 @@ def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor 
     """
     size = pixels.shape[-2:]
     grid = tuple(-(-side // LOGIT_STRIDE) for side in size)
+    # Log-probabilities are averaged as probabilities, so that views of other scale weigh alike.
     masks: list[torch.Tensor] = []
     named: list[torch.Tensor] = []
     for scale in testing.scales:
@@ -96,12 +100,14 @@ def ask(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor 
     return averaged, (torch.stack(named).mean(0) if named else None)
 
 
-def _whole(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _whole(model: PreTrainedModel, pixels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     output = model(pixels, logit_stride=LOGIT_STRIDE)
     return output.logits, output.ingredient_logits
 
 
-def _slid(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _slid(
+    model: PreTrainedModel, pixels: torch.Tensor, testing: Views
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the logits averaged where windows overlap; ingredients are of the whole picture, shrunk to one window."""
     side = testing.window or 0
     _, ingredients = _whole(model, resize(pixels, (side, side))) if model.config.ingredient_head else (None, None)
@@ -118,6 +124,7 @@ def _slid(model: Any, pixels: torch.Tensor, testing: Views) -> tuple[torch.Tenso
             logits = model(padded[window]).logits.float()
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
+            # Where windows overlap, the mean of their logits decides.
             total[window] += logits
             counted[place] += 1
     return (total / counted)[..., :height, :width], ingredients

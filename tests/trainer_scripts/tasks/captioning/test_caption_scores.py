@@ -6,9 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from trainer_scripts.evaluation.intervals import GroupedScores
+from trainer_scripts.evaluation.scores import NAMES
 from trainer_scripts.tasks.captioning.scores import (
+    TEXT_SCORES,
     CiderD,
-    bleu,
     distinct,
     identical,
     meteor,
@@ -16,12 +18,11 @@ from trainer_scripts.tasks.captioning.scores import (
     ngrams,
     rouge_l,
     text_scores,
+    values,
 )
 from trainer_scripts.tasks.captioning.text import mirrored, train_caption_tokenizer, words
 from trainer_scripts.tasks.captioning.truth import (
     counts_in,
-    f1_interval,
-    naming,
     naming_scores,
     places_in,
     relations_in,
@@ -77,6 +78,10 @@ def test_cider_equals_its_formula_written_out():
 def test_cider_of_one_picture_may_be_asked_alone():
     cider = CiderD(REFERENCES)
     assert cider.scores([CANDIDATES[1]], [1])[0] == cider.scores(CANDIDATES)[1]
+
+
+def bleu(candidates, references, longest=4):
+    return next(score for score in TEXT_SCORES if score.name == f"bleu_{longest}")(references, candidates)
 
 
 def test_bleu_is_that_of_a_hand_count():
@@ -180,7 +185,7 @@ def test_truth_of_names_counts_and_places():
     }
     assert relations_in("The egg is to the left of the rice.") == [("egg", "to the left of", "rice")]
     visible = [frozenset({"rice", "cucumber"}), frozenset({"fried egg"})]
-    scores = naming_scores([caption, "A fried egg on a plate."], visible)
+    scores = values(naming_scores(), {NAMES: (visible, [caption, "A fried egg on a plate."])})
     assert scores["ingredient_precision"] == 3 / 4
     assert scores["ingredient_recall"] == 1
     assert scores["only_visible"] == 0.5
@@ -191,11 +196,12 @@ def test_interval_of_f1_holds_its_value_and_a_lead_is_paired():
     good = ["Rice.", "A fried egg.", "Feta."] * 20
     bad = ["Rice."] * 60
     groups = [str(number // 2) for number in range(60)]
-    mine, other = naming(good, visible)[0], naming(bad, visible)[0]
-    interval = f1_interval(other, groups)
+    mine, other = (GroupedScores(groups, {NAMES: (visible, captions)}) for captions in (good, bad))
+    f1 = next(score for score in naming_scores() if score.name == "ingredient_f1")
+    interval = other.interval(f1)
     assert interval.value == pytest.approx(1 / 3)
     assert interval.low < interval.value < interval.high
-    lead = f1_interval(mine, groups, other)
+    lead = mine.difference(other, f1)
     assert lead.value == pytest.approx(2 / 3)
     assert lead.above_zero
 

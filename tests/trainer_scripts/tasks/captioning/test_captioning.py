@@ -5,14 +5,17 @@ import csv
 import json
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
+from model_cards.runs import CONFIGURATION
 from modeling_flavour.modeling_flavour_captioning import FlavourForTransformerCaptioning
 from modeling_flavour.processing_flavour import FlavourProcessor
 from tests.modeling_flavour.test_captioning import tiny_captioner, tiny_processor
@@ -22,6 +25,8 @@ from trainer_scripts import compare, predict, score, train
 from trainer_scripts.data.pictures import augmentation, evaluation_picture
 from trainer_scripts.data.tokenizer import wordpiece_vocabulary
 from trainer_scripts.demos import all_cores
+from trainer_scripts.scoring.saved_model import load_model, load_table, load_train
+from trainer_scripts.scoring.scored_models import LoadedModels
 from trainer_scripts.settings.arguments import DataArguments
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.captioning.comparing import faults, target_is_hidden
@@ -111,11 +116,14 @@ def test_training_chooses_on_validation_and_learns_to_name_what_it_sees(trained)
 def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, capsys):
     score.main([str(trained), str(caption_data), "--out", str(tmp_path)])
     content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content["health"] == "passed"
-    lines = content["baselines_and_ablations"]
-    assert {"blank pictures", "shuffled pictures", "most frequent caption", "nearest picture by features"} <= set(lines)
-    assert content["metrics"]["cider"] > lines["shuffled pictures"]["cider"]
-    assert set(content["truth"]["ingredient_f1"]) >= {"value", "low", "high"}
+    assert content["faults"] == []
+    assert {"most frequent caption", "nearest picture by features"} <= set(content["baselines"])
+    assert set(content["ablations"]) == {"image shuffled", "image blank"}
+    assert content["metrics"]["cider"]["value"] > content["ablations"]["image shuffled"]["cider"]["value"]
+    assert set(content["metrics"]["ingredient_f1"]) == {"value", "low", "high"}
+    assert set(content["leads"]["most frequent caption"]["ingredient_f1"]) == {"value", "low", "high", "p"}
+    assert content["details"]["truth"]["round_trip"]["rows"] == ROWS["test"]
+    assert all((tmp_path / name).is_file() for name in content["files"])
     rows = list(csv.DictReader((tmp_path / "captions.csv").open()))
     assert len(rows) == ROWS["test"]
     assert all(row["Caption"][0].isupper() and "[" not in row["Caption"] for row in rows)
@@ -124,6 +132,63 @@ def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, t
     assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
     assert (tmp_path / "word_maps.png").stat().st_size > 1000
     assert "captioner" in capsys.readouterr().out
+
+
+def test_baselines_read_the_rows_of_training_at_the_given_revision(trained, caption_data, tmp_path, monkeypatch):
+    revisions = []
+
+    def recorded(name, revision=None, streaming=False):
+        revisions.append(revision)
+        return datasets.load_dataset(name, streaming=streaming)
+
+    monkeypatch.setattr("trainer_scripts.data.table.load_dataset", recorded)
+    # A run that learned from three rows alone: the nearest training pictures are among these.
+    few = tmp_path / "few"
+    shutil.copytree(trained, few)
+    settings = yaml.safe_load((few / CONFIGURATION).read_text())
+    (few / CONFIGURATION).write_text(yaml.safe_dump({**settings, "max_train_samples": 3}))
+    asked = ["--dataset_revision", "v2", "--out", str(tmp_path / "scores")]
+    score.main([str(few), str(caption_data), *asked])
+    assert set(revisions) == {"v2"}
+    model = load_model(str(few))
+    train = load_train(model, str(caption_data), "v2")
+    compared = LoadedModels(
+        {model.name: model},
+        [],
+        {},
+        {model.name: load_table(model, str(caption_data), "test")},
+        str(caption_data),
+        "test",
+    )
+    known = {caption for row in train.labels for caption in row}
+    assert len(train) == 3
+    for line in model.task.baselines(compared):
+        assert set(line.predictions.parts["captions"][1]) <= known, line.name
+
+
+def test_score_and_compare_give_the_same_scores_intervals_and_baselines(trained, caption_data, tmp_path):
+    score.main([str(trained), str(caption_data), "--out", str(tmp_path / "scores")])
+    compare.main([str(trained), str(caption_data), "--out", str(tmp_path / "compared")])
+    scored = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    compared = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    entries = compared["entries"]
+    for name, value in scored["metrics"].items():
+        if name != "meteor":
+            assert value == pytest.approx(as_entry(entries["captioner"]["scores"][name])), name
+    for line, values in scored["baselines"].items():
+        for name in ("cider", "bleu_4", "ingredient_f1", "only_visible"):
+            assert values[name]["value"] == pytest.approx(as_entry(entries[line]["scores"][name])["value"]), (
+                line,
+                name,
+            )
+        lead = scored["leads"][line]["ingredient_f1"]
+        assert lead == pytest.approx(compared["differences"][line]["ingredient_f1"])
+    losses = compared["ablations"]["captioner"]["losses"]
+    assert scored["leads"]["image blank"]["cider"] == pytest.approx(losses["image blank"])
+
+
+def as_entry(value):
+    return value if isinstance(value, dict) else {"value": value}
 
 
 def test_two_captioners_stand_side_by_side_by_picture(trained, caption_data, tmp_path):
@@ -426,9 +491,9 @@ def test_flickr8k_sample_from_import_to_scores(shared_data, tmp_path):
         score.main([str(out), str(tmp_path / "data"), "--split", "validation", "--out", str(tmp_path / "scores")])
     content = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert content["rows"] == 13
-    assert content["truth"] is None
-    assert content["metrics"]["bleu_1"] > 0
-    assert content["metrics"]["perplexity"] < 200
+    assert content["details"]["truth"] is None
+    assert content["metrics"]["bleu_1"]["value"] > 0
+    assert content["metrics"]["perplexity"]["value"] < 200
 
 
 def test_the_same_captions_give_the_same_word_pieces_in_every_process():

@@ -15,8 +15,9 @@ from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import compare, predict, score, train
 from trainer_scripts.data.split_guard import text_digest
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.scoring import predict_run
+from trainer_scripts.scoring.saved_model import load_model
 from trainer_scripts.settings.configurations import parse_configuration
+from trainer_scripts.tasks.classification.predicting import read_thresholds
 from trainer_scripts.tasks.classification.training import input_size, make_processor
 from trainer_scripts.training.vocabulary_record import load_vocabulary_record
 
@@ -55,7 +56,7 @@ def test_trains_scores_and_predicts_from_the_assignments_files(model, imported, 
     assert metrics["selection_metric"] == "samples_f1"
     assert {"samples_f1", "micro_f1", "macro_f1", "map", "f1_person"} <= set(metrics["selection"])
     score.main([str(model), str(imported), "--out", str(tmp_path / "scores")])
-    assert read_metrics(tmp_path / "scores")["metrics"]["samples_f1"] > 0.4
+    assert read_metrics(tmp_path / "scores")["metrics"]["samples_f1"]["value"] > 0.4
     source, out = shared_data / "comp5329_sample", tmp_path / "Predicted_labels.csv"
     predict.main([str(model), str(source / "test.csv"), "--images", str(source / "data"), "--out", str(out)])
     with out.open() as file:
@@ -82,8 +83,7 @@ def test_tuned_thresholds_are_saved_named_in_the_definition_and_used(model, impo
     thresholds = json.loads((tmp_path / "thresholds.json").read_text())
     assert thresholds.keys() == set(read_metrics(tmp_path)["label_names"])
     assert "own threshold" in read_metrics(tmp_path)["definitions"]["samples_f1"]["definition"]
-    saved = predict_run.load_model(str(model))
-    assert predict_run.read_thresholds(saved, tmp_path / "thresholds.json") == tuple(thresholds.values())
+    assert read_thresholds(load_model(str(model)), tmp_path / "thresholds.json") == tuple(thresholds.values())
 
 
 def test_comparison_of_multilabel_models_has_trivial_baselines(model, imported, tmp_path):

@@ -226,7 +226,10 @@ def test_all_three_models_are_scored_by_one_rule(runs, mask_data, tmp_path, kind
     assert (tmp_path / "panels.png").is_file() == (kind != "ingredients")
     rule = content["definitions"]["ingredient_samples_f1"]["definition"]
     assert "probability >= 0.5" in rule
-    assert "background" not in content.get("per_class", {}) or content["baselines"]["all background"]["miou_food"] == 0
+    assert ("per_class" in content["details"]) == (kind != "ingredients")
+    if kind != "ingredients":
+        assert content["baselines"]["all background"]["miou_food"]["value"] == 0
+    assert all((tmp_path / name).is_file() for name in content["files"])
     entry = content["metrics"]["ingredient_samples_f1"]
     assert entry["low"] <= entry["value"] <= entry["high"]
     assert "most frequent ingredients" in capsys.readouterr().out
@@ -245,23 +248,23 @@ def test_figures_and_flavours_come_with_the_scores(runs, mask_data, tmp_path):
     content = json.loads((tmp_path / "metrics.json").read_text())
     for name in ("panels.png", "class_bars.png", "confusion.png", "flavour_map.png"):
         assert Image.open(tmp_path / name).size[0] > 200, name
-    assert content["testing"] == "the whole picture, scales 0.75, 1, mirrored too, probabilities averaged"
-    assert content["flavour_map"]["classifier"] == "ingredient head"
-    assert all(pair["true"] != pair["taken_for"] for pair in content["confusions"])
+    assert content["details"]["testing"] == "the whole picture, scales 0.75, 1, mirrored too, probabilities averaged"
+    assert content["details"]["flavour_map"]["classifier"] == "ingredient head"
+    assert all(pair["true"] != pair["taken_for"] for pair in content["details"]["confusions"])
     rows = list(csv.DictReader((tmp_path / "flavours.csv").open()))
     assert len(rows) == ROWS["test"]
     agreement = sum(row["disagrees"] == "" for row in rows) / len(rows)
-    assert content["flavour_map"]["agreement"] == pytest.approx(agreement)
+    assert content["details"]["flavour_map"]["agreement"] == pytest.approx(agreement)
     assert all((row["flavour"] == row["classifier"]) == (row["disagrees"] == "") for row in rows)
-    assert {"accuracy", "agreement"} <= set(content["flavour_map"])
+    assert {"accuracy", "agreement"} <= set(content["details"]["flavour_map"])
 
 
 def test_windows_and_another_classifier(runs, mask_data, tmp_path, capsys):
     asked = ["--window", "16", "--stride", "8", "--classifier", str(runs / "ingredients")]
     score.main([str(runs / "segmentation"), str(mask_data), "--out", str(tmp_path), *asked])
     content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content["testing"].startswith("windows of 16 px every 8 px")
-    assert content["flavour_map"]["classifier"] == str(runs / "ingredients")
+    assert content["details"]["testing"].startswith("windows of 16 px every 8 px")
+    assert content["details"]["flavour_map"]["classifier"] == str(runs / "ingredients")
     with pytest.raises(SystemExit):
         score.main([str(runs / "segmentation"), str(mask_data), "--classifier", str(runs / "segmentation")])
     assert "knows neither flavours nor ingredients" in capsys.readouterr().err

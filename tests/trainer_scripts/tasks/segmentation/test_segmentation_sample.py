@@ -31,7 +31,7 @@ def test_real_photographs_run_from_import_to_panels(real_run):
     assert len(content["label_names"]) == 14
     assert Image.open(scores / "panels.png").size[0] > 4 * 150
     assert (scores / "flavour_map.png").is_file()
-    assert "accuracy" not in content["flavour_map"]
+    assert "accuracy" not in content["details"]["flavour_map"]
 
 
 def test_the_pipeline_answers_for_a_real_photograph(real_run, shared_data):

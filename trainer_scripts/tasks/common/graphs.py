@@ -1,10 +1,12 @@
 """Models as graphs of tensors in, tensors out, as they are exported."""
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 # A class score so far above 0 that its softmax is 1.
@@ -12,12 +14,35 @@ CERTAIN = 100.0
 Axes = dict[str, dict[int, str]]
 
 
-class ClassifierGraph(nn.Module):
-    """A classifier as a graph: token ids and picture to class scores."""
+class ModelGraph(nn.Module, ABC):
+    """A model as a graph that can be exported.
 
-    def __init__(self, model: Any):
+    Args:
+        model: in evaluation mode, on the CPU in fp32.
+    """
+
+    def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Axes:
+        """Names of the inputs the model has, and which of their axes have any length."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+
+    @staticmethod
+    @abstractmethod
+    def answer(config: PreTrainedConfig, outputs: Mapping[str, Tensor]) -> ModelOutput:
+        """Return what the torch model would have returned, from the outputs of the graph."""
+
+
+class ClassifierGraph(ModelGraph):
+    """A classifier as a graph: token ids and picture to class scores."""
 
     @property
     def inputs(self) -> Axes:
@@ -40,21 +65,17 @@ class ClassifierGraph(nn.Module):
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Class scores `(batch, num_labels)`."""
+        """Return class scores `(batch, num_labels)`."""
         return (self.model(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values).logits,)
 
     @staticmethod
-    def answer(config: Any, found: dict[str, Tensor]) -> ModelOutput:
-        """What the torch model would have returned."""
-        return ModelOutput(logits=found["logits"])
+    def answer(config: PreTrainedConfig, outputs: Mapping[str, Tensor]) -> ModelOutput:
+        """Return the logits."""
+        return ModelOutput(logits=outputs["logits"])
 
 
-class SegmenterGraph(nn.Module):
-    """A segmenter as a graph: picture to the class of every pixel of it, enlarged inside, and to its ingredients."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
+class SegmenterGraph(ModelGraph):
+    """A segmenter as a graph: picture to the class of each of its pixels, enlarged inside, and to its ingredients."""
 
     @property
     def inputs(self) -> Axes:
@@ -69,18 +90,18 @@ class SegmenterGraph(nn.Module):
         return [name for name, present in has.items() if present]
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """Class ids `(batch, height, width)` uint8 at the size of the input, and scores `(batch, num_labels - 1)`."""
+        """Return class ids `(batch, height, width)` uint8, and ingredient scores `(batch, num_labels - 1)`."""
         output = self.model(pixel_values)
         masks = () if output.logits is None else (output.logits.argmax(dim=1).to(torch.uint8),)
         return (*masks, *(() if output.ingredient_logits is None else (output.ingredient_logits,)))
 
     @staticmethod
-    def answer(config: Any, found: dict[str, Tensor]) -> ModelOutput:
-        """What scoring reads of the torch model: certain scores for the classes that the graph chose."""
+    def answer(config: PreTrainedConfig, outputs: Mapping[str, Tensor]) -> ModelOutput:
+        """Return the fields that scoring reads: certain scores for the classes that the graph chose."""
         logits = None
-        if "mask" in found:
-            chosen = functional.one_hot(found["mask"].long(), config.num_labels).permute(0, 3, 1, 2).float()
+        if "mask" in outputs:
+            chosen = functional.one_hot(outputs["mask"].long(), config.num_labels).permute(0, 3, 1, 2).float()
             logits = CERTAIN * chosen
         return ModelOutput(
-            logits=logits, ingredient_logits=found.get("ingredient_logits"), loss=torch.tensor(float("nan"))
+            logits=logits, ingredient_logits=outputs.get("ingredient_logits"), loss=torch.tensor(float("nan"))
         )

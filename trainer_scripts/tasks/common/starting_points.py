@@ -1,8 +1,8 @@
-"""Where a model starts from: parts named by folder or Hub id, or a whole checkpoint to go on from.
+"""Starting points of a model: parts named by folder or Hub id, or a whole checkpoint that is trained further.
 
-What shapes weights, tokenizer or pictures is the checkpoint's. A command line that asks for something else is refused;
-what only the configuration file says otherwise is printed, so that one configuration can go on from models of other
-sizes.
+A checkpoint keeps its weights, its tokenizer and its preprocessing. A contradicting option on the command line is
+refused; a contradicting value in the configuration file is only printed, so that one configuration can continue models
+of several sizes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from trainer_scripts.settings.options import options_of
 
 SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
 
-# How folders begin, ours included: nobody should wait for a Hub to say that it does not know them.
+# Prefixes of folders: a missing folder is refused at once, without a request to the Hub.
 FOLDERS = (".", "~", "/", "outputs/")
 TOKENIZER_KINDS = {"WordLevel": "words", "WordPiece": "wordpiece"}
 NAMED = 4
@@ -31,10 +31,10 @@ NAMED = 4
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Turn what configs and backbones refuse into bad input; timm refuses names that it does not know as RuntimeError.
+    """Turn errors of configs and backbones into bad input; timm raises RuntimeError for an unknown name.
 
     Raises:
-        BadInputError: says why the model of a configuration cannot be built.
+        BadInputError: the model of a configuration cannot be built; the message gives the reason.
     """
     try:
         yield
@@ -66,6 +66,7 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
             raise BadInputError(
                 f"{option}: there is no folder {value!r}; give a checkpoint's folder or a Hub id{first}"
             )
+        # The revision belongs to a model of this package, never to a backbone.
         own = option in ("model_name_or_path", "init_segmenter")
         try:
             found[option] = AutoConfig.from_pretrained(
@@ -100,7 +101,11 @@ class Contradiction:
 
 
 def check_kind(
-    configuration: Configuration, config: Any, config_class: Any, names: Sequence[str], problem_type: str | None = None
+    configuration: Configuration,
+    config: PreTrainedConfig,
+    config_class: type[PreTrainedConfig],
+    names: Sequence[str],
+    problem_type: str | None = None,
 ) -> None:
     """Raise BadInputError unless checkpoint and configuration have the same task, inputs and label set."""
     source = configuration.model.model_name_or_path
@@ -134,18 +139,18 @@ def _check_labels(source: str, kept: list[str], asked: list[str]) -> None:
     raise BadInputError(
         f"{source} has {len(kept)} labels and the data {len(asked)} ({'; '.join(shown) or 'in another order'}); a "
         "checkpoint keeps its label set: give data with these labels, or start a new model (--init_image_encoder takes "
-        "the eyes of this one)"
+        "the image encoder of this one)"
     )
 
 
 def settle(
     configuration: Configuration,
-    config: Any,
+    config: PreTrainedConfig,
     processor: FlavourProcessor,
     wanted: dict[str, Any],
     places: int | None = None,
 ) -> None:
-    """Lay on a checkpoint's config what can be, and refuse or print what cannot.
+    """Apply the settings that shape training only to a checkpoint's config, and refuse or print the others.
 
     Args:
         configuration: of the run.
@@ -188,6 +193,12 @@ def load_processor(arguments: ModelArguments) -> FlavourProcessor:
         )
 
 
+def input_size(processor: FlavourProcessor) -> int:
+    """Return the side of the square picture that the model reads."""
+    sizes = processor.image_processor.crop_size or processor.image_processor.size
+    return int(sizes["height"])
+
+
 def load(configuration: Configuration, config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Any:
     """Return the checkpoint's model under a settled config, with the image encoder that is named, if one is."""
     arguments = configuration.model
@@ -200,7 +211,7 @@ def load(configuration: Configuration, config: PreTrainedConfig, model_class: ty
 
 
 def _contradictions(
-    configuration: Configuration, config: Any, processor: FlavourProcessor, wanted: dict[str, Any]
+    configuration: Configuration, config: PreTrainedConfig, processor: FlavourProcessor, wanted: dict[str, Any]
 ) -> list[Contradiction]:
     arguments, values = configuration.model, configuration.values
     laid_on = _config_fields(configuration)
@@ -232,8 +243,7 @@ def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> lis
     found = []
     pictures, tokenizer = processor.image_processor, processor.tokenizer
     if pictures is not None and arguments.image_size is not None:
-        side = (pictures.crop_size or pictures.size)["height"]
-        found.append(Contradiction("image_size", "image_size", arguments.image_size, side))
+        found.append(Contradiction("image_size", "image_size", arguments.image_size, input_size(processor)))
     if pictures is not None and arguments.image_fit == "squash":
         fit = "crop" if pictures.do_center_crop else "squash"
         found.append(Contradiction("image_fit", "image_fit", "squash", fit))
@@ -245,12 +255,13 @@ def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> lis
         if arguments.tokenizer is not None:
             asked = (arguments.tokenizer, TOKENIZER_KINDS.get(kind, kind))
             found.append(Contradiction("tokenizer", "tokenizer", *asked))
+            # The vocabulary size is an upper limit, so that a smaller vocabulary is no contradiction.
             limits = (arguments.vocabulary_size, max(len(tokenizer), arguments.vocabulary_size))
             found.append(Contradiction("vocabulary_size", "vocabulary_size", *limits))
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return a value with lists for tuples and plain mappings."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

@@ -1,7 +1,7 @@
 """The HF Trainer with learning rates per part of the model, balanced sampling and averaged weights."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType, broadcast_object_list
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, IterableDataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
 
 AVERAGED_WEIGHTS = "averaged.safetensors"
+
+Collator = Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
 class BalancedSampler(Sampler[int]):
@@ -48,13 +50,13 @@ def agreed(scores: dict[str, float]) -> dict[str, float]:
     return broadcast_object_list([scores])[0]
 
 
-def keep_logits(outputs: Any, labels: Any) -> torch.Tensor:
-    """Return the logits out of what a model gives; features need not be gathered for metrics."""
+def keep_logits(outputs: torch.Tensor | tuple[torch.Tensor, ...], labels: object) -> torch.Tensor:
+    """Return the logits among the outputs of a model; features need not be gathered for metrics."""
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
-def check_finite(values: Any) -> None:
-    """Raise BadInputError for answers or a loss that are no numbers any more; no checkpoint of such a run is of use."""
+def check_finite(values: np.ndarray | list[float]) -> None:
+    """Raise BadInputError for answers or a loss with NaN or infinity; no checkpoint of such a run is of use."""
     if not np.isfinite(values).all():
         raise BadInputError(
             "training diverged: the model's answers hold NaN or infinity; lower the learning rates, or raise "
@@ -62,8 +64,8 @@ def check_finite(values: Any) -> None:
         )
 
 
-def check_fsdp(arguments: Any) -> None:
-    """Raise BadInputError where FSDP is asked for and accelerate would train without it and say nothing."""
+def check_fsdp(arguments: TrainingArguments) -> None:
+    """Raise BadInputError where FSDP is asked for and accelerate would silently train without it."""
     asked = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
     if asked and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise BadInputError(
@@ -72,7 +74,7 @@ def check_fsdp(arguments: Any) -> None:
         )
 
 
-def shared_layers(model: Any) -> list[str]:
+def shared_layers(model: PreTrainedModel) -> list[str]:
     """Return the kinds of layers that FSDP shares out each for itself.
 
     The table of word vectors is not within one of them: accelerate shares it out by itself, and nothing twice.
@@ -94,24 +96,37 @@ class AveragedWeights(TrainerCallback):
         self._average: dict[str, torch.Tensor] = {}
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module,
+        **kwargs: object,
     ) -> None:
         """Start from the weights, or from the average of the checkpoint that is resumed."""
         saved = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
-        current = _floating(kwargs["model"])
+        current = _floating(model)
         if state.global_step > 0 and saved.is_file():
             loaded = load_file(saved)
             self._average = {name: loaded[name].to(value) for name, value in current.items()}
         else:
             self._average = {name: value.clone() for name, value in current.items()}
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module,
+        **kwargs: object,
+    ) -> None:
         """Move the average a little towards the weights."""
+        # Early averages forget the untrained weights quickly.
         keep = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        current = _floating(kwargs["model"])
+        current = _floating(model)
         torch._foreach_lerp_([self._average[name] for name in current], list(current.values()), 1 - keep)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write the average into the checkpoint."""
         path = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
         if args.should_save and path.parent.is_dir():
@@ -120,13 +135,19 @@ class AveragedWeights(TrainerCallback):
             partial.replace(path)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module,
+        **kwargs: object,
     ) -> None:
         """Leave the average in the model: that of the best checkpoint where the best is loaded, else the last one."""
+        # The Trainer has loaded the weights of the best step, so the average must be of that step too.
         average = self._average
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             average = load_file(Path(state.best_model_checkpoint) / AVERAGED_WEIGHTS)
-        _assign(kwargs["model"], average)
+        _assign(model, average)
         self._average = {}
 
     @contextmanager
@@ -171,7 +192,7 @@ class FlavourTrainer(Trainer):
     """
 
     optimizer: Any
-    data_collator: Any
+    data_collator: Collator
 
     def __init__(
         self,
@@ -179,11 +200,12 @@ class FlavourTrainer(Trainer):
         learning_rates: dict[str, float] | None = None,
         sampling_weights: np.ndarray | None = None,
         averaged: AveragedWeights | None = None,
-        evaluation_collator: Any = None,
-        **kwargs: Any,
+        evaluation_collator: Collator | None = None,
+        args: TrainingArguments,
+        **kwargs: object,
     ):
-        check_fsdp(kwargs["args"])
-        super().__init__(preprocess_logits_for_metrics=keep_logits, **kwargs)
+        check_fsdp(args)
+        super().__init__(args=args, preprocess_logits_for_metrics=keep_logits, **kwargs)
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
             plugin.transformer_cls_names_to_wrap = shared_layers(self.model)
@@ -201,7 +223,7 @@ class FlavourTrainer(Trainer):
         if averaged is not None:
             self.add_callback(averaged)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:
         """Evaluate in the precision of training, with the averaged weights where there are any.
 
         Tasks whose evaluation is no plain forward (captions are generated) get the precision from here.
@@ -233,6 +255,7 @@ class FlavourTrainer(Trainer):
         return self.optimizer
 
     def _rate_of(self, name: str) -> float:
+        # DDP puts `module.` before every name.
         for prefix, rate in self._learning_rates.items():
             if name.removeprefix("module.").startswith(prefix):
                 return rate
@@ -246,7 +269,7 @@ class FlavourTrainer(Trainer):
         own = torch.Generator().manual_seed(self.args.seed)
         return DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator, generator=own)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         """Return the batches of evaluation, in which nothing is mixed and no row is left out."""
         training, dropping = self.data_collator, self.args.dataloader_drop_last
         self.data_collator, self.args.dataloader_drop_last = self._evaluation_collator, False
@@ -255,13 +278,13 @@ class FlavourTrainer(Trainer):
         finally:
             self.data_collator, self.args.dataloader_drop_last = training, dropping
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self._sampling_weights is None:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return BalancedSampler(self._sampling_weights, seed)
 
 
-def megabytes(model: Any) -> float:
+def megabytes(model: torch.nn.Module) -> float:
     """Return the size of all weights and buffers in MB (10^6 bytes), as on disk."""
     return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6
