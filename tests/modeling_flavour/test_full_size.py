@@ -1,6 +1,6 @@
-"""Every recipe of a neural architecture, built from its file: parameters by formula, then one training step.
+"""Every configuration of a neural architecture, built from its file: parameters by formula, then one training step.
 
-Small recipes run always; those of full size are `slow`: they are built for real, with fresh weights, on the CPU. The
+Small ones run always; those of full size are `slow`: they are built for real, with fresh weights, on the CPU. The
 formulas are written from the architectures' descriptions, the backbones' own counts come from timm and from BERT's
 layout.
 """
@@ -14,14 +14,14 @@ import torch
 from transformers import BertConfig
 
 from modeling_flavour import FlavourForClassification, FlavourForSegmentation, FlavourProcessor
-from trainer_scripts.settings.arguments import Recipe
-from trainer_scripts.settings.configurations import parse_recipe
+from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.captioning.training import ARCHITECTURES
 from trainer_scripts.tasks.classification.training import input_size
 
 WORDS, LABELS, MASK_CLASSES, PLACE_CLASSES = 2_000, 5, 104, 254
 
-# What the systems that the recipes stand for say of themselves.
+# What the systems that the configurations stand for say of themselves.
 FULL_SIZE: dict[str, dict[str, Any]] = {
     "flavour_fusion": {
         "side": 299, "fusion": "early", "lstm_hidden_size": 64, "lstm_layers": 2, "text_dense_sizes": [256],
@@ -86,11 +86,11 @@ def bert(config) -> int:
     return embeddings + config.num_hidden_layers * layer
 
 
-def picture_part(recipe: Recipe) -> dict[str, Any]:
+def picture_part(configuration: Configuration) -> dict[str, Any]:
     """The backbone's config; of pretrained weights its architecture alone."""
-    named = recipe.model.image_encoder
+    named = configuration.model.image_encoder
     if named is None:
-        return dict(recipe.model.vision_config)
+        return dict(configuration.model.vision_config)
     return {"model_type": "timm_wrapper", "architecture": named.removeprefix("timm/").partition(".")[0]}
 
 
@@ -104,8 +104,8 @@ def reference_backbone(vision) -> tuple[int, int, list[int]]:
     return parameters, model.num_features, [stage["num_chs"] for stage in model.feature_info]
 
 
-def build_classifier(recipe: Recipe) -> FlavourForClassification:
-    arguments, fields = recipe.model, dict(recipe.model.config)
+def build_classifier(configuration: Configuration) -> FlavourForClassification:
+    arguments, fields = configuration.model, dict(configuration.model.config)
     text: Any = None
     if arguments.modality != "image":
         if "word_embedding_size" in fields:
@@ -122,7 +122,7 @@ def build_classifier(recipe: Recipe) -> FlavourForClassification:
     frozen = ("freeze_text", "freeze_image", "trainable_image_layers")
     return FlavourForClassification.from_parts(
         text=text,
-        image=picture_part(recipe) if arguments.modality != "text" else None,
+        image=picture_part(configuration) if arguments.modality != "text" else None,
         num_labels=LABELS,
         **{name: getattr(arguments, name) for name in frozen},
         **fields,
@@ -169,11 +169,11 @@ def classifier_size(config) -> int:
     return total + 2 * size + projections + 2 * attention + dense(2 * size, *heads, LABELS)
 
 
-def build_captioner(recipe: Recipe):
-    fields = dict(recipe.model.config)
+def build_captioner(configuration: Configuration):
+    fields = dict(configuration.model.config)
     places = PLACE_CLASSES if fields.get("place_loss_weight") else 0
     return ARCHITECTURES[fields["decoder_type"]].from_parts(
-        image=picture_part(recipe), vocab_size=WORDS, num_place_labels=places, **fields
+        image=picture_part(configuration), vocab_size=WORDS, num_place_labels=places, **fields
     )
 
 
@@ -192,8 +192,10 @@ def captioner_size(config) -> int:
     return backbone + dense(features, width) + 2 * width + decoder + scores
 
 
-def build_segmenter(recipe: Recipe) -> FlavourForSegmentation:
-    return FlavourForSegmentation.from_parts(image=picture_part(recipe), num_labels=MASK_CLASSES, **recipe.model.config)
+def build_segmenter(configuration: Configuration) -> FlavourForSegmentation:
+    return FlavourForSegmentation.from_parts(
+        image=picture_part(configuration), num_labels=MASK_CLASSES, **configuration.model.config
+    )
 
 
 def segmenter_size(config) -> int:
@@ -239,24 +241,26 @@ def batch_for(model, side: int) -> dict[str, torch.Tensor]:
     return batch
 
 
-def build(recipe: Recipe) -> tuple[Any, Any, int]:
-    """The model of a recipe, the formula of its size, and the side of its pictures, 0 without any."""
-    fields, side = recipe.model.config, 0
+def build(configuration: Configuration) -> tuple[Any, Any, int]:
+    """The model of a configuration, the formula of its size, and the side of its pictures, 0 without any."""
+    fields, side = configuration.model.config, 0
     if "decoder_type" in fields:
-        model, count = build_captioner(recipe), captioner_size
+        model, count = build_captioner(configuration), captioner_size
     elif "head" in fields or "ingredient_head" in fields:
-        model, count = build_segmenter(recipe), segmenter_size
+        model, count = build_segmenter(configuration), segmenter_size
     else:
-        model, count = build_classifier(recipe), classifier_size
+        model, count = build_classifier(configuration), classifier_size
     if model.config.has_image:
-        side = input_size(FlavourProcessor.from_parts(image=model.config.vision_config, size=recipe.model.image_size))
+        side = input_size(
+            FlavourProcessor.from_parts(image=model.config.vision_config, size=configuration.model.image_size)
+        )
     return model, count, side
 
 
 def check(name: str) -> None:
-    """Build a recipe's model, count its parameters, and train it one step."""
-    recipe = parse_recipe([name])
-    model, count, side = build(recipe)
+    """Build a configuration's model, count its parameters, and train it one step."""
+    configuration = parse_configuration([name])
+    model, count, side = build(configuration)
     config = model.config
     assert model.num_parameters() == count(config)
     for field, value in FULL_SIZE.get(name, {}).items():
@@ -266,8 +270,8 @@ def check(name: str) -> None:
             assert config.vision_config.model_args["output_stride"] == value
         else:
             assert getattr(config, field) == value, field
-    if recipe.model.max_mb is not None:
-        assert model.num_parameters() * 4 < recipe.model.max_mb * 1e6
+    if configuration.model.max_mb is not None:
+        assert model.num_parameters() * 4 < configuration.model.max_mb * 1e6
     train_one_step(model, batch_for(model, side))
 
 
@@ -280,8 +284,8 @@ def train_one_step(model, batch: dict[str, torch.Tensor]) -> None:
 
 
 def check_in_bf16(name: str, device: str) -> None:
-    """Train a recipe's model one step as the Trainer does where bf16 gains: mixed precision, channels last."""
-    model, _, side = build(parse_recipe([name]))
+    """Train a configuration's model one step as the Trainer does where bf16 gains: mixed precision, channels last."""
+    model, _, side = build(parse_configuration([name]))
     model.to(device, memory_format=torch.channels_last)
     batch = {field: value.to(device) for field, value in batch_for(model, side).items()}
     with torch.autocast(device, torch.bfloat16):
