@@ -74,7 +74,7 @@ def test_what_cannot_be_checkpointed_is_said(monkeypatch):
         fusion, merge = FAMILY["fusion-early"].make(**xception), FAMILY["captioner-merge"].make(**xception)
     fusion.gradient_checkpointing_enable()
     assert fusion.text_encoder.model.encoder.layer[0].gradient_checkpointing
-    assert said == ["legacy_xception of timm keeps its activations: it knows no checkpointing."]
+    assert said == ["legacy_xception of timm keeps its activations: it has no checkpointing."]
     for model in (merge, FAMILY["text"].build()):
         with pytest.raises(ValueError, match=f"No part of this {type(model).__name__} supports"):
             model.gradient_checkpointing_enable()

@@ -231,7 +231,7 @@ def test_words_are_given_once():
     ids = torch.tensor([[2, 3]])
     vectors = model.get_input_embeddings()(ids)
     torch.testing.assert_close(model(inputs_embeds=vectors).logits, model(ids).logits)
-    with pytest.raises(ValueError, match="input_ids or inputs_embeds, not both"):
+    with pytest.raises(ValueError, match="Got input_ids and inputs_embeds, which stand for the same input"):
         model(ids, inputs_embeds=vectors)
 
 

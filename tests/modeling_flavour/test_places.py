@@ -56,7 +56,7 @@ def test_a_head_of_other_labels_is_refused(tmp_path):
 def test_masks_without_a_head_are_refused():
     batch = tiny_batch(2, 0)
     masks = torch.zeros(2, *batch["pixel_values"].shape[-2:], dtype=torch.long)
-    with pytest.raises(ValueError, match="place_masks need pixel_values and a config with num_place_labels"):
+    with pytest.raises(ValueError, match="place_masks need a picture and a config with num_place_labels"):
         tiny_classifier()(**batch, place_masks=masks)
 
 
