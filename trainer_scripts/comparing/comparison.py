@@ -54,7 +54,9 @@ def gather(
         for name, model in comparison.saved.items():
             # Only class probabilities have a temperature to fit, or enter the product of two models.
             if CLASSES in comparison.line(name).predictions.parts:
-                comparison.selection_predictions[name] = _on_selection(model, comparison, batch_size)
+                selection = load_selection(model, str(dataset), revision)
+                beside = f"{model.name}, {selection.split}"
+                comparison.selection_predictions[name] = model.task.answers(model, selection, batch_size, beside)
         comparison.baselines = comparison.task.baselines(comparison)
     return comparison
 
@@ -99,11 +101,6 @@ def _free_name(comparison: LoadedModels, name: str) -> str:
     if name in comparison.metrics:
         raise BadInputError(f"two models have the same name {name!r}; give them folders of different names")
     return name
-
-
-def _on_selection(model: SavedModel, comparison: LoadedModels, batch_size: int) -> Predictions:
-    table = load_selection(model, str(comparison.dataset), comparison.revision)
-    return model.task.answers(model, table, batch_size, f"{model.name}, {table.split}")
 
 
 def _check_scores(name: str, predictions: Predictions, metrics: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ def run(given: argparse.Namespace) -> None:
     table = load_table(model, given.dataset, given.split, given.dataset_revision)
     out = given.out or default_folder(model, given.dataset, given.split)
     options = read_options(given, model)
-    out.mkdir(parents=True, exist_ok=True)
     compared = LoadedModels(
         {model.name: model}, [], {}, {model.name: table}, given.dataset, given.split, given.dataset_revision
     )

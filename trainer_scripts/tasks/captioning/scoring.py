@@ -39,6 +39,7 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
     table, size = compared.test, options.batch_size
     samples = evaluation_samples(model.processor, table)
     captions, expected = caption_table(model.model, samples, size, name=model.name)
+    out.mkdir(parents=True, exist_ok=True)
     predictions = predictions_of(table, captions, expected)
     compared.models.append(Line(model.name, MODEL, model.modality, predictions))
     write_captions(out / CAPTIONS_CSV, out / CAPTIONS_JSON, table.ids, captions, list(table.labels))

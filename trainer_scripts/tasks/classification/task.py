@@ -99,6 +99,7 @@ class MultilabelTask(ClassifierTask):
             selection = compared.selection
             answered = self.answers(model, selection, options.batch_size, model.name)
             scored.thresholds = tuned_thresholds(selection.labels, answered.probabilities)
+            out.mkdir(parents=True, exist_ok=True)
             write_json(out / THRESHOLDS, dict(zip(model.names, scored.thresholds, strict=True)))
             scored.files = [THRESHOLDS]
         return scored

@@ -48,7 +48,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
         processor = make_processor(arguments, data.train.texts)
         model = FlavourForClassification.from_parts(
             text=_text_part(arguments, processor),
-            image=_image_part(arguments),
+            image=None if arguments.modality == "text" else arguments.image_encoder or arguments.vision_config,
             num_place_labels=0 if arguments.modality == "text" else len(place_names(configuration, data.train)),
             **_config_fields(configuration, data, processor),
         )
@@ -97,12 +97,6 @@ def _text_part(arguments: ModelArguments, processor: FlavourProcessor) -> Any:
     if arguments.text_encoder:
         return arguments.text_encoder
     return {**arguments.text_config, "vocab_size": len(processor.tokenizer)}
-
-
-def _image_part(arguments: ModelArguments) -> Any:
-    if arguments.modality == "text":
-        return None
-    return arguments.image_encoder or arguments.vision_config
 
 
 def _config_fields(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> dict[str, Any]:

@@ -351,7 +351,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, model: SavedModel, compared: ScoredModels, out: Path, options: ScoringOptions) -> Scored:
-        """Score one model on `compared.test`, and draw the figures of this task into `out`."""
+        """Score one model on `compared.test`, and draw the figures of this task into `out`, a folder it makes."""
 
     def describe(self, details: Mapping[str, Any]) -> list[str]:
         """Return `Scored.details` as lines for the terminal."""

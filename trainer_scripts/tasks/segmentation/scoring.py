@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import PreTrainedConfig
 
 from dataset_builder.columns import FLAVOUR, FLAVOURS
@@ -36,9 +35,12 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
     Raises:
         BadInputError: the masks of the data set have other ids than those that the model was trained on.
     """
-    table, testing = compared.test, views_of(options)
+    table = compared.test
+    testing = Views(options.scales or (1.0,), options.flip, options.window, options.stride)
     samples = samples_for(model, table, testing)
     answers = answer(model.model, samples, options.batch_size, model.name, testing)
+    # Only now, so that refused options and data leave no folder behind.
+    out.mkdir(parents=True, exist_ok=True)
     predictions = answers.predictions(table)
     compared.models.append(Line(model.name, MODEL, model.modality, predictions))
     scored = Scored(predictions, baselines=baseline_lines(compared), details={"testing": testing.describe()})
@@ -65,11 +67,6 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
         scored.files += [PLATES, *draw(model, samples, answers, plates, testing, out)]
     np.savez_compressed(out / ANSWERS, **arrays)  # type: ignore[arg-type]
     return scored
-
-
-def views_of(options: ScoringOptions) -> Views:
-    """Return the views of each picture that are averaged."""
-    return Views(scales=options.scales or (1.0,), flip=options.flip, window=options.window, stride=options.stride)
 
 
 def plate_flavours(config: PreTrainedConfig, found: Answers, options: ScoringOptions) -> list[dict[str, Any]]:
@@ -124,7 +121,9 @@ def draw(
     # Spread evenly, as neighbours may be of one dish.
     rows = np.unique(np.linspace(0, len(samples) - 1, SHOWN_ROWS).astype(int)).tolist()
     masks = [shown_mask(model, samples, row, testing) for row in rows]
-    pictures = [shown_picture(samples.table, row) for row in rows]
+    table = samples.table
+    cells = [(table.rows[row][table.image_column], table.ids[row]) for row in rows]
+    pictures = [readable_picture(decode_bytes(cell, row_id), row_id) for cell, row_id in cells]
     panels(pictures, [samples.masks[row].numpy() for row in rows], masks, model.names, out / "panels.png")
     chosen = [plates[row] for row in rows]
     flavour_maps(pictures, masks, tastes_of(model.model.config), chosen, out / "flavour_map.png")
@@ -142,12 +141,6 @@ def shown_mask(model: SavedModel, samples: MaskSamples, row: int, testing: Views
     scores, _ = ask(model.model, pixels.to(model.model.device, model.model.dtype), testing)
     assert scores is not None
     return next(predicted_masks(scores, [(truth.shape[0], truth.shape[1])])).cpu().numpy()
-
-
-def shown_picture(table: Table, row: int) -> Image.Image:
-    """Return the picture of a row as it is."""
-    cell = table.rows[row][table.image_column]
-    return readable_picture(decode_bytes(cell, table.ids[row]), table.ids[row])
 
 
 def describe(details: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from trainer_scripts import compare, predict, score, train
 from trainer_scripts.data.pictures import augmentation, evaluation_picture
 from trainer_scripts.data.tokenizer import wordpiece_vocabulary
 from trainer_scripts.demos import all_cores
+from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.scoring.saved_model import load_model, load_table, load_train
 from trainer_scripts.scoring.scored_models import LoadedModels
 from trainer_scripts.settings.arguments import DataArguments
@@ -151,17 +152,11 @@ def test_baselines_read_the_rows_of_training_at_the_given_revision(trained, capt
     score.main([str(few), str(caption_data), *asked])
     assert set(revisions) == {"v2"}
     model = load_model(str(few))
-    train = load_train(model, str(caption_data), "v2")
-    compared = LoadedModels(
-        {model.name: model},
-        [],
-        {},
-        {model.name: load_table(model, str(caption_data), "test")},
-        str(caption_data),
-        "test",
-    )
-    known = {caption for row in train.labels for caption in row}
-    assert len(train) == 3
+    known = {caption for row in load_train(model, str(caption_data), "v2").labels for caption in row}
+    table = load_table(model, str(caption_data), "test")
+    line = Line(model.name, MODEL, "image", model.task.answers(model, table, 64))
+    compared = LoadedModels({model.name: model}, [line], {}, {model.name: table}, str(caption_data), "test")
+    assert len(compared.train) == 3
     for line in model.task.baselines(compared):
         assert set(line.predictions.parts["captions"][1]) <= known, line.name
 
