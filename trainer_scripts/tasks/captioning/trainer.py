@@ -18,7 +18,7 @@ from trainer_scripts.settings.arguments import TrainingArguments
 from trainer_scripts.tasks.captioning.answers import caption_table, predictions_of, scores_of
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import CiderD
-from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed
+from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed, check_finite
 
 
 class FrozenImageFirst(TrainerCallback):
@@ -127,6 +127,8 @@ class CaptionTrainer(FlavourTrainer):
         assert isinstance(samples, CaptionSamples)
         model = self.accelerator.unwrap_model(self.model)
         captions, expected = caption_table(model, samples, self.args.per_device_eval_batch_size)
+        # Scores refuse NaN with an error for programmers; a diverged run gets the message with its remedies.
+        check_finite(expected.nats)
         scores = scores_of(predictions_of(samples.table, captions, expected))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{metric_key_prefix}_loss"] = scores["cross_entropy"]
