@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, REQUIRED, Range, option
 
-PROGRAM = "compare.py"
 BATCH_SIZE = 64
 ABLATION_ROWS = 2000
 
@@ -41,18 +39,16 @@ def build_parser() -> ArgumentParser:
     """Return the parser."""
     return ArgumentParser(
         CompareArguments,
-        PROGRAM,
-        usage=f"{PROGRAM} [options] MODEL [MODEL ...] DATASET\n       {PROGRAM} [options] SCORES [SCORES ...]",
+        "compare.py",
+        usage="%(prog)s [options] MODEL [MODEL ...] DATASET\n       %(prog)s [options] SCORES [SCORES ...]",
         description="Models and baselines on the same test rows: scores, tests, ablations, plots.",
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare models on one split."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Slow imports come last, so that --help and a mistyped argument are answered at once.
+    with command(build_parser(), arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.comparing.run import run
 
         run(given)

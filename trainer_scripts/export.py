@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, NATURAL, POSITIVE, REQUIRED, Range, option
-
-PROGRAM = "export.py"
 
 
 @dataclass
@@ -44,15 +41,13 @@ class ExportArguments:
 def build_parser() -> ArgumentParser:
     """Return the parser."""
     description = "Write an ONNX graph that is checked against the model."
-    return ArgumentParser(ExportArguments, PROGRAM, spelling="-", description=description)
+    return ArgumentParser(ExportArguments, "export.py", spelling="-", description=description)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export one model."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Slow imports come last, so that --help and a mistyped argument are answered at once.
+    with command(build_parser(), arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.exporting.run import run
 
         run(given)

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
-from trainer_scripts.settings.command_line import ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, REQUIRED, SHARE, option
-
-PROGRAM = "predict.py"
 
 
 @dataclass
@@ -44,15 +41,15 @@ class PredictArguments:
 
 def build_parser() -> ArgumentParser:
     """Return the parser."""
-    return ArgumentParser(PredictArguments, PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
+    return ArgumentParser(
+        PredictArguments, "predict.py", description="Write `ImageID,Labels` for every row of a table."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Predict every row of a table."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Slow imports come last, so that --help and a mistyped argument are answered at once.
+    with command(build_parser(), arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.scoring.predict_run import run
 
         run(given)
