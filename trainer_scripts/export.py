@@ -31,6 +31,7 @@ class ExportArguments:
     dataset: str | None = option(None, "folder or Hub id of real samples (that of the model's configuration)")
     dataset_revision: str | None = option(None, "revision of a Hub data set")
     columns: dict[str, str] | None = option(None, COLUMNS_HELP)
+    # A folder has no revisions: there the default is not read.
     revision: str = option("main", "revision of a Hub model (%(default)s)")
     out: Path | None = option(None, "folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
     calibration_rows: int = option(128, "rows (%(default)s)", allowed=COUNT)
@@ -38,15 +39,14 @@ class ExportArguments:
     batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    description = "Write an ONNX graph that is checked against the model."
-    return ArgumentParser(ExportArguments, "export.py", spelling="-", description=description)
+PARSER = ArgumentParser(
+    ExportArguments, "export.py", spelling="-", description="Write an ONNX graph that is checked against the model."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export one model."""
-    with command(build_parser(), arguments) as given:
+    with command(PARSER, arguments) as given:
         # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.exporting.run import run
 
