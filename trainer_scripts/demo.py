@@ -23,14 +23,12 @@ class DemoArguments:
     epochs: float | None = option(None, "epochs of each training; default: the configuration's")
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    return ArgumentParser(DemoArguments, "demo.py", description=__doc__)
+PARSER = ArgumentParser(DemoArguments, "demo.py", description=__doc__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the steps of one task."""
-    with command(build_parser(), arguments) as given:
+    with command(PARSER, arguments) as given:
         # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.demos.run import run
 

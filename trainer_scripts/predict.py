@@ -28,6 +28,7 @@ class PredictArguments:
     text_column: str = option("Caption", "column of texts (%(default)s)")
     threshold: float | None = option(None, "for several labels per row (0.5)", allowed=SHARE)
     thresholds: Path | None = option(None, "thresholds.json of score.py --tune_thresholds")
+    # None and `threshold` differ: models without label sets refuse any decision that is given.
     decision: str | None = option(
         None,
         "for several labels per row: threshold, or the set with the highest expected F1 (threshold)",
@@ -39,16 +40,12 @@ class PredictArguments:
     batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    return ArgumentParser(
-        PredictArguments, "predict.py", description="Write `ImageID,Labels` for every row of a table."
-    )
+PARSER = ArgumentParser(PredictArguments, "predict.py", description="Write `ImageID,Labels` for every row of a table.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Predict every row of a table."""
-    with command(build_parser(), arguments) as given:
+    with command(PARSER, arguments) as given:
         # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.scoring.predict_run import run
 

@@ -8,6 +8,7 @@ from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
 from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, POSITIVE, REQUIRED, option
 
+# Heading in `--help`; other models refuse these options.
 _MASKS = "models that give masks"
 
 
@@ -49,16 +50,14 @@ class ScoreArguments:
     )
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    return ArgumentParser(
-        ScoreArguments, "score.py", description="Write predictions.parquet and metrics.json of a model."
-    )
+PARSER = ArgumentParser(
+    ScoreArguments, "score.py", description="Write predictions.parquet and metrics.json of a model."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score one model on one split."""
-    with command(build_parser(), arguments) as given:
+    with command(PARSER, arguments) as given:
         # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.scoring.score_run import run
 

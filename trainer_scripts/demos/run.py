@@ -68,6 +68,7 @@ def train_classifiers(data: Path, out: Path, epochs: float | None) -> None:
     """Train an image encoder on ingredients, then the three classifiers; finished runs are left as they are."""
     warm_up, common = str(out / "warm-up"), common_arguments(data, epochs)
     train.main(["ingredient_tagging_tiny", "--output_dir", warm_up, *common])
+    # The classifier of titles has no image encoder to start.
     for name, configuration in CLASSIFIERS.items():
         start = [] if name == "title" else ["--init_image_encoder", warm_up]
         train.main([configuration, "--output_dir", str(out / name), *start, *common])

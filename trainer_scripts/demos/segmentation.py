@@ -54,6 +54,7 @@ def summary(scored: dict[str, dict[str, Any]]) -> str:
             if entry := content["metrics"].get(key):
                 interval = f" [{entry['low']:.3f}, {entry['high']:.3f}]" if "low" in entry else ""
                 figures.append(f"{key} {entry['value']:.3f}{interval}")
+        # A model of food groups has no table per group: its classes are the groups.
         groups = content["details"].get("per_group", content["details"].get("per_class", {}))
         missed = [group for group, entry in groups.items() if entry["iou"] == 0]
         rest = f"; never found: {', '.join(missed)}" if missed else "; every food group is found" if groups else ""

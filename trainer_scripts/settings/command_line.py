@@ -45,6 +45,7 @@ class ArgumentParser(argparse.ArgumentParser):
             if item.default is MISSING:
                 target.add_argument(item.name, **given)
                 continue
+            # Both spellings are taken; `--help` lists the first one first.
             name = item.name.replace("_", spelling)
             spellings = dict.fromkeys((f"--{name}", f"--{name.translate(_OTHER)}"))
             target.add_argument(*spellings, default=item.default, **given)
@@ -78,6 +79,7 @@ def _number(kind: type, allowed: Range) -> Callable[[str], float]:
             value = kind(text)
         except ValueError:
             value = nan
+        # NaN, which stands for text that is no number, fails here too.
         if not (isfinite(value) and value in allowed):
             raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number {limits}")
         return value
