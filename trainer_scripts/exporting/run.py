@@ -98,10 +98,8 @@ def run(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
         job = Job(model, graph, read_tables(model, given), Path(work), given)
         plain, report = export_plain(job)
-        reference = Measurement(
-            TORCH, megabytes(model.model), scores_of(model, model.model, job.tables, given.batch_size)
-        )
-        tried = [reference, job.measure(PLAIN, plain)]
+        scores = scores_of(model, model.model, job.tables, given.batch_size)
+        tried = [Measurement(TORCH, megabytes(model.model), scores), job.measure(PLAIN, plain)]
         chosen, path = choose(job, plain, tried)
         table = finish_table(job, tried, chosen, path, report)
         print(table, flush=True)
