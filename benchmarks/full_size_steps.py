@@ -3,7 +3,7 @@
 Fresh weights and random batches, forward, backward and optimizer; needs no data. Meant for a GPU: without one nothing
 is measured, unless `--device cpu` asks for it.
 
-    python benchmarks/full_size_steps.py [--recipes flavour_fusion ...] [--device cuda] [--batch 32]
+    python benchmarks/full_size_steps.py [--configurations flavour_fusion ...] [--device cuda] [--batch 32]
 """
 
 import sys
@@ -24,15 +24,6 @@ CONFIGURATIONS = ["flavour_fusion", "segmentation_deeplabv3_resnet50"]
 PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L4": 121}
 
 
-def step(model, batch, optimizer, device: str) -> None:
-    """One training step."""
-    with torch.autocast(device, torch.bfloat16):
-        loss = model(**batch).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
 def seconds_per_step(model, batch, device: str, given) -> list[float]:
     """Seconds of each round's steps, after some that do not count."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
@@ -40,18 +31,16 @@ def seconds_per_step(model, batch, device: str, given) -> list[float]:
     for number in range(given.rounds + 1):
         started = time.perf_counter()
         for _ in range(given.steps):
-            step(model, batch, optimizer, device)
+            with torch.autocast(device, torch.bfloat16):
+                loss = model(**batch).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
         if device == "cuda":
             torch.cuda.synchronize()
         if number:
             found.append((time.perf_counter() - started) / given.steps)
     return found
-
-
-def peak(device: str) -> float | None:
-    """FLOP/s that the device is stated to reach in bf16, None where unknown."""
-    name = torch.cuda.get_device_name() if device == "cuda" else ""
-    return next((peak * 1e12 for part, peak in PEAKS.items() if part in name), None)
 
 
 def measure(name: str, device: str, given) -> Row:
@@ -67,7 +56,9 @@ def measure(name: str, device: str, given) -> Row:
     model.zero_grad()
     eager = seconds_per_step(model, batch, device, given)
     compiled = seconds_per_step(torch.compile(model), batch, device, given)
-    known, rates = peak(device), []
+    # The FLOP/s that the device is stated to reach in bf16; None where unknown.
+    named = torch.cuda.get_device_name() if device == "cuda" else ""
+    known, rates = next((peak * 1e12 for part, peak in PEAKS.items() if part in named), None), []
     for found in (compiled, eager):
         fastest = min(found)
         share = "" if known is None else f", {counted.get_total_flops() / fastest / known:.0%} of peak"

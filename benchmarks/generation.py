@@ -54,20 +54,6 @@ def bare_call(illustrator: Illustrator, batch: list[LabelledDish], folder: Path 
             image.save(folder / f"{number}.png")
 
 
-class Stopwatch:
-    """Sums the processor time of what each way does."""
-
-    def __init__(self) -> None:
-        self.sums = dict.fromkeys(("bare", "saving", "build"), 0.0)
-
-    def time(self, way: str, work: Callable[[], Any]) -> Any:
-        """Do it, add how long it took, and return what it gave."""
-        start = time.process_time()
-        result = work()
-        self.sums[way] += time.process_time() - start
-        return result
-
-
 def compare(name: str, generation: GenerationSettings, pictures: int, rounds: int) -> list[Row]:
     """Measure one pipeline: the build beside the bare loop, and beside the one that saves."""
     plan = Plan(BuildSettings(number=1400, generation=generation))
@@ -79,7 +65,7 @@ def compare(name: str, generation: GenerationSettings, pictures: int, rounds: in
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for _ in range(rounds):
-            watch, rows = Stopwatch(), []
+            sums, rows = dict.fromkeys(("bare", "saving", "build"), 0.0), []
             for number, group in enumerate(groups):
                 ways: list[tuple[str, Callable[[], Any]]] = [
                     ("bare", partial(bare_call, illustrator, group)),
@@ -87,14 +73,18 @@ def compare(name: str, generation: GenerationSettings, pictures: int, rounds: in
                     ("saving", partial(bare_call, illustrator, group, folder)),
                 ]
                 turn = number % len(ways)  # nobody is always the first
-                results = {way: watch.time(way, work) for way, work in ways[turn:] + ways[:turn]}
-                drawn = results["build"]
-                rows += [row for _, row, _ in drawn if row is not None]
-            table = watch.time("build", partial(pa.Table.from_pylist, rows, schema=plan.schema))
-            watch.time("build", partial(write_table, folder / "shard.parquet", table))
+                for way, work in ways[turn:] + ways[:turn]:
+                    start = time.process_time()
+                    drawn = work()
+                    sums[way] += time.process_time() - start
+                    if way == "build":
+                        rows += [row for _, row, _ in drawn if row is not None]
+            start = time.process_time()
+            write_table(folder / "shard.parquet", pa.Table.from_pylist(rows, schema=plan.schema))
+            sums["build"] += time.process_time() - start
             for way, values in found.items():
-                values.append(watch.sums[way] / watch.sums["build"])
-    rate = {way: f"{pictures / seconds:.1f} pictures/s" for way, seconds in watch.sums.items()}
+                values.append(sums[way] / sums["build"])
+    rate = {way: f"{pictures / seconds:.1f} pictures/s" for way, seconds in sums.items()}
     build = f"build with {name}: {rate['build']}"
     return [
         Row(build, f"bare loop over the pipeline: {rate['bare']}", found["bare"], REQUIRED),

@@ -77,19 +77,6 @@ def make_calls(model, rows, folder):
     }
 
 
-def rows_of(what, found, plain):
-    """Each way beside eager fp32."""
-    return [
-        Row(
-            f"{name}, {what}: {milliseconds(seconds)}",
-            f"{plain}: {milliseconds(found[plain])}",
-            ratios(found[plain], seconds),
-        )
-        for name, seconds in found.items()
-        if name != plain
-    ]
-
-
 def main():
     architecture = {"default": "mobilenetv2_100", "help": "timm backbone (%(default)s)"}
     size = {"type": int, "default": 224, "help": "side of the picture in pixels (%(default)s)"}
@@ -105,7 +92,15 @@ def main():
             ways = {name: partial(call, batch) for name, call in calls.items()}
             with torch.inference_mode():
                 found = in_turns(ways, given.rounds, given.clock)
-            table += rows_of(f"batch {number}", found, "eager fp32")
+            plain = found.pop("eager fp32")
+            table += [
+                Row(
+                    f"{name}, batch {number}: {milliseconds(seconds)}",
+                    f"eager fp32: {milliseconds(plain)}",
+                    ratios(plain, seconds),
+                )
+                for name, seconds in found.items()
+            ]
     report(table, given)
 
 

@@ -9,17 +9,17 @@ makes every line unlike all others, which no cache can help. Rates are per secon
     python benchmarks/labelling.py --scale 1000000       # time and memory of flavour-sd label on a table of that size
 """
 
+import contextlib
 import csv
-import os
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
+import psutil
 from measuring import Row, arguments_of, report
 
 from dataset_builder.catalogue.ingredients import catalogue_dishes
@@ -67,9 +67,6 @@ class NestedLoop:
         if self.match == "substring":
             lowered = text.lower()
             return frozenset(place for place, entry, _ in self.phrases[source] if entry.phrase in lowered)
-        return self._find_words(source, text)
-
-    def _find_words(self, source: str, text: str) -> frozenset[int]:
         keys = phrase_key(text)
         spans = []
         for place, _, key in self.phrases[source]:
@@ -81,6 +78,7 @@ class NestedLoop:
             if start < reached:
                 continue
             reached = start - length
+            # A phrase counts unless every place where the text has it denies it.
             if self.phrases[source][place][1].weight and any(
                 not m.negated for m in self.single[source][place].find(text)
             ):
@@ -120,25 +118,6 @@ def measure_ratio(match: str, number: int, distinct: bool, rounds: int) -> Row:
     )
 
 
-def process_tree_memory(root: int) -> int:
-    """Return the resident bytes of a process and all its descendants (Linux)."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = (int(fields[1]), int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
-    total, members = 0, {root}
-    for process in sorted(parents):
-        parent, resident = parents[process]
-        if process in members or parent in members:
-            members.add(process)
-            total += resident
-    return total
-
-
 def measure_scale(number: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         table, out = Path(folder) / "recipes.csv", Path(folder) / "labels.parquet"
@@ -150,22 +129,15 @@ def measure_scale(number: int) -> None:
                     writer.writerow([f"{title} {start + place}", str(lines), "Cook it gently. " * 20])
         size = table.stat().st_size
         start_time = time.perf_counter()
-        command = [
-            sys.executable,
-            "-m",
-            "dataset_builder.cli",
-            "label",
-            str(table),
-            "--processes",
-            "2",
-            "--out",
-            str(out),
-        ]
+        command = [sys.executable, "-m", "dataset_builder.cli", "label", str(table), "--processes", "2"]
+        command += ["--out", str(out)]
         peak = 0
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            done = threading.Event()
-            while process.poll() is None and not done.wait(0.2):
-                peak = max(peak, process_tree_memory(process.pid))
+            while process.poll() is None:
+                time.sleep(0.2)
+                with contextlib.suppress(psutil.NoSuchProcess):  # it, or one of its workers, has just ended
+                    tree = (parent := psutil.Process(process.pid), *parent.children(recursive=True))
+                    peak = max(peak, sum(one.memory_info().rss for one in tree))
         seconds = time.perf_counter() - start_time
         if process.returncode:
             raise SystemExit(process.returncode)

@@ -1,4 +1,4 @@
-"""What all benchmarks share: ways that take turns, and one table of ratios with medians and spread."""
+"""Shared by all benchmarks: timing of ways that take turns, and one table of ratios with medians and spread."""
 
 import argparse
 import dataclasses
@@ -84,9 +84,9 @@ def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
     return [their / our for their, our in zip(theirs, ours, strict=True)]
 
 
-def milliseconds(seconds: Sequence[float], parts: int = 1, of: str = "") -> str:
-    """The median as words, per part of the work."""
-    return f"{statistics.median(seconds) / parts * 1000:.1f} ms{of}"
+def milliseconds(seconds: Sequence[float]) -> str:
+    """The median as words."""
+    return f"{statistics.median(seconds) * 1000:.1f} ms"
 
 
 def per_second(seconds: Sequence[float], parts: int, of: str) -> str:

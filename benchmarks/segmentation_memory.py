@@ -78,25 +78,19 @@ def read_samples(source: Path, out: Path) -> None:
     from torch.utils.data import DataLoader
 
     from trainer_scripts.settings.configurations import parse_configuration
-    from trainer_scripts.tasks.segmentation.training import (
-        collator,
-        evaluation_samples,
-        make_processor,
-        training_samples,
-    )
+    from trainer_scripts.tasks.segmentation.training import make_processor
     from trainer_scripts.training.data import load_training_data
 
     configuration = parse_configuration([CONFIGURATION, "--dataset", str(out), "--use_cpu", "true"])
     data = load_training_data(configuration)
-    processor = make_processor(configuration)
-    samples = training_samples(configuration, data, processor)
-    selection = evaluation_samples(processor, data.selection)
+    task, processor = data.task, make_processor(configuration)
+    samples = task.training_samples(configuration, data, processor)
+    selection = task.evaluation_samples(processor, data.selection)
     for kept in (samples.pictures, samples.masks, selection.pictures, selection.masks):
         kept.load()
     workers = configuration.training.dataloader_num_workers
-    batches = DataLoader(
-        samples, 8, num_workers=workers, collate_fn=collator(processor, len(data.names), configuration)
-    )
+    collate = task.collator(processor, len(data.names), configuration)
+    batches = DataLoader(samples, 8, num_workers=workers, collate_fn=collate)
     pixels = sum(batch["labels"].numel() for batch in tqdm(batches, desc="training pictures", disable=None))
     pixels += sum(selection[row]["labels"].numel() for row in range(len(selection)))
     print(f"{pixels:,} pixels read by {workers} workers")
@@ -111,12 +105,8 @@ def train_and_score(source: Path, out: Path) -> None:
     head = {"head": "deeplabv3", "aspp_channels": 16, "aspp_rates": [2, 4]}
     small = ["--vision_config", json.dumps(vision), "--config", json.dumps(head), "--image_size", "64"]
     run = ["--max_steps", "2", "--dataloader_num_workers", "0", "--use_cpu", "true", "--output_dir", str(model)]
-    for command, arguments in (
-        (train.main, [CONFIGURATION, "--dataset", str(out), *small, *run]),
-        (score.main, [str(model), str(out), "--split", "test"]),
-    ):
-        if command(arguments):
-            raise SystemExit("training or scoring failed")
+    train.main([CONFIGURATION, "--dataset", str(out), *small, *run])
+    score.main([str(model), str(out), "--split", "test"])
 
 
 def peak_of(step: Callable[[Path, Path], None], source: Path, out: Path) -> tuple[float, float]:
@@ -147,6 +137,7 @@ def _memory_of(pid: int | None) -> float:
 
 
 def _measured(step: Callable[[Path, Path], None], source: Path, out: Path, answers: Any, method: str) -> None:
+    """Run a step in its own process and send back the most memory that this process itself held."""
     multiprocessing.set_start_method(method, force=True)
     step(source, out)
     answers.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)

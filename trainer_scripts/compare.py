@@ -8,13 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, REQUIRED, Range, option
-
-PROGRAM = "compare.py"
-BATCH_SIZE = 64
-ABLATION_ROWS = 2000
 
 
 @dataclass
@@ -30,29 +25,23 @@ class CompareArguments:
     split: str | None = option(None, "split to compare on (test)")
     dataset_revision: str | None = option(None, "revision of a Hub data set")
     columns: dict[str, str] | None = option(None, COLUMNS_HELP)
-    batch_size: int = option(BATCH_SIZE, "rows per batch (%(default)s)", allowed=COUNT)
-    ablation_rows: int = option(
-        ABLATION_ROWS, "largest number of rows for the ablations (%(default)s)", allowed=Range(2)
-    )
+    batch_size: int = option(64, "rows per batch (%(default)s)", allowed=COUNT)
+    ablation_rows: int = option(2000, "largest number of rows for the ablations (%(default)s)", allowed=Range(2))
     out: Path = option(Path("outputs/comparison"), "folder of the result (%(default)s)")
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    return ArgumentParser(
-        CompareArguments,
-        PROGRAM,
-        usage=f"{PROGRAM} [options] MODEL [MODEL ...] DATASET\n       {PROGRAM} [options] SCORES [SCORES ...]",
-        description="Models and baselines on the same test rows: scores, tests, ablations, plots.",
-    )
+PARSER = ArgumentParser(
+    CompareArguments,
+    "compare.py",
+    usage="%(prog)s [options] MODEL [MODEL ...] DATASET\n       %(prog)s [options] SCORES [SCORES ...]",
+    description="Models and baselines on the same test rows: scores, tests, ablations, plots.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare models on one split."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Slow imports come last, so that --help and a mistyped argument are answered at once.
+    with command(PARSER, arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.comparing.run import run
 
         run(given)

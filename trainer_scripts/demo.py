@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import ArgumentParser, command
 from trainer_scripts.settings.options import option
-
-PROGRAM = "demo.py"
 
 
 @dataclass
@@ -26,17 +23,13 @@ class DemoArguments:
     epochs: float | None = option(None, "epochs of each training; default: the configuration's")
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    return ArgumentParser(DemoArguments, PROGRAM, description=__doc__)
+PARSER = ArgumentParser(DemoArguments, "demo.py", description=__doc__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the steps of one task."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Only now: what --help and a mistyped argument need not wait for.
+    with command(PARSER, arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.demos.run import run
 
         run(given)

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, NATURAL, POSITIVE, REQUIRED, Range, option
-
-PROGRAM = "export.py"
 
 
 @dataclass
@@ -34,6 +31,7 @@ class ExportArguments:
     dataset: str | None = option(None, "folder or Hub id of real samples (that of the model's configuration)")
     dataset_revision: str | None = option(None, "revision of a Hub data set")
     columns: dict[str, str] | None = option(None, COLUMNS_HELP)
+    # A folder has no revisions: there the default is not read.
     revision: str = option("main", "revision of a Hub model (%(default)s)")
     out: Path | None = option(None, "folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
     calibration_rows: int = option(128, "rows (%(default)s)", allowed=COUNT)
@@ -41,18 +39,15 @@ class ExportArguments:
     batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    description = "Write an ONNX graph that is checked against the model."
-    return ArgumentParser(ExportArguments, PROGRAM, spelling="-", description=description)
+PARSER = ArgumentParser(
+    ExportArguments, "export.py", spelling="-", description="Write an ONNX graph that is checked against the model."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export one model."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Slow imports come last, so that --help and a mistyped argument are answered at once.
+    with command(PARSER, arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.exporting.run import run
 
         run(given)

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
-from trainer_scripts.settings.command_line import ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, REQUIRED, SHARE, option
-
-PROGRAM = "predict.py"
 
 
 @dataclass
@@ -31,6 +28,7 @@ class PredictArguments:
     text_column: str = option("Caption", "column of texts (%(default)s)")
     threshold: float | None = option(None, "for several labels per row (0.5)", allowed=SHARE)
     thresholds: Path | None = option(None, "thresholds.json of score.py --tune_thresholds")
+    # None and `threshold` differ: models without label sets refuse any decision that is given.
     decision: str | None = option(
         None,
         "for several labels per row: threshold, or the set with the highest expected F1 (threshold)",
@@ -42,17 +40,13 @@ class PredictArguments:
     batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    return ArgumentParser(PredictArguments, PROGRAM, description="Write `ImageID,Labels` for every row of a table.")
+PARSER = ArgumentParser(PredictArguments, "predict.py", description="Write `ImageID,Labels` for every row of a table.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Predict every row of a table."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Slow imports come last, so that --help and a mistyped argument are answered at once.
+    with command(PARSER, arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.scoring.predict_run import run
 
         run(given)

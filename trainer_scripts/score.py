@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, POSITIVE, REQUIRED, option
 
-PROGRAM = "score.py"
+# Heading in `--help`; other models refuse these options.
 _MASKS = "models that give masks"
 
 
@@ -51,17 +50,15 @@ class ScoreArguments:
     )
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    return ArgumentParser(ScoreArguments, PROGRAM, description="Write predictions.parquet and metrics.json of a model.")
+PARSER = ArgumentParser(
+    ScoreArguments, "score.py", description="Write predictions.parquet and metrics.json of a model."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score one model on one split."""
-    given = build_parser().parse_args(arguments)
-    with exit_on_bad_input(PROGRAM):
-        let_waiting_threads_sleep()
-        # Slow imports come last, so that --help and a mistyped argument are answered at once.
+    with command(PARSER, arguments) as given:
+        # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.scoring.score_run import run
 
         run(given)

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.settings.command_line import let_waiting_threads_sleep
 
-PROGRAM = "train.py"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what the command line describes; bad input ends with one line on stderr and status 2."""
-    with exit_on_bad_input(PROGRAM):
+    with exit_on_bad_input("train.py"):
         let_waiting_threads_sleep()
-        # The configuration first: what --help and a mistyped argument need not wait for is imported after it.
+        # The configuration first, so that --help and a mistyped argument do not wait for slow libraries.
         from trainer_scripts.settings.configurations import parse_configuration
 
         configuration = parse_configuration(sys.argv[1:] if arguments is None else arguments)

@@ -50,9 +50,8 @@ def test_help_and_mistyped_arguments_of_the_verbs_need_no_library(tmp_path, scri
     ],
 )
 def test_options_of_several_words_are_spelled_with_hyphens_or_underscores(script, model, option):
-    parser = script.build_parser()
     for spelling in (option, "--" + option[2:].replace("_", "-")):
-        assert vars(parser.parse_args([*model, spelling, "7"]))[option[2:]] == 7
+        assert vars(script.PARSER.parse_args([*model, spelling, "7"]))[option[2:]] == 7
 
 
 def test_the_help_of_flavour_sd_needs_no_library(tmp_path):

@@ -16,7 +16,7 @@ EXAMPLES = 3
 
 
 def write_rows(comparison: LoadedModels, out: Path) -> None:
-    """Write one line per test row: truth, and per line of the comparison its answer and its score."""
+    """Write one line per test row: its truth, and the answer and the score of every model and baseline."""
     score = comparison.main_score
     lines = [line for line in comparison.lines if line.has(score)]
     part = score.part
@@ -37,31 +37,29 @@ def write_rows(comparison: LoadedModels, out: Path) -> None:
 
 
 def examples(comparison: LoadedModels) -> list[dict[str, str]]:
-    """Return the rows on which the first two models differ most, as many for the one as for the other."""
+    """Return the rows on which the first two models differ most; [] without two models whose answers are text."""
     score = comparison.main_score
-    first, second = [line for line in comparison.models if line.has(score)][:2]
     part, names = score.part, comparison.label_names
+    models = [line for line in comparison.models if line.has(score)]
+    # Masks and other arrays cannot be shown as text.
+    if part not in (CLASSES, CAPTIONS) or len(models) < 2:
+        return []
+    first, second = models[:2]
     gain = score_of_rows(first, score) - score_of_rows(second, score)
     # From the rows on which the first model is furthest ahead to those of the second.
     order = np.argsort(-gain, kind="stable")
     chosen = [*(row for row in order[:EXAMPLES] if gain[row] > 0), *(row for row in order[-EXAMPLES:] if gain[row] < 0)]
     truth = _texts(first.predictions.parts[part][0], part, names)
-    said = {line.name: _answers(comparison, line, part) for line in (first, second)}
+    answers = {line.name: _answers(comparison, line, part) for line in (first, second)}
     return [
         {
             "id": first.predictions.ids[row],
             "truth": truth[row],
-            **{name: answers[row] for name, answers in said.items()},
+            **{name: texts[row] for name, texts in answers.items()},
             f"{score.name}, {first.name} minus {second.name}": f"{gain[row]:+.3f}",
         }
         for row in chosen
     ]
-
-
-def can_show_examples(comparison: LoadedModels) -> bool:
-    """Whether there are two models whose answers can be read."""
-    score = comparison.main_score
-    return score.part in (CLASSES, CAPTIONS) and sum(line.has(score) for line in comparison.models) > 1
 
 
 def score_of_rows(line: Line, score: Score) -> np.ndarray:

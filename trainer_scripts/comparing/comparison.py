@@ -1,9 +1,10 @@
 """Several models on the same test rows: scores with intervals, tests, baselines, ablations, calibration, cost.
 
-The differences between tasks are methods of `Task`; nothing here knows what a row or an answer is.
+The differences between tasks are methods of `Task`; nothing here depends on the form of rows and answers.
 """
 
-from collections.abc import Mapping, Sequence
+import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,51 +13,48 @@ import numpy as np
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.hub_names import pinned
-from trainer_scripts.comparing.report import compared, shown, usage
+from trainer_scripts.comparing.report import PER_CLASS, compared, shown, usage
 from trainer_scripts.evaluation.ablations import drawn_rows
 from trainer_scripts.evaluation.intervals import GroupedScores, Interval, holm
 from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.evaluation.predictions import PREDICTIONS, Predictions, check_comparable
 from trainer_scripts.evaluation.score_file import read_scores
-from trainer_scripts.evaluation.scores import CLASSES, TOKENS, Score
+from trainer_scripts.evaluation.scores import CLASSES, TOKENS
 from trainer_scripts.scoring.results import save_scores, scores_of_file
 from trainer_scripts.scoring.saved_model import load_model, load_selection, load_table
-from trainer_scripts.scoring.scored_models import LoadedModels
+from trainer_scripts.scoring.scored_models import FUSION, LoadedModels
 from trainer_scripts.tasks.common.task import SavedModel, Scored
 
-TEXT, IMAGE, FUSION = "text", "image", "fusion"
-PER_CLASS = "f1_"
+TEXT, IMAGE = "text", "image"
 
 
-def gather(
-    sources: Sequence[str],
-    dataset: str | None,
-    split: str,
-    out: Path,
-    batch_size: int,
-    revision: str | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> LoadedModels:
+def gather(sources: Sequence[str], dataset: str | None, given: argparse.Namespace) -> LoadedModels:
     """Score every model on the test split, or read its prediction file, and check that the results can be compared.
+
+    Args:
+        sources: models and folders of `score.py`.
+        dataset: folder or Hub id; None where only folders of `score.py` are given.
+        given: the command line of `compare.py`.
 
     Raises:
         BadInputError: results on different rows or by different definitions, or a split that chose a checkpoint.
     """
-    comparison = LoadedModels({}, [], {}, {}, dataset, split, revision)
+    comparison = LoadedModels({}, [], {}, {}, dataset, given.split or "test", given.dataset_revision)
     for source in sources:
         if is_prediction_folder(source):
             _add_file(comparison, Path(source))
         else:
-            name, revision_of_model = pinned(source)
-            _add_model(comparison, load_model(name, revision_of_model or "main", columns), split, out, batch_size)
+            name, revision = pinned(source)
+            _add_model(comparison, load_model(name, revision or "main", given.columns), given)
     check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
+    # Baselines read the data by the columns of a model, so files of predictions alone have none.
     if comparison.saved:
         for name, model in comparison.saved.items():
             # Only class probabilities have a temperature to fit, or enter the product of two models.
             if CLASSES in comparison.line(name).predictions.parts:
-                selection = load_selection(model, str(dataset), revision)
+                selection = load_selection(model, str(dataset), given.dataset_revision)
                 beside = f"{model.name}, {selection.split}"
-                comparison.selection_predictions[name] = model.task.answers(model, selection, batch_size, beside)
+                comparison.selection_predictions[name] = model.task.answers(model, selection, given.batch_size, beside)
         comparison.baselines = comparison.task.baselines(comparison)
     return comparison
 
@@ -72,24 +70,34 @@ def _add_file(comparison: LoadedModels, folder: Path) -> None:
     # Two folders of scores may be of one model on two data sets: the folder then tells the lines apart.
     name = Path(str(metrics.get("model") or folder)).name
     name = _free_name(comparison, str(folder) if name in comparison.metrics else name)
-    _check_scores(name, predictions, metrics)
+    own = {score.name: score for score in scores_of_file(metrics, name)}
+    grouped = GroupedScores(predictions.groups, predictions.parts)
+    for score in own.values():
+        stated = metrics["metrics"].get(score.name, {}).get("value")
+        # The file rounds nothing, but other versions of libraries may differ in the last digits.
+        if stated is not None and grouped.has(score) and abs(grouped.value(score) - stated) > 1e-4:
+            raise BadInputError(
+                f"{name}: metrics.json says {score.name} {stated:.4f}, its predictions give "
+                f"{grouped.value(score):.4f}; score the model anew"
+            )
     comparison.split = str(metrics["split"])
     comparison.metrics[name] = metrics
-    own = {score.name: score for score in scores_of_file(metrics, name)}
     comparison.models.append(Line(name, MODEL, metrics.get("modality") or IMAGE, predictions, own))
 
 
-def _add_model(comparison: LoadedModels, model: SavedModel, split: str, out: Path, batch_size: int) -> None:
+def _add_model(comparison: LoadedModels, model: SavedModel, given: argparse.Namespace) -> None:
+    split, dataset, out = given.split or "test", str(comparison.dataset), given.out / model.name
     _check_split(split, model.selection_split, model.arguments.train_split)
     name = _free_name(comparison, model.name)
-    table = load_table(model, str(comparison.dataset), split, comparison.revision)
-    predictions = model.task.answers(model, table, batch_size, name)
-    metrics = save_scores(model, Scored(predictions), str(comparison.dataset), split, out / name, comparison.revision)
+    table = load_table(model, dataset, split, comparison.revision)
+    predictions = model.task.answers(model, table, given.batch_size, name)
+    metrics = save_scores(model, Scored(predictions), dataset, split, out, comparison.revision)
     comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics
     # Read back from the file, so that a model and its prediction file give the same figures.
-    comparison.models.append(Line(name, MODEL, model.modality, Predictions.load(out / name)))
+    comparison.models.append(Line(name, MODEL, model.modality, Predictions.load(out)))
 
 
+# A score is honest only on rows that took no part in training and in the choice of the checkpoint.
 def _check_split(split: str, selection: str | None, train: str | None) -> None:
     if split == selection:
         raise BadInputError(f"{split!r} chose the checkpoints; compare on a split that nothing was chosen on")
@@ -103,46 +111,27 @@ def _free_name(comparison: LoadedModels, name: str) -> str:
     return name
 
 
-def _check_scores(name: str, predictions: Predictions, metrics: dict[str, Any]) -> None:
-    """Raise BadInputError when a metrics file contradicts its predictions."""
-    grouped = GroupedScores(predictions.groups, predictions.parts)
-    for score in scores_of_file(metrics, name):
-        stated = metrics["metrics"].get(score.name, {}).get("value")
-        # The file rounds nothing, but other versions of libraries may differ in the last digits.
-        if stated is not None and grouped.has(score) and abs(grouped.value(score) - stated) > 1e-4:
-            raise BadInputError(
-                f"{name}: metrics.json says {score.name} {stated:.4f}, its predictions give "
-                f"{grouped.value(score):.4f}; score the model anew"
-            )
-
-
-def all_scores(comparison: LoadedModels) -> dict[str, dict[str, Interval | float]]:
-    """Return every score of every line, with intervals where there are any."""
-    return {
-        line.name: {score.name: line.score(score) for score in comparison.scores if line.has(score)}
-        for line in comparison.lines
-    }
-
-
 def paired_tests(comparison: LoadedModels) -> dict[str, dict[str, Interval]]:
     """Return the gains of the tested model on each other line, for all scores but those of single classes."""
     shown = [score for score in comparison.scores if not score.name.startswith(PER_CLASS)]
     found: dict[str, dict[str, Interval]] = {}
+    tested = comparison.tested
     for line in comparison.lines:
-        if line is comparison.tested:
+        if line is tested:
             continue
-        gains = {score.name: _gain(comparison.tested, line, score) for score in shown}
-        found[line.name] = {name: gain for name, gain in gains.items() if gain is not None}
+        found[line.name] = {}
+        for score in shown:
+            if not (tested.has(score) and line.has(score)):
+                continue
+            # Nats per token cannot be compared when one model has more tokens to predict than the other.
+            if score.part == TOKENS:
+                counts = [one.grouped.pair(score)[1][:, 2] for one in (tested, line)]
+                if (counts[0] != counts[1]).any():
+                    continue
+            gain = tested.minus(line, score)
+            if gain is not None:
+                found[line.name][score.name] = gain
     return found
-
-
-def _gain(tested: Line, other: Line, score: Score) -> Interval | None:
-    if not (tested.has(score) and other.has(score)):
-        return None
-    # Nats per token cannot be compared when one model has more tokens to foresee than the other.
-    if score.part == TOKENS and (tested.grouped.pair(score)[1][:, 2] != other.grouped.pair(score)[1][:, 2]).any():
-        return None
-    return tested.minus(other, score)
 
 
 def adjusted(differences: dict[str, dict[str, Interval]], score: str) -> dict[str, float]:
@@ -156,58 +145,49 @@ def ablate(comparison: LoadedModels, batch_size: int, most_rows: int) -> dict[st
 
     A model answers anew for each change, so of more than `most_rows` rows a drawn part of the groups is taken.
     """
-    return {
-        name: _ablate_one(comparison, comparison.line(name), model, batch_size, most_rows)
-        for name, model in comparison.saved.items()
-    }
-
-
-def _ablate_one(
-    comparison: LoadedModels, whole: Line, model: SavedModel, batch_size: int, most_rows: int
-) -> dict[str, Any]:
-    table = comparison.tables[whole.name]
-    rows = drawn_rows(table.groups, most_rows)
-    table, line = table.select(rows), replace(whole, predictions=whole.predictions.select(rows))
-    # A model without masks is judged by its ingredients.
-    score = next(score for score in comparison.decisive if line.has(score))
-    report: dict[str, Any] = {"score": score.name, "rows": len(rows), "as it is": line.score(score)}
-    report |= {"scores": {}, "losses": {}, "verdicts": {}}
-    for change, predictions in model.task.changes(model, table, batch_size):
-        changed = Line(change, MODEL, line.modality, predictions)
-        report["scores"][change] = changed.score(score)
-        report["losses"][change] = line.minus(changed, score)
-        if change.endswith("shuffled"):
-            modality = change.split()[0]
-            report["verdicts"][modality] = usage(modality, report["losses"][change], score)
-        if change == f"{IMAGE} shuffled" and line.modality == FUSION:
-            pairs = zip((TEXT, IMAGE), model.task.conflicting(table, predictions) or (), strict=False)
-            report["follows"] = {
-                what: Line(what, MODEL, line.modality, held).score(score) for what, held in pairs if held.ids
-            }
-    return report
+    found = {}
+    for name, model in comparison.saved.items():
+        whole, rows = comparison.line(name), drawn_rows(comparison.tables[name].groups, most_rows)
+        table = comparison.tables[name].select(rows)
+        line = replace(whole, predictions=whole.predictions.select(rows))
+        # A model without masks is judged by its ingredients.
+        score = next(score for score in comparison.decisive if line.has(score))
+        report: dict[str, Any] = {"score": score.name, "rows": len(rows), "as it is": line.score(score)}
+        report |= {"scores": {}, "losses": {}, "verdicts": {}}
+        for change, predictions in model.task.changes(model, table, batch_size):
+            changed = Line(change, MODEL, line.modality, predictions)
+            report["scores"][change] = changed.score(score)
+            report["losses"][change] = line.minus(changed, score)
+            # An input that costs nothing when it comes from another dish is not used.
+            if change.endswith("shuffled"):
+                modality = change.split()[0]
+                report["verdicts"][modality] = usage(modality, report["losses"][change], score)
+            # With text and picture of different dishes, the same predictions are scored by the label of either.
+            if change == f"{IMAGE} shuffled" and line.modality == FUSION:
+                pairs = zip((TEXT, IMAGE), model.task.conflicting(table, predictions) or (), strict=False)
+                report["follows"] = {
+                    what: Line(what, MODEL, line.modality, held).score(score) for what, held in pairs if held.ids
+                }
+        found[name] = report
+    return found
 
 
 def verdicts(comparison: LoadedModels, differences: dict[str, Any], ablations: dict[str, Any]) -> list[str]:
-    """Return the meaning of the intervals in words, and no more."""
-    tested, found = comparison.tested.name, []
+    """Return in words what intervals and tests show; no other claim is made."""
+    tested, main, found = comparison.tested.name, comparison.main_score, []
     for other, gains in differences.items():
         for score in comparison.decisive:
             gain = gains.get(score.name)
             if gain is not None:
                 found.append(f"- {tested} {compared(gain, score)} {other}: {shown(gain, score)}")
-    ahead = [line for line in comparison.baselines if _ahead(line, comparison.tested, comparison.main_score)]
-    for line in ahead:
-        found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {line.name}, by {comparison.main_score.name}")
+    for line in comparison.baselines:
+        if line.has(main) and comparison.tested.has(main):
+            lead = line.grouped.value(main) - comparison.tested.grouped.value(main)
+            if (lead > 0) if main.greater_is_better else (lead < 0):
+                found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {line.name}, by {main.name}")
     for model, report in ablations.items():
         found += [f"- {model}: {text}" for text in report["verdicts"].values()]
     return [*found, *(f"- {text}" for text in comparison.task.verdicts(comparison))]
-
-
-def _ahead(line: Line, tested: Line, score: Score) -> bool:
-    if not (line.has(score) and tested.has(score)):
-        return False
-    difference = line.grouped.value(score) - tested.grouped.value(score)
-    return difference > 0 if score.greater_is_better else difference < 0
 
 
 def as_plain(value: object) -> Any:

@@ -27,6 +27,7 @@ def draw(comparison: LoadedModels, content: dict[str, Any], out: Path) -> None:
         if CLASSES not in line.predictions.parts:
             continue
         labels, probabilities = line.predictions.parts[CLASSES]
+        # Rows with several labels have no single predicted class.
         if labels.ndim == 1:
             path = out / f"confusion_{line.name.replace('/', '-')}.png"
             confusion_matrix(path, line.name, labels, probabilities, comparison.label_names)
@@ -110,15 +111,17 @@ def scores(path: Path, entries: dict[str, Any], names: Sequence[str]) -> None:
 def training_curves(path: Path, histories: dict[str, list[dict[str, Any]]], metric: str) -> None:
     """Draw training loss, selection loss and the score that chose the checkpoint, per model and epoch."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    curves = ((left, "loss", "-"), (left, "eval_loss", "--"), (right, f"eval_{metric}", "-"))
     for index, (name, history) in enumerate(histories.items()):
-        colour = f"C{index}"
-        for key, style in (("loss", "-"), ("eval_loss", "--")):
-            points = _points(history, key)
+        for axes, key, style in curves:
+            # The first value of each epoch, because the last line of a history repeats the chosen checkpoint's.
+            points: dict[float, float] = {}
+            for line in history:
+                if key in line:
+                    points.setdefault(line["epoch"], line[key])
             if points:
-                left.plot(*zip(*points, strict=True), style, color=colour, label=f"{name}, {key}")
-        points = _points(history, f"eval_{metric}")
-        if points:
-            right.plot(*zip(*points, strict=True), color=colour, label=name)
+                label = f"{name}, {key}" if axes is left else name
+                axes.plot(list(points), list(points.values()), style, color=f"C{index}", label=label)
     left.set(title="Loss", xlabel="epoch")
     right.set(title=f"{metric} on the selection split", xlabel="epoch")
     for axes in (left, right):
@@ -127,16 +130,6 @@ def training_curves(path: Path, histories: dict[str, list[dict[str, Any]]], metr
     _save(figure, path)
 
 
-def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Return (epoch, value), the first of each epoch: the last line of a history repeats the chosen checkpoint's."""
-    found: dict[float, float] = {}
-    for line in history:
-        if key in line:
-            found.setdefault(line["epoch"], line[key])
-    return list(found.items())
-
-
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -16,8 +16,6 @@ SHOWN_DIFFERENCES = 4
 WIDEST_TABLE = 8
 LONGEST_TEXT = 100
 
-Cell = Callable[[Any], str]
-
 
 def _cell(value: Interval | float | None) -> str:
     if value is None:
@@ -38,12 +36,10 @@ def _difference(value: Interval | None) -> str:
     return f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]{p}"
 
 
-def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned Markdown table, readable as it is on a terminal."""
+    """Return an aligned Markdown table, readable as it is on a terminal; "" without rows."""
+    if not rows:
+        return ""
     widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -51,9 +47,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def table_of(rows: Mapping[str, Mapping[str, Any]], corner: str, cell: Cell = _cell, first: int | None = None) -> str:
+def table_of(rows: Mapping[str, Mapping[str, Any]], corner: str, cell: Callable[[Any], str] = _cell) -> str:
     """Return a table of `rows`: name -> column -> value; a value that is not there leaves its cell empty."""
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))[:first]
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
     return markdown_table(
         [corner, *names], [[line, *(cell(row.get(name)) for name in names)] for line, row in rows.items()]
     )
@@ -83,17 +79,16 @@ def class_table(entries: Mapping[str, Any]) -> str:
         }
         for line, entry in entries.items()
     }
-    if not any(rows.values()):
-        return ""
     classes = list(dict.fromkeys(name for row in rows.values() for name in row))
-    if len(classes) <= WIDEST_TABLE:
-        return table_of(rows, "F1", _point)
-    return table_of({name: {line: row.get(name) for line, row in rows.items()} for name in classes}, "F1", _point)
+    if len(classes) > WIDEST_TABLE:
+        rows = {name: {line: row.get(name) for line, row in rows.items()} for name in classes}
+    return table_of(rows, "F1", _point) if classes else ""
 
 
 def difference_table(content: Mapping[str, Any]) -> str:
     """Return the gains of the tested model on every other line."""
     score, adjusted, differences = content["main_score"], content["adjusted_p"], content["differences"]
+    # The scores that decide come first, because only the first few fit the page.
     known = dict.fromkeys((*content["decisive"], *(name for gains in differences.values() for name in gains)))
     names = list(known)[:SHOWN_DIFFERENCES]
     rows = [
@@ -104,7 +99,7 @@ def difference_table(content: Mapping[str, Any]) -> str:
         ]
         for other, gains in differences.items()
     ]
-    return markdown_table([f"{content['tested']} minus", *names, f"Holm p, {score}"], rows) if rows else ""
+    return markdown_table([f"{content['tested']} minus", *names, f"Holm p, {score}"], rows)
 
 
 def ablation_table(content: Mapping[str, Any]) -> str:
@@ -115,32 +110,17 @@ def ablation_table(content: Mapping[str, Any]) -> str:
         rows.append([model, f"as it is, {report['rows']} rows", score, _cell(report["as it is"]), ""])
         for change, value in report["scores"].items():
             rows.append([model, change, score, _cell(value), _difference(report["losses"][change])])
-    return markdown_table(["model", "input", "score", "value", "loss"], rows) if rows else ""
-
-
-def swap_table(content: Mapping[str, Any]) -> str:
-    """Return which input a model follows when text and picture are of dishes with other labels."""
-    rows = {model: report["follows"] for model, report in content["ablations"].items() if report.get("follows")}
-    return table_of(rows, f"{content['main_score']} by the label of its") if rows else ""
+    return markdown_table(["model", "input", "score", "value", "loss"], rows)
 
 
 def example_table(examples: Sequence[Mapping[str, str]]) -> str:
     """Return rows side by side; text that would break a Markdown table is made harmless, and long text is cut."""
-    if not examples:
-        return ""
-    rows = [[_brief(value) for value in example.values()] for example in examples]
-    return markdown_table(list(examples[0]), rows)
-
-
-def _brief(text: str) -> str:
-    one_line = " ".join(text.split())
-    cut = one_line if len(one_line) <= LONGEST_TEXT else one_line[: LONGEST_TEXT - 3] + "..."
-    return cut.replace("|", "\\|")
-
-
-def number_table(numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return plain numbers per model."""
-    return table_of(numbers, "") if numbers else ""
+    rows = []
+    for example in examples:
+        texts = [" ".join(text.split()) for text in example.values()]
+        brief = [text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..." for text in texts]
+        rows.append([text.replace("|", "\\|") for text in brief])
+    return markdown_table(list(examples[0]), rows) if examples else ""
 
 
 def definition_list(definitions: Mapping[str, Any]) -> str:
@@ -151,20 +131,10 @@ def definition_list(definitions: Mapping[str, Any]) -> str:
     return "\n".join(f"- **{name}**: {definitions[name]['definition']}" for name in shown)
 
 
-def notes(content: Mapping[str, Any]) -> str:
-    """Return the parts that were left out, and the reasons."""
-    missing = content["without_model"]
-    if not missing:
-        return ""
-    return (
-        f"Only the predictions of {', '.join(missing)} were given, so nothing is known of their ablations, calibration "
-        "and cost"
-        + (", and there are no baselines that need the data." if len(missing) == len(content["entries"]) else ".")
-    )
-
-
 def report(content: Mapping[str, Any]) -> str:
     """Return the whole comparison as Markdown; a section without content is absent."""
+    # Which input a model follows when text and picture are of dishes with other labels.
+    follows = {model: part["follows"] for model, part in content["ablations"].items() if part.get("follows")}
     swap = "The picture of another dish, with another label, beside the row's own text; only rows with such a conflict."
     seeds = "Each seed trained anew and scored on the same test rows; the line of the model is its first seed."
     sections = [
@@ -175,36 +145,42 @@ def report(content: Mapping[str, Any]) -> str:
             "Holm p is adjusted for the number of lines that it is held against.",
             difference_table(content),
         ),
-        ("Ablations", "Inputs shuffled over dishes, blanked, left out or robbed of words.", ablation_table(content)),
-        ("Swapped pictures", swap, swap_table(content)),
-        ("Calibration", "Temperature fitted on the selection split.", number_table(content["calibration"])),
+        ("Ablations", "Inputs shuffled over dishes, blanked, left out or with words removed.", ablation_table(content)),
+        ("Swapped pictures", swap, table_of(follows, f"{content['main_score']} by the label of its")),
+        ("Calibration", "Temperature fitted on the selection split.", table_of(content["calibration"], "")),
         (
             "Spread over seeds",
             seeds,
-            number_table({f"{m}, {s}": v for m, found in content["seeds"].items() for s, v in found.items()}),
+            table_of({f"{m}, {s}": v for m, scores in content["seeds"].items() for s, v in scores.items()}, ""),
         ),
         (
             "Cost",
             "From table row to scored answer, pictures decoded and text cut into tokens, on this machine.",
-            number_table(content["cost"]),
+            table_of(content["cost"], ""),
         ),
         ("Where the first two models differ most", "All rows are in `by_row.csv`.", example_table(content["examples"])),
         ("Definitions", "", definition_list(content["definitions"])),
     ]
+    missing, notes = content["without_model"], ""
+    if missing:
+        notes = f"Only the predictions of {', '.join(missing)} were given, so nothing is known of their ablations, "
+        notes += "calibration and cost"
+        notes += ", and there are no baselines that need the data." if len(missing) == len(content["entries"]) else "."
     head = [
         f"# Comparison on {content['dataset']}, split {content['split']}",
         f"{content['rows']} rows in {content['groups']} groups. Brackets hold 95 % bootstrap intervals over groups; "
         "p is that of a paired swap test over groups. Checkpoints, temperatures and baseline settings were chosen on "
         f"{content['selection_split']}, never on {content['split']}.",
-        notes(content),
+        notes,
         "\n".join(content["verdicts"]),
     ]
+    # Sections whose table is empty are left out, such as the ablations where only predictions were given.
     body = ["\n\n".join(part for part in (f"## {t}", text, table) if part) for t, text, table in sections if table]
     return "\n\n".join(part for part in (*head, *body) if part) + "\n"
 
 
 def usage(modality: str, loss: Interval | None, score: Score) -> str:
-    """Return whether a modality is used: shuffling it over dishes must cost the model something for sure."""
+    """Return whether a modality is used: shuffling it over dishes must lower the score by interval and test."""
     # For a score where less is better, a rise is the loss.
     cost = loss if loss is None or score.greater_is_better else Interval(-loss.value, -loss.high, -loss.low, loss.p)
     if cost is None or not (cost.above_zero and cost.tested):

@@ -1,7 +1,7 @@
 """The steps of `compare.py`: lines on the same rows, tests, ablations, report, plots, cards."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,11 @@ from transformers.utils import CONFIG_NAME
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from model_cards.runs import COMPARISON
-from trainer_scripts.comparing import report as comparison_report
-from trainer_scripts.comparing.by_row import can_show_examples, examples, write_rows
+from trainer_scripts.comparing.by_row import examples, write_rows
 from trainer_scripts.comparing.calibration_and_cost import calibration, cost, spread
 from trainer_scripts.comparing.comparison import (
     ablate,
     adjusted,
-    all_scores,
     as_plain,
     gather,
     is_prediction_folder,
@@ -24,26 +22,37 @@ from trainer_scripts.comparing.comparison import (
     verdicts,
 )
 from trainer_scripts.comparing.plots import draw
+from trainer_scripts.comparing.report import report
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.scoring.results import refresh_card
 from trainer_scripts.scoring.scored_models import LoadedModels
 
 
 def run(given: argparse.Namespace) -> None:
-    """Compare models on one split, with the options of the command line."""
+    """Compare models on one split, with the options of the command line.
+
+    Writes comparison.json, comparison.md, answers by row and plots.
+
+    Raises:
+        BadInputError: models that cannot be compared, or an option about data of which nothing is read.
+    """
     models, dataset = models_and_dataset(given.sources)
-    refuse_unread(given, dataset)
-    content = compare(
-        models,
-        dataset,
-        given.split or "test",
-        given.out,
-        given.batch_size,
-        given.ablation_rows,
-        given.dataset_revision,
-        given.columns,
-    )
-    print((given.out / "comparison.md").read_text(encoding="utf-8"))
+    for option in ("split", "columns", "dataset_revision"):
+        if dataset is None and getattr(given, option) is not None:
+            raise BadInputError(
+                f"only predictions of score.py are compared, which --{option} does not change; leave it out"
+            )
+    given.out.mkdir(parents=True, exist_ok=True)
+    comparison = gather(models, dataset, given)
+    content = describe(comparison, given.batch_size, given.ablation_rows)
+    draw(comparison, content, given.out)
+    write_rows(comparison, given.out)
+    text = report(content)
+    (given.out / "comparison.md").write_text(text, encoding="utf-8")
+    write_json(given.out / COMPARISON, as_plain(content))
+    for model in comparison.saved.values():
+        refresh_card(model, given.out / COMPARISON)
+    print(text)
     print("Verdicts\n\n" + "\n".join(content["verdicts"]))
     print(f"written to {given.out}")
 
@@ -70,52 +79,11 @@ def models_and_dataset(sources: Sequence[str]) -> tuple[list[str], str | None]:
     return models, last
 
 
-def refuse_unread(given: argparse.Namespace, dataset: str | None) -> None:
-    """Raise BadInputError for an option about data of which nothing is read."""
-    asked = {"--split": given.split, "--columns": given.columns, "--dataset_revision": given.dataset_revision}
-    for option, value in asked.items():
-        if dataset is None and value is not None:
-            raise BadInputError(
-                f"only predictions of score.py are compared, which {option} does not change; leave it out"
-            )
-
-
-def compare(
-    models: Sequence[str],
-    dataset: str | None,
-    split: str,
-    out: Path,
-    batch_size: int,
-    ablation_rows: int,
-    revision: str | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Write comparison.json, comparison.md, answers by row and plots, and return the content of the first.
-
-    Raises:
-        BadInputError: models that cannot be compared, or that need a data set when none is given.
-    """
-    if dataset is None and not all(is_prediction_folder(model) for model in models):
-        raise BadInputError("name the data set last; only folders of score.py can be compared without one")
-    out.mkdir(parents=True, exist_ok=True)
-    comparison = gather(models, dataset, split, out, batch_size, revision, columns)
-    content = describe(comparison, batch_size, ablation_rows)
-    draw(comparison, content, out)
-    write_rows(comparison, out)
-    (out / "comparison.md").write_text(comparison_report.report(content), encoding="utf-8")
-    plain = as_plain(content)
-    write_json(out / COMPARISON, plain)
-    for model in comparison.saved.values():
-        refresh_card(model, out / COMPARISON)
-    return plain
-
-
 def describe(comparison: LoadedModels, batch_size: int, ablation_rows: int) -> dict[str, Any]:
-    """Return everything that the comparison found."""
+    """Return the content of comparison.json, with intervals as objects."""
     differences = paired_tests(comparison)
     ablations = ablate(comparison, batch_size, ablation_rows)
     first, tested = comparison.metrics[comparison.widest.name], comparison.tested
-    scores = all_scores(comparison)
     return {
         "dataset": comparison.dataset or first.get("dataset"),
         "dataset_revision": comparison.revision,
@@ -130,7 +98,11 @@ def describe(comparison: LoadedModels, batch_size: int, ablation_rows: int) -> d
         "tested": tested.name,
         "verdicts": verdicts(comparison, differences, ablations),
         "entries": {
-            line.name: {"kind": line.kind, "modality": line.modality, "scores": scores[line.name]}
+            line.name: {
+                "kind": line.kind,
+                "modality": line.modality,
+                "scores": {score.name: line.score(score) for score in comparison.scores if line.has(score)},
+            }
             for line in comparison.lines
         },
         "differences": differences,
@@ -139,7 +111,7 @@ def describe(comparison: LoadedModels, batch_size: int, ablation_rows: int) -> d
         "calibration": calibration(comparison),
         "seeds": spread(comparison, batch_size),
         "cost": cost(comparison),
-        "examples": examples(comparison) if can_show_examples(comparison) else [],
+        "examples": examples(comparison),
         "without_model": [line.name for line in comparison.models if line.name not in comparison.saved],
         "definitions": definitions(comparison.scores),
     }

@@ -1,6 +1,9 @@
-"""Runs the demos: builds the data set, runs the steps of one task, and prints the time of each step."""
+"""Runs the demos: builds the data set, runs the steps of one task on it, and prints the time of each step."""
 
 import argparse
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +12,20 @@ from typing import Any
 from dataset_builder.building.build import build
 from dataset_builder.building.plan import BuildSettings
 from dataset_builder.errors import BadInputError
-from trainer_scripts.demos import captioning, flavour, segmentation
+from dataset_builder.local_hub.server import LocalHub
+from trainer_scripts import compare, score, train
+from trainer_scripts.demos import read_back, segmentation
+from trainer_scripts.demos.all_cores import train_on_all_cores
 
 # The design was chosen on the validation split of data of other seeds; these rows were drawn for the report.
 SEED = 20261127
+CLASSIFIERS = {
+    "title": "flavour_title_tiny",
+    "picture": "flavour_picture_tiny_warm",
+    "fusion": "flavour_fusion_tiny_warm",
+}
+TRANSFORMER, MERGE = "captioner_resnet18_transformer_tiny_warm", "captioner_xception_merge_lstm_tiny"
+TOKEN = "hf_demo"
 
 
 def run(given: argparse.Namespace) -> None:
@@ -31,14 +44,16 @@ def run(given: argparse.Namespace) -> None:
     data = out / "flavour-sd"
     step("building flavour-sd", build, BuildSettings(recipes=given.recipes, number=given.number, seed=SEED), data)
     if given.task == "captioning":
-        step("captioning", captioning.run, data, out / "captioning", given.epochs)
+        step("captioning", caption, data, out / "captioning", given.epochs)
     elif given.task == "segmentation":
         step("segmentation", segmentation.run, data, out / "segmentation", given.epochs)
     else:
-        step("training", flavour.train_models, data, out, given.epochs)
-        step("comparing on the test split", flavour.compare_models, data, out)
-        step("publishing to a Hub on loopback and reading it back", flavour.publish_and_read, data, out)
-        print(f"results: {out}/comparison/comparison.md")
+        step("training", train_classifiers, data, out, given.epochs)
+        models = [str(out / name) for name in ("fusion", "title", "picture")]
+        comparison = out / "comparison"
+        step("comparing on the test split", compare.main, [*models, str(data), "--out", str(comparison)])
+        step("publishing to a Hub on loopback and reading it back", publish_and_read, data, out)
+        print(f"results: {comparison}/comparison.md")
 
 
 def step(name: str, work: Callable[..., Any], *arguments: Any) -> None:
@@ -47,3 +62,54 @@ def step(name: str, work: Callable[..., Any], *arguments: Any) -> None:
     started = time.monotonic()
     work(*arguments)
     print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def train_classifiers(data: Path, out: Path, epochs: float | None) -> None:
+    """Train an image encoder on ingredients, then the three classifiers; finished runs are left as they are."""
+    warm_up, common = str(out / "warm-up"), common_arguments(data, epochs)
+    train.main(["ingredient_tagging_tiny", "--output_dir", warm_up, *common])
+    # The classifier of titles has no image encoder to start.
+    for name, configuration in CLASSIFIERS.items():
+        start = [] if name == "title" else ["--init_image_encoder", warm_up]
+        train.main([configuration, "--output_dir", str(out / name), *start, *common])
+
+
+def common_arguments(data: Path, epochs: float | None) -> list[str]:
+    """Return the arguments that all trainings of a demo share; without `epochs` those of the configuration count."""
+    return ["--dataset", str(data), *(["--num_train_epochs", str(epochs)] if epochs else [])]
+
+
+def publish_and_read(data: Path, out: Path) -> None:
+    """Publish data set and model to a Hub on loopback, and use both from a process without our packages."""
+    # The Hub of an earlier demo would refuse the same version with other content.
+    shutil.rmtree(out / "hub", ignore_errors=True)
+    with LocalHub(out / "hub", tokens={TOKEN: "org"}) as hub:
+        # In a process of its own, because the client libraries read their endpoint when they are imported.
+        command = [sys.executable, "-m", "trainer_scripts.demos.publish", str(data), str(out / "fusion")]
+        command.append(str(out / "comparison" / "comparison.json"))
+        if subprocess.run(command, env=hub.environment(TOKEN), check=False).returncode:
+            raise BadInputError(f"publishing to {hub.url} failed; see the lines above, then repeat the command")
+        print(hub.run_python(Path(read_back.__file__).read_text(encoding="utf-8")), end="")
+
+
+def caption(data: Path, out: Path, epochs: float | None = None) -> None:
+    """Train both tiny captioners, score them on held-out dishes, compare them; finished trainings are left as they are.
+
+    Args:
+        data: folder of a finished build.
+        out: folder of the results: `warm-up/` the model whose image encoder both start from, `transformer/` and
+            `merge/` the captioners, `scores/` their captions, scores and figures, `comparison/` both captioners and
+            the baselines.
+        epochs: of each training; None: the configuration's.
+    """
+    warm_up, transformer, merge = str(out / "warm-up"), str(out / "transformer"), str(out / "merge")
+    common = common_arguments(data, epochs)
+    train_on_all_cores(["ingredient_tagging_tiny_fine", "--output_dir", warm_up, *common])
+    train_on_all_cores([TRANSFORMER, "--output_dir", transformer, "--init_image_encoder", warm_up, *common])
+    # The merge captioner starts from an image encoder that was already trained for captions.
+    train_on_all_cores([MERGE, "--output_dir", merge, "--init_image_encoder", transformer, *common])
+    scores = [str(out / "scores" / name) for name in ("transformer", "merge")]
+    for model, folder in zip((transformer, merge), scores, strict=True):
+        score.main([model, str(data), "--split", "test", "--out", folder])
+    compare.main([*scores, "--out", str(out / "comparison")])
+    print(f"pictures with truth and caption: {scores[0]}/contact_sheet.png")

@@ -27,50 +27,36 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
     """Train, score and compare the models on a finished build.
 
     Args:
-        data: what `flavour-sd build --out` was given.
+        data: folder of a finished build.
         out: folder of the results: a folder per model, each with `scores/test/`; `verdict/` the comparison.
         epochs: of each training; None: the configuration's.
     """
-    for name in RUNS:
-        train_run(name, data, out, epochs)
+    for name, (configuration, argument) in RUNS.items():
+        print(f"-- training {name} ({configuration})", flush=True)
+        start = [] if argument is None else [argument, str(out / START)]
+        length = [] if epochs is None else ["--num_train_epochs", str(epochs)]
+        train_on_all_cores([configuration, "--dataset", str(data), "--output_dir", str(out / name), *start, *length])
     compare.main([*(str(out / name) for name in COMPARED), str(data), "--out", str(out / "verdict")])
-    for name in COMPARED:
+    scores = {name: out / name / "scores" / "test" for name in COMPARED}
+    for name, folder in scores.items():
         classifier = ["--classifier", str(out / "classifier")] if name != "classifier" else []
-        score.main([str(out / name), str(data), "--out", str(scores_of(out, name)), *classifier])
-    print(summary({name: read_scores(scores_of(out, name)) for name in COMPARED}))
+        score.main([str(out / name), str(data), "--out", str(folder), *classifier])
+    print(summary({name: read_scores(folder) for name, folder in scores.items()}))
     print(f"panels, bars, confusions and flavour maps: {out}/*/scores/test/*.png; the verdict: {out}/verdict")
-
-
-def train_run(name: str, data: Path, out: Path, epochs: float | None) -> None:
-    """Train one model of the demo; a finished one is left as it is."""
-    configuration, argument = RUNS[name]
-    print(f"-- training {name} ({configuration})", flush=True)
-    given = ["--dataset", str(data), "--output_dir", str(out / name)]
-    if argument is not None:
-        given += [argument, str(out / START)]
-    if epochs is not None:
-        given += ["--num_train_epochs", str(epochs)]
-    train_on_all_cores([configuration, *given])
-
-
-def scores_of(out: Path, name: str) -> Path:
-    """Return the folder of a model's scores on the test split."""
-    return out / name / "scores" / "test"
 
 
 def summary(scored: dict[str, dict[str, Any]]) -> str:
     """Return the main scores, one line per model, with the food groups of which no pixel was segmented correctly."""
     lines = []
     for name, content in scored.items():
-        figures = [_figure(content, key) for key in SHOWN if key in content["metrics"]]
+        figures = []
+        for key in SHOWN:
+            if entry := content["metrics"].get(key):
+                interval = f" [{entry['low']:.3f}, {entry['high']:.3f}]" if "low" in entry else ""
+                figures.append(f"{key} {entry['value']:.3f}{interval}")
+        # A model of food groups has no table per group: its classes are the groups.
         groups = content["details"].get("per_group", content["details"].get("per_class", {}))
         missed = [group for group, entry in groups.items() if entry["iou"] == 0]
         rest = f"; never found: {', '.join(missed)}" if missed else "; every food group is found" if groups else ""
         lines.append(f"{name:<17} {len(content['label_names']) - 1} classes: {', '.join(figures)}{rest}")
     return "\n".join(lines)
-
-
-def _figure(content: dict[str, Any], name: str) -> str:
-    entry = content["metrics"][name]
-    interval = f" [{entry['low']:.3f}, {entry['high']:.3f}]" if "low" in entry else ""
-    return f"{name} {entry['value']:.3f}{interval}"

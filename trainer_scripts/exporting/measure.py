@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,6 @@ class Measurement:
     scores: dict[str, dict[str, float]]
     latencies: dict[int, Latency] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the line as JSON holds it."""
-        return asdict(self)
-
 
 def scores_of(
     model: SavedModel, answering: PreTrainedModel | OnnxModel, tables: Mapping[str, Table], batch_size: int
@@ -63,7 +59,9 @@ def scores_of(
 
 
 @torch.inference_mode()
-def latencies(calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, Any]) -> dict[str, dict[int, Latency]]:
+def latencies(
+    calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, torch.Tensor]
+) -> dict[str, dict[int, Latency]]:
     """Return name -> batch size -> latency; all take turns, so that a busy machine slows all alike.
 
     Args:
@@ -72,7 +70,11 @@ def latencies(calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, 
     """
     found: dict[str, dict[int, Latency]] = {name: {} for name in calls}
     for size in LATENCY_BATCHES:
-        batch = {name: _repeated(value, size) for name, value in rows.items()}
+        # The rows again and again, until there are as many as the batch has.
+        batch = {
+            name: value.repeat(-(-size // len(value)), *[1] * (value.ndim - 1))[:size].contiguous()
+            for name, value in rows.items()
+        }
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         # A warm-up, as the first call allocates memory.
         for call in calls.values():
@@ -90,10 +92,6 @@ def latencies(calls: Mapping[str, Callable[[Mapping], Any]], rows: Mapping[str, 
             low, median, high = np.percentile(np.array(values) * 1000, (25, 50, 75))
             found[name][size] = Latency(float(median), float(low), float(high))
     return found
-
-
-def _repeated(value: torch.Tensor, size: int) -> torch.Tensor:
-    return value.repeat(-(-size // len(value)), *[1] * (value.ndim - 1))[:size].contiguous()
 
 
 def table_of(measurements: Sequence[Measurement], score: str, chosen: str) -> str:

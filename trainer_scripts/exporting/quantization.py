@@ -5,7 +5,7 @@ weight is turned back by operators on constants, which onnxruntime does once whe
 is as fast as the plain one, on every processor.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,12 +53,7 @@ class CalibrationBatches:
     """Batches of real samples, from which onnxruntime calibrates activations."""
 
     def __init__(self, batches: Sequence[Mapping[str, Tensor]]):
-        self._batches = batches
-        self.rewind()
-
-    def rewind(self) -> None:
-        """Start again."""
-        self._left: Iterator[Mapping[str, Tensor]] = iter(self._batches)
+        self._left = iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch as arrays, None after the last."""
@@ -77,36 +72,30 @@ def quantize(source: Path, target: Path, plan: Plan, batches: Sequence[Mapping[s
             sample does not stretch the range of all others.
     """
     import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     model = onnx.load(source)
     # Shapes noted while tracing name dimensions in ways that onnxruntime's own inference contradicts.
     del model.graph.value_info[:]
     if plan.operators and any(node.op_type in plan.operators for node in model.graph.node):
-        _quantize_operators(model, target, plan, batches)
+        with quiet():
+            quantize_static(
+                model,
+                target,
+                CalibrationBatches(batches),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(plan.operators),
+                nodes_to_exclude=sensitive_convolutions(model) if plan.spare_sensitive else [],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                # Only products with a constant are quantised; those of two activations stay in float.
+                extra_options={"MatMulConstBOnly": True, "CalibMovingAverage": True},
+            )
         model = onnx.load(target)
     store_weights(model, "int8")
     onnx.save(model, target)
-
-
-def _quantize_operators(
-    model: "onnx.ModelProto", target: Path, plan: Plan, batches: Sequence[Mapping[str, Tensor]]
-) -> None:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    with quiet():
-        quantize_static(
-            model,
-            target,
-            CalibrationBatches(batches),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(plan.operators),
-            nodes_to_exclude=sensitive_convolutions(model) if plan.spare_sensitive else [],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True, "CalibMovingAverage": True},
-        )
 
 
 def sensitive_convolutions(model: "onnx.ModelProto") -> list[str]:
@@ -138,12 +127,17 @@ def store_weights(model: "onnx.ModelProto", kind: str) -> int:
     """
     import onnx
 
-    readers = _readers(model.graph)
+    # Per tensor the operators that read it, and as which of their inputs: they decide which axis has a scale.
+    readers: dict[str, list[tuple[str, int]]] = {}
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            readers.setdefault(name, []).append((node.op_type, position))
     changed = 0
     for initializer in list(model.graph.initializer):
-        values = _float_values(initializer)
-        if values is None or not readers.get(initializer.name):
+        large = np.prod(initializer.dims, dtype=int) >= SMALLEST_STORED
+        if initializer.data_type != onnx.TensorProto.FLOAT or not large or initializer.name not in readers:
             continue
+        values = onnx.numpy_helper.to_array(initializer)
         name, stored = initializer.name, f"{initializer.name}_{kind}"
         if kind == "int8":
             codes, scale = quantize_rows(values, reduced_axes(values, readers[name]))
@@ -159,28 +153,11 @@ def store_weights(model: "onnx.ModelProto", kind: str) -> int:
             nodes = [onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT)]
         model.graph.initializer.remove(initializer)
         model.graph.initializer.extend(new)
+        # A graph lists its operators in the order of computation, so those that restore weights come first.
         for position, node in enumerate(nodes):
             model.graph.node.insert(position, node)
         changed += 1
     return changed
-
-
-def _float_values(initializer: "onnx.TensorProto") -> np.ndarray | None:
-    """Return a large float32 weight, None for any other tensor."""
-    import onnx
-
-    if initializer.data_type != onnx.TensorProto.FLOAT or np.prod(initializer.dims, dtype=int) < SMALLEST_STORED:
-        return None
-    return onnx.numpy_helper.to_array(initializer)
-
-
-def _readers(graph: "onnx.GraphProto") -> dict[str, list[tuple[str, int]]]:
-    """Return per tensor the operators that read it, and as which of their inputs."""
-    readers: dict[str, list[tuple[str, int]]] = {}
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            readers.setdefault(name, []).append((node.op_type, position))
-    return readers
 
 
 def reduced_axes(values: np.ndarray, readers: list[tuple[str, int]]) -> tuple[int, ...]:
@@ -195,6 +172,7 @@ def reduced_axes(values: np.ndarray, readers: list[tuple[str, int]]) -> tuple[in
 def quantize_rows(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return 8-bit codes and float scales whose product is the nearest to the values, 0 staying 0."""
     scale = np.abs(values).max(axis=axes, keepdims=True) / 127
+    # A row of zeros has any scale.
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     return np.clip(np.round(values / scale), -127, 127).astype(np.int8), scale
 
@@ -219,8 +197,3 @@ def half_precision(values: np.ndarray, name: str, kind: int) -> Any:
 
     bits = torch.tensor(values).to(torch.bfloat16).view(torch.int16).numpy()
     return onnx.helper.make_tensor(name, kind, values.shape, bits.tobytes(), raw=True)
-
-
-def graph_megabytes(path: Path) -> float:
-    """Return the size of a graph and of its external weights in MB (10^6 bytes)."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6

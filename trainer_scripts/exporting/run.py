@@ -4,7 +4,7 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,26 @@ import yaml
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from model_cards.runs import CONFIGURATION
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.table import Table
-from trainer_scripts.exporting.description import PREPROCESSOR, describe_preprocessing
 from trainer_scripts.exporting.measure import Measurement, latencies, points_lost, scores_of, table_of
-from trainer_scripts.exporting.quantization import PLANS, Plan, graph_megabytes, quantize, store_weights
+from trainer_scripts.exporting.quantization import PLANS, Plan, quantize, store_weights
 from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
+from trainer_scripts.scoring.results import weights_on_disk
 from trainer_scripts.scoring.saved_model import load_model, load_selection, load_table
 from trainer_scripts.tasks.common.graphs import ModelGraph
 from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.common.trainer import megabytes
 
+PREPROCESSOR = "preprocessor.json"
 TABLE = "export.md"
 TORCH = "torch fp32"
 PLAIN = "onnx fp32"
 PARITY_ROWS = 32
 CALIBRATION_BATCH = 8
+# Interpolation by the number that Pillow and image processors give it.
+INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 @dataclass
@@ -55,9 +59,10 @@ class Job:
         """Name of the split that decides; the test split only reports."""
         return next(iter(self.tables))
 
-    def batches(self, rows: int, batch_size: int) -> list[dict]:
-        """Return inputs made of rows of the selection split."""
-        return list(input_batches(self.model, self.tables[self.selection], list(self.graph.inputs), rows, batch_size))
+    def batches(self, rows: int) -> list[dict]:
+        """Return inputs made of the first rows of the selection split."""
+        table, inputs = self.tables[self.selection], list(self.graph.inputs)
+        return list(input_batches(self.model, table, inputs, rows, CALIBRATION_BATCH))
 
     def load(self, path: Path) -> OnnxModel:
         """Return a written graph."""
@@ -66,15 +71,25 @@ class Job:
     def measure(self, name: str, path: Path) -> Measurement:
         """Return size and scores of a written graph."""
         scores = scores_of(self.model, self.load(path), self.tables, self.given.batch_size)
-        return Measurement(name, graph_megabytes(path), scores)
+        return Measurement(name, weights_on_disk(str(path.parent)) or 0.0, scores)
 
 
 def run(given: argparse.Namespace) -> None:
-    """Export one model, with the options of the command line."""
+    """Export one model, with the options of the command line.
+
+    Raises:
+        BadInputError: the model is exported already, no single graph can hold it, the graph is larger than the budget,
+            or the folder of the result holds anything but an earlier export.
+    """
     require_onnx()
-    model = load_for_export(given.model, given.revision, given.columns)
+    model = load_model(given.model, given.revision, given.columns)
+    if isinstance(model.model, OnnxModel):
+        raise BadInputError(f"{given.model} is exported already; give the folder it was exported from")
+    # On the CPU in fp32, as the graph computes.
+    model = replace(model, model=model.model.to("cpu", torch.float32).eval())
     out = given.out or default_folder(model, given)
-    check_out(out)
+    if out.exists() and any(out.iterdir()) and not (out / EXPORT_REPORT).is_file():
+        raise BadInputError(f"{out} is not empty and holds no export; give another --out")
     if model.task.graph is None:
         raise BadInputError(f"models of task {model.task.name} generate step by step, which is no single ONNX graph")
     graph = model.task.graph(model.model)
@@ -83,28 +98,18 @@ def run(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
         job = Job(model, graph, read_tables(model, given), Path(work), given)
         plain, report = export_plain(job)
-        reference = Measurement(
-            TORCH, megabytes(model.model), scores_of(model, model.model, job.tables, given.batch_size)
-        )
-        tried = [reference, job.measure(PLAIN, plain)]
+        scores = scores_of(model, model.model, job.tables, given.batch_size)
+        tried = [Measurement(TORCH, megabytes(model.model), scores), job.measure(PLAIN, plain)]
         chosen, path = choose(job, plain, tried)
         table = finish_table(job, tried, chosen, path, report)
         print(table, flush=True)
-        check_budget(chosen, given.max_mb)
+        if given.max_mb is not None and chosen.megabytes > given.max_mb:
+            raise BadInputError(
+                f"{chosen.name} has {chosen.megabytes:.2f} MB, over --max-mb {given.max_mb:g}; nothing was written. "
+                "--quantize int8 makes the smallest"
+            )
         write_folder(job, path, out)
     print(f"written to {out}")
-
-
-def load_for_export(source: str, revision: str, columns: Mapping[str, str] | None = None) -> SavedModel:
-    """Return the model on the CPU in fp32.
-
-    Raises:
-        BadInputError: it is exported already.
-    """
-    model = load_model(source, revision, columns)
-    if isinstance(model.model, OnnxModel):
-        raise BadInputError(f"{source} is exported already; give the folder it was exported from")
-    return replace(model, model=model.model.to("cpu", torch.float32).eval())
 
 
 def default_folder(model: SavedModel, given: argparse.Namespace) -> Path:
@@ -112,12 +117,6 @@ def default_folder(model: SavedModel, given: argparse.Namespace) -> Path:
     name = "-".join(part for part in (given.format, given.quantize, given.dtype) if part)
     local = Path(model.source)
     return (local if local.is_dir() else Path("outputs/exports") / model.name) / name
-
-
-def check_out(out: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export."""
-    if out.exists() and any(out.iterdir()) and not (out / EXPORT_REPORT).is_file():
-        raise BadInputError(f"{out} is not empty and holds no export; give another --out")
 
 
 def read_tables(model: SavedModel, given: argparse.Namespace) -> dict[str, Table]:
@@ -128,22 +127,19 @@ def read_tables(model: SavedModel, given: argparse.Namespace) -> dict[str, Table
     """
     arguments = model.arguments
     dataset, revision = given.dataset or arguments.dataset, given.dataset_revision or arguments.dataset_revision
-    found = (
-        load_selection(model, dataset, revision),
-        load_table(model, dataset, arguments.test_split, revision),
-    )
-    return {table.split: table.first(given.max_rows) for table in found}
+    tables = load_selection(model, dataset, revision), load_table(model, dataset, arguments.test_split, revision)
+    return {table.split: table.first(given.max_rows) for table in tables}
 
 
 def export_plain(job: Job) -> tuple[Path, dict[str, Any]]:
     """Write the fp32 graph and return it with its parity on real samples.
 
     Raises:
-        BadInputError: the graph cannot be made, or does not answer as torch does.
+        BadInputError: the graph cannot be made, or its outputs differ from those of torch.
     """
     path = job.folder / "fp32" / GRAPH
     path.parent.mkdir()
-    batches = job.batches(PARITY_ROWS, CALIBRATION_BATCH)
+    batches = job.batches(PARITY_ROWS)
     if len(batches[0][next(iter(job.graph.inputs))]) < 2:
         raise BadInputError(f"split {job.selection} has one row; tracing needs at least two")
     trace(job.graph, batches[0], path)
@@ -166,7 +162,7 @@ def choose(job: Job, plain: Path, tried: list[Measurement]) -> tuple[Measurement
         name = f"onnx {plan.name if plan else given.dtype}" + (f" + {given.dtype}" if plan and given.dtype else "")
         tried.append(job.measure(name, path))
         lost = points_lost(tried[0], tried[-1], job.selection, score)
-        # A score that rises is the luck of few rows: those answers have changed as much as ones that fall.
+        # A score that rises counts as a loss too: the answers have changed as much, and on other rows it may fall.
         if abs(lost) <= given.max_loss:
             return tried[-1], path
         print(f"{name}: {score} changes by {-lost:+.2f} points on {job.selection}, over --max-loss {given.max_loss:g}")
@@ -180,7 +176,7 @@ def write_form(job: Job, plain: Path, plan: Plan | None) -> Path:
     path = job.folder / (plan.name.replace(" ", "-") if plan else str(job.given.dtype)) / GRAPH
     path.parent.mkdir()
     if plan is not None:
-        quantize(plain, path, plan, job.batches(job.given.calibration_rows, CALIBRATION_BATCH))
+        quantize(plain, path, plan, job.batches(job.given.calibration_rows))
     if job.given.dtype is not None:
         graph = onnx.load(plain if plan is None else path)
         store_weights(graph, job.given.dtype)
@@ -194,7 +190,8 @@ def finish_table(job: Job, tried: list[Measurement], chosen: Measurement, path: 
     calls = {TORCH: lambda batch: job.graph(**batch), chosen.name: exported.run}
     if chosen.name != PLAIN:
         calls[PLAIN] = job.load(job.folder / "fp32" / GRAPH).run
-    for name, taken in latencies(calls, job.batches(CALIBRATION_BATCH, CALIBRATION_BATCH)[0]).items():
+    # All forms are timed together, so that a busy machine slows all alike.
+    for name, taken in latencies(calls, job.batches(CALIBRATION_BATCH)[0]).items():
         next(line for line in tried if line.name == name).latencies = taken
     content = {
         "model": job.model.source,
@@ -205,9 +202,9 @@ def finish_table(job: Job, tried: list[Measurement], chosen: Measurement, path: 
         "selection_split": job.selection,
         "rows": {split: len(table) for split, table in job.tables.items()},
         "parity_of_fp32_with_torch": report,
-        "parity_with_torch": parity(job.graph, exported, job.batches(PARITY_ROWS, CALIBRATION_BATCH)),
+        "parity_with_torch": parity(job.graph, exported, job.batches(PARITY_ROWS)),
         "threads": torch.get_num_threads(),
-        "measurements": [line.as_json() for line in tried],
+        "measurements": [asdict(line) for line in tried],
     }
     write_json(job.folder / EXPORT_REPORT, content)
     rows = ", ".join(f"{len(table)} rows of {split}" for split, table in job.tables.items())
@@ -220,34 +217,54 @@ def finish_table(job: Job, tried: list[Measurement], chosen: Measurement, path: 
     return table
 
 
-def check_budget(chosen: Measurement, max_mb: float | None) -> None:
-    """Raise BadInputError when the graph is larger than the budget."""
-    if max_mb is not None and chosen.megabytes > max_mb:
-        raise BadInputError(
-            f"{chosen.name} has {chosen.megabytes:.2f} MB, over --max-mb {max_mb:g}; nothing was written. "
-            "--quantize int8 makes the smallest"
-        )
-
-
 def write_folder(job: Job, path: Path, out: Path) -> None:
     """Put everything that a user of the graph needs beside it, and move the folder to its place as a whole."""
     model, folder = job.model, path.parent
     model.model.config.save_pretrained(folder)
     model.processor.save_pretrained(folder)
-    write_json(
-        folder / PREPROCESSOR,
-        {
-            "graph": GRAPH,
-            "inputs": describe_preprocessing(model.processor),
-            "outputs": {"task": model.task.name, "labels": model.names, **model.task.describe_outputs()},
-        },
-    )
+    outputs = {"task": model.task.name, "labels": model.names, **model.task.describe_outputs()}
+    preprocessing = {"graph": GRAPH, "inputs": describe_preprocessing(model.processor), "outputs": outputs}
+    write_json(folder / PREPROCESSOR, preprocessing)
     for name in (EXPORT_REPORT, TABLE):
         shutil.copy(job.folder / name, folder)
     if model.configuration:
         (folder / CONFIGURATION).write_text(
             yaml.safe_dump(dict(model.configuration), sort_keys=False, allow_unicode=True), "utf-8"
         )
+    # `run` has checked that an earlier export is all that is deleted here.
     if out.exists():
         shutil.rmtree(out)
     folder.replace(out)
+
+
+def describe_preprocessing(processor: FlavourProcessor) -> dict[str, Any]:
+    """Return the steps from a picture and a text to the inputs, in plain words and numbers, in the order of the keys.
+
+    Programs without transformers follow it.
+    """
+    content: dict[str, Any] = {}
+    images, tokenizer = processor.image_processor, processor.tokenizer
+    if images is not None:
+        cropped = getattr(images, "do_center_crop", False) and images.crop_size
+        content["pixel_values"] = {
+            "colours": "RGB, 8 bits; turned upright as EXIF says, transparency over white",
+            "resize": {name: value for name, value in dict(images.size).items() if value is not None},
+            "interpolation": INTERPOLATION[int(images.resample)],
+            "antialias": True,
+            "center_crop": {"height": cropped["height"], "width": cropped["width"]} if cropped else None,
+            "multiply": images.rescale_factor,
+            "subtract_mean": list(images.image_mean),
+            "divide_by_std": list(images.image_std),
+            "layout": "float32 (batch, 3, height, width)",
+        }
+    if tokenizer is not None:
+        content["input_ids"] = {
+            "letters_only": processor.letters_only,
+            "tokenizer": "tokenizer.json",
+            "max_length": min(processor.max_length, tokenizer.model_max_length),
+            "padding_id": tokenizer.pad_token_id,
+            "padding_side": tokenizer.padding_side,
+            "layout": "int64 (batch, length); short texts are filled up with padding_id",
+        }
+        content["attention_mask"] = "int64, 1 at tokens and 0 at padding; all 0 for a missing text"
+    return content

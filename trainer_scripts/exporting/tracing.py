@@ -27,7 +27,7 @@ PIXEL_TOLERANCE = 1e-3
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the warnings of exporter and quantizer, about their own insides, from the user inside this block."""
+    """Silence the warnings of exporter and quantizer in this block; they are about internals of these libraries."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -68,17 +68,13 @@ def trace(graph: ModelGraph, example: Mapping[str, Tensor], path: Path) -> None:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise BadInputError(f"torch cannot trace this model: {str(error).splitlines()[0]}") from error
-    forget_origin(program.model)
-    program.save(path)
-
-
-def forget_origin(model: Any) -> None:
-    """Drop from which line of which file each operator came: paths of this machine, and a tenth of a small graph."""
-    graph = model.graph
-    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
-    for noted in (model, graph, *graph, *values):
+    # Drop the source line of each operator: it names paths of this machine, and is a tenth of a small graph.
+    model, nodes = program.model, program.model.graph
+    values = [*nodes.inputs, *nodes.initializers.values(), *(value for node in nodes for value in node.outputs)]
+    for noted in (model, nodes, *nodes, *values):
         noted.metadata_props.clear()
         noted.doc_string = None
+    program.save(path)
 
 
 def input_batches(model: SavedModel, table: Table, inputs: Sequence[str], rows: int, batch_size: int) -> Iterator[dict]:
@@ -102,7 +98,7 @@ def parity(
     """
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in graph.outputs}
     for batch in batches:
-        # Both get the very same tensors: preprocessing is no part of the comparison.
+        # Both get the same tensors: preprocessing is no part of the comparison.
         theirs = exported.run(batch)
         for name, ours in zip(graph.outputs, graph(**batch), strict=True):
             found[name].append((ours, theirs[name]))
@@ -120,12 +116,13 @@ def parity(
 
 
 def check_parity(report: Mapping[str, Mapping[str, float]]) -> None:
-    """Raise BadInputError when an fp32 graph does not answer as torch does."""
+    """Raise BadInputError when the outputs of an fp32 graph differ from those of torch by more than the tolerance."""
     for name, found in report.items():
         if "differing_share" in found:
             wrong = found["differing_share"] > PIXEL_TOLERANCE
             seen = f"{found['differing_share']:.2%} of its values differ"
         else:
+            # Written with `not`, so that NaN counts as wrong.
             wrong = not found["largest_difference"] <= FLOAT_TOLERANCE * max(1.0, found["largest_value"])
             seen = f"it differs by up to {found['largest_difference']:.2g}"
         if wrong:

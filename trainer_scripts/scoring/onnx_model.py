@@ -38,6 +38,7 @@ class OnnxModel:
         threads: threads of one call; None takes those of torch.
     """
 
+    # As a torch model in evaluation mode has them.
     training = False
     device = torch.device("cpu")
     dtype = torch.float32
@@ -47,7 +48,7 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
+        options.log_severity_level = 3  # errors only
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes share no base but this one

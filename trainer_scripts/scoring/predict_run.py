@@ -1,7 +1,6 @@
 """The steps of `predict.py`: the model, the rows of a table with their pictures, and the answers of the task."""
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 from dataset_builder.errors import BadInputError
@@ -13,8 +12,15 @@ from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedMode
 
 
 def run(given: argparse.Namespace) -> None:
-    """Predict every row of a table, with the options of the command line."""
-    check_out(given.out)
+    """Predict every row of a table, with the options of the command line.
+
+    Raises:
+        BadInputError: the result is a folder, the model cannot use the decision, or the table cannot be read.
+    """
+    # Before anything is computed for it.
+    if given.out.is_dir():
+        raise BadInputError(f"--out {given.out} is a folder; name the file that is written")
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     model = load_model(given.model, given.revision)
     options = PredictionOptions(
         given.batch_size, given.missing_pictures, given.threshold, given.thresholds, given.decision
@@ -24,25 +30,9 @@ def run(given: argparse.Namespace) -> None:
     print(model.task.predict(model, items, given.out, options))
 
 
-def check_out(out: Path) -> None:
-    """Make the folder of the result, before anything is computed for it.
-
-    Raises:
-        BadInputError: the result itself is a folder.
-    """
-    if out.is_dir():
-        raise BadInputError(f"--out {out} is a folder; name the file that is written")
-    out.parent.mkdir(parents=True, exist_ok=True)
-
-
 def check_decision(model: SavedModel, options: PredictionOptions) -> None:
     """Raise BadInputError for a decision that the model cannot use, or for two of them."""
-    given = {
-        "--threshold": options.threshold,
-        "--thresholds": options.thresholds,
-        "--decision": options.decision,
-    }
-    named = [option for option, value in given.items() if value is not None]
+    named = [f"--{name}" for name in ("threshold", "thresholds", "decision") if getattr(options, name) is not None]
     if named and not model.task.has_label_sets:
         raise BadInputError(f"{named[0]} is for several labels per row; {model.name} is of task {model.task.name}")
     if options.threshold is not None and options.thresholds is not None:
@@ -56,35 +46,29 @@ def read_items(table: str, images: Path | None, id_column: str, text_column: str
 
     Raises:
         BadInputError: no such table, no such columns, no row, a row without id or with cells beyond the header, or no
-            folder of pictures for a model that sees them.
+            folder of pictures for a model that reads them.
     """
     if modality != "text" and (images is None or not images.is_dir()):
         raise BadInputError(f"this model sees pictures and --images is {images}; give the folder that holds them")
-    pairs = list(_read_pairs(table, id_column, text_column if modality != "image" else None))
+    folder = None if modality == "text" else images
+    reads_text, source = modality != "image", open_table(table)
+    header = ",".join(source.columns)
+    # These files quote captions in a way that no CSV reader takes.
+    if header in (TEST_HEADER, TRAIN_HEADER) and Path(table).suffix == ".csv":
+        pairs = [(record.image_id, record.caption) for record in read_records(Path(table), header)]
+    else:
+        pairs, columns = [], [id_column, *([text_column] if reads_text else [])]
+        for name in columns:
+            if name not in source.columns:
+                raise BadInputError(f"{table} has no column {name!r}; it has {', '.join(source.columns)}")
+        for number, row in enumerate(source.rows(columns), start=1):
+            # A CSV reader keeps the cells beyond the header under the key None.
+            if row.get(None):
+                raise BadInputError(f"{table}, row {number} has more cells than the header; put its text in quotes")
+            if row[id_column] in (None, ""):
+                raise BadInputError(f"{table}, row {number} has no {id_column}; give it one or remove the row")
+            text = row[text_column] if reads_text else ""
+            pairs.append((str(row[id_column]), " ".join(text) if isinstance(text, list) else str(text or "")))
     if not pairs:
         raise BadInputError(f"{table} has no rows")
-    folder = images if modality != "text" else None
-    return [Item(name, text, folder / name if folder is not None else None) for name, text in pairs]
-
-
-def _read_pairs(source: str, id_column: str, text_column: str | None) -> Iterator[tuple[str, str | None]]:
-    """Yield id and text of each row; the text is None where the model reads none, and empty where the row has none."""
-    table = open_table(source)
-    header = ",".join(table.columns)
-    # These files quote captions in a way that no CSV reader takes.
-    if header in (TEST_HEADER, TRAIN_HEADER) and Path(source).suffix == ".csv":
-        for record in read_records(Path(source), header):
-            yield record.image_id, record.caption if text_column else None
-        return
-    columns = [name for name in (id_column, text_column) if name is not None]
-    for name in columns:
-        if name not in table.columns:
-            raise BadInputError(f"{source} has no column {name!r}; it has {', '.join(table.columns)}")
-    for number, row in enumerate(table.rows(columns), start=1):
-        if row.get(None):
-            raise BadInputError(f"{source}, row {number} has more cells than the header; put its text in quotes")
-        if row[id_column] in (None, ""):
-            raise BadInputError(f"{source}, row {number} has no {id_column}; give it one or remove the row")
-        text = row[text_column] if text_column else None
-        joined = " ".join(text) if isinstance(text, list) else str(text or "")
-        yield str(row[id_column]), joined if text_column else None
+    return [Item(name, text if reads_text else None, None if folder is None else folder / name) for name, text in pairs]

@@ -1,7 +1,7 @@
 """The result of scoring a model: predictions, `metrics.json`, and the card that shows them."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,16 @@ def save_scores(
         return {score.name: entry(line.grouped.value(score)) for score in scores if line.has(score)} | more
 
     decisive = [score for score in scores if score.name in (model.task.decisive or (model.task.selection_metric,))]
-    others = [*scored.baselines, *scored.ablations]
+    # Paired differences to each other line, with intervals, for the scores that decide.
+    leads: dict[str, dict[str, Entry]] = {}
+    for line in (*scored.baselines, *scored.ablations):
+        gains = {score.name: own.minus(line, score) for score in decisive if line.has(score)}
+        leads[line.name] = {name: entry(gain) for name, gain in gains.items() if gain is not None}
     content |= {
         "metrics": values(own) | {score.name: entry(own.score(score)) for score in scores},
         "baselines": {line.name: values(line) for line in scored.baselines},
         "ablations": {line.name: values(line) for line in scored.ablations},
-        "leads": {line.name: _leads(own, line, decisive) for line in others},
+        "leads": leads,
         "definitions": definitions((*scores, *scored.more_scores)),
         "details": scored.details,
         "files": scored.files,
@@ -88,14 +92,9 @@ def save_scores(
     return content
 
 
-def _leads(own: Line, other: Line, scores: Sequence[Score]) -> dict[str, Entry]:
-    """Return the paired differences of a model to another line, with intervals, for the scores that decide."""
-    gains = {score.name: own.minus(other, score) for score in scores if other.has(score)}
-    return {name: entry(gain) for name, gain in gains.items() if gain is not None}
-
-
 def decision_of(metrics: Mapping[str, Any]) -> Decision | ExpectedF1Decision:
     """Return the rule by which the probabilities of a `metrics.json` become sets of labels."""
+    # Tuned thresholds were chosen on the selection split and stand for the decision of the task.
     if metrics.get("thresholds"):
         return Decision(tuple(metrics["thresholds"]))
     return ExpectedF1Decision() if metrics.get("decision") == EXPECTED_F1 else Decision()

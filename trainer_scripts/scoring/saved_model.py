@@ -1,13 +1,13 @@
 """Saved models, and the rows of a data set as a saved model reads them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
@@ -28,7 +28,7 @@ from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
 from trainer_scripts.tasks.common.starting_points import file_of_model
-from trainer_scripts.tasks.common.task import SavedModel, Task
+from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.registry import task_of
 
 
@@ -49,46 +49,35 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         task = task_of(config)
-        model = _load_weights(source, revision, config, task)
+        graph = Path(source) / GRAPH
+        if graph.is_file() and task.graph is not None:
+            require_onnx()
+            model: PreTrainedModel | OnnxModel = OnnxModel(graph, config, task.graph)
+        else:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = task.model_class.from_pretrained(source, revision=revision).eval().to(device)
         processor = FlavourProcessor.from_pretrained(source, revision=revision)
-        configuration, results = saved_configuration(source, revision), saved_results(source, revision)
+        configuration = saved_configuration(source, revision)
+        # Of the run that trained the model, or of the export that made the graph.
+        path = file_of_model(source, METRICS, revision) or file_of_model(source, EXPORT_REPORT, revision)
+        results = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError) as error:
         raise BadInputError(f"cannot load a model from {source!r}: {error}") from error
+    # The name stands in tables and file names: the last part of a folder, the whole of a Hub id.
     name = Path(source).resolve().name if Path(source).exists() else source
     if revision != "main" and not Path(source).exists():
         name += f"@{revision}"
-    arguments = data_arguments(configuration)
+    known = DataArguments.__dataclass_fields__
+    arguments = DataArguments(**{name: value for name, value in configuration.items() if name in known})
     if columns is not None:
         arguments = replace(arguments, columns=JsonMapping(columns))
     return SavedModel(name, source, model, processor, task, arguments, configuration, results)
-
-
-def _load_weights(source: str, revision: str, config: PreTrainedConfig, task: Task) -> PreTrainedModel | OnnxModel:
-    """Return the model, on the accelerator where there is one, or the graph that export.py made of one."""
-    graph = Path(source) / GRAPH
-    if graph.is_file() and task.graph is not None:
-        require_onnx()
-        return OnnxModel(graph, config, task.graph)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return task.model_class.from_pretrained(source, revision=revision).eval().to(device)
 
 
 def saved_configuration(source: str, revision: str = "main") -> dict[str, Any]:
     """Return the settings that a model's run saved beside it; {} where there are none."""
     path = file_of_model(source, CONFIGURATION, revision) or file_of_model(source, FORMER_CONFIGURATION, revision)
     return {} if path is None else read_configuration(path.parent) or {}
-
-
-def saved_results(source: str, revision: str = "main") -> dict[str, Any]:
-    """Return the `metrics.json` of a model's run, or the report of an export; {} where there is neither."""
-    path = file_of_model(source, METRICS, revision) or file_of_model(source, EXPORT_REPORT, revision)
-    return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-
-
-def data_arguments(configuration: Mapping[str, Any]) -> DataArguments:
-    """Return the data arguments of a saved configuration, defaults where it names none."""
-    known = DataArguments.__dataclass_fields__
-    return DataArguments(**{name: value for name, value in configuration.items() if name in known})
 
 
 def load_table(
@@ -115,9 +104,10 @@ def load_train(model: SavedModel, dataset: str, revision: str | None = None, mod
     """Return the rows that a model was trained on, without those that its run left out."""
     arguments = model.arguments
     train = load_table(model, dataset, arguments.train_split, revision, modality)
+    # As training does where no split chooses the checkpoint: the same groups, drawn by the same seed.
     if not has_split(dataset, revision, arguments.selection_split):
         train = carve_selection(train, arguments)[0]
-    train = _unshared(model, train, _held_out(model, dataset, revision, modality, selection=True))
+    train = _unshared(model, train, dataset, revision, modality)
     return train if arguments.max_train_samples is None else train.first(arguments.max_train_samples)
 
 
@@ -129,7 +119,7 @@ def load_selection(model: SavedModel, dataset: str, revision: str | None = None,
     else:
         train = load_table(model, dataset, arguments.train_split, revision, modality)
         table = carve_selection(train, arguments)[1]
-    return _unshared(model, table, _held_out(model, dataset, revision, modality, selection=False))
+    return _unshared(model, table, dataset, revision, modality)
 
 
 def has_split(dataset: str, revision: str | None, split: str) -> bool:
@@ -137,21 +127,14 @@ def has_split(dataset: str, revision: str | None, split: str) -> bool:
     return split in open_dataset(dataset, revision)
 
 
-def _held_out(
-    model: SavedModel, dataset: str, revision: str | None, modality: str | None, selection: bool
-) -> Iterator[Table]:
-    """Yield the rows that judged a run: those of the test split, then those that chose its checkpoint."""
-    if has_split(dataset, revision, model.arguments.test_split):
-        yield load_table(model, dataset, model.arguments.test_split, revision, modality)
-    if selection:
-        yield load_selection(model, dataset, revision, modality)
-
-
-def _unshared(model: SavedModel, table: Table, held_out: Iterable[Table]) -> Table:
-    """Return a table as training left it: with `shared_rows: drop`, without the rows that are on another side."""
-    if model.arguments.shared_rows != "drop":
+def _unshared(model: SavedModel, table: Table, dataset: str, revision: str | None, modality: str | None) -> Table:
+    """Return a table as training left it: with `shared_rows: drop`, without the rows that a later split has too."""
+    arguments, guard = model.arguments, SplitGuard()
+    if arguments.shared_rows != "drop":
         return table
-    guard = SplitGuard()
-    for other in held_out:
-        hold_out(guard, other, model.arguments)
-    return hold_out(guard, table, model.arguments)
+    # A row that is in several splits stays in the test split, else in the one that chose the checkpoint.
+    if has_split(dataset, revision, arguments.test_split):
+        hold_out(guard, load_table(model, dataset, arguments.test_split, revision, modality), arguments)
+    if table.split == arguments.train_split:
+        hold_out(guard, load_selection(model, dataset, revision, modality), arguments)
+    return hold_out(guard, table, arguments)

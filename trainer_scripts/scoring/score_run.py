@@ -12,9 +12,18 @@ from trainer_scripts.tasks.common.task import SavedModel, ScoringOptions
 
 
 def run(given: argparse.Namespace) -> None:
-    """Score one model on one split, with the options of the command line."""
+    """Score one model on one split, with the options of the command line.
+
+    Raises:
+        BadInputError: the model cannot use the decision, or fails the health check of its task.
+    """
     model = load_model(given.model, given.revision, given.columns)
-    check_decision(given, model)
+    expected_f1 = given.decision == EXPECTED_F1
+    if (expected_f1 or given.tune_thresholds) and not model.task.has_label_sets:
+        option = "--tune_thresholds" if given.tune_thresholds else "--decision expected_f1"
+        raise BadInputError(f"{option} is for several labels per row; {model.name} is of task {model.task.name}")
+    if expected_f1 and given.tune_thresholds:
+        raise BadInputError("--decision expected_f1 needs no thresholds; leave out --tune_thresholds")
     table = load_table(model, given.dataset, given.split, given.dataset_revision)
     out = given.out or default_folder(model, given.dataset, given.split)
     options = read_options(given, model)
@@ -32,15 +41,6 @@ def run(given: argparse.Namespace) -> None:
     print(f"{given.model} on {given.dataset}, {given.split}: {content['rows']} rows in {content['groups']} groups")
     print("\n".join([table_of_scores(content), *model.task.describe(scored.details)]))
     print(f"written to {out}")
-
-
-def check_decision(given: argparse.Namespace, model: SavedModel) -> None:
-    """Raise BadInputError for a decision that the model cannot use, or for two of them."""
-    option = "--tune_thresholds" if given.tune_thresholds else "--decision expected_f1"
-    if (given.decision == EXPECTED_F1 or given.tune_thresholds) and not model.task.has_label_sets:
-        raise BadInputError(f"{option} is for several labels per row; {model.name} is of task {model.task.name}")
-    if given.decision == EXPECTED_F1 and given.tune_thresholds:
-        raise BadInputError("--decision expected_f1 needs no thresholds; leave out --tune_thresholds")
 
 
 def read_options(given: argparse.Namespace, model: SavedModel) -> ScoringOptions:
@@ -78,6 +78,7 @@ def default_folder(model: SavedModel, dataset: str, split: str) -> Path:
 
     Those on other data than its run's have a folder of that name, so that neither takes the place of the other.
     """
+    # Two copies of one data set in different places have the same name, and so the same folder of results.
     local, name = Path(model.source), Path(dataset).resolve().name
     folder = local / "scores" if local.is_dir() else Path("outputs/scores") / model.name
     return folder / split if name == Path(model.arguments.dataset).name else folder / name / split

@@ -138,5 +138,6 @@ class LoadedModels:
         return load_selection(self._reader, str(self.dataset), self.revision, self.modality)
 
 
+# Of models with equally many parts, such as text, picture and fusion of one task, a fusion is preferred.
 def _widest(lines: Sequence[Line]) -> Line:
     return max(lines, key=lambda line: (len(line.predictions.parts), line.modality == FUSION))

@@ -323,7 +323,7 @@ class Configuration:
             for item in dataclasses.fields(transformers.TrainingArguments)
             if _plain(item.default) == _plain(defaults[item.name])
         }
-        options = self.options
+        options = self.options  # computed once: it walks all fields
         return {
             name: _plain(value)
             for name, value in self.values.items()

@@ -1,6 +1,8 @@
 """Refusals of options that a training does not read, computed from the properties of the options."""
 
+from collections.abc import Container
 from pathlib import Path
+from typing import Literal
 
 from transformers.trainer_utils import IntervalStrategy
 
@@ -20,16 +22,7 @@ def refuse_idle_options(configuration: Configuration) -> None:
         if properties.needs and name in configuration.given and values[properties.needs[0]] != properties.needs[1]:
             raise BadInputError(f"{name} does nothing without --{' '.join(properties.needs)}; give both")
     # Options of the model are exempt: `--modality text` must suffice to leave the image encoder of a configuration out.
-    modality, parts = configuration.model.modality, options_of(configuration.model)
-    _refuse_unread(
-        configuration,
-        f"modality {modality}",
-        {
-            name: properties.modalities
-            for name, properties in configuration.options.items()
-            if properties.modalities and modality not in properties.modalities and name not in parts
-        },
-    )
+    _refuse_unread(configuration, "modalities", configuration.model.modality, options_of(configuration.model))
     if data.dataset_revision is not None and Path(data.dataset).exists():
         raise BadInputError(
             f"dataset_revision {data.dataset_revision!r}: {data.dataset} is a folder here, which has no revisions; "
@@ -44,31 +37,32 @@ def refuse_idle_options(configuration: Configuration) -> None:
 
 def refuse_options_of_other_tasks(configuration: Configuration, task: str) -> None:
     """Raise BadInputError for an option that differs from its default and that this task does not read."""
-    _refuse_unread(
-        configuration,
-        task,
-        {
-            name: properties.tasks
-            for name, properties in configuration.options.items()
-            if properties.tasks and task not in properties.tasks
-        },
-    )
+    _refuse_unread(configuration, "tasks", task)
 
 
-def _refuse_unread(configuration: Configuration, where: str, readers: dict[str, tuple[str, ...]]) -> None:
+def _refuse_unread(
+    configuration: Configuration,
+    readers: Literal["tasks", "modalities"],
+    here: str,
+    exempt: Container[str] = (),
+) -> None:
     """Raise BadInputError for the first option with a value other than its default that nothing reads.
 
     Args:
         configuration: of the run.
-        where: task or modality of the run.
-        readers: option -> tasks or modalities that read it.
+        readers: property of an option that names its readers.
+        here: task or modality of the run.
+        exempt: options that may be idle.
     """
-    parts = (configuration.model, configuration.data, configuration.training)
+    parts, values = (configuration.model, configuration.data, configuration.training), configuration.values
     defaults = {name: item.default for part in parts for name, item in type(part).__dataclass_fields__.items()}
-    for name, others in readers.items():
-        value = configuration.values[name]
+    for name, properties in configuration.options.items():
+        others, value = getattr(properties, readers), values[name]
+        if not others or here in others or name in exempt:
+            continue
         # An empty mapping or list is as good as the default.
         if value and value != defaults[name]:
+            where = here if readers == "tasks" else f"modality {here}"
             raise BadInputError(
                 f"{name} {value!r} does nothing in {where}, it is for {', '.join(others)}; leave it out"
             )

@@ -3,12 +3,14 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from math import isfinite, nan
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.settings.options import Range, options_of
 
 # Help of `--columns`, for data whose columns have other names than those a model was trained on.
@@ -43,6 +45,7 @@ class ArgumentParser(argparse.ArgumentParser):
             if item.default is MISSING:
                 target.add_argument(item.name, **given)
                 continue
+            # Both spellings are taken; `--help` lists the first one first.
             name = item.name.replace("_", spelling)
             spellings = dict.fromkeys((f"--{name}", f"--{name.translate(_OTHER)}"))
             target.add_argument(*spellings, default=item.default, **given)
@@ -76,6 +79,7 @@ def _number(kind: type, allowed: Range) -> Callable[[str], float]:
             value = kind(text)
         except ValueError:
             value = nan
+        # NaN, which stands for text that is no number, fails here too.
         if not (isfinite(value) and value in allowed):
             raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number {limits}")
         return value
@@ -92,6 +96,15 @@ def column_mapping(text: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
         raise argparse.ArgumentTypeError(f'{text!r} is no mapping of columns such as \'{{"title": "name"}}\'')
     return value
+
+
+@contextmanager
+def command(parser: ArgumentParser, arguments: Sequence[str] | None) -> Iterator[argparse.Namespace]:
+    """Parse a command line for a block of code; bad input in it ends with one line on stderr and status 2."""
+    given = parser.parse_args(arguments)
+    with exit_on_bad_input(parser.prog):
+        let_waiting_threads_sleep()
+        yield given
 
 
 def let_waiting_threads_sleep() -> None:

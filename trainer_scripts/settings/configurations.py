@@ -82,6 +82,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
         raise BadInputError(f"{path} is no YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise BadInputError(f"{path} must hold `name: value` lines")
+    # Settings of the file itself take precedence over those of its base.
     base = settings.pop("base", None)
     return {**(read_configuration(path.parent / f"{base}.yaml") if base else {}), **settings}
 
@@ -123,6 +124,7 @@ def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUM
     _refuse_unknown(list(settings), known, str(path))
     settings.setdefault("output_dir", f"outputs/{path.stem}")
     parser.set_defaults(**_defaults(parser, settings))
+    # Words that no argument takes are returned in `rest`, so that close matches of a mistyped one can be named.
     try:
         *parts, rest = parser.parse_args_into_dataclasses(
             given, return_remaining_strings=True, look_for_args_file=False

@@ -110,6 +110,7 @@ def options_of(*parts: Any) -> dict[str, Option]:
 
     A class that inherits fields of a library states their properties in `INHERITED_OPTIONS`.
     """
+    # Fields with init=False are state of a library, not arguments.
     found = {}
     for part in parts:
         inherited = getattr(part, "INHERITED_OPTIONS", {})

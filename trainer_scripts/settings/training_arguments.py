@@ -27,7 +27,6 @@ from trainer_scripts.settings.options import (
 )
 
 _HALF = "it would leave the saved weights in half precision, and evaluation computes as training does (--precision)"
-_DERIVED = Option(derived=True)
 
 
 @dataclass
@@ -37,24 +36,17 @@ class TrainingArguments(transformers.TrainingArguments):
     _argument_group_name = "training"
     # Properties of the Trainer's arguments that are not defined anew below.
     INHERITED_OPTIONS: ClassVar[dict[str, Option]] = {
-        "data_seed": Option(allowed=SEED),
+        **dict.fromkeys(("data_seed", "seed"), Option(allowed=SEED)),
+        **dict.fromkeys(("learning_rate", "max_grad_norm", "warmup_steps", "weight_decay"), Option(allowed=NATURAL)),
+        **dict.fromkeys(("per_device_eval_batch_size", "per_device_train_batch_size"), Option(allowed=COUNT)),
+        **{f"{kind}_steps": Option(needs=(f"{kind}_strategy", "steps")) for kind in ("eval", "logging", "save")},
         "dataloader_num_workers": Option(allowed=NATURAL, resumable=True),
         "gradient_accumulation_steps": Option(allowed=COUNT),
         "label_smoothing_factor": Option(
             allowed=SHARE_BELOW_ONE, tasks=(*CLASSIFIERS, *CAPTIONS), config_fields=("label_smoothing",)
         ),
-        "learning_rate": Option(allowed=NATURAL),
-        "max_grad_norm": Option(allowed=NATURAL),
         "num_train_epochs": Option(allowed=POSITIVE),
         "output_dir": Option(resumable=True),
-        "per_device_eval_batch_size": Option(allowed=COUNT),
-        "per_device_train_batch_size": Option(allowed=COUNT),
-        "seed": Option(allowed=SEED),
-        "warmup_steps": Option(allowed=NATURAL),
-        "weight_decay": Option(allowed=NATURAL),
-        "eval_steps": Option(needs=("eval_strategy", "steps")),
-        "logging_steps": Option(needs=("logging_strategy", "steps")),
-        "save_steps": Option(needs=("save_strategy", "steps")),
         "batch_eval_metrics": Option(refused="scores are of all rows together"),
         "bf16_full_eval": Option(refused=_HALF),
         "dataloader_persistent_workers": Option(
@@ -77,12 +69,11 @@ class TrainingArguments(transformers.TrainingArguments):
             "(max_length)",
             refused_value="group_by_length",
         ),
-        "accelerator_config": _DERIVED,
-        "ddp_timeout": _DERIVED,
-        "fsdp_config": _DERIVED,
-        "hub_token": _DERIVED,
-        "local_rank": _DERIVED,
-        "logging_nan_inf_filter": _DERIVED,
+        # Each machine works these out by itself.
+        **dict.fromkeys(
+            ("accelerator_config", "ddp_timeout", "fsdp_config", "hub_token", "local_rank", "logging_nan_inf_filter"),
+            Option(derived=True),
+        ),
     }
 
     # The checkpoint is always chosen by evaluations, so both happen at the same steps.
@@ -159,10 +150,11 @@ class TrainingArguments(transformers.TrainingArguments):
                 "or train without it"
             )
         self._choose_precision()
+        # Kept, because the Trainer replaces them by defaults of its own.
         given: Any = self
         named = given.metric_for_best_model, given.greater_is_better
         super().__post_init__()
-        # The Trainer puts "loss" where nothing is given, and takes the launcher's precision where fp32 is asked for.
+        # The Trainer puts "loss" where nothing is given, and the launcher's precision in the place of fp32.
         self.metric_for_best_model, self.greater_is_better = named
         if self.precision == "fp32":
             self.mixed_precision = "no"
@@ -211,15 +203,12 @@ def bf16_gains(cpu_only: bool = False) -> bool:
     """Whether bf16 is faster than float32 here: a GPU that computes in it, or a CPU with bf16 instructions."""
     if torch.cuda.is_available() and not cpu_only:
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Other CPUs emulate bf16 and are slower than in float32.
     return "amx_bf16" in _cpu_flags() or "avx512_bf16" in _cpu_flags()
 
 
 def _cpu_flags() -> frozenset[str]:
     """Return the CPU's feature flags; empty where the system does not list them."""
     information = Path("/proc/cpuinfo")
-    if not information.is_file():
-        return frozenset()
-    for line in information.read_text().splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
+    lines = information.read_text().splitlines() if information.is_file() else []
+    return next((frozenset(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), frozenset())

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data.split_guard import SplitGuard, check_split_names, normalise_text
@@ -42,24 +42,32 @@ def load_training_data(configuration: Configuration) -> TrainingData:
     refuse_idle_options(configuration)
     check_split_names(arguments.train_split, arguments.selection_split, arguments.test_split)
     splits = open_dataset(arguments.dataset, arguments.dataset_revision, arguments.streaming)
-    rows = _mapped(splits, configuration)
+    split_rows(splits, arguments.train_split, arguments.dataset)
+    check_named_splits(splits, configuration)
+    rows, where = {}, {}
+    for name in (arguments.train_split, arguments.selection_split, arguments.test_split):
+        if name in splits:
+            where[name] = f"{arguments.dataset}, split {name}"
+            # Before any other transformation, which would decode pictures and compress them anew.
+            members = streamed(splits[name], where[name]) if arguments.streaming else splits[name]
+            rows[name] = map_columns(members, arguments.columns, where[name])
     if arguments.streaming:
-        return _streaming(configuration, rows)
-    task, columns = choose_columns(configuration, rows[arguments.train_split])
-    names = task.name_labels(rows[arguments.train_split], columns.label, arguments)
+        _check_streaming(configuration, rows)
+    train = rows[arguments.train_split]
+    task, label_column = choose_task(configuration.training.task, arguments.label_column, train)
+    refuse_options_of_other_tasks(configuration, task.name)
+    columns = columns_of(arguments, label_column, configuration.model.modality)
+    check_columns(train, columns, where[arguments.train_split])
+    columns = compared_columns(train, columns, arguments)
+    names = task.name_labels(train, columns.label, arguments)
+    if arguments.streaming:
+        return _streaming(arguments, rows, task, columns, names)
     # Soft targets and weights are used in training only; the other splits need not have them.
     held_out = replace(columns, target=None, weight=None, confidence=None)
-    tables = {
-        split: make_table(
-            members,
-            columns if split == arguments.train_split else held_out,
-            names,
-            split,
-            f"{arguments.dataset}, split {split}",
-            task.read_labels,
-        )
-        for split, members in rows.items()
-    }
+    tables = {}
+    for split, members in rows.items():
+        read = columns if split == arguments.train_split else held_out
+        tables[split] = make_table(members, read, names, split, where[split], task.read_labels)
     if arguments.selection_split not in tables:
         carved = carve_selection(tables[arguments.train_split], arguments)
         tables[arguments.train_split], tables[arguments.selection_split] = carved
@@ -72,48 +80,38 @@ def load_training_data(configuration: Configuration) -> TrainingData:
     return _guarded(tables, task, names, arguments)
 
 
-def _streaming(configuration: Configuration, rows: dict[str, Any]) -> TrainingData:
-    """Return the training rows as a stream with its first rows as a table; the other splits are read whole.
-
-    Raises:
-        BadInputError: an option that needs all training rows beforehand, or no selection split.
-    """
-    arguments, training = configuration.data, configuration.training
-    if training.max_steps <= 0:
+def _check_streaming(configuration: Configuration, rows: dict[str, Any]) -> None:
+    """Raise BadInputError for an option that needs all training rows beforehand, or without a selection split."""
+    if configuration.training.max_steps <= 0:
         raise BadInputError("a stream has no length: give --max_steps with --streaming")
-    if training.balanced_sampling:
+    if configuration.training.balanced_sampling:
         raise BadInputError("balanced_sampling draws from all rows at once; leave it out with --streaming")
-    if arguments.selection_split not in rows:
-        raise BadInputError(f"--streaming needs a selection split; there is no {arguments.selection_split!r}")
-    where = {split: f"{arguments.dataset}, split {split}" for split in rows}
-    task, columns = choose_columns(configuration, rows[arguments.train_split])
+    selection = configuration.data.selection_split
+    if selection not in rows:
+        raise BadInputError(f"--streaming needs a selection split; there is no {selection!r}")
+
+
+def _streaming(
+    arguments: DataArguments, rows: dict[str, Any], task: Task, columns: Columns, names: list[str]
+) -> TrainingData:
+    """Return the training rows as a stream with its first rows as a table; the other splits are read whole."""
     held_out = replace(columns, target=None, weight=None, confidence=None)
-    train = rows.pop(arguments.train_split)
-    names = task.name_labels(train, columns.label, arguments)
     tables, guard = {}, SplitGuard()
     # The test split comes first: rows of the selection split are compared with it.
     for split in [name for name in (arguments.test_split, arguments.selection_split) if name in rows]:
         members = Dataset.from_list(list(rows[split]), features=rows[split].features)
-        tables[split] = make_table(members, held_out, names, split, where[split], task.read_labels)
+        where = f"{arguments.dataset}, split {split}"
+        tables[split] = make_table(members, held_out, names, split, where, task.read_labels)
         guard.hold_out(split, tables[split].keys())
+    train = rows[arguments.train_split]
     if arguments.max_train_samples is not None:
         train = train.take(arguments.max_train_samples)
+    where = f"{arguments.dataset}, split {arguments.train_split}"
     drop = arguments.shared_rows == "drop"
-    source = (where[arguments.train_split], arguments.train_split)
-    stream = Stream(train, columns, names, *source, task.read_labels, guard, drop)
+    stream = Stream(train, columns, names, where, arguments.train_split, task.read_labels, guard, drop)
     head = stream.head()  # gives vocabulary and class shares, which are needed before the stream is read
     texts = held_out_texts(tables, head)
     return TrainingData(task, names, head, tables[arguments.selection_split], texts, stream=stream)
-
-
-def choose_columns(configuration: Configuration, rows: Any) -> tuple[Task, Columns]:
-    """Return the task, inferred from the label column where it is not given, and the columns it reads."""
-    arguments = configuration.data
-    task, label_column = choose_task(configuration.training.task, arguments.label_column, rows)
-    refuse_options_of_other_tasks(configuration, task.name)
-    columns = columns_of(arguments, label_column, configuration.model.modality)
-    check_columns(rows, columns, f"{arguments.dataset}, split {arguments.train_split}")
-    return task, compared_columns(rows, columns, arguments)
 
 
 def vocabulary_texts(table: Table) -> list[str]:
@@ -159,21 +157,6 @@ def check_named_splits(splits: Iterable[str], configuration: Configuration) -> N
                 f"{option}: {arguments.dataset} has no split {name!r}, but {near[0]!r}; if it is meant, give "
                 f"--{option} {near[0]}"
             )
-
-
-def _mapped(splits: DatasetDict, configuration: Configuration) -> dict[str, Any]:
-    """Return the splits in use with their columns renamed; the test and the selection split may be absent."""
-    arguments, rows = configuration.data, {}
-    split_rows(splits, arguments.train_split, arguments.dataset)
-    check_named_splits(splits, configuration)
-    for name in (arguments.train_split, arguments.selection_split, arguments.test_split):
-        if name == arguments.train_split or name in splits:
-            where = f"{arguments.dataset}, split {name}"
-            members = split_rows(splits, name, arguments.dataset)
-            # First, because any other transformation would decode pictures and compress them anew.
-            members = streamed(members, where) if arguments.streaming else members
-            rows[name] = map_columns(members, arguments.columns, where)
-    return rows
 
 
 def _guarded(tables: dict[str, Table], task: Task, names: list[str], arguments: DataArguments) -> TrainingData:

@@ -63,8 +63,7 @@ def inspect_run(configuration: Configuration) -> RunState:
     # Callbacks write their files after the Trainer's own, so a checkpoint without them was interrupted.
     needed = [AVERAGED_WEIGHTS] if configuration.training.ema_decay is not None else []
     needed += [POSITION.format(rank=0)] if configuration.data.streaming else []
-    newest = newest_checkpoint(folder, needed)
-    return RunState((folder / METRICS).is_file(), newest)
+    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder, needed))
 
 
 def check_processes(checkpoint: Path, processes: int) -> None:
@@ -79,17 +78,16 @@ def check_processes(checkpoint: Path, processes: int) -> None:
 
 def newest_checkpoint(folder: Path, needed: Sequence[str] = ()) -> Path | None:
     """Return the complete checkpoint with the most steps; `needed` names files beside those of the Trainer."""
-    complete = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(path, needed)]
+    complete = []
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        # The state is the last file that the Trainer writes.
+        try:
+            json.loads((path / TRAINER_STATE).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            continue
+        if all((path / name).is_file() for name in needed):
+            complete.append(path)
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-def _is_complete(checkpoint: Path, needed: Sequence[str]) -> bool:
-    """Whether the Trainer's state, the last of its files, can be read, and the files in `needed` exist."""
-    try:
-        json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return False
-    return all((checkpoint / name).is_file() for name in needed)
 
 
 def start_run(configuration: Configuration) -> None:
@@ -116,6 +114,16 @@ def finish_run(folder: Path, results: dict[str, Any]) -> None:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
+def mean_and_spread(values: Sequence[float]) -> dict[str, float]:
+    """Return mean, sample standard deviation, minimum and maximum of a score over seeds."""
+    return {
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)),
+        "min": float(min(values)),
+        "max": float(max(values)),
+    }
+
+
 def write_spread(runs: list[Configuration]) -> str:
     """Write mean, standard deviation, minimum and maximum of each selection score over runs with different seeds.
 
@@ -127,13 +135,7 @@ def write_spread(runs: list[Configuration]) -> str:
     scores = [read_metrics(run.output_dir)["selection"] for run in runs]
     result = {}
     for name in scores[0]:
-        values = np.array([one[name] for one in scores])
-        result[name] = {
-            "mean": float(values.mean()),
-            "std": float(values.std(ddof=1)),
-            "min": float(values.min()),
-            "max": float(values.max()),
-        }
+        result[name] = mean_and_spread([one[name] for one in scores])
     first, seeds = runs[0], [run.training.seed for run in runs]
     write_json(first.output_dir / SPREAD, {"seeds": seeds, "selection": result})
     write_model_card(first.output_dir)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ from trainer_scripts.training.folder import (
     write_spread,
 )
 from trainer_scripts.training.vocabulary_record import (
+    VOCABULARY_SOURCE,
     check_vocabulary,
     load_vocabulary_record,
     record_vocabulary,
-    save_vocabulary_record,
 )
 
 LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it holds weights and smoothing
@@ -43,7 +44,13 @@ LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it ho
 def run(configuration: Configuration) -> None:
     """Train the model of a configuration, once per seed; finished seeds are skipped, interrupted ones resumed."""
     transformers.utils.logging.disable_progress_bar()
-    repeated = [repetition(configuration, index) for index in range(configuration.training.seeds)]
+    # The first of several seeds trains in the run's own folder.
+    repeated = [configuration]
+    for index in range(1, configuration.training.seeds):
+        training = copy.copy(configuration.training)
+        training.seed += index
+        training.output_dir = str(configuration.output_dir / f"seed-{index}")
+        repeated.append(dataclasses.replace(configuration, training=training))
     states = [inspect_run(one) for one in repeated]
     if all(state.finished for state in states):
         say(configuration, f"{configuration.training.output_dir} is finished; --overwrite trains it anew")
@@ -75,15 +82,6 @@ def say(configuration: Configuration, message: str) -> None:
         print(message, flush=True)
 
 
-def repetition(configuration: Configuration, index: int) -> Configuration:
-    """Return the configuration of one of several seeds; the first trains in the run's own folder."""
-    repeated = dataclasses.replace(configuration, training=copy.copy(configuration.training))
-    if index:
-        repeated.training.seed += index
-        repeated.training.output_dir = str(configuration.output_dir / f"seed-{index}")
-    return repeated
-
-
 def ensure_dataset(configuration: Configuration) -> None:
     """Build the embedded data set when the configuration names it and it has not been built yet."""
     out = Path(DEFAULT_DATASET)
@@ -103,10 +101,8 @@ def describe(data: TrainingData) -> str:
             f"{data.task.name}: training rows stream, the first {len(data.train)} give vocabulary and class shares, "
             f"{len(data.selection)} rows choose the checkpoint, {len(data.names)} labels"
         )
-    return (
-        f"{data.task.name}: {len(data.train)} training rows, {len(data.selection)} rows choose the checkpoint, "
-        f"{len(data.names)} labels{left_out}"
-    )
+    rows = f"{len(data.train)} training rows, {len(data.selection)} rows choose the checkpoint"
+    return f"{data.task.name}: {rows}, {len(data.names)} labels{left_out}"
 
 
 def train_once(configuration: Configuration, data: TrainingData, checkpoint: Path | None) -> None:
@@ -135,14 +131,12 @@ def train_once(configuration: Configuration, data: TrainingData, checkpoint: Pat
         model.save_pretrained(configuration.output_dir, state_dict=weights)
         processor.save_pretrained(configuration.output_dir)
         if vocabulary is not None:
-            save_vocabulary_record(vocabulary, configuration.output_dir)
+            record = json.dumps(vocabulary)
+            (configuration.output_dir / VOCABULARY_SOURCE).write_text(record, encoding="utf-8")
         finish_run(configuration.output_dir, results)
-    name = results["selection_metric"]
-    value = results["selection"][name]
-    say(
-        configuration,
-        f"{configuration.output_dir}: {name} {value:.4f} on {data.selection.split}, {results['seconds']:.0f} s",
-    )
+    score = f"{results['selection_metric']} {results['selection'][results['selection_metric']]:.4f}"
+    seconds = f"{results['seconds']:.0f} s"
+    say(configuration, f"{configuration.output_dir}: {score} on {data.selection.split}, {seconds}")
 
 
 def vocabulary_record(configuration: Configuration, data: TrainingData) -> dict[str, Any] | None:
@@ -189,8 +183,13 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
     """Return the Trainer of a run."""
     check_settings(configuration, model)
     arguments, task = trainer_arguments(configuration, data), data.task
-    samples, callbacks = training_samples(configuration, data, processor)
-    if data.stream is not None:
+    samples: Any
+    if data.stream is None:
+        samples = task.training_samples(configuration, data, processor)
+        callbacks: list[TrainerCallback] = [EpochOfSamples(samples)]
+    else:
+        samples = StreamSamples(configuration, data, processor, arguments.process_index, arguments.world_size)
+        callbacks = [StreamPosition(samples)]
         arguments.ignore_data_skip = True  # the stream is set to its position, instead of being read again up to there
     if arguments.early_stopping_patience is not None and arguments.eval_strategy != IntervalStrategy.NO:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
@@ -215,34 +214,17 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
     return trainer
 
 
-def training_samples(
-    configuration: Configuration, data: TrainingData, processor: Any
-) -> tuple[Any, list[TrainerCallback]]:
-    """Return the training samples, and the callback that sets their epoch or saves their position in the stream."""
-    if data.stream is None:
-        samples = data.task.training_samples(configuration, data, processor)
-        return samples, [EpochOfSamples(samples)]
-    stream = StreamSamples(
-        configuration, data, processor, configuration.training.process_index, configuration.training.world_size
-    )
-    return stream, [StreamPosition(stream)]
-
-
-def rows_seen(data: TrainingData, trainer: Any) -> int:
-    """Return the number of training rows; for a stream, the number that was read."""
-    if data.stream is None:
-        return len(data.train)
-    arguments = trainer.args
-    at_once = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    return trainer.state.global_step * at_once
-
-
 def describe_results(configuration: Configuration, data: TrainingData, trainer: Any, seconds: float) -> dict[str, Any]:
     """Return the content of `metrics.json`: selection scores of the chosen checkpoint, and facts of the run."""
     evaluated = trainer.evaluate()
     scores = data.task.scores(data.names)
     chosen_by = str(trainer.args.metric_for_best_model).removeprefix("eval_")
     names = [*([LOSS] if chosen_by == LOSS else []), *(score.name for score in scores)]
+    seen = len(data.train)
+    if data.stream is not None:  # it has no length: the rows of all steps
+        arguments = trainer.args
+        at_once = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        seen = trainer.state.global_step * at_once
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
         "configuration": configuration.name,
@@ -255,7 +237,7 @@ def describe_results(configuration: Configuration, data: TrainingData, trainer: 
         "selection": {name: evaluated[f"eval_{name}"] for name in names},
         "definitions": definitions(scores),
         "label_names": data.names,
-        "rows": {"train": rows_seen(data, trainer), "selection": len(data.selection), "left_out": data.left_out},
+        "rows": {"train": seen, "selection": len(data.selection), "left_out": data.left_out},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "megabytes": megabytes(model),

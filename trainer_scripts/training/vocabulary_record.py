@@ -17,11 +17,6 @@ def record_vocabulary(texts: Sequence[str], split: str) -> dict[str, Any]:
     return {"split": split, "texts": sorted({text_digest(text) for text in texts})}
 
 
-def save_vocabulary_record(record: dict[str, Any], folder: Path) -> None:
-    """Write the record beside the tokenizer."""
-    (folder / VOCABULARY_SOURCE).write_text(json.dumps(record), encoding="utf-8")
-
-
 def load_vocabulary_record(source: str | Path, revision: str | None = None) -> dict[str, Any] | None:
     """Return the record saved beside a tokenizer, in a folder or on a Hub; None where there is none."""
     path = file_of_model(source, VOCABULARY_SOURCE, revision)

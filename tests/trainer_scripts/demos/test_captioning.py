@@ -3,14 +3,14 @@
 import json
 
 from trainer_scripts.demos import all_cores
-from trainer_scripts.demos import captioning as demo_captioning
+from trainer_scripts.demos.run import caption
 
 
 def test_the_whole_demo_leaves_captioners_scores_and_a_comparison(small_dataset, tmp_path, capsys, monkeypatch):
     # Processes take longer to start than this little to learn.
     monkeypatch.setattr(all_cores, "process_count", lambda rows: 1)
     out = tmp_path / "captioning"
-    demo_captioning.run(small_dataset, out, epochs=10)
+    caption(small_dataset, out, epochs=10)
     for name in ("transformer", "merge"):
         content = json.loads((out / "scores" / name / "metrics.json").read_text())
         assert content["faults"] == []
