@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from trainer_scripts.data.pictures import Pictures, training_picture
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation import baselines
 from trainer_scripts.evaluation.ablations import IMAGE, TEXT, Ablated, partners
@@ -18,7 +17,6 @@ from trainer_scripts.evaluation.scores import CLASSES
 from trainer_scripts.tasks.classification.training import evaluation_samples
 from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
 
-HISTOGRAM_SIDE = 64
 # Colours need few rows, and decoding many pictures takes long.
 HISTOGRAM_ROWS = 6000
 SHUFFLED = "shuffled"
@@ -62,19 +60,15 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
     def line(name: str, modality: str, probabilities: np.ndarray) -> Line:
         return Line(name, BASELINE, modality, Predictions.of_classes(test.ids, test.groups, test.labels, probabilities))
 
-    found = [line("majority", "none", baselines.majority(train, len(test), len(names)))]
+    found = [line("majority", "none", np.tile(prior, (len(test), 1)))]
     if many:
         found.append(line("all labels", "none", np.ones((len(test), len(names)))))
     if test.texts is not None:
         if baselines.rule_applies(names):
-            rule = baselines.rule_present if many else baselines.rule_alone
-            probabilities, spoken = rule(test.texts, prior, names)
+            probabilities, spoken = baselines.rule_answers(test.texts, prior, names, many)
             found.append(line(f"rule alone (speaks on {spoken:.0%})", TEXT, probabilities))
-        found.append(
-            line(
-                "TF-IDF + logistic regression", TEXT, baselines.bag_of_words(train, selection, test, score, len(names))
-            )
-        )
+        words = baselines.bag_of_words(train, selection, test, score, len(names))
+        found.append(line("TF-IDF + logistic regression", TEXT, words))
         if baselines.rule_applies(names):
             # How much of the title is more than the words that made the label?
             masked = [replace(one, texts=baselines.masked_titles(one.texts or [])) for one in (train, selection, test)]
@@ -83,16 +77,13 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
     if test.image_column is not None:
         drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:HISTOGRAM_ROWS])
         seen = train if len(train) <= HISTOGRAM_ROWS else train.select(drawn)
-        colours = baselines.colours(seen, selection, test, score, len(names), _histogram_pictures)
+        colours = baselines.colours(seen, selection, test, score, len(names))
         rows = f" ({len(seen)} training rows)" if seen is not train else ""
         found.append(line(f"colour histogram{rows}", IMAGE, colours))
     product = _product(compared, prior, many)
-    return [*found, *([line("product of the singles", "fusion", product)] if product is not None else [])]
-
-
-def _histogram_pictures(table: Table) -> Pictures:
-    """Return small pictures for the colour histogram."""
-    return Pictures(table, training_picture(HISTOGRAM_SIDE))
+    if product is not None:
+        found.append(line("product of the singles", "fusion", product))
+    return found
 
 
 def _product(compared: ScoredModels, prior: np.ndarray, many: bool) -> np.ndarray | None:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType, broadcast_object_list
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
@@ -40,19 +41,6 @@ class BalancedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from torch.multinomial(self.weights, len(self.weights), replacement=True, generator=generator).tolist()
-
-
-def agreed(scores: dict[str, float]) -> dict[str, float]:
-    """Return the main process's scores in every process.
-
-    Running statistics of batches differ a little between processes, and they must choose the same checkpoint.
-    """
-    return broadcast_object_list([scores])[0]
-
-
-def keep_logits(outputs: torch.Tensor | tuple[torch.Tensor, ...], labels: object) -> torch.Tensor:
-    """Return the logits among the outputs of a model; features need not be gathered for metrics."""
-    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def check_finite(values: np.ndarray | list[float]) -> None:
@@ -96,12 +84,7 @@ class AveragedWeights(TrainerCallback):
         self._average: dict[str, torch.Tensor] = {}
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Start from the weights, or from the average of the checkpoint that is resumed."""
         saved = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
@@ -113,12 +96,7 @@ class AveragedWeights(TrainerCallback):
             self._average = {name: value.clone() for name, value in current.items()}
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Move the average a little towards the weights."""
         # Early averages forget the untrained weights quickly.
@@ -135,12 +113,7 @@ class AveragedWeights(TrainerCallback):
             partial.replace(path)
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Leave the average in the model: that of the best checkpoint where the best is loaded, else the last one."""
         # The Trainer has loaded the weights of the best step, so the average must be of that step too.
@@ -151,7 +124,7 @@ class AveragedWeights(TrainerCallback):
         self._average = {}
 
     @contextmanager
-    def in_place(self, model: torch.nn.Module) -> Iterator[None]:
+    def in_place(self, model: nn.Module) -> Iterator[None]:
         """Put the average into the model for a while, then the weights back."""
         if not self._average:
             yield
@@ -169,12 +142,12 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def _floating(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _floating(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return all floating-point weights and buffers; running statistics are averaged like weights."""
     return {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}
 
 
-def _assign(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+def _assign(model: nn.Module, values: dict[str, torch.Tensor]) -> None:
     state = model.state_dict()
     for name, value in values.items():
         state[name].copy_(value)
@@ -205,7 +178,12 @@ class FlavourTrainer(Trainer):
         **kwargs: object,
     ):
         check_fsdp(args)
-        super().__init__(args=args, preprocess_logits_for_metrics=keep_logits, **kwargs)
+        super().__init__(
+            args=args,
+            # Features that a model returns behind its logits need not be gathered for metrics.
+            preprocess_logits_for_metrics=lambda outputs, _: outputs[0] if isinstance(outputs, tuple) else outputs,
+            **kwargs,
+        )
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
             plugin.transformer_cls_names_to_wrap = shared_layers(self.model)
@@ -236,13 +214,13 @@ class FlavourTrainer(Trainer):
         check_finite([value for name, value in found.items() if name.endswith("_loss")])
         return found
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer with a learning rate per part of the model, without decay of biases and norms."""
         if self.optimizer is not None or not self._learning_rates:
             return super().create_optimizer(model)
         chosen: Any = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(chosen))
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in chosen.named_parameters():
             if parameter.requires_grad:
                 decay = self.args.weight_decay if name in decayed else 0.0
@@ -285,6 +263,29 @@ class FlavourTrainer(Trainer):
         return BalancedSampler(self._sampling_weights, seed)
 
 
-def megabytes(model: torch.nn.Module) -> float:
+class WholeTableTrainer(FlavourTrainer):
+    """Trainer whose evaluation answers and scores all rows at once, for answers that are no plain forward pass."""
+
+    def score_samples(self, model: Any, samples: Any) -> tuple[dict[str, float], float]:
+        """Return the scores of a model on evaluation samples, and its loss."""
+        raise NotImplementedError
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score the model on all rows; every process of a distributed run does so for itself."""
+        samples: Any = dataloader.dataset
+        scores, loss = self.score_samples(self.accelerator.unwrap_model(self.model), samples)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in {**scores, "loss": loss}.items()}
+        # Running statistics of batches differ a little between processes, and all must choose the same checkpoint.
+        return EvalLoopOutput(np.empty(0), None, broadcast_object_list([metrics])[0], len(samples))
+
+
+def megabytes(model: nn.Module) -> float:
     """Return the size of all weights and buffers in MB (10^6 bytes), as on disk."""
     return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.settings.arguments import TrainingArguments
-from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed
+from trainer_scripts.tasks.common.trainer import WholeTableTrainer
 from trainer_scripts.tasks.segmentation.answers import answer
 from trainer_scripts.tasks.segmentation.samples import MaskSamples
 
@@ -43,7 +40,7 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
     }
 
 
-class SegmentationTrainer(FlavourTrainer):
+class SegmentationTrainer(WholeTableTrainer):
     """Trainer whose checkpoint is chosen by scores of all pictures together, never by a mean of batches.
 
     With `gradient_log_steps` the log of a multi-task model shows how far its losses pull the encoder the same way.
@@ -78,19 +75,8 @@ class SegmentationTrainer(FlavourTrainer):
             self.log(gradient_conflict(losses["segmentation"], losses["ingredients"], encoder))
         return (loss, outputs) if return_outputs else loss
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Score the model on all rows; every process of a distributed run does so for itself."""
-        samples: Any = dataloader.dataset
-        model = self.accelerator.unwrap_model(self.model)
-        found = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
+    def score_samples(self, model: Any, samples: MaskSamples) -> tuple[dict[str, float], float]:
+        """Return the scores of masks and ingredients, and the loss."""
+        answers = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
         names = [model.config.id2label[number] for number in sorted(model.config.id2label)]
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.scores(names).items()}
-        metrics[f"{metric_key_prefix}_loss"] = found.loss
-        return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples))
+        return answers.scores(names), answers.loss
