@@ -135,15 +135,11 @@ def plain(item: PlateItem) -> str:
 @cache
 def _plain(name: str, several: bool) -> str:
     ingredient = ingredients_by_name()[name]
-    many = ingredient.form in ("fleck", "grain", "strand") and _many_by_nature(ingredient)
-    return plural(name) if many or (several and _counts_itself(name)) else name
-
-
-def _many_by_nature(ingredient: Ingredient) -> bool:
-    if ingredient.name.endswith("noodle"):
-        return True
-    strewn = ingredient.group in ("nut", "berry", "fruit", "legume", "herb")
-    return strewn and ingredient.name not in MASS_NOUNS
+    if ingredient.form in ("fleck", "grain", "strand"):
+        # Strewn things and noodles come in numbers, so that nobody speaks of one of them.
+        strewn = ingredient.group in ("nut", "berry", "fruit", "legume", "herb") and name not in MASS_NOUNS
+        return plural(name) if strewn or name.endswith("noodle") else name
+    return plural(name) if several and _counts_itself(name) else name
 
 
 def measured(item: PlateItem, rng: random.Random) -> str:

@@ -35,11 +35,9 @@ def picture_fault(
     if flagged:
         return "replaced by the safety checker"
     fault = _looks_empty(image)
-    if fault is not None:
-        return fault
-    if mask is not None and not liquid and not (mask != BACKGROUND).any():
+    if fault is None and mask is not None and not liquid and not (mask != BACKGROUND).any():
         return "empty plate"
-    return None
+    return fault
 
 
 def _looks_empty(image: Image.Image) -> str | None:

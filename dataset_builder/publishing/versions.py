@@ -20,6 +20,7 @@ from dataset_builder.errors import BadInputError
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 # Entries of a picture's record that do not change how it is drawn.
 NOT_DRAWING = ("attempts", "rejected")
+NAMED = 5
 COMPARED = (ID, FLAVOUR, GENERATION, TITLE, INGREDIENTS, INSTRUCTIONS)
 
 
@@ -49,6 +50,12 @@ class Changes:
         """Return the counts for manifest and card."""
         names = ("added", "removed", "relabelled", "moved", "redrawn", "recipe_changed")
         return {"previous": self.previous, **{name: len(getattr(self, name)) for name in names}}
+
+
+def listed(names: Sequence[str], what: str = "more") -> str:
+    """Return the first few names, and how many more there are."""
+    rest = f" and {len(names) - NAMED} {what}" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest
 
 
 def parse_version(text: str) -> tuple[int, int, int]:

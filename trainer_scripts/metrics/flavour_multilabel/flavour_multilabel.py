@@ -33,13 +33,7 @@ class FlavourMultilabel(evaluate.Metric):
         return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
 
     def _compute(
-        self,
-        predictions,
-        references,
-        label_names=None,
-        threshold=0.5,
-        best_label_fallback=True,
-        with_definitions=False,
+        self, predictions, references, label_names=None, threshold=0.5, best_label_fallback=True, with_definitions=False
     ):
         probabilities = np.asarray(predictions, dtype=np.float64)
         names = label_names or [str(index) for index in range(probabilities.shape[-1])]

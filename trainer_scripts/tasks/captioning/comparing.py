@@ -63,12 +63,12 @@ def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> 
 
 def monotony(compared: ScoredModels) -> list[str]:
     """Return a sentence for each captioner that gives every picture the same caption."""
-    sentences = []
-    for line in compared.models:
-        captions = line.predictions.parts[CAPTIONS][1]
-        if len(captions) > 1 and len(set(captions)) == 1:
-            sentences.append(f"{line.name}: !!! SAYS THE SAME OF EVERY PICTURE: {captions[0][:60]!r}")
-    return sentences
+    answers = {line.name: line.predictions.parts[CAPTIONS][1] for line in compared.models}
+    return [
+        f"{name}: !!! SAYS THE SAME OF EVERY PICTURE: {captions[0][:60]!r}"
+        for name, captions in answers.items()
+        if len(captions) > 1 and len(set(captions)) == 1
+    ]
 
 
 @torch.inference_mode()

@@ -19,14 +19,7 @@ from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import METEOR_SCORE, meteor, meteor_missing
 from trainer_scripts.tasks.captioning.training import evaluation_samples
 from trainer_scripts.tasks.captioning.truth import detail_scores, round_trip, visible_names
-from trainer_scripts.tasks.common.task import (
-    Item,
-    PredictionOptions,
-    SavedModel,
-    Scored,
-    ScoredModels,
-    ScoringOptions,
-)
+from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, Scored, ScoredModels, ScoringOptions
 
 CAPTIONS_CSV = "captions.csv"
 CAPTIONS_JSON = "captions.json"
@@ -91,15 +84,16 @@ def write_captions(
     references: Sequence[Sequence[str]] | None = None,
 ) -> None:
     """Write the captions as CSV (with the reference captions, if any) and in COCO's results format."""
+    rows = list(zip(ids, captions, strict=True))
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["ImageID", "Caption", *(["References"] if references is not None else [])])
-        for row, (name, caption) in enumerate(zip(ids, captions, strict=True)):
-            writer.writerow([name, caption, *([" | ".join(references[row])] if references is not None else [])])
-    results_rows = [
-        {"image_id": coco_id(name), "caption": caption} for name, caption in zip(ids, captions, strict=True)
-    ]
-    results.write_text(json.dumps(results_rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if references is None:
+            writer.writerows([("ImageID", "Caption"), *rows])
+        else:
+            joined = [(*row, " | ".join(of_one)) for row, of_one in zip(rows, references, strict=True)]
+            writer.writerows([("ImageID", "Caption", "References"), *joined])
+    coco = [{"image_id": coco_id(name), "caption": caption} for name, caption in rows]
+    results.write_text(json.dumps(coco, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def coco_id(name: str) -> int | str:

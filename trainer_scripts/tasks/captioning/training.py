@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import datasets
@@ -24,15 +25,7 @@ from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.tasks.captioning.samples import CaptionCollator, CaptionSamples
 from trainer_scripts.tasks.captioning.text import train_caption_tokenizer
-from trainer_scripts.tasks.common.starting_points import (
-    building,
-    check_kind,
-    input_size,
-    load,
-    load_processor,
-    open_sources,
-    settle,
-)
+from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 
 ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
@@ -80,11 +73,10 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourCapt
     if arguments.model_name_or_path:
         config = sources["model_name_or_path"]
         check_kind(configuration, config, FlavourCaptionerConfig, [])
-        processor = load_processor(arguments)
         teaches = learns_places(configuration) and not training.self_critical_draws
         places = len(place_names(configuration, data.train)) if teaches else None
-        settle(configuration, config, processor, config_fields(configuration, processor), places)
-        model = load(configuration, config, ARCHITECTURES[config.decoder_type])
+        fields = partial(config_fields, configuration)
+        model, processor = continue_model(configuration, config, ARCHITECTURES[config.decoder_type], fields, places)
     else:
         with building():
             processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])

@@ -1,6 +1,7 @@
 """Models, samples and collators of the two classification tasks."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from dataset_builder.errors import BadInputError
@@ -15,15 +16,7 @@ from trainer_scripts.data.samples import ClassificationCollator, Samples
 from trainer_scripts.data.table import Table
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
-from trainer_scripts.tasks.common.starting_points import (
-    building,
-    check_kind,
-    input_size,
-    load,
-    load_processor,
-    open_sources,
-    settle,
-)
+from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 
 PROBLEM_TYPES = {1: "single_label_classification", 2: "multi_label_classification"}
@@ -40,10 +33,9 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
     if arguments.model_name_or_path:
         config, problem_type = sources["model_name_or_path"], PROBLEM_TYPES[data.train.labels.ndim]
         check_kind(configuration, config, FlavourConfig, data.names, problem_type)
-        processor = load_processor(arguments)
         places = len(place_names(configuration, data.train)) if learns_places(configuration) else None
-        settle(configuration, config, processor, _config_fields(configuration, data, processor), places)
-        return load(configuration, config, FlavourForClassification), processor
+        fields = partial(_config_fields, configuration, data)
+        return continue_model(configuration, config, FlavourForClassification, fields, places)
     with building():
         processor = make_processor(arguments, data.train.texts)
         model = FlavourForClassification.from_parts(

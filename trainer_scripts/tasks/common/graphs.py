@@ -60,10 +60,7 @@ class ClassifierGraph(ModelGraph):
         return ["logits"]
 
     def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, pixel_values: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Return class scores `(batch, num_labels)`."""
         return (self.model(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values).logits,)

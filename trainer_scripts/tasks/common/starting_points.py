@@ -5,7 +5,7 @@ refused; a contradicting value in the configuration file is only printed, so tha
 of several sizes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,25 +143,45 @@ def _check_labels(source: str, kept: list[str], asked: list[str]) -> None:
     )
 
 
-def settle(
+def continue_model(
     configuration: Configuration,
     config: PreTrainedConfig,
-    processor: FlavourProcessor,
-    wanted: dict[str, Any],
+    model_class: type[PreTrainedModel],
+    fields: Callable[[FlavourProcessor], dict[str, Any]],
     places: int | None = None,
-) -> None:
-    """Apply the settings that shape training only to a checkpoint's config, and refuse or print the others.
+) -> tuple[Any, FlavourProcessor]:
+    """Return the model and the processor of a checkpoint, ready for further training.
 
     Args:
         configuration: of the run.
         config: that of the checkpoint; its fields are changed.
-        processor: that of the checkpoint.
-        wanted: fields of the config that a new model of the configuration would get.
+        model_class: class of the checkpoint.
+        fields: processor -> fields of the config that a new model of the configuration would get.
         places: number of classes of the masks that teach it, None where none do.
 
     Raises:
         BadInputError: a value that the config refuses, or a setting of the command line that contradicts the weights.
     """
+    arguments = configuration.model
+    revision = arguments.model_revision or "main"
+    with building():
+        processor = FlavourProcessor.from_pretrained(arguments.model_name_or_path, revision=revision)
+    _settle(configuration, config, processor, fields(processor), places)
+    with building():
+        model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
+        if arguments.init_image_encoder:
+            model.load_image_encoder(arguments.init_image_encoder)
+    return model, processor
+
+
+def _settle(
+    configuration: Configuration,
+    config: PreTrainedConfig,
+    processor: FlavourProcessor,
+    wanted: dict[str, Any],
+    places: int | None,
+) -> None:
+    """Apply the settings that shape training only to a checkpoint's config, and refuse or print the others."""
     if places is not None and config.num_place_labels != places:
         has = f"tells {config.num_place_labels} classes apart" if config.num_place_labels else "has no head for them"
         raise BadInputError(
@@ -185,29 +205,10 @@ def settle(
         config.validate()
 
 
-def load_processor(arguments: ModelArguments) -> FlavourProcessor:
-    """Return the checkpoint's processor."""
-    with building():
-        return FlavourProcessor.from_pretrained(
-            arguments.model_name_or_path, revision=arguments.model_revision or "main"
-        )
-
-
 def input_size(processor: FlavourProcessor) -> int:
     """Return the side of the square picture that the model reads."""
     sizes = processor.image_processor.crop_size or processor.image_processor.size
     return int(sizes["height"])
-
-
-def load(configuration: Configuration, config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Any:
-    """Return the checkpoint's model under a settled config, with the image encoder that is named, if one is."""
-    arguments = configuration.model
-    with building():
-        revision = arguments.model_revision or "main"
-        model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
-        if arguments.init_image_encoder:
-            model.load_image_encoder(arguments.init_image_encoder)
-    return model
 
 
 def _contradictions(

@@ -16,7 +16,7 @@ from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import normalise
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.predictions import Predictions
-from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS
 from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.segmentation.classes import food_groups
 from trainer_scripts.tasks.segmentation.samples import MaskSamples, own_size
@@ -58,18 +58,13 @@ class Answers:
     areas: np.ndarray | None = None
     group_counts: np.ndarray | None = None
 
-    def scored(self, names: list[str]) -> list[tuple[Score, np.ndarray, np.ndarray]]:
-        """Return every score with the labels and probabilities that it takes; `names` are the classes."""
-        found = [(score, self.shown, self.probabilities) for score in ingredient_scores(names[1:])]
-        if self.group_counts is not None:
-            found = [(score, self.group_counts, self.group_counts) for score in group_scores(names)] + found
-        if self.counts is not None:
-            found = [(score, self.counts, self.counts) for score in mask_scores()] + found
-        return found
-
     def scores(self, names: list[str]) -> dict[str, float]:
         """Return the value of every score; `names` are the classes, background first."""
-        return {score.name: score(labels, answers) for score, labels, answers in self.scored(names)}
+        values: dict[str, float] = {}
+        for scores, counts in ((mask_scores(), self.counts), (group_scores(names), self.group_counts)):
+            if counts is not None:
+                values |= {score.name: score(counts, counts) for score in scores}
+        return values | {each.name: each(self.shown, self.probabilities) for each in ingredient_scores(names[1:])}
 
     def predictions(self, table: Table) -> Predictions:
         """Return the answers to the rows of a table, as they are saved and compared."""

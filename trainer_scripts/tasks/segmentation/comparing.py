@@ -4,12 +4,11 @@ Models with masks, with an ingredient head, or with both are compared on the sco
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig
 
 from model_cards.runs import read_configuration
 from trainer_scripts.data.pictures import Pictures
@@ -92,22 +91,19 @@ JUDGED = {
 }
 
 
-def tasks_learned(config: PreTrainedConfig) -> frozenset[str]:
-    """Return which of the two tasks a segmenter has learned."""
-    learned = {MASK_TASK} if config.head != "none" else set()
-    return frozenset(learned | ({INGREDIENT_TASK} if config.ingredient_head else set()))
-
-
 def sharing_verdicts(compared: ScoredModels) -> list[str]:
     """Return per task whether one encoder for both helped, hurt, or made no clear difference.
 
     Paired differences compare each multi-task model with each model of one task, on the scores of that task.
     """
-    learned = {name: tasks_learned(model.model.config) for name, model in compared.saved.items()}
+    learned: dict[str, list[str]] = {}
+    for name, model in compared.saved.items():
+        has = {MASK_TASK: model.model.config.head != "none", INGREDIENT_TASK: model.model.config.ingredient_head}
+        learned[name] = [task for task, present in has.items() if present]
     found = []
     for shared in (line for line in compared.models if len(learned.get(line.name, ())) == 2):
         for single in (line for line in compared.models if len(learned.get(line.name, ())) == 1):
-            (task,) = learned[single.name]
+            task = learned[single.name][0]
             for score in (score for score in compared.scores if score.name in JUDGED[task]):
                 gain = shared.minus(single, score)
                 if gain is not None:
@@ -137,9 +133,9 @@ def _difference(gain: Interval, score: Score) -> str:
     return f"{gain.value:+.3f} {score.name} [{gain.low:+.3f}, {gain.high:+.3f}]{p}"
 
 
-def _budgets(compared: ScoredModels, shared: str, learned: dict[str, frozenset[str]]) -> list[str]:
+def _budgets(compared: ScoredModels, shared: str, names: Iterable[str]) -> list[str]:
     """Return how many pictures each model learned from, those of its start included, where they are not the same."""
-    seen = {name: pictures_seen(Path(compared.saved[name].source)) for name in learned}
+    seen = {name: pictures_seen(Path(compared.saved[name].source)) for name in names}
     known = {name: number for name, number in seen.items() if number is not None}
     if shared not in known or len(known) < 2 or max(known.values()) <= 1.02 * min(known.values()):
         return []

@@ -51,12 +51,14 @@ def panels(
         names: classes, background first.
         path: PNG file.
     """
-    palette = colours(len(names))
+    # Every id has a colour, those that are no class (unknown pixels) a grey one.
+    palette = np.full((UNKNOWN + 1, 3), 128, dtype=np.uint8)
+    palette[: len(names)] = colours(len(names))
     sheet = Image.new("RGB", (4 * PANEL_SIDE + LEGEND_WIDTH, len(pictures) * PANEL_SIDE), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (picture, truth, mask) in enumerate(zip(pictures, truths, masks, strict=True)):
         plate = picture.convert("RGB").resize((PANEL_SIDE, PANEL_SIDE))
-        drawn = [_mask_picture(ids, palette).resize(plate.size, Image.Resampling.NEAREST) for ids in (truth, mask)]
+        drawn = [Image.fromarray(palette[ids]).resize(plate.size, Image.Resampling.NEAREST) for ids in (truth, mask)]
         for column, panel in enumerate((plate, *drawn, Image.blend(plate, drawn[1], 0.5))):
             sheet.paste(panel, (column * PANEL_SIDE, row * PANEL_SIDE))
         areas = np.bincount(np.concatenate([truth.ravel(), mask.ravel()]), minlength=UNKNOWN + 1)
@@ -67,12 +69,6 @@ def panels(
             draw.rectangle((left, top, left + 10, top + 10), fill=tuple(palette[number].tolist()))
             draw.text((left + 16, top - 1), names[number], fill="black")
     sheet.save(path)
-
-
-def _mask_picture(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
-    grey = np.full((UNKNOWN + 1, 3), 128, dtype=np.uint8)
-    grey[: len(palette)] = palette
-    return Image.fromarray(grey[ids])
 
 
 def class_bars(per_class: dict[str, dict[str, float | None]], path: Path) -> None:

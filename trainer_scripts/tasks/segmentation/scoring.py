@@ -110,12 +110,7 @@ def write_plates(path: Path, ids: Sequence[str], plates: Sequence[dict[str, Any]
 
 
 def draw(
-    model: SavedModel,
-    samples: MaskSamples,
-    found: Answers,
-    plates: Sequence[dict[str, Any]],
-    testing: Views,
-    out: Path,
+    model: SavedModel, samples: MaskSamples, found: Answers, plates: Sequence[dict[str, Any]], testing: Views, out: Path
 ) -> list[str]:
     """Draw panels and flavour maps of pictures spread over the table, and the tables per class; return their names."""
     # Spread evenly, as neighbours may be of one dish.

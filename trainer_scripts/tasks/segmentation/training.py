@@ -15,15 +15,7 @@ from trainer_scripts.data.masks import Masks, source_names
 from trainer_scripts.data.pictures import augmentation, training_picture, varies
 from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration
-from trainer_scripts.tasks.common.starting_points import (
-    building,
-    check_kind,
-    input_size,
-    load,
-    load_processor,
-    open_sources,
-    settle,
-)
+from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.tasks.segmentation.classes import class_map, shown_classes
 from trainer_scripts.tasks.segmentation.samples import MaskCollator, MaskSamples
@@ -76,11 +68,10 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
         raise BadInputError(f"a segmenter reads pictures alone, not {arguments.modality!r}; set modality: image")
     sources, fields = open_sources(arguments), model_fields(configuration, data)
     if arguments.model_name_or_path:
-        config, processor = sources["model_name_or_path"], load_processor(arguments)
+        config = sources["model_name_or_path"]
         check_kind(configuration, config, FlavourSegmentationConfig, data.names)
         check_heads(configuration, config)
-        settle(configuration, config, processor, fields)
-        return load(configuration, config, FlavourForSegmentation), processor
+        return continue_model(configuration, config, FlavourForSegmentation, lambda _: fields)
     revision = arguments.model_revision or "main"
     with building():
         if arguments.init_segmenter:
