@@ -116,6 +116,7 @@ def read_coco(source: str) -> ImportedTable:
     names: list[str] | None = None
     for path in files:
         part = path.stem.removeprefix("captions_")
+        # The year at the end of a part differs between releases.
         kind = re.sub(r"\d+$", "", part)
         if kind not in OFFICIAL_SPLITS:
             raise BadInputError(f"{path}: the part `{kind}` is unknown; expected {' or '.join(OFFICIAL_SPLITS)}")

@@ -42,6 +42,7 @@ def read_captions(folder: Path) -> dict[str, list[str]]:
         # Without the quotes of the table, and with the full stop joined to the last word.
         caption = " ".join(caption.strip().strip('"').replace('""', '"').split())
         caption = caption.removesuffix(" .") + "." if caption.endswith(" .") else caption
+        # The token file numbers the captions of a picture behind a number sign.
         captions[name.partition("#")[0]].append(caption)
     return dict(captions)
 

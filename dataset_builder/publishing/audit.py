@@ -222,6 +222,7 @@ def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
     for value, split in zip(keys, rows.splits, strict=True):
         if value:  # rows without a title have no title in common
             splits[value].add(split)
+    # A value is counted once, however many rows have it.
     crossing = [value for value, of in splits.items() if len(of) > 1]
     # All rows of a value that crosses count, whichever split they are in.
     concerned = Counter(keys)

@@ -103,6 +103,7 @@ def prepare(
     """
     check_new(repo, version, published)
     own = read_card(build.folder / CARD)
+    # Only the last version is compared: its manifest holds the history of those before.
     changes = changes_since(api, repo, published[-1], build) if published else None
     history = read_history(api, repo, published[-1]) if published else []
     # The manifest carries the history of all versions, so that the next card needs only the last one.

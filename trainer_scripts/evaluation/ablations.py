@@ -27,6 +27,7 @@ def drawn_rows(groups: Sequence[str], limit: int, seed: int = 0) -> np.ndarray:
     if len(groups) <= limit:
         return np.arange(len(groups))
     order = _shuffled(groups, seed)
+    # As many groups, in the drawn order, as stay within the limit together.
     fitting = max(1, int(np.searchsorted(np.cumsum([len(rows) for rows in order]), limit, side="right")))
     return np.sort(np.concatenate(order[:fitting]))
 

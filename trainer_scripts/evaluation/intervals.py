@@ -151,7 +151,9 @@ class GroupedScores:
             # What leaves one total enters the other.
             moved = swap @ exchange
             swapped = score.formula(total_a + moved) - score.formula(total_b - moved)
+            # Equal differences count although their sums were added up in another order.
             further += int(np.count_nonzero(np.abs(swapped) >= abs(observed) - 1e-12))
+        # The observed answers are one of the possible exchanges, so that p is never 0.
         return float((1 + further) / (resamples + 1))
 
 
@@ -205,6 +207,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values adjusted for their number (Holm 1979): each may be read as if it were the only test."""
     found, running = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        # A larger p-value never gets a smaller adjusted one.
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[name]))
         found[name] = running
     return found
@@ -223,6 +226,7 @@ def scale_temperature(probabilities: np.ndarray, temperature: float, multilabel:
 
 def fit_temperature(nll: Score, labels: np.ndarray, probabilities: np.ndarray, multilabel: bool = False) -> float:
     """Return the temperature with the least negative log-likelihood; give validation rows, never test rows."""
+    # On a logarithmic scale, on which halving and doubling are steps of the same size.
     found = minimize_scalar(
         lambda log_t: nll(labels, scale_temperature(probabilities, float(np.exp(log_t)), multilabel)),
         bounds=(np.log(0.05), np.log(20)),

@@ -115,6 +115,7 @@ class Predictions:
             raise BadInputError(f"{folder} has no {PREDICTIONS}; make it with score.py")
         try:
             table = pq.read_table(path).to_pydict()
+            # An answer may be read for two parts, such as a caption for its words and its names.
             parts = {part: _read_part(part, table) for part, names in COLUMNS.items() if names[1] in table}
             known = {part: pair for part, pair in parts.items() if pair is not None}
             if not known:

@@ -58,6 +58,7 @@ def upgraded(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     mixed = old.pop("baselines_and_ablations", {})
     baselines = {**old.pop("baselines", {}), **{name: line for name, line in mixed.items() if name not in _ABLATIONS}}
     ablations = {_ABLATIONS[name]: line for name, line in mixed.items() if name in _ABLATIONS}
+    # Captioners had a list of faults, or the word "passed".
     health = old.pop("health", "passed")
     limits = dict(old.pop("intervals", {}))
     leads: dict[str, dict[str, Entry]] = {}

@@ -80,6 +80,7 @@ def checked(labels: Values, probabilities: Values) -> tuple[Any, Any]:
         raise ValueError("no rows to score; give at least one row")
     if len(labels) != len(probabilities):
         raise ValueError(f"{len(labels)} labels against {len(probabilities)} rows of probabilities; give one per row")
+    # Texts cannot be infinite, and their scores read them as they are.
     if isinstance(probabilities[0], str):
         return labels, probabilities
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
@@ -213,6 +214,7 @@ def _resampled_average_precision(truth: np.ndarray, probabilities: np.ndarray, w
 
 def _binary_calibration(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     rows, labels = truth.shape
+    # Each (row, label) pair is in a bin of its own; the bins of a row are added up, as rows are resampled.
     flat = _calibration_rows(probabilities.reshape(-1), truth.reshape(-1).astype(float))
     return flat.reshape(rows, labels, -1).sum(axis=1)
 

@@ -49,6 +49,7 @@ def pixel_batches(
             yield rows, torch.stack([samples.image_features[row] for row in chosen]).to(device)
             continue
         pixels = normalise([samples.pictures[row] for row in chosen], normal.image_mean, normal.image_std)
+        # After normalisation zero is the mean colour: a picture without any content.
         yield rows, (torch.zeros_like(pixels) if blank else pixels).to(device)
 
 
@@ -105,6 +106,7 @@ def caption_table(
     parts: list[np.ndarray] = []
     for rows, pixels in pixel_batches(samples, batch_size, model.device, blank, order, name):
         given = "pixel_values" if samples.image_features is None else "features"
+        # Encoded once, both for generating and for the given captions.
         encoded = model.get_encoder()(**{given: pixels.to(model.dtype)})
         options: dict[str, Any] = generation
         sequences = model.generate(encoder_outputs=encoded.of(), **options)

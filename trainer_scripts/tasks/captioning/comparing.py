@@ -54,6 +54,7 @@ def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> 
     """Yield the captions of the pictures of other dishes, and of blank ones."""
     samples = evaluation_samples(model.processor, table)
     if len(set(table.groups)) > 1:
+        # Another picture of the same dish would leave the caption true.
         order = partners(table.groups, seed)
         name = f"{model.name}, {SHUFFLED}"
         yield SHUFFLED, predictions_of(table, *caption_table(model.model, samples, batch_size, order=order, name=name))
@@ -83,6 +84,8 @@ def picture_features(model: FlavourCaptioner, samples: CaptionSamples, batch_siz
 
 def nearest_captions(features: np.ndarray, train_features: np.ndarray, train_captions: np.ndarray) -> list[str]:
     """Return for each picture the first caption of the training picture with the most similar features."""
+    # Both kinds of features are unit vectors (a histogram holds roots of shares), so that the largest product belongs
+    # to the smallest angle.
     nearest = (features @ train_features.T).argmax(axis=1)
     return [train_captions[row][0] for row in nearest]
 

@@ -59,6 +59,7 @@ class CiderD:
         counts = [[ngrams(words(caption)) for caption in of_one] for of_one in references]
         self._frequency: list[Counter] = [Counter() for _ in range(LONGEST_NGRAM)]
         for of_one in counts:
+            # The number of pictures with the n-gram in any of their captions.
             for size in range(LONGEST_NGRAM):
                 self._frequency[size].update({gram for caption in of_one for gram in caption[size]})
         self._pictures = math.log(len(references))
@@ -91,6 +92,7 @@ def _agreement(candidate: tuple, reference: tuple) -> float:
     total = 0.0
     for mine, true, my_norm, true_norm in zip(ours, theirs, our_norms, their_norms, strict=True):
         if my_norm and true_norm:
+            # Clipped: a caption gains nothing by repeating an n-gram of the reference.
             shared = sum(min(weight, true[gram]) * true[gram] for gram, weight in mine.items() if gram in true)
             total += shared / (my_norm * true_norm)
     # A caption of another length than the reference is scored down.
@@ -112,6 +114,7 @@ def identical(candidates: Sequence[str]) -> float:
 def _bleu_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
     """Return per picture clipped and all n-grams of 1 to 4, its words and the closest reference's, `(rows, 10)`."""
     metric = BLEU(lowercase=True, tokenize="13a", smooth_method="none", effective_order=True)
+    # Counts and lengths add up over pictures: corpus BLEU of every resample is a formula of their sums.
     found = [metric.sentence_score(said, list(true)) for said, true in zip(candidates, references, strict=True)]
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)
 
@@ -277,6 +280,7 @@ def meteor(answers: Mapping[str, Sequence[str]], references: References) -> dict
         return {name: {} for name in answers}
     from pycocoevalcap.meteor.meteor import Meteor
 
+    # Starting Java takes seconds, so that one process scores all sets of captions.
     program = Meteor()
     truth = {row: [_plain(caption) for caption in captions] for row, captions in enumerate(references)}
     return {

@@ -34,6 +34,7 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
     captions, expected = caption_table(model.model, samples, size, name=model.name)
     out.mkdir(parents=True, exist_ok=True)
     predictions = predictions_of(table, captions, expected)
+    # The baselines take rows and processor from the lines of models.
     compared.models.append(Line(model.name, MODEL, model.modality, predictions))
     write_captions(out / CAPTIONS_CSV, out / CAPTIONS_JSON, table.ids, captions, list(table.labels))
     scored = Scored(predictions, files=[CAPTIONS_CSV, CAPTIONS_JSON, CONTACT_SHEET])
@@ -102,6 +103,7 @@ def coco_id(name: str) -> int | str:
     >>> coco_id("000000391895.jpg"), coco_id("greek-salad-00-00")
     (391895, 'greek-salad-00-00')
     """
+    # File names of COCO end in the number of the picture, with a prefix in older sets.
     stem = name.rsplit("_", 1)[-1].rsplit(".", 1)[0]
     return int(stem) if stem.isdigit() else name
 
@@ -125,6 +127,7 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
         texts = model.processor.tokenizer.batch_decode(model.model.generate(pixels), skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]
+    # Only now, so that a broken picture leaves no part of a table behind.
     out.parent.mkdir(parents=True, exist_ok=True)
     write_captions(out, out.with_suffix(".json"), [item.item_id for item in items], captions)
     return f"{len(captions)} captions written to {out} and {out.with_suffix('.json')}"

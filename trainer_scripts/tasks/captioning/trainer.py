@@ -40,6 +40,7 @@ class FrozenImageFirst(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: object
     ) -> None:
         """Let the backbone train once the epochs are over."""
+        # The epoch is a sum of fractions, which rounding may leave just below a whole number.
         if model.config.freeze_image and (state.epoch or 0) + 1e-6 >= self.epochs:
             self._set(model, False)
 
@@ -157,6 +158,7 @@ class SelfCritical:
         """Return `draws` sequences per picture, `(batch * draws, length)`, drawn without dropout."""
         training = captioner.training
         captioner.eval()
+        # From the whole distribution, without limits on tokens: the loss is an expectation under it.
         sequences = captioner.generate(
             encoder_outputs=captioner.get_encoder()(pixels, features=features),
             do_sample=True,
@@ -172,5 +174,6 @@ class SelfCritical:
         """Return each draw's CIDEr-D less the mean of the other draws of its picture."""
         texts = [as_sentence(text) for text in self.tokenizer.batch_decode(sequences, skip_special_tokens=True)]
         rewards = torch.from_numpy(self.cider.scores(texts, rows)).float().unflatten(0, (-1, self.draws))
+        # A mean that contained the draw itself would bias the gradient.
         others = (rewards.sum(1, keepdim=True) - rewards) / (self.draws - 1)
         return (rewards - others).flatten()

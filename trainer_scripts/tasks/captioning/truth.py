@@ -71,6 +71,7 @@ def _share(*columns: int) -> Formula:
     """Return hits over the mean of these columns."""
 
     def formula(sums: np.ndarray) -> np.ndarray:
+        # Over the mean of named and visible this is F1, over one of them precision or recall.
         below = sum(sums[..., column] for column in columns) / len(columns)
         return np.divide(sums[..., 0], below, out=np.zeros(np.shape(below)), where=below > 0)
 
@@ -161,6 +162,7 @@ def items_of_mask(cell: dict, names: Sequence[str]) -> dict[str, PlateItem]:
                 group="",
                 pieces=1,
                 area=len(rows) / mask.size,
+                # The middle of a pixel lies half a pixel behind its index.
                 x=float((columns.mean() + 0.5) / width),
                 y=float((rows.mean() + 0.5) / height),
                 spread=float(np.sqrt(rows.var() / height**2 + columns.var() / width**2)),
@@ -176,6 +178,7 @@ def detail_scores(captions: Sequence[str], table: Table) -> dict[str, float]:
     """
     from datasets import Image as ImageFeature
 
+    # Masks are decoded only for the captions that state a place or a relation.
     rows = table.rows.select_columns([MASK]).cast_column(MASK, ImageFeature(decode=False))
     names = table.rows.features[INGREDIENT_LABELS].feature.names
     right, judged = (dict.fromkeys(("counts", "places", "relations"), 0) for _ in range(2))
@@ -183,6 +186,7 @@ def detail_scores(captions: Sequence[str], table: Table) -> dict[str, float]:
         truth = {name: number for reference in table.labels[row] for name, number in counts_in(reference).items()}
         counted = [(name, number) for name, number in counts_in(caption).items() if name in truth]
         outcomes = {"counts": [truth[name] == number for name, number in counted], "places": [], "relations": []}
+        # Counts are judged by the references, since a mask does not show single pieces.
         placed, related = places_in(caption), relations_in(caption)
         if placed or related:
             items = items_of_mask(rows[row][MASK], names)

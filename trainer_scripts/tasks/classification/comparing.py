@@ -37,6 +37,7 @@ def probabilities_of(model: SavedModel, samples: Dataset, batch_size: int, name:
     loader: DataLoader = DataLoader(samples, batch_size=batch_size, collate_fn=collate)
     found = []
     for batch in tqdm(loader, desc=name, leave=False, disable=None if name else True):
+        # With labels the model would compute a loss, which scoring does not need.
         labels = batch.pop("labels")
         batch.update({key: torch.full((len(labels),), value) for key, value in fixed.items()})
         logits = model.model(**{key: value.to(model.model.device) for key, value in batch.items()}).logits
@@ -61,6 +62,7 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
         return Line(name, BASELINE, modality, Predictions.of_classes(test.ids, test.groups, test.labels, probabilities))
 
     found = [line("majority", "none", np.tile(prior, (len(test), 1)))]
+    # Samples-F1 rewards this answer most among those that look at nothing.
     if many:
         found.append(line("all labels", "none", np.ones((len(test), len(names)))))
     if test.texts is not None:
@@ -75,6 +77,7 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
             without = baselines.bag_of_words(masked[0], masked[1], masked[2], score, len(names))
             found.append(line("TF-IDF without the rule's words", TEXT, without))
     if test.image_column is not None:
+        # The same random rows in every run, sorted because neighbours are read from disk faster.
         drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:HISTOGRAM_ROWS])
         seen = train if len(train) <= HISTOGRAM_ROWS else train.select(drawn)
         colours = baselines.colours(seen, selection, test, score, len(names))
@@ -91,6 +94,7 @@ def _product(compared: ScoredModels, prior: np.ndarray, many: bool) -> np.ndarra
     text, image = (compared.saved_of(modality) for modality in (TEXT, IMAGE))
     if text is None or image is None:
         return None
+    # Test rows must not choose between the two forms of their own baseline.
     score, truth = compared.main_score, compared.selection.labels
     first, second = (compared.selection_predictions[model.name].probabilities for model in (text, image))
     chosen = max(
@@ -141,6 +145,7 @@ def conflicting(table: Table, shuffled: Predictions, seed: int = 0) -> tuple[Pre
     """
     order = partners(table.groups, seed)
     pictured = table.labels[order]
+    # Only where the labels differ does the answer show which of the two inputs the model follows.
     differ = np.flatnonzero((table.labels != pictured).reshape(len(table), -1).any(axis=1))
     ids, groups = [table.ids[row] for row in differ], [table.groups[row] for row in differ]
     answered = shuffled.probabilities[differ]
@@ -154,5 +159,6 @@ def confidences(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return confidence and whether it was right, as the expected calibration error takes them."""
     labels, probabilities = predictions.parts[CLASSES]
     if labels.ndim == 2:
+        # Each label of a row is a decision of its own.
         return probabilities.reshape(-1), labels.reshape(-1) > 0
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels

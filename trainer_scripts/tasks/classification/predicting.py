@@ -59,6 +59,7 @@ def predict_items(
                     pictures.append(None)
         texts = [item.text for item in batch] if model.modality != "image" else None
         for row, item in enumerate(batch):
+            # An empty text is allowed beside a picture, as titles are missing in many tables.
             seen = pictures is not None and pictures[row] is not None
             if not seen and not (item.text or "").strip():
                 raise BadInputError(f"row {item.item_id} has no text to predict from; give it one or remove the row")

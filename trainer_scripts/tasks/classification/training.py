@@ -84,15 +84,18 @@ def squash(processor: FlavourProcessor) -> None:
 
 
 def _text_part(arguments: ModelArguments, processor: FlavourProcessor) -> Any:
+    # Word vectors that are learned from scratch take the place of a text encoder.
     if arguments.modality == "image" or "word_embedding_size" in arguments.config:
         return None
     if arguments.text_encoder:
         return arguments.text_encoder
+    # A tokenizer that was trained here may have fewer entries than the configuration allows.
     return {**arguments.text_config, "vocab_size": len(processor.tokenizer)}
 
 
 def _config_fields(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> dict[str, Any]:
     arguments, labels, classes = configuration.model, data.train.labels, len(data.names)
+    # One configuration serves all modalities, so fields of an input that is absent are dropped.
     fields = dict(arguments.config)
     if arguments.modality == "text":
         fields.pop("image_pooling", None)
@@ -156,6 +159,7 @@ def collator(
     if processor.image_processor is not None:
         settings["mean"] = processor.image_processor.image_mean
         settings["std"] = processor.image_processor.image_std
+    # Evaluation compares with the labels themselves: no mixup and no soft targets.
     if configuration is not None:
         settings["mixup"] = configuration.data.mixup_alpha
         settings["target_share"] = configuration.data.target_share if configuration.data.target_column else 0.0

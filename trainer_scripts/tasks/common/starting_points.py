@@ -57,9 +57,11 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
         if arguments.model_name_or_path:
             read = properties.checkpoint_has is None  # what it has is not loaded from elsewhere
         else:
+            # A part that the model does not have is not fetched, such as the text encoder of an image model.
             read = not properties.modalities or arguments.modality in properties.modalities
         if not value or not read:
             continue
+        # A Hub id has one slash at most, so that such a name can only be a folder that is missing.
         if not Path(value).exists() and (value.count("/") > 1 or value.startswith(FOLDERS)):
             name = Path(value).name
             first = f"; train it first: `train.py {name}`" if name in configuration_names() else ""
@@ -168,6 +170,7 @@ def continue_model(
         processor = FlavourProcessor.from_pretrained(arguments.model_name_or_path, revision=revision)
     _settle(configuration, config, processor, fields(processor), places)
     with building():
+        # The settled config is passed on, so that dropout and losses are those of this run.
         model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
@@ -188,6 +191,7 @@ def _settle(
             f"place_loss_weight: the masks show {places} classes at each place, and "
             f"{configuration.model.model_name_or_path} {has}; leave place_loss_weight out of config"
         )
+    # An option of the command line is meant for this run, while a configuration serves many checkpoints.
     refused: list[Contradiction] = []
     printed: list[Contradiction] = []
     for found in _contradictions(configuration, config, processor, wanted):
@@ -202,6 +206,7 @@ def _settle(
     with building():
         for name in _config_fields(configuration) & wanted.keys():
             setattr(config, name, wanted[name])
+        # Values that were set one by one have passed no cross-field check yet.
         config.validate()
 
 
@@ -220,6 +225,7 @@ def _contradictions(
     for name in arguments.config:
         if not hasattr(config, name):
             raise BadInputError(f"config: {type(config).__name__} has no field {name!r}")
+        # Fields that shape training only are applied to the checkpoint, and cannot contradict it.
         if name not in laid_on and name in wanted:
             found.append(Contradiction("config", f"config.{name}", wanted[name], getattr(config, name)))
     for option in ("text_config", "vision_config"):
@@ -229,6 +235,7 @@ def _contradictions(
                 found.append(Contradiction(option, f"{option}.{name}", value, getattr(part, name, None)))
     found += _of_processor(arguments, processor)
     for option, properties in configuration.options.items():
+        # A default contradicts nothing: only options of the command line count here.
         if properties.checkpoint_has and option in configuration.given and values[option]:
             found.append(Contradiction(option, option, values[option], properties.checkpoint_has))
     return [each for each in found if _plain(each.asked) != _plain(each.kept)]

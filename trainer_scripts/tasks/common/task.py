@@ -83,6 +83,7 @@ class SavedModel:
     @property
     def selection_split(self) -> str:
         """Name of the rows that chose its checkpoint: a split, or those that its run held out of the training split."""
+        # A run that held rows out of the training split has recorded a name for them.
         return self.results.get("selection_split") or self.arguments.selection_split
 
     @property
@@ -329,6 +330,7 @@ class Task(ABC):
         scores = self.scores(label_names)
 
         def compute(evaluated: EvalPrediction) -> dict[str, float]:
+            # Predictions arrive in the precision of training; scores are computed in fp32 at least.
             probabilities = self.probabilities(torch.as_tensor(evaluated.predictions).float()).numpy()
             check_finite(probabilities)
             return {score.name: score(np.asarray(evaluated.label_ids), probabilities) for score in scores}

@@ -39,6 +39,7 @@ class BalancedSampler(Sampler[int]):
         return len(self.weights)
 
     def __iter__(self) -> Iterator[int]:
+        # A new generator per epoch: a resumed run draws the same rows as one that was never interrupted.
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from torch.multinomial(self.weights, len(self.weights), replacement=True, generator=generator).tolist()
 
@@ -54,6 +55,7 @@ def check_finite(values: np.ndarray | list[float]) -> None:
 
 def check_fsdp(arguments: TrainingArguments) -> None:
     """Raise BadInputError where FSDP is asked for and accelerate would silently train without it."""
+    # `accelerate launch` requests FSDP by an environment variable, a command line by the argument.
     asked = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
     if asked and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise BadInputError(
@@ -89,6 +91,7 @@ class AveragedWeights(TrainerCallback):
         """Start from the weights, or from the average of the checkpoint that is resumed."""
         saved = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
         current = _floating(model)
+        # The folder may hold the average of an earlier run, which a new run must not start from.
         if state.global_step > 0 and saved.is_file():
             loaded = load_file(saved)
             self._average = {name: loaded[name].to(value) for name, value in current.items()}
@@ -108,6 +111,7 @@ class AveragedWeights(TrainerCallback):
         """Write the average into the checkpoint."""
         path = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
         if args.should_save and path.parent.is_dir():
+            # Under another name first, so that a run which is killed here leaves no broken file to resume from.
             partial = path.with_suffix(".partial")
             save_file({name: value.contiguous() for name, value in self._average.items()}, partial)
             partial.replace(path)
@@ -126,6 +130,7 @@ class AveragedWeights(TrainerCallback):
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
         """Put the average into the model for a while, then the weights back."""
+        # There is no average before training starts and after it has ended.
         if not self._average:
             yield
             return
@@ -206,6 +211,7 @@ class FlavourTrainer(Trainer):
 
         Tasks whose evaluation is no plain forward (captions are generated) get the precision from here.
         """
+        # The checkpoint is chosen by the weights that are saved in the end.
         averaged: Any = nullcontext()
         if self._averaged is not None and self.model is not None:
             averaged = self._averaged.in_place(self.model)
@@ -220,6 +226,7 @@ class FlavourTrainer(Trainer):
             return super().create_optimizer(model)
         chosen: Any = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(chosen))
+        # Parameters with the same rate and decay share a group: few large updates are faster than many small ones.
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in chosen.named_parameters():
             if parameter.requires_grad:
@@ -249,6 +256,7 @@ class FlavourTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         """Return the batches of evaluation, in which nothing is mixed and no row is left out."""
+        # The Trainer builds all its loaders from these two settings, so they are changed for this call only.
         training, dropping = self.data_collator, self.args.dataloader_drop_last
         self.data_collator, self.args.dataloader_drop_last = self._evaluation_collator, False
         try:
@@ -259,6 +267,7 @@ class FlavourTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self._sampling_weights is None:
             return super()._get_train_sampler(train_dataset)
+        # The same seed as that of the sampler which is replaced here.
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return BalancedSampler(self._sampling_weights, seed)
 

@@ -163,6 +163,7 @@ def answer(
         testing: views of each picture that are averaged.
         loss: whether to compute the loss too, on the grid of the answers; other views than the plain one have none.
     """
+    # Evaluations happen in the middle of training too.
     was_training, config = model.training, model.config
     model.eval()
     fine = PixelCounter(len(samples), config.num_labels, unknown=config.ignore_index)
@@ -209,6 +210,7 @@ def _answer_batch(
     labels = {}
     if config.head != "none":
         masks = torch.stack([sample["labels"] for sample in batch])
+        # The middle pixel of a cell stands for the cell, as in training; the loss needs no finer grid.
         divides = all(side % LOGIT_STRIDE == 0 for side in masks.shape[-2:])
         middle = slice(LOGIT_STRIDE // 2, None, LOGIT_STRIDE) if divides else slice(None)
         labels["labels"] = masks[:, middle, middle].to(device)
@@ -232,6 +234,7 @@ def samples_for(model: SavedModel, table: Table, testing: Views = PLAIN) -> Mask
         BadInputError: the masks have other ids than those that the model was trained on.
     """
     config, names = model.model.config, source_names(table.rows)
+    # An id would otherwise be scored as the class that had the same number in training.
     if config.source_labels is not None and names != config.source_labels:
         raise BadInputError(
             f"the masks of this data set have {len(names)} ids ({', '.join(names[:4])}, ...), those that "

@@ -48,6 +48,7 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
         return lines
     config = compared.saved[compared.widest_saved.name].model.config
     labels, mapped = compared.train.labels, config.class_map
+    # A model without a class map reads mask ids as they are.
     shown = shown_classes(labels, range(labels.shape[1]) if mapped is None else mapped, config.num_labels)
     constant = np.broadcast_to(most_frequent(shown), truth.parts[INGREDIENTS][0].shape)
     parts = {INGREDIENTS: (truth.parts[INGREDIENTS][0], constant.astype(np.float32))}
@@ -137,6 +138,7 @@ def _budgets(compared: ScoredModels, shared: str, names: Iterable[str]) -> list[
     """Return how many pictures each model learned from, those of its start included, where they are not the same."""
     seen = {name: pictures_seen(Path(compared.saved[name].source)) for name in names}
     known = {name: number for name, number in seen.items() if number is not None}
+    # Partial last batches make small differences, which are not worth a warning.
     if shared not in known or len(known) < 2 or max(known.values()) <= 1.02 * min(known.values()):
         return []
     counts = ", ".join(f"{name} {number:,}" for name, number in known.items())

@@ -63,6 +63,7 @@ def panels(
             sheet.paste(panel, (column * PANEL_SIDE, row * PANEL_SIDE))
         areas = np.bincount(np.concatenate([truth.ravel(), mask.ravel()]), minlength=UNKNOWN + 1)
         areas[[BACKGROUND, UNKNOWN]] = 0
+        # The legend has few lines, so that it names the largest areas first.
         present = [int(number) for number in np.argsort(-areas, kind="stable") if areas[number]]
         for line, number in enumerate(present[:LEGEND_LINES]):
             top, left = row * PANEL_SIDE + 6 + 16 * line, 4 * PANEL_SIDE + 6
@@ -104,6 +105,7 @@ def confusions(matrix: np.ndarray, names: Sequence[str], most: int = 20) -> list
     """
     wrong = matrix.astype(np.float64).copy()
     np.fill_diagonal(wrong, 0)
+    # Edges confuse every ingredient with the background, which would fill the list.
     wrong[BACKGROUND], wrong[:, BACKGROUND] = 0, 0
     shares = wrong / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     order = np.argsort(-wrong, axis=None)[:most]
@@ -141,6 +143,7 @@ def taste_overlay(picture: Image.Image, mask: np.ndarray, tastes: np.ndarray) ->
     palette = np.array([FLAVOUR_COLOURS[flavour] for flavour in FLAVOURS], dtype=np.float64)
     strength = tastes.max(axis=1)
     mixed = tastes @ palette / np.maximum(tastes.sum(axis=1, keepdims=True), 1e-9)
+    # What tastes of nothing keeps its own colours.
     opacity = np.where(strength > 0, 0.35 + 0.5 * strength, 0)[mask][..., None]
     plate = np.asarray(picture.convert("RGB").resize((mask.shape[1], mask.shape[0])), dtype=np.float64)
     return Image.fromarray((plate * (1 - opacity) + mixed[mask] * opacity).round().astype(np.uint8))

@@ -76,6 +76,7 @@ def describe(model: SavedModel, mask: torch.Tensor | None, probabilities: np.nda
             shown = order >= SMALLEST_AREA
         content["areas"] = {names[n]: round(float(share), 4) for n, share in enumerate(covered) if n and share > 0}
         content |= plate(covered, None if probabilities is None else shown, tastes_of(model.model.config))
+    # The largest area, or without masks the highest probability, comes first.
     content["labels"] = [names[n + 1] for n in np.argsort(-order, kind="stable") if shown[n]]
     return content
 

@@ -76,6 +76,7 @@ def accuracy_per_class(sums: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray, first: int) -> np.ndarray:
     kept = values[..., first:]
+    # A class that is neither true nor predicted has no score and no share in the mean.
     known = np.isfinite(kept)
     return np.where(known, kept, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
 

@@ -39,6 +39,7 @@ def _taste(name: str) -> tuple[int, ...] | None:
     exact = {ingredient.name: ingredient.taste for ingredient in ingredients()}
     if name in exact:
         return exact[name]
+    # Other data sets use longer names, such as "fresh tomato" for a tomato.
     found = find_ingredients(name)
     return found[0].taste if found else None
 

@@ -59,6 +59,7 @@ class SegmentationTrainer(WholeTableTrainer):
             raise BadInputError(
                 "gradient_log_steps compares the losses of two tasks, and this model has one; leave it out"
             )
+        # The model knows its classes only now that it is built.
         if isinstance(samples, MaskSamples) and config.class_map is not None:
             samples.read_as(config.class_map, config.num_labels)
 
@@ -69,6 +70,7 @@ class SegmentationTrainer(WholeTableTrainer):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         every, step = self.args.gradient_log_steps, self.state.global_step
         losses = outputs.get("losses") or {}
+        # Of the accumulated batches of a step only the first is compared.
         if every and model.training and step % every == 0 and step != self._logged_at and set(losses) >= TWO_TASKS:
             self._logged_at = step
             encoder = self.accelerator.unwrap_model(model).image_encoder

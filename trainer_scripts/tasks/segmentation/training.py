@@ -33,6 +33,7 @@ def training_samples(configuration: Configuration, data: TrainingData, processor
             raise BadInputError(f"mask_stride {given.mask_stride} does not divide pictures of {size} pixels")
         augment = augmentation(given, size)
     mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
+    # Crops are taken from the picture as it is; otherwise it is shrunk as in evaluation.
     prepare = training_picture(input_size(processor)) if given.crop_scale < 1 else None
     return MaskSamples(data.train, processor, mapped, len(data.names), augment, prepare, configuration.training.seed)
 
@@ -76,6 +77,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
     with building():
         if arguments.init_segmenter:
             processor = FlavourProcessor.from_pretrained(arguments.init_segmenter, revision=revision)
+            # A field without a value must not overwrite that of the checkpoint.
             fields = {name: value for name, value in fields.items() if value is not None}
             model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)
         else:

@@ -110,10 +110,12 @@ def _slid(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the logits averaged where windows overlap; ingredients are of the whole picture, shrunk to one window."""
     side = testing.window or 0
+    # Ingredients are learned from whole pictures, which a window does not show.
     _, ingredients = _whole(model, resize(pixels, (side, side))) if model.config.ingredient_head else (None, None)
     if model.config.head == "none":
         return None, ingredients
     height, width = pixels.shape[-2:]
+    # A picture that is smaller than a window is padded, and the answer cut back to its size.
     padded = torch.nn.functional.pad(pixels, (0, max(side - width, 0), 0, max(side - height, 0)))
     total: Any = None
     counted = padded.new_zeros(padded.shape[-2:])
