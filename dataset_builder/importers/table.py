@@ -241,7 +241,7 @@ def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) ->
         raise _BadPictureError(f"mask of mode {image.mode} where 8-bit ids were expected")
     if image.size != size:
         raise _BadPictureError("mask of another size than its picture")
-    # 255 marks pixels that nobody has labelled.
+    # 255 marks pixels without a label.
     unknown = sorted(set(np.unique(np.asarray(image)).tolist()) - set(range(ids.num_classes)) - {columns.UNKNOWN})
     if unknown:
         name = mask if isinstance(mask, Path) else "a mask"

@@ -94,7 +94,7 @@ class AttentionMasks:
     that kind) and on joint attention without rotary positions (Stable Diffusion 3).
 
     Args:
-        pipeline: a text-to-image pipeline with `unet` or `transformer`, and a tokenizer that knows offsets.
+        pipeline: a text-to-image pipeline with `unet` or `transformer`, and a tokenizer that returns offsets.
 
     Raises:
         BadInputError: the pipeline has no such layers.

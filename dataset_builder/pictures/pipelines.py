@@ -271,7 +271,7 @@ class CallArguments:
         }
         for key, (option, value) in options.items():
             if value is not None and key not in parameters:
-                raise BadInputError(f"{type(pipeline).__name__} knows no {key}; leave {option} {value} out")
+                raise BadInputError(f"{type(pipeline).__name__} has no parameter {key}; leave {option} {value} out")
         defaults = {
             key: parameters[key].default for key in ("num_inference_steps", "guidance_scale") if key in parameters
         }

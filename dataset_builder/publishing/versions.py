@@ -31,7 +31,7 @@ class Changes:
     Attributes:
         previous: the version before.
         added: ids that are new.
-        removed: ids that are gone.
+        removed: ids that the new version lacks.
         relabelled: ids whose main flavour is another one, with (old, new).
         moved: ids that lie in another split, with (old, new).
         redrawn: ids whose picture was made with another prompt, seed, pipeline or setting.

@@ -1,4 +1,4 @@
-"""Is each input really used? Each is shuffled over rows, blanked, or left out, and the loss of score is tested."""
+"""Ablations, which show whether an input is used: it is shuffled over rows, blanked or left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

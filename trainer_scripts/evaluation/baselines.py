@@ -60,7 +60,7 @@ def rule_answers(
 
 
 def rule_applies(label_names: Sequence[str]) -> bool:
-    """Whether the labels are the flavours that the rule knows."""
+    """Whether the labels are those of the labelling rule."""
     return tuple(label_names) == FLAVOURS
 
 

@@ -35,7 +35,7 @@ class Interval:
 
     @property
     def tested(self) -> bool:
-        """Whether the paired test, where there is one, finds the difference at the level of the interval."""
+        """Whether the paired test, where there is one, is significant at the level of the interval."""
         return self.p is None or self.p < 1 - CONFIDENCE
 
 
@@ -47,7 +47,7 @@ class GroupedScores:
     Args:
         groups: per row its group; the bootstrap draws whole groups.
         parts: part -> (truth, answer), as `predictions.Predictions.parts`.
-        own: name -> the score to compute where one of that name is asked for: the same definition with this answer's
+        own: name -> the score to compute in place of the one of that name: the same definition with this answer's
             own thresholds in it.
     """
 
@@ -179,7 +179,8 @@ def _affordable(score: Score, resamples: int) -> int:
 def _blocks(swaps: bool, groups: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield blocks `(block, groups)` of random numbers that fit the memory.
 
-    Of how often each group is drawn in each resample, or with `swaps` whether it changes sides, 0 or 1.
+    Each number counts how often a group is drawn in a resample; with `swaps` it is 1 where the two answers to a group
+    are exchanged, else 0.
     """
     generator = np.random.default_rng(seed)
     most = max(1, min(resamples, BLOCK_CELLS // groups))

@@ -24,7 +24,7 @@ SHUFFLED, BLANK = f"{IMAGE} shuffled", f"{IMAGE} blank"
 
 
 def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
-    """Return the captions of a saved captioner, and how likely it finds the given ones."""
+    """Return the captions of a saved captioner, and the likelihood of the given ones."""
     samples = evaluation_samples(model.processor, table)
     return predictions_of(table, *caption_table(model.model, samples, batch_size, name=name))
 
@@ -92,7 +92,7 @@ def nearest_captions(features: np.ndarray, train_features: np.ndarray, train_cap
 
 @torch.inference_mode()
 def target_is_hidden(model: FlavourCaptioner, samples: CaptionSamples) -> bool:
-    """Whether no score of a word changes with that word or a later one: a target that could be copied is no test."""
+    """Whether the scores of a word depend on earlier words alone, so that the target cannot be copied."""
     rows = range(min(CHECKED_ROWS, len(samples.table)))
     labels = pad_labels([samples.tokens[row][0] for row in rows]).to(model.device)
     _, pixels = next(pixel_batches(samples, len(rows), model.device))

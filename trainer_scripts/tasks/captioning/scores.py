@@ -115,7 +115,7 @@ def _bleu_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
     """Return per picture clipped and all n-grams of 1 to 4, its words and the closest reference's, `(rows, 10)`."""
     metric = BLEU(lowercase=True, tokenize="13a", smooth_method="none", effective_order=True)
     # Counts and lengths add up over pictures: corpus BLEU of every resample is a formula of their sums.
-    found = [metric.sentence_score(said, list(true)) for said, true in zip(candidates, references, strict=True)]
+    found = [metric.sentence_score(caption, list(true)) for caption, true in zip(candidates, references, strict=True)]
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)
 
 

@@ -2,7 +2,7 @@
 
 Only pictures whose mask is known can be judged so. What a caption names is compared with the ingredients of the mask, a
 place with the mask's centres, a count with the counts in the exact reference captions (a mask shows no single pieces).
-Captions also go back to pictures: how much of the label survives when the drawing pipeline draws from a caption.
+Captions are also turned into pictures again, to measure how much of the label survives.
 """
 
 import io
@@ -34,7 +34,7 @@ SIZE = 64
 
 
 def visible_names(table: Table) -> list[frozenset[str]] | None:
-    """Return the names of each row's visible ingredients; None for a table that does not know them."""
+    """Return the names of each row's visible ingredients; None for a table without that column."""
     if INGREDIENT_LABELS not in table.rows.column_names:
         return None
     names = table.rows.features[INGREDIENT_LABELS].feature.names
@@ -83,13 +83,13 @@ def naming_scores() -> tuple[Score, ...]:
     found = []
     levels = (("ingredient", "catalogue ingredients", _ingredient_rows), ("group", "food groups", _group_rows))
     for level, what, rows in levels:
-        said = f"{what} that captions name and that are visible by the mask, counted over all pictures"
+        counted = f"{what} that captions name and that are visible by the mask, counted over all pictures"
         for score, columns, text in (
             ("precision", (1,), "hits / named"),
             ("recall", (2,), "hits / visible"),
             ("f1", (1, 2), "2 hits / (named + visible)"),
         ):
-            found.append(Score(f"{level}_{score}", f"{text}, of {said}", rows, _share(*columns), part=NAMES))
+            found.append(Score(f"{level}_{score}", f"{text}, of {counted}", rows, _share(*columns), part=NAMES))
     found.append(
         Score(
             "only_visible",

@@ -120,10 +120,10 @@ def _config_fields(configuration: Configuration, data: TrainingData, processor: 
 
 
 def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> Samples:
-    """Return the training samples, pictures varied as the configuration says."""
+    """Return the training samples, pictures with the augmentation of the configuration."""
     arguments, places = configuration.data, learns_places(configuration)
     if arguments.class_crops and not places:
-        raise BadInputError("class_crops lays crops around what masks show; it needs place_loss_weight in config")
+        raise BadInputError("class_crops centres crops on the classes of masks; it needs place_loss_weight in config")
     seed, word_dropout = configuration.training.seed, arguments.word_dropout
     varied = varies(arguments) or places or arguments.crop_size is not None
     if processor.image_processor is None or not varied:

@@ -30,14 +30,14 @@ from trainer_scripts.tasks.common.trainer import Collator, FlavourTrainer, check
 
 @dataclass
 class TrainingData:
-    """Everything a run learns from and is chosen by, after the split guard.
+    """The data of a training run, after the split guard.
 
     Attributes:
-        task: what is learned.
+        task: the task.
         names: the label set.
         train: training rows.
         selection: rows that choose the checkpoint.
-        held_out_texts: split name -> texts that no vocabulary may have seen.
+        held_out_texts: split name -> texts that no vocabulary may be built from.
         left_out: training and selection rows that were left out because they are on another side too.
         stream: the training rows where they stream; `train` then holds the first ones.
     """
@@ -231,7 +231,7 @@ class PredictionOptions:
 
 
 class Task(ABC):
-    """Everything that differs between tasks; the instances stand in `tasks.registry`.
+    """Everything that differs between tasks; `tasks.registry` holds the instances.
 
     Attributes:
         name: the value of `--task`.
@@ -284,7 +284,7 @@ class Task(ABC):
     def training_samples(
         self, configuration: Configuration, data: TrainingData, processor: FlavourProcessor
     ) -> Dataset:
-        """Return the training samples, varied as the configuration says."""
+        """Return the training samples, with the augmentation of the configuration."""
 
     @abstractmethod
     def evaluation_samples(self, processor: FlavourProcessor, table: Table) -> Dataset:
@@ -374,7 +374,7 @@ class Task(ABC):
         return []
 
     def flavours(self, model: SavedModel, table: Table, batch_size: int) -> list[str] | None:
-        """Return the flavour that a model gives each row; None for a model that knows no flavours."""
+        """Return the flavour that a model gives each row; None for a model without flavours."""
         return None
 
     @abstractmethod

@@ -45,29 +45,29 @@ class BalancedSampler(Sampler[int]):
 
 
 def check_finite(values: np.ndarray | list[float]) -> None:
-    """Raise BadInputError for answers or a loss with NaN or infinity; no checkpoint of such a run is of use."""
+    """Raise BadInputError for outputs or a loss with NaN or infinity, after which no checkpoint is of use."""
     if not np.isfinite(values).all():
         raise BadInputError(
-            "training diverged: the model's answers hold NaN or infinity; lower the learning rates, or raise "
+            "training diverged: the outputs of the model hold NaN or infinity; lower the learning rates, or raise "
             "warmup_steps, lower max_grad_norm or compute in fp32"
         )
 
 
 def check_fsdp(arguments: TrainingArguments) -> None:
-    """Raise BadInputError where FSDP is asked for and accelerate would silently train without it."""
+    """Raise BadInputError where FSDP is requested and accelerate would silently train without it."""
     # `accelerate launch` requests FSDP by an environment variable, a command line by the argument.
-    asked = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
-    if asked and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+    requested = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
+    if requested and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise BadInputError(
-            "FSDP is asked for, and accelerate shares weights out only between several processes on GPUs or other "
+            "FSDP is requested, and accelerate shards weights only across several processes on GPUs or other "
             "accelerators; leave it out here"
         )
 
 
 def shared_layers(model: PreTrainedModel) -> list[str]:
-    """Return the kinds of layers that FSDP shares out each for itself.
+    """Return the classes of layers that FSDP shards one by one.
 
-    The table of word vectors is not within one of them: accelerate shares it out by itself, and nothing twice.
+    The embedding table must not be within one of them: accelerate shards it separately, and nothing twice.
     """
     words = model.get_input_embeddings()
     around = {type(module).__name__ for module in model.modules() if words in list(module.modules())}
@@ -193,10 +193,10 @@ class FlavourTrainer(Trainer):
         if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
             plugin.transformer_cls_names_to_wrap = shared_layers(self.model)
         if self.model is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            # Convolutions are faster so, on CPUs and GPUs; the collators lay pictures out alike. Sharding flattens.
+            # Convolutions are faster in this layout, which the collators use too; sharding flattens weights.
             self.model.to(memory_format=torch.channels_last)
         if averaged is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise BadInputError("ema_decay averages whole weights, which FSDP and DeepSpeed share out; leave it out")
+            raise BadInputError("ema_decay averages whole weights, which FSDP and DeepSpeed shard; leave it out")
         # Other targets, such as masks, only teach: evaluation has the labels alone.
         self.label_names = ["labels"]
         self._learning_rates = learning_rates or {}
@@ -216,9 +216,9 @@ class FlavourTrainer(Trainer):
         if self._averaged is not None and self.model is not None:
             averaged = self._averaged.in_place(self.model)
         with self.accelerator.autocast(), averaged:
-            found = super().evaluate(*args, **kwargs)
-        check_finite([value for name, value in found.items() if name.endswith("_loss")])
-        return found
+            metrics = super().evaluate(*args, **kwargs)
+        check_finite([value for name, value in metrics.items() if name.endswith("_loss")])
+        return metrics
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer with a learning rate per part of the model, without decay of biases and norms."""
@@ -247,7 +247,7 @@ class FlavourTrainer(Trainer):
         return self.args.learning_rate
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the batches of training; a stream is shared out to processes already, and read without a lead."""
+        """Return the batches of training; a stream is split over the processes already and is not read ahead."""
         if not isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
         # A generator of its own: the loader draws a seed when it starts, and a resumed run starts it once more.

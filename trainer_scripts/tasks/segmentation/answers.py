@@ -182,8 +182,8 @@ def answer(
             for counter in (fine, coarse):
                 if counter is not None:
                     counter.add(truths, scores)
-        seen = slice(rows.start, rows.stop)
-        probabilities[seen] = fine.areas[seen, 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
+        batch = slice(rows.start, rows.stop)
+        probabilities[batch] = fine.areas[batch, 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
     model.train(was_training)
     masks = fine.counted > 0
     return Answers(

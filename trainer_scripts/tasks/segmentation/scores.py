@@ -24,7 +24,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int, unk
     """Return pixels by true class (rows) and predicted class (columns); pixels of unknown truth are left out.
 
     Args:
-        truth: class ids, `unknown` where nobody knows.
+        truth: class ids, `unknown` for pixels without a label.
         predicted: class ids, of the same shape.
         classes: number of classes.
         unknown: id of unknown pixels.

@@ -26,17 +26,17 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
     shared = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     if not shared:
         return {}
-    sides = []
+    gradients = []
     for loss in (masks, ingredients):
         found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         # A parameter that one loss does not reach has gradient zero there.
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(shared, found, strict=True)]
-        sides.append(torch.cat([part.flatten().float() for part in parts]))
-    cosine = torch.nn.functional.cosine_similarity(sides[0], sides[1], dim=0)
+        gradients.append(torch.cat([part.flatten().float() for part in parts]))
+    cosine = torch.nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)
     return {
         "gradient_cosine": float(cosine),
-        "gradient_norm_segmentation": float(sides[0].norm()),
-        "gradient_norm_ingredients": float(sides[1].norm()),
+        "gradient_norm_segmentation": float(gradients[0].norm()),
+        "gradient_norm_ingredients": float(gradients[1].norm()),
     }
 
 
@@ -59,7 +59,7 @@ class SegmentationTrainer(WholeTableTrainer):
             raise BadInputError(
                 "gradient_log_steps compares the losses of two tasks, and this model has one; leave it out"
             )
-        # The model knows its classes only now that it is built.
+        # Evaluation samples are made before the model, as whose classes they are now read.
         if isinstance(samples, MaskSamples) and config.class_map is not None:
             samples.read_as(config.class_map, config.num_labels)
 

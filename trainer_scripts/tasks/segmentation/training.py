@@ -24,7 +24,7 @@ WEIGHED_MASKS = 500
 
 
 def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> MaskSamples:
-    """Return the training samples, varied as the configuration says."""
+    """Return the training samples, with the augmentation of the configuration."""
     given = configuration.data
     augment = None
     if varies(given) or given.crop_size is not None:
@@ -39,7 +39,7 @@ def training_samples(configuration: Configuration, data: TrainingData, processor
 
 
 def evaluation_samples(processor: FlavourProcessor, table: Table) -> MaskSamples:
-    """Return samples of whole pictures, never varied; whoever evaluates maps the mask ids to the model's classes."""
+    """Return samples of whole pictures, never augmented; the caller maps mask ids to the classes of the model."""
     return MaskSamples(table, processor)
 
 
@@ -64,7 +64,9 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
         or configuration.training.balanced_sampling
         or configuration.data.target_column
     ):
-        raise BadInputError("masks know neither mixup_alpha nor balanced_sampling nor target_column: leave them out")
+        raise BadInputError(
+            "tasks on masks support neither mixup_alpha nor balanced_sampling nor target_column; leave them out"
+        )
     if arguments.modality != "image":
         raise BadInputError(f"a segmenter reads pictures alone, not {arguments.modality!r}; set modality: image")
     sources, fields = open_sources(arguments), model_fields(configuration, data)
@@ -93,12 +95,12 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
 def check_heads(configuration: Configuration, config: PreTrainedConfig) -> None:
     """Raise BadInputError unless a checkpoint has the heads that the configuration gives labels to."""
     fields = configuration.model.config
-    asked = (fields.get("head") != "none", bool(fields.get("ingredient_head") or configuration.model.init_segmenter))
+    wanted = (fields.get("head") != "none", bool(fields.get("ingredient_head") or configuration.model.init_segmenter))
     has = (config.head != "none", config.ingredient_head)
-    if asked != has:
+    if wanted != has:
         heads = [
             f"{'a' if each[0] else 'no'} mask head and {'an' if each[1] else 'no'} ingredient head"
-            for each in (asked, has)
+            for each in (wanted, has)
         ]
         raise BadInputError(
             f"the configuration trains a model with {heads[0]}, and {configuration.model.model_name_or_path} has "
