@@ -33,7 +33,7 @@ class TrainingData:
     """The data of a training run, after the split guard.
 
     Attributes:
-        task: the task.
+        task: task of the run.
         names: the label set.
         train: training rows.
         selection: rows that choose the checkpoint.
