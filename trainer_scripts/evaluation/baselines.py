@@ -79,7 +79,10 @@ def masked_titles(titles: Sequence[str]) -> list[str]:
 
 def bag_of_words(train: Table, selection: Table, test: Table, score: Score, classes: int) -> np.ndarray:
     """Return TF-IDF of words and word pairs with logistic regression; its regularisation is chosen on validation."""
-    texts = [table.texts or [] for table in (train, selection, test)]
+    texts = []
+    for table in (train, selection, test):
+        assert table.texts is not None
+        texts.append(table.texts)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     word = re.compile(vectorizer.token_pattern)
     if any(word.search(text) for text in texts[0]):

@@ -99,6 +99,7 @@ class CaptionTrainer(WholeTableTrainer):
 
     def score_samples(self, model: FlavourCaptioner, samples: CaptionSamples) -> tuple[dict[str, float], float]:
         """Return the scores of generated captions, and the cross-entropy of the given ones."""
+        assert isinstance(samples, CaptionSamples)
         captions, expected = caption_table(model, samples, self.args.per_device_eval_batch_size)
         scores = scores_of(predictions_of(samples.table, captions, expected))
         return scores, scores["cross_entropy"]

@@ -143,7 +143,7 @@ def taste_overlay(picture: Image.Image, mask: np.ndarray, tastes: np.ndarray) ->
     palette = np.array([FLAVOUR_COLOURS[flavour] for flavour in FLAVOURS], dtype=np.float64)
     strength = tastes.max(axis=1)
     mixed = tastes @ palette / np.maximum(tastes.sum(axis=1, keepdims=True), 1e-9)
-    # What tastes of nothing keeps its own colours.
+    # Classes without a taste keep the colours of the picture.
     opacity = np.where(strength > 0, 0.35 + 0.5 * strength, 0)[mask][..., None]
     plate = np.asarray(picture.convert("RGB").resize((mask.shape[1], mask.shape[0])), dtype=np.float64)
     return Image.fromarray((plate * (1 - opacity) + mixed[mask] * opacity).round().astype(np.uint8))
