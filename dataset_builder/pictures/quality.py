@@ -60,7 +60,7 @@ def _grey(image: Image.Image) -> tuple[int, float]:
 
 
 def alike(one: Looks, other: Looks) -> bool:
-    """Tell whether two pictures of one recipe are so alike that the second teaches nothing.
+    """Whether two pictures of one recipe are so alike that the second teaches nothing.
 
     Plates of one recipe share layout and colours, so the limits are far below those for pictures of different dishes.
     """

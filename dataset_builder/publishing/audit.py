@@ -27,7 +27,7 @@ from model_cards.runs import is_catalogue
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
 AUDIT_VERSION = 2  # of the content of audit.json
-READABLE = 0.95  # a rule at or above this accuracy reads the labels off the text
+READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
 EXAMPLES = 20
 ACCENTS = re.compile("[\u0300-\u036f]")
 RULES = {

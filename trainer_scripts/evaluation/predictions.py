@@ -18,8 +18,8 @@ from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, IN
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
 THRESHOLDS = "thresholds.json"
-# Part -> its columns (truth, answer) in the file. Pixels hit, predicted and true stand in one column, and how well the
-# given captions are foreseen has no truth beside it.
+# Part -> its columns (truth, answer) in the file. Pixels hit, predicted and true stand in one column, and the
+# likelihood of the given captions has no truth beside it.
 COLUMNS = {
     CLASSES: ("labels", "probabilities"),
     INGREDIENTS: ("ingredients", "ingredient_probabilities"),

@@ -1,4 +1,4 @@
-"""Answers of a captioner on a table: generated captions, and the cross-entropy of the given ones."""
+"""Predictions of a captioner on a table: generated captions, and the cross-entropy of the given ones."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -27,7 +27,7 @@ from trainer_scripts.tasks.segmentation.scores import (
     mask_scores,
     pixel_counts,
 )
-from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, ask
+from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, predict_views
 
 PLAIN = Views()
 # A class that covers less of a predicted mask is not called an ingredient.
@@ -201,12 +201,12 @@ def answer(
 def _answer_batch(
     model: PreTrainedModel, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
-    """Return the result of `ask`, and the loss (NaN unless `loss` is set)."""
+    """Return the result of `predict_views`, and the loss (NaN unless `loss` is set)."""
     normal, device, config = samples.processor.image_processor, model.device, model.config
     pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
     pixels = pixels.to(device, model.dtype)
     if not testing.plain or not loss:
-        return *ask(model, pixels, testing), float("nan")
+        return *predict_views(model, pixels, testing), float("nan")
     labels = {}
     if config.head != "none":
         masks = torch.stack([sample["labels"] for sample in batch])

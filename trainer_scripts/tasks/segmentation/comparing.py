@@ -135,7 +135,7 @@ def _difference(gain: Interval, score: Score) -> str:
 
 
 def _budgets(compared: ScoredModels, shared: str, names: Iterable[str]) -> list[str]:
-    """Return how many pictures each model learned from, those of its start included, where they are not the same."""
+    """Return the number of training pictures per model, those of its start included, where they differ."""
     seen = {name: pictures_seen(Path(compared.saved[name].source)) for name in names}
     known = {name: number for name, number in seen.items() if number is not None}
     # Partial last batches make small differences, which are not worth a warning.
@@ -146,7 +146,7 @@ def _budgets(compared: ScoredModels, shared: str, names: Iterable[str]) -> list[
 
 
 def pictures_seen(folder: Path) -> int | None:
-    """Return how many training pictures a run and the runs that it started from have seen; None where unknown."""
+    """Return the number of training pictures of a run and of the runs that it started from; None where unknown."""
     configuration = read_configuration(folder)
     if configuration is None or not (folder / METRICS).is_file():
         return None

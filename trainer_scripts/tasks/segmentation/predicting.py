@@ -16,7 +16,7 @@ from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedMode
 from trainer_scripts.tasks.segmentation.answers import PLAIN, SMALLEST_AREA, areas, predicted_masks
 from trainer_scripts.tasks.segmentation.figures import colours
 from trainer_scripts.tasks.segmentation.tastes import plate, tastes_of
-from trainer_scripts.tasks.segmentation.views import ask
+from trainer_scripts.tasks.segmentation.views import predict_views
 
 
 @torch.inference_mode()
@@ -45,7 +45,7 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         batch = items[start : start + options.batch_size]
         pictures = [item.open() for item in batch]
         pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
-        scores, named = ask(model.model, pixels, PLAIN)
+        scores, named = predict_views(model.model, pixels, PLAIN)
         masks: list[Any] = [None] * len(batch)
         if scores is not None:
             masks = list(predicted_masks(scores, [(picture.height, picture.width) for picture in pictures]))
