@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Features, Image, List, Value
+from datasets import ClassLabel, List, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, Row, held_out, read_text
+from dataset_builder.importers.table import ImportedTable, Row, held_out, photo_features, photo_row, read_text
 
 # The labels of COCO's test set are not public, so the official validation part is the test split here.
 OFFICIAL_SPLITS = {"train": "train", "val": "test"}
@@ -81,15 +81,7 @@ def _read_part(
     pictures = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if pictures is None:
         raise BadInputError(f"the pictures of {part} are not in {', '.join(map(str, candidates))}; put them in one")
-    rows: list[Row] = [
-        {
-            columns.ID: name,
-            columns.DISH_ID: name,
-            columns.IMAGE: pictures / name,
-            columns.CAPTIONS: captions[image],
-        }
-        for image, name in images.items()
-    ]
+    rows = [photo_row(name, pictures / name, {columns.CAPTIONS: captions[image]}) for image, name in images.items()]
     instances_file = captions_file.with_name(captions_file.name.replace("captions_", "instances_"))
     if not instances_file.is_file():
         return rows, None
@@ -124,6 +116,7 @@ def read_coco(source: str) -> ImportedTable:
     names: list[str] | None = None
     for path in files:
         part = path.stem.removeprefix("captions_")
+        # The year at the end of a part differs between releases.
         kind = re.sub(r"\d+$", "", part)
         if kind not in OFFICIAL_SPLITS:
             raise BadInputError(f"{path}: the part `{kind}` is unknown; expected {' or '.join(OFFICIAL_SPLITS)}")
@@ -136,14 +129,7 @@ def read_coco(source: str) -> ImportedTable:
         splits["train"], splits["validation"] = held_out(
             splits["train"], VALIDATION_SHARE, key=lambda row: row[columns.ID], stratum=lambda row: 0
         )
-    features = Features(
-        {
-            columns.ID: Value("string"),
-            columns.DISH_ID: Value("string"),
-            columns.IMAGE: Image(),
-            columns.CAPTIONS: List(Value("string")),
-            **({columns.LABELS: List(ClassLabel(names=names))} if names else {}),
-        }
-    )
+    labels = {columns.LABELS: List(ClassLabel(names=names))} if names else {}
+    features = photo_features({columns.CAPTIONS: List(Value("string")), **labels})
     order = [split for split in columns.SPLITS if split in splits]
     return ImportedTable(features, {split: splits[split] for split in order}, dict(left_out))

@@ -2,15 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import ClassLabel, Features, Image, List, Value
+from datasets import ClassLabel, List, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, Row, describe_names, read_text
+from dataset_builder.importers.table import ImportedTable, describe_names, photo_features, photo_row, read_text
 
 # The numbers are COCO category ids; 12 was never used there.
 CATEGORY_IDS = {
@@ -92,57 +92,48 @@ def _parse_record(path: Path, held: tuple[int, str], fields: int) -> Record:
     return Record(parts[0], labels, " ".join(caption.split()))
 
 
-def split_records(records: list[Record]) -> dict[str, list[Record]]:
-    """Return train, validation and test in file order: the tail is the test split, its neighbour validation."""
-    test_start = len(records) - round(TEST_SHARE * len(records))
-    validation_start = test_start - round(VALIDATION_SHARE * test_start)
-    return {
-        "train": records[:validation_start],
-        "validation": records[validation_start:test_start],
-        "test": records[test_start:],
-    }
-
-
-def _refuse_repeated(records: Iterable[Record]) -> None:
-    repeated = [name for name, count in Counter(record.image_id for record in records).items() if count > 1]
-    if repeated:
-        raise BadInputError(
-            f"ImageIDs that stand in several records: {describe_names(repeated)}; leave one record of each"
-        )
-
-
 def read_comp5329(source: str) -> ImportedTable:
     """Read a folder with `train.csv`, `data/` and, if there, `test.csv` (the split `unlabelled`).
+
+    Of the labelled records, in file order, the tail is the test split and the part before it the validation split.
 
     Raises:
         BadInputError: see `read_records`; or two records of one picture.
     """
     folder = Path(source)
-    pictures = folder / "data"
-    splits = split_records(list(read_records(folder / "train.csv", TRAIN_HEADER)))
+    labelled = list(read_records(folder / "train.csv", TRAIN_HEADER))
+    test_start = len(labelled) - round(TEST_SHARE * len(labelled))
+    validation_start = test_start - round(VALIDATION_SHARE * test_start)
+    splits = {
+        "train": labelled[:validation_start],
+        "validation": labelled[validation_start:test_start],
+        "test": labelled[test_start:],
+    }
     if (folder / "test.csv").is_file():
         splits[UNLABELLED] = list(read_records(folder / "test.csv", TEST_HEADER))
-    _refuse_repeated(record for part in splits.values() for record in part)
-    features = Features(
-        {
-            columns.ID: Value("string"),
-            columns.DISH_ID: Value("string"),
-            columns.IMAGE: Image(),
-            columns.CAPTIONS: List(Value("string")),
-            columns.LABELS: List(ClassLabel(names=list(CATEGORY_IDS))),
-        }
+    counts = Counter(record.image_id for records in splits.values() for record in records)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise BadInputError(
+            f"ImageIDs that stand in several records: {describe_names(repeated)}; leave one record of each"
+        )
+    features = photo_features(
+        {columns.CAPTIONS: List(Value("string")), columns.LABELS: List(ClassLabel(names=list(CATEGORY_IDS)))}
     )
-    return ImportedTable(
-        features, {split: [_row(record, pictures) for record in records] for split, records in splits.items()}
-    )
-
-
-def _row(record: Record, pictures: Path) -> Row:
+    # A label is stored as its place in the label set, since the numbers of COCO have a gap.
     indices = {number: index for index, number in enumerate(CATEGORY_IDS.values())}
-    return {
-        columns.ID: record.image_id,
-        columns.DISH_ID: record.image_id,
-        columns.IMAGE: pictures / record.image_id,
-        columns.CAPTIONS: [record.caption],
-        columns.LABELS: sorted(indices[label] for label in record.labels),
+    rows = {
+        split: [
+            photo_row(
+                record.image_id,
+                folder / "data" / record.image_id,
+                {
+                    columns.CAPTIONS: [record.caption],
+                    columns.LABELS: sorted(indices[label] for label in record.labels),
+                },
+            )
+            for record in records
+        ]
+        for split, records in splits.items()
     }
+    return ImportedTable(features, rows)

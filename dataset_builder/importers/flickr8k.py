@@ -3,11 +3,11 @@
 from collections import defaultdict
 from pathlib import Path
 
-from datasets import Features, Image, List, Value
+from datasets import List, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, held_out, read_text
+from dataset_builder.importers.table import ImportedTable, Row, held_out, photo_features, photo_row, read_text
 
 OFFICIAL_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 HEADERS = ("image,caption", "image_name,caption")
@@ -42,6 +42,7 @@ def read_captions(folder: Path) -> dict[str, list[str]]:
         # Without the quotes of the table, and with the full stop joined to the last word.
         caption = " ".join(caption.strip().strip('"').replace('""', '"').split())
         caption = caption.removesuffix(" .") + "." if caption.endswith(" .") else caption
+        # The token file numbers the captions of a picture behind a number sign.
         captions[name.partition("#")[0]].append(caption)
     return dict(captions)
 
@@ -76,27 +77,12 @@ def read_flickr8k(source: str) -> ImportedTable:
     if pictures is None:
         raise BadInputError(f"{folder} has no folder of pictures; expected one of {', '.join(PICTURE_FOLDERS)}")
     assigned = assign_splits(folder, list(captions))
-    splits: dict[str, list[dict]] = {split: [] for split in OFFICIAL_SPLITS.values()}
-    left_out: dict[str, list[str]] = {"in no split list": [], "in a split list without a caption": []}
+    splits: dict[str, list[Row]] = {split: [] for split in OFFICIAL_SPLITS.values()}
     for name in captions:
-        if name not in assigned:
-            left_out["in no split list"].append(name)
-            continue
-        splits[assigned[name]].append(
-            {
-                columns.ID: name,
-                columns.DISH_ID: name,
-                columns.IMAGE: pictures / name,
-                columns.CAPTIONS: captions[name],
-            }
-        )
-    left_out["in a split list without a caption"] += [name for name in assigned if name not in captions]
-    features = Features(
-        {
-            columns.ID: Value("string"),
-            columns.DISH_ID: Value("string"),
-            columns.IMAGE: Image(),
-            columns.CAPTIONS: List(Value("string")),
-        }
-    )
-    return ImportedTable(features, splits, left_out)
+        if name in assigned:
+            splits[assigned[name]].append(photo_row(name, pictures / name, {columns.CAPTIONS: captions[name]}))
+    left_out = {
+        "in no split list": [name for name in captions if name not in assigned],
+        "in a split list without a caption": [name for name in assigned if name not in captions],
+    }
+    return ImportedTable(photo_features({columns.CAPTIONS: List(Value("string"))}), splits, left_out)

@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Features, List, Value, load_dataset, load_dataset_builder
+from datasets import ClassLabel, Features, List, load_dataset, load_dataset_builder
 from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetsError
 from PIL import Image
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import UNREADABLE, ImportedTable, Row, held_out, read_text
+from dataset_builder.importers.table import (
+    UNREADABLE,
+    ImportedTable,
+    Row,
+    held_out,
+    photo_features,
+    photo_row,
+    read_text,
+)
 
 CATEGORIES_FILE = "category_id.txt"
 VALIDATION_SHARE = 0.1
@@ -44,28 +52,8 @@ def read_categories(path: Path) -> list[str]:
 
 
 def _features(names: Sequence[str]) -> Features:
-    return Features(
-        {
-            columns.ID: Value("string"),
-            columns.DISH_ID: Value("string"),
-            columns.IMAGE: ImageFeature(),
-            columns.MASK: ImageFeature(),
-            columns.INGREDIENT_LABELS: List(ClassLabel(names=list(names))),
-        }
-    )
-
-
-def labels_in_mask(mask: Path | bytes) -> list[int]:
-    """Return the sorted ids in a mask without background and unknown; empty for a mask that cannot be read.
-
-    An unreadable mask is reported when its row is written, with the pictures.
-    """
-    try:
-        with Image.open(io.BytesIO(mask) if isinstance(mask, bytes) else mask) as image:
-            present = np.unique(np.asarray(image)).tolist()
-    except UNREADABLE:
-        return []
-    return [identifier for identifier in present if identifier not in (columns.BACKGROUND, columns.UNKNOWN)]
+    labels = List(ClassLabel(names=list(names)))
+    return photo_features({columns.MASK: ImageFeature(), columns.INGREDIENT_LABELS: labels})
 
 
 def _carve_validation(rows: list[Row]) -> tuple[list[Row], list[Row]]:
@@ -98,14 +86,15 @@ def _read_folder(folder: Path) -> ImportedTable:
     return ImportedTable(_features(names), {"train": train, "validation": validation, "test": rows["test"]}, left_out)
 
 
-def _row(identifier: str, image: Path | bytes, mask: Path | bytes) -> Row:
-    return {
-        columns.ID: identifier,
-        columns.DISH_ID: identifier,
-        columns.IMAGE: image,
-        columns.MASK: mask,
-        columns.INGREDIENT_LABELS: labels_in_mask(mask),
-    }
+def _row(identifier: str, picture: Path | bytes, mask: Path | bytes) -> Row:
+    """Return a row with the ids in its mask, sorted, without background and unknown."""
+    try:
+        with Image.open(io.BytesIO(mask) if isinstance(mask, bytes) else mask) as image:
+            present = np.unique(np.asarray(image)).tolist()
+    except UNREADABLE:
+        present = []  # an unreadable mask is reported when its row is written, with the pictures
+    labels = [number for number in present if number not in (columns.BACKGROUND, columns.UNKNOWN)]
+    return photo_row(identifier, picture, {columns.MASK: mask, columns.INGREDIENT_LABELS: labels})
 
 
 class _HubRows(Sequence[Row]):

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Features
+from datasets import ClassLabel, Features, Value
+from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -68,6 +69,17 @@ UNREADABLE = (
 
 class _BadPictureError(Exception):
     """A picture that cannot be used; the message is the reason."""
+
+
+def photo_features(more: Mapping[str, Any]) -> Features:
+    """Return the columns that every imported table begins with, and `more` columns behind them."""
+    text = Value("string")
+    return Features({columns.ID: text, columns.DISH_ID: text, columns.IMAGE: ImageFeature(), **more})
+
+
+def photo_row(name: str, image: Path | bytes, more: Mapping[str, Any]) -> Row:
+    """Return the row of a photograph, which is a dish of its own: no other row shows the same one."""
+    return {columns.ID: name, columns.DISH_ID: name, columns.IMAGE: image, **more}
 
 
 def read_text(path: Path) -> str:
@@ -229,6 +241,7 @@ def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) ->
         raise _BadPictureError(f"mask of mode {image.mode} where 8-bit ids were expected")
     if image.size != size:
         raise _BadPictureError("mask of another size than its picture")
+    # 255 marks pixels without a label.
     unknown = sorted(set(np.unique(np.asarray(image)).tolist()) - set(range(ids.num_classes)) - {columns.UNKNOWN})
     if unknown:
         name = mask if isinstance(mask, Path) else "a mask"
@@ -266,18 +279,14 @@ class _SplitWriter:
             return
         batch = pa.Table.from_pylist(rows, schema=self.schema)
         if self._writer is None or self._bytes > SHARD_BYTES:
-            self._next_shard()
-        assert self._writer is not None
+            self._close()
+            # The names of data sets state the number of shards, which is known only at the end.
+            self._shards.append(self.folder / f"{self.split}-{len(self._shards):05d}.part")
+            self._writer = ShardWriter(self._shards[-1], self.schema)
+            self._bytes = 0
         self._writer.write_table(batch)
         self._bytes += batch.nbytes
         self.rows += len(rows)
-
-    def _next_shard(self) -> None:
-        self._close()
-        # The names of data sets state the number of shards, which is known only at the end.
-        self._shards.append(self.folder / f"{self.split}-{len(self._shards):05d}.part")
-        self._writer = ShardWriter(self._shards[-1], self.schema)
-        self._bytes = 0
 
     def _close(self) -> None:
         if self._writer is not None:

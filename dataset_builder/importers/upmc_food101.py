@@ -5,11 +5,11 @@ import io
 import re
 from pathlib import Path
 
-from datasets import ClassLabel, Features, Image, Value
+from datasets import ClassLabel, Value
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
-from dataset_builder.importers.table import ImportedTable, Row, held_out, read_text
+from dataset_builder.importers.table import ImportedTable, Row, held_out, photo_features, photo_row, read_text
 
 HEADER = ("image_path", "text", "food")
 MAX_TITLE_WORDS = 40
@@ -55,20 +55,12 @@ def _read_part(folder: Path, part: str) -> list[dict[str, str]]:
     return [dict(zip(names, record, strict=True)) for record in records if record]
 
 
-def _picture(folder: Path, part: str, record: dict[str, str]) -> Path:
-    name = record["image_path"]
-    candidates = [folder / name, folder / "images" / name, folder / "images" / part / record["food"] / name]
-    return next((path for path in candidates if path.is_file()), candidates[-1])
-
-
 def _row(folder: Path, part: str, record: dict[str, str], index: dict[str, int]) -> Row:
-    return {
-        columns.ID: record["image_path"],
-        columns.DISH_ID: record["image_path"],
-        columns.IMAGE: _picture(folder, part, record),
-        columns.TITLE: clean_title(record["text"]),
-        columns.LABEL: index[record["food"]],
-    }
+    name = record["image_path"]
+    # The set is passed on in several layouts; a picture that is in none of them is reported under the official one.
+    candidates = [folder / name, folder / "images" / name, folder / "images" / part / record["food"] / name]
+    picture = next((path for path in candidates if path.is_file()), candidates[-1])
+    return photo_row(name, picture, {columns.TITLE: clean_title(record["text"]), columns.LABEL: index[record["food"]]})
 
 
 def read_upmc_food101(source: str) -> ImportedTable:
@@ -89,13 +81,5 @@ def read_upmc_food101(source: str) -> ImportedTable:
     train, validation = held_out(
         rows["train"], VALIDATION_SHARE, key=lambda row: row[columns.ID], stratum=lambda row: row[columns.LABEL]
     )
-    features = Features(
-        {
-            columns.ID: Value("string"),
-            columns.DISH_ID: Value("string"),
-            columns.IMAGE: Image(),
-            columns.TITLE: Value("string"),
-            columns.LABEL: ClassLabel(names=names),
-        }
-    )
+    features = photo_features({columns.TITLE: Value("string"), columns.LABEL: ClassLabel(names=names)})
     return ImportedTable(features, {"train": train, "validation": validation, "test": rows["test"]})

@@ -94,7 +94,7 @@ class AttentionMasks:
     that kind) and on joint attention without rotary positions (Stable Diffusion 3).
 
     Args:
-        pipeline: a text-to-image pipeline with `unet` or `transformer`, and a tokenizer that knows offsets.
+        pipeline: a text-to-image pipeline with `unet` or `transformer`, and a tokenizer that returns offsets.
 
     Raises:
         BadInputError: the pipeline has no such layers.
@@ -184,24 +184,23 @@ def _attention(layer: Any, pixels: torch.Tensor, text: torch.Tensor, bias: torch
     if getattr(layer, "norm_cross", None):
         text = layer.norm_encoder_hidden_states(text)
     joint = getattr(layer, "add_k_proj", None) is not None
-    query = _normalised(_heads(layer.to_q(pixels), layer.heads), layer, "norm_q")
+    query = _projected(layer, "to_q", "norm_q", pixels)
     if joint:
-        text_key = _normalised(_heads(layer.add_k_proj(text), layer.heads), layer, "norm_added_k")
-        pixel_key = _normalised(_heads(layer.to_k(pixels), layer.heads), layer, "norm_k")
-        key = torch.cat([text_key, pixel_key], dim=1)  # the order of the keys does not matter to the softmax
+        text_key = _projected(layer, "add_k_proj", "norm_added_k", text)
+        # The order of the keys does not matter to the softmax.
+        key = torch.cat([text_key, _projected(layer, "to_k", "norm_k", pixels)], dim=1)
     else:
-        key = _normalised(_heads(layer.to_k(text), layer.heads), layer, "norm_k")
+        key = _projected(layer, "to_k", "norm_k", text)
     scores = query.float() @ key.float().transpose(1, 2) / math.sqrt(query.shape[-1])  # (heads, pixels, keys)
     if bias is not None and not joint:
         scores = scores + bias.reshape(1, -1, bias.shape[-1]).float()
     return scores.softmax(dim=-1).mean(dim=0)[:, : text.shape[1]]
 
 
-def _heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
+def _projected(layer: Any, projection: str, norm: str, values: torch.Tensor) -> torch.Tensor:
+    """Return queries or keys per head, `(heads, tokens, width of a head)`, normalised where the layer does so."""
+    projected = getattr(layer, projection)(values)
     _, length, width = projected.shape
-    return projected.reshape(length, heads, width // heads).transpose(0, 1)  # (heads, tokens, width of a head)
-
-
-def _normalised(projected: torch.Tensor, layer: Any, name: str) -> torch.Tensor:
-    norm = getattr(layer, name, None)
-    return projected if norm is None else norm(projected)
+    heads = projected.reshape(length, layer.heads, width // layer.heads).transpose(0, 1)
+    normalise = getattr(layer, norm, None)
+    return heads if normalise is None else normalise(heads)

@@ -1,7 +1,7 @@
 """Sentences about a picture: what is on the plate, where, and how much of it.
 
 Captions of plated pictures are exact, because the pipeline knows what it drew; captions of pictures from a diffusion
-model repeat what the prompt asked for and say no more than that.
+model repeat the prompt and add nothing to it.
 """
 
 import random
@@ -135,15 +135,11 @@ def plain(item: PlateItem) -> str:
 @cache
 def _plain(name: str, several: bool) -> str:
     ingredient = ingredients_by_name()[name]
-    many = ingredient.form in ("fleck", "grain", "strand") and _many_by_nature(ingredient)
-    return plural(name) if many or (several and _counts_itself(name)) else name
-
-
-def _many_by_nature(ingredient: Ingredient) -> bool:
-    if ingredient.name.endswith("noodle"):
-        return True
-    strewn = ingredient.group in ("nut", "berry", "fruit", "legume", "herb")
-    return strewn and ingredient.name not in MASS_NOUNS
+    if ingredient.form in ("fleck", "grain", "strand"):
+        # Strewn things and noodles come in numbers and keep the plural.
+        strewn = ingredient.group in ("nut", "berry", "fruit", "legume", "herb") and name not in MASS_NOUNS
+        return plural(name) if strewn or name.endswith("noodle") else name
+    return plural(name) if several and _counts_itself(name) else name
 
 
 def measured(item: PlateItem, rng: random.Random) -> str:
@@ -302,7 +298,7 @@ def captions_from_prompt(prompt: str, mask: np.ndarray | None, seed: int) -> lis
     rng = random.Random(seed)
     vessel, title = vessel_for(prompt), dish_title(prompt)
     plate = Plate(vessel, () if mask is None else _items_in(mask))
-    # With a mask only what was seen is named, without one what the prompt asked for.
+    # With a mask only its ingredients are named, without one those of the prompt.
     names = [item.name for item in plate.items]
     if mask is None:
         names = [item.name for item in find_ingredients(prompt) if item.visible]

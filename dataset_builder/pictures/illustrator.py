@@ -82,10 +82,8 @@ class GenerationSettings:
                 raise BadInputError(f"{name} is {value}; give a whole number of at least 1")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise BadInputError(f"guidance is {self.guidance}; give a finite number")
-        if self.pipeline == PLATING:
-            self._check_for_plating()
-
-    def _check_for_plating(self) -> None:
+        if self.pipeline != PLATING:
+            return
         for name in ("revision", "scheduler", "lora", "guidance"):
             value = getattr(self, name)
             if value is not None:

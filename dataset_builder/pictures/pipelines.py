@@ -37,11 +37,6 @@ def plating_files() -> list[Path]:
     return sorted({file for pattern in _PLATING_SOURCES for file in package.glob(pattern)})
 
 
-def plating_revision() -> str:
-    """Return the hash of `plating_files`."""
-    return _hash_files(Path(__file__).parents[1], plating_files())
-
-
 def _hash_files(root: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
@@ -88,7 +83,9 @@ def locate(name: str, revision: str | None) -> Path:
 
 def pipeline_revision(name: str, revision: str | None) -> str:
     """Return the exact version of a pipeline: a commit of the Hub, or a hash of its files or (plating) its sources."""
-    return plating_revision() if name == PLATING else folder_revision(locate(name, revision))
+    if name == PLATING:
+        return _hash_files(Path(__file__).parents[1], plating_files())
+    return folder_revision(locate(name, revision))
 
 
 def load_pipeline(
@@ -274,7 +271,7 @@ class CallArguments:
         }
         for key, (option, value) in options.items():
             if value is not None and key not in parameters:
-                raise BadInputError(f"{type(pipeline).__name__} knows no {key}; leave {option} {value} out")
+                raise BadInputError(f"{type(pipeline).__name__} has no parameter {key}; leave {option} {value} out")
         defaults = {
             key: parameters[key].default for key in ("num_inference_steps", "guidance_scale") if key in parameters
         }

@@ -35,11 +35,9 @@ def picture_fault(
     if flagged:
         return "replaced by the safety checker"
     fault = _looks_empty(image)
-    if fault is not None:
-        return fault
-    if mask is not None and not liquid and not (mask != BACKGROUND).any():
+    if fault is None and mask is not None and not liquid and not (mask != BACKGROUND).any():
         return "empty plate"
-    return None
+    return fault
 
 
 def _looks_empty(image: Image.Image) -> str | None:
@@ -62,7 +60,7 @@ def _grey(image: Image.Image) -> tuple[int, float]:
 
 
 def alike(one: Looks, other: Looks) -> bool:
-    """Tell whether two pictures of one recipe are so alike that the second teaches nothing.
+    """Whether two pictures of one recipe are so alike that the second teaches nothing.
 
     Plates of one recipe share layout and colours, so the limits are far below those for pictures of different dishes.
     """

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import Labeller, LabelScores, score_labels
 from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
 from dataset_builder.publishing.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
+from dataset_builder.publishing.versions import listed
 from model_cards.cards import fill, read_template
 from model_cards.runs import is_catalogue
 
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
 AUDIT_VERSION = 2  # of the content of audit.json
-READABLE = 0.95  # a rule at or above this accuracy reads the labels off the text
+READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
 EXAMPLES = 20
 ACCENTS = re.compile("[\u0300-\u036f]")
 RULES = {
@@ -130,23 +132,15 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     rule = find_rule(build.manifest, build.lexicon_file)
     # An audit is reused only for the same shards, the same rule and the same form of the audit.
     same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
-    known = _read_facts(build.folder / AUDIT_JSON)
-    if known is not None and same.items() <= known.items():
-        return Audit({**known, "dataset": name})
+    with suppress(FileNotFoundError, ValueError):  # an audit that is missing or broken is made again
+        known = json.loads((build.folder / AUDIT_JSON).read_text(encoding="utf-8"))
+        if isinstance(known, dict) and same.items() <= known.items():
+            return Audit({**known, "dataset": name})
     files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
     audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     audited.write(build.folder)
     return audited
-
-
-def _read_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts of an earlier audit; None where it is not there or broken, for it can be made again."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
 
 
 def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -> Audit:
@@ -191,11 +185,7 @@ def _balance(rows: Rows) -> dict[str, dict[str, int]]:
     counts = {split: dict.fromkeys(FLAVOURS, 0) for split in dict.fromkeys(rows.splits)}
     for n in _labelled(rows):
         counts[rows.splits[n]][rows.columns[FLAVOUR][n]] += 1
-    return (
-        {split: {flavour: of[flavour] for flavour in FLAVOURS} for split, of in counts.items()}
-        if FLAVOUR in rows
-        else {}
-    )
+    return counts if FLAVOUR in rows else {}
 
 
 def _rule(rows: Rows, labeller: Labeller) -> dict[str, dict[str, dict[str, float]]]:
@@ -232,6 +222,7 @@ def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
     for value, split in zip(keys, rows.splits, strict=True):
         if value:  # rows without a title have no title in common
             splits[value].add(split)
+    # A value is counted once, however many rows have it.
     crossing = [value for value, of in splits.items() if len(of) > 1]
     # All rows of a value that crosses count, whichever split they are in.
     concerned = Counter(keys)
@@ -262,13 +253,10 @@ def _repeated_pictures(rows: Rows) -> dict[str, Any] | None:
         "sets": len(sets),
         "rows": sum(map(len, sets)),
         "most_dishes": max((len({owners[n] for n in members}) for members in sets), default=0),
-        "examples": [_named_set(rows, members) for members in sets[:EXAMPLES]],
+        "examples": [
+            f"{listed([rows.name(n) for n in members])} ({rows.splits[members[0]]})" for members in sets[:EXAMPLES]
+        ],
     }
-
-
-def _named_set(rows: Rows, members: list[int], most: int = 5) -> str:
-    more = f" and {len(members) - most} more" if len(members) > most else ""
-    return f"{', '.join(rows.name(n) for n in members[:most])}{more} ({rows.splits[members[0]]})"
 
 
 def _reference(rows: Rows) -> dict[str, Any] | None:
@@ -317,15 +305,15 @@ def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] |
 
     `given_up` holds the rows that were left out because every attempt at their picture was rejected, with reasons.
     """
-    reasons: Counter[str] = Counter()
-    retried = []
+    retried, faults = [], []
     for n, made in enumerate(rows.columns[GENERATION] if GENERATION in rows else []):
-        rejected = (made or {}).get("rejected") or []
-        reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in rejected)
-        if rejected:
+        if rejected := (made or {}).get("rejected"):
             retried.append(rows.name(n))
+            faults += rejected
     for refused in given_up.values():
-        reasons.update(reason.split(" of ")[0].split(" (")[0] for reason in refused)
+        faults += refused
+    # The kind of fault alone: without the other picture, the seed and the score that follow it.
+    reasons = Counter(fault.split(" of ")[0].split(" (")[0] for fault in faults)
     if GENERATION not in rows and IMAGE not in rows:
         return None
     # A row without a picture has no looks; one whose picture cannot be read has none either but is counted apart.

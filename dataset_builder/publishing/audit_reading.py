@@ -58,7 +58,8 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
         if path.is_file():
             return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
         return load_dataset(name, configuration, streaming=True)
-    except (DataFilesNotFoundError, EmptyDatasetError) as error:  # the first lists every ending that `datasets` knows
+    except (DataFilesNotFoundError, EmptyDatasetError) as error:
+        # The message of the first lists all extensions that `datasets` reads, so that it is not passed on.
         raise BadInputError(
             f"{dataset} holds no table; give CSV, JSON lines or Parquet, or the folder of a finished build"
         ) from error

@@ -27,7 +27,7 @@ from dataset_builder.publishing.release import (
     upload,
     write_folder,
 )
-from dataset_builder.publishing.versions import Changes, changes_since, published_versions, read_history, tag_of
+from dataset_builder.publishing.versions import Changes, changes_since, listed, published_versions, read_history, tag_of
 from model_cards.cards import data_card
 from model_cards.runs import is_catalogue
 
@@ -103,6 +103,7 @@ def prepare(
     """
     check_new(repo, version, published)
     own = read_card(build.folder / CARD)
+    # Only the last version is compared: its manifest holds the history of those before.
     changes = changes_since(api, repo, published[-1], build) if published else None
     history = read_history(api, repo, published[-1]) if published else []
     # The manifest carries the history of all versions, so that the next card needs only the last one.
@@ -110,15 +111,11 @@ def prepare(
     audit = audit_of_build(build, repo)
     stated = {"version": version, "license": licence, "history": history, "data_sha256": build.fingerprint}
     manifest = {**build.manifest, **stated}
-    kept = build.lexicon_file
-    card = data_card(
-        metadata(build, repo, licence),
-        card_values(build, repo, version, licence, history, changes, audit.lines),
-        own,
-    )
+    values = card_values(build, repo, version, licence, history, changes, audit.lines)
+    card = data_card(metadata(build, repo, licence), values, own)
     files: dict[str, Path | bytes] = {f"{DATA}/{path.name}": path for paths in build.shards.values() for path in paths}
-    if kept is not None:
-        files[LEXICON] = kept
+    if build.lexicon_file is not None:
+        files[LEXICON] = build.lexicon_file
     files[CARD] = card.encode()
     files[AUDIT_MARKDOWN] = audit.markdown.encode()
     manifest[FILES] = sorted([*files, MANIFEST])
@@ -173,6 +170,8 @@ def card_values(
     for table in build.labels.values():
         sources.update(table[LABEL_SOURCE].to_pylist())
     dishes = {split: set(table[DISH_ID].to_pylist()) for split, table in build.labels.items()}
+    known = build.manifest["generator"]
+    drawing = [f"{what}: {known[name]}" for name, what in DRAWING.items() if known.get(name) is not None]
     return {
         "repo": repo,
         "name": repo.split("/")[1],
@@ -196,19 +195,12 @@ def card_values(
         "rule": ", ".join(f"{name} {value}" for name, value in rule_settings(build.manifest).items()),
         "label_sources": dict(sorted(sources.items())),
         "pictures": build.pictures,
-        "drawing": drawing_lines(build),
+        "drawing": [*drawing, f"the first prompt, as an example: {build.example_prompt}"],
         "left_out": left_out(build.manifest),
         "audit": audit,
         "history": history,
         "examples": example_lines(changes) if changes else [],
     }
-
-
-def drawing_lines(build: FinishedBuild) -> list[str]:
-    """Return the settings of the pictures that the manifest states, one line each, and an example of a prompt."""
-    known = build.manifest["generator"]
-    lines = [f"{what}: {known[name]}" for name, what in DRAWING.items() if known.get(name) is not None]
-    return [*lines, f"the first prompt, as an example: {build.example_prompt}"]
 
 
 def left_out(manifest: Mapping[str, Any]) -> dict[str, int]:
@@ -237,12 +229,8 @@ def example_lines(changes: Changes) -> list[str]:
     lines = []
     for what, changed in (("relabelled", changes.relabelled), ("moved", changes.moved)):
         lines += [f"{what}: `{one}` from {old} to {new}" for one, (old, new) in list(changed.items())[:EXAMPLES]]
-    for what, ids in (
-        ("added", changes.added),
-        ("removed", changes.removed),
-        ("recipe changed", changes.recipe_changed),
-    ):
+    unpaired = {"added": changes.added, "removed": changes.removed, "recipe changed": changes.recipe_changed}
+    for what, ids in unpaired.items():
         if ids:
-            more = f" and {len(ids) - EXAMPLES} more" if len(ids) > EXAMPLES else ""
-            lines.append(f"{what}: {', '.join(f'`{one}`' for one in ids[:EXAMPLES])}{more}")
+            lines.append(f"{what}: {listed([f'`{one}`' for one in ids])}")
     return lines

@@ -18,7 +18,7 @@ from huggingface_hub.utils import httpx, validate_repo_id
 
 from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
-from dataset_builder.publishing.versions import parse_version, published_versions, tag_of
+from dataset_builder.publishing.versions import listed, parse_version, published_versions, tag_of
 from model_cards import runs
 from model_cards.cards import is_blank, model_card
 
@@ -29,7 +29,6 @@ MODEL_NEEDS = ("config.json", "model.safetensors*", "metrics.json")
 GIT_FILES = frozenset({".gitattributes"})
 # Under this key the manifest of a published data set lists the files of its version.
 FILES = "files"
-NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -109,24 +108,23 @@ def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
     except RepositoryNotFoundError:
         return None
     files = frozenset(sibling.rfilename for sibling in head.siblings or [])
-    owned = _owned_model(files) if kind == "model" else _owned_data(api, repo, head.sha, files)
+    if kind == "dataset":
+        owned = _owned_data(api, repo, head.sha, files)
+    elif files >= {runs.CONFIG, runs.METRICS}:
+        patterns = (*MODEL_FILES, CARD)
+        owned = frozenset(name for name in files if "/" not in name and any(fnmatch(name, one) for one in patterns))
+    else:
+        owned = None
     if owned is None:
         foreign = sorted(files - GIT_FILES)
         if foreign == [CARD] and is_blank(_read(api, repo, CARD, kind, head.sha)):
             foreign = []  # the Hub's web pages create a repository with such a card
         if foreign:
             raise BadInputError(
-                f"{repo} holds {_named(foreign)}, which no release of this package wrote; "
+                f"{repo} holds {listed(foreign, 'more files')}, which no release of this package wrote; "
                 "give a --repo that is new or empty, or delete these files there first"
             )
     return Head(head.sha, files, owned or frozenset())
-
-
-def _owned_model(files: frozenset[str]) -> frozenset[str] | None:
-    if not files >= {runs.CONFIG, runs.METRICS}:
-        return None
-    patterns = (*MODEL_FILES, CARD)
-    return frozenset(name for name in files if "/" not in name and any(fnmatch(name, one) for one in patterns))
 
 
 def _owned_data(api: HfApi, repo: str, commit: str | None, files: frozenset[str]) -> frozenset[str] | None:
@@ -144,10 +142,6 @@ def _owned_data(api: HfApi, repo: str, commit: str | None, files: frozenset[str]
 def _read(api: HfApi, repo: str, name: str, kind: str, commit: str | None) -> str:
     path = Path(api.hf_hub_download(repo, name, repo_type=kind, revision=commit))
     return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _named(files: Sequence[str]) -> str:
-    return ", ".join(files[:NAMED]) + (f" and {len(files) - NAMED} more files" if len(files) > NAMED else "")
 
 
 @contextmanager
@@ -208,8 +202,8 @@ def upload(api: HfApi, release: Release) -> str:
     mixed = sorted(one for one in head.files - head.owned - set(release.files) if one.startswith(f"{DATA}/"))
     if kind == "dataset" and mixed:
         raise BadInputError(
-            f"{repo} holds {_named(mixed)}, which no release wrote and `load_dataset` could take for rows of this one; "
-            f"move them out of {DATA}/"
+            f"{repo} holds {listed(mixed, 'more files')}, which no release wrote and `load_dataset` could take for "
+            f"rows of this one; move them out of {DATA}/"
         )
     operations: list[Any] = [CommitOperationAdd(name, content) for name, content in release.files.items()]
     operations += [CommitOperationDelete(name) for name in sorted(head.owned - set(release.files))]
@@ -221,20 +215,15 @@ def upload(api: HfApi, release: Release) -> str:
     except RuntimeError as error:  # how the client reports a file that it could not store
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise BadInputError(_failure(repo, release.version, cause)) from error
-    _tag(api, release, commit.oid)
-    return commit.oid
-
-
-def _tag(api: HfApi, release: Release, commit: str) -> None:
-    """Tag a commit; after an error, check whether the tag was made nevertheless."""
-    repo, kind = release.repo, release.repo_type
-    message = f"{repo.split('/')[1]} {release.version}"
+    title = f"{repo.split('/')[1]} {release.version}"
     try:
-        api.create_tag(repo, tag=release.tag, tag_message=message, revision=commit, repo_type=kind)
+        api.create_tag(repo, tag=release.tag, tag_message=title, revision=commit.oid, repo_type=kind)
     except (HfHubHTTPError, httpx.HTTPError):
+        # The answer may have been lost on the way back although the tag was made.
         tags = api.list_repo_refs(repo, repo_type=kind).tags
-        if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit:
+        if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit.oid:
             raise
+    return commit.oid
 
 
 def _without_paths(folder: Path, dataset: str | None) -> dict[str, bytes]:

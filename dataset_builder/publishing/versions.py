@@ -20,6 +20,7 @@ from dataset_builder.errors import BadInputError
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 # Entries of a picture's record that do not change how it is drawn.
 NOT_DRAWING = ("attempts", "rejected")
+NAMED = 5
 COMPARED = (ID, FLAVOUR, GENERATION, TITLE, INGREDIENTS, INSTRUCTIONS)
 
 
@@ -30,7 +31,7 @@ class Changes:
     Attributes:
         previous: the version before.
         added: ids that are new.
-        removed: ids that are gone.
+        removed: ids that the new version lacks.
         relabelled: ids whose main flavour is another one, with (old, new).
         moved: ids that lie in another split, with (old, new).
         redrawn: ids whose picture was made with another prompt, seed, pipeline or setting.
@@ -49,6 +50,12 @@ class Changes:
         """Return the counts for manifest and card."""
         names = ("added", "removed", "relabelled", "moved", "redrawn", "recipe_changed")
         return {"previous": self.previous, **{name: len(getattr(self, name)) for name in names}}
+
+
+def listed(names: Sequence[str], what: str = "more") -> str:
+    """Return the first few names, and how many more there are."""
+    rest = f" and {len(names) - NAMED} {what}" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest
 
 
 def parse_version(text: str) -> tuple[int, int, int]:

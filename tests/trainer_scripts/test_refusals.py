@@ -104,11 +104,11 @@ def test_bad_values_are_refused_in_one_line(places, capsys, program, arguments, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{}", "says no task, as score.py does"),
+        ("{}", "has no valid entry 'task'"),
         ("[]", "holds no object but list"),
         ("", "cannot be read"),
-        ('{"task": "classification", "split": "test", "rows": 1, "rows_sha256": "0"}', "says no metrics"),
-        ('{"task": "cooking"}', "says no split"),
+        ('{"task": "classification", "split": "test", "rows": 1, "rows_sha256": "0"}', "has no valid entry 'metrics'"),
+        ('{"task": "cooking"}', "has no valid entry 'split'"),
     ],
 )
 def test_a_score_file_that_is_none_is_refused_by_name(places, tmp_path, capsys, content, message):

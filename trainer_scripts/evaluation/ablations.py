@@ -1,4 +1,4 @@
-"""Is each input really used? Each is shuffled over rows, blanked, or left out, and the loss of score is tested."""
+"""Ablations, which show whether an input is used: it is shuffled over rows, blanked or left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,10 @@ TEXT, IMAGE = "text", "image"
 
 def partners(groups: Sequence[str], seed: int) -> np.ndarray:
     """Return for each row a row of another group, each used once; needs no group above half of the rows."""
-    generator = np.random.default_rng(seed)
-    members: dict[str, list[int]] = {}
-    for row, group in enumerate(groups):
-        members.setdefault(group, []).append(row)
-    names = list(members)
-    order = np.concatenate([members[names[index]] for index in generator.permutation(len(names))])
+    shuffled = _shuffled(groups, seed)
+    order = np.concatenate(shuffled)
     # Groups are contiguous in `order`: a shift by the largest group leaves none in its own place.
-    shift = max(len(rows) for rows in members.values())
+    shift = max(map(len, shuffled))
     result = np.empty(len(order), dtype=int)
     result[order] = np.roll(order, -shift)
     return result
@@ -30,13 +26,19 @@ def drawn_rows(groups: Sequence[str], limit: int, seed: int = 0) -> np.ndarray:
     """Return rows of whole groups drawn at random, at most `limit` (one group at least); all where they fit."""
     if len(groups) <= limit:
         return np.arange(len(groups))
+    order = _shuffled(groups, seed)
+    # As many groups, in the drawn order, as stay within the limit together.
+    fitting = max(1, int(np.searchsorted(np.cumsum([len(rows) for rows in order]), limit, side="right")))
+    return np.sort(np.concatenate(order[:fitting]))
+
+
+def _shuffled(groups: Sequence[str], seed: int) -> list[list[int]]:
+    """Return the rows of each group, the groups in random order."""
     members: dict[str, list[int]] = {}
     for row, group in enumerate(groups):
         members.setdefault(group, []).append(row)
     names = list(members)
-    order = [members[names[index]] for index in np.random.default_rng(seed).permutation(len(names))]
-    fitting = max(1, int(np.searchsorted(np.cumsum([len(rows) for rows in order]), limit, side="right")))
-    return np.sort(np.concatenate(order[:fitting]))
+    return [members[names[index]] for index in np.random.default_rng(seed).permutation(len(names))]
 
 
 @dataclass

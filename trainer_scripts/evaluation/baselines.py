@@ -1,7 +1,7 @@
-"""Simple answers that every model is shown beside: no learning, the labelling rule, words alone, colours alone."""
+"""Baselines beside which every model is reported: shares, the labelling rule, words alone, colours alone."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,14 @@ from tqdm import tqdm
 from dataset_builder.catalogue.matching import PhraseMatcher
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.rule import Label, Labeller
-from trainer_scripts.data.pictures import Pictures
+from dataset_builder.labelling.rule import Labeller
+from trainer_scripts.data.pictures import Pictures, training_picture
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.scores import SMALLEST_PROBABILITY, Score
 
 REGULARISATION = (0.3, 1.0, 3.0, 10.0, 30.0)
 COLOUR_LEVELS = 6
+HISTOGRAM_SIDE = 64
 RULE_CONFIDENCE = 0.9
 
 Features = Any
@@ -31,54 +32,35 @@ def shares(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(labels, minlength=classes) / len(labels) if labels.ndim == 1 else labels.mean(axis=0)
 
 
-def majority(train: Table, rows: int, classes: int) -> np.ndarray:
-    """Return the training shares for every row: always the most frequent label."""
-    return np.tile(shares(train.labels, classes), (rows, 1))
-
-
-def rule_alone(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[str]) -> tuple[np.ndarray, float]:
-    """Return the labelling rule's answer from the title alone, as the model sees it, and the share it speaks on.
-
-    Where the rule is silent, the answer is the training shares.
-    """
-    names = list(label_names)
-
-    def answer(label: Label) -> np.ndarray | None:
-        if label.flavour is None:
-            return None
-        # Never 0 or 1, so that the likelihood of a wrong answer stays finite.
-        probabilities = np.full(len(names), (1 - RULE_CONFIDENCE) / (len(names) - 1))
-        probabilities[names.index(label.flavour)] = RULE_CONFIDENCE
-        return probabilities
-
-    return _rule(titles, prior, answer)
-
-
-def rule_present(titles: Sequence[str], prior: np.ndarray, label_names: Sequence[str]) -> tuple[np.ndarray, float]:
-    """Return all flavours that the rule sees in the title alone, and the share of titles it speaks on.
-
-    Where the rule is silent, the answer is the training shares.
-    """
-
-    def answer(label: Label) -> np.ndarray | None:
-        if not label.flavours:
-            return None
-        return np.array([RULE_CONFIDENCE if name in label.flavours else 1 - RULE_CONFIDENCE for name in label_names])
-
-    return _rule(titles, prior, answer)
-
-
-def _rule(
-    titles: Sequence[str], prior: np.ndarray, answer: Callable[[Label], np.ndarray | None]
+def rule_answers(
+    titles: Sequence[str], prior: np.ndarray, label_names: Sequence[str], multilabel: bool = False
 ) -> tuple[np.ndarray, float]:
+    """Return the probabilities of the labelling rule from the titles alone, and the share of titles that it labels.
+
+    Where the rule finds no word, the answer is the training shares.
+
+    Args:
+        titles: as the model reads them.
+        prior: training shares.
+        label_names: the flavours.
+        multilabel: whether to answer with all flavours that the rule finds; otherwise with the main one.
+    """
     labeller = Labeller()
-    answers = [answer(labeller.label(title, ())) for title in titles]
-    spoken = sum(found is not None for found in answers)
-    return np.stack([prior if found is None else found for found in answers]), spoken / len(titles)
+    # Never 0 or 1, so that the likelihood of a wrong answer stays finite.
+    others = (1 - RULE_CONFIDENCE) / (1 if multilabel else len(label_names) - 1)
+    answers, labelled = [], 0
+    for title in titles:
+        label = labeller.label(title, ())
+        flavours = label.flavours if multilabel else [label.flavour] if label.flavour is not None else []
+        labelled += bool(flavours)
+        answers.append(
+            np.array([RULE_CONFIDENCE if name in flavours else others for name in label_names]) if flavours else prior
+        )
+    return np.stack(answers), labelled / len(titles)
 
 
 def rule_applies(label_names: Sequence[str]) -> bool:
-    """Whether the labels are the flavours that the rule knows."""
+    """Whether the labels are those of the labelling rule."""
     return tuple(label_names) == FLAVOURS
 
 
@@ -97,20 +79,18 @@ def masked_titles(titles: Sequence[str]) -> list[str]:
 
 def bag_of_words(train: Table, selection: Table, test: Table, score: Score, classes: int) -> np.ndarray:
     """Return TF-IDF of words and word pairs with logistic regression; its regularisation is chosen on validation."""
-    assert train.texts is not None
-    assert selection.texts is not None
-    assert test.texts is not None
-    seen = _word_features(train.texts, selection.texts, test.texts)
-    return _regression(seen[0], seen[1], seen[2], train, selection, score, classes)
-
-
-def _word_features(train: Sequence[str], *others: Sequence[str]) -> list[Features]:
-    """Return TF-IDF of words and word pairs, one constant feature where the training texts hold no word."""
+    texts = []
+    for table in (train, selection, test):
+        assert table.texts is not None
+        texts.append(table.texts)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     word = re.compile(vectorizer.token_pattern)
-    if not any(word.search(text) for text in train):
-        return [np.zeros((len(texts), 1)) for texts in (train, *others)]
-    return [vectorizer.fit_transform(train), *map(vectorizer.transform, others)]
+    if any(word.search(text) for text in texts[0]):
+        features = [vectorizer.fit_transform(texts[0]), *map(vectorizer.transform, texts[1:])]
+    else:
+        # The vectorizer refuses texts without a word: one constant feature leaves the training shares.
+        features = [np.zeros((len(each), 1)) for each in texts]
+    return _regression(features, train, selection, score, classes)
 
 
 def colour_histogram(pictures: Pictures) -> np.ndarray:
@@ -124,23 +104,16 @@ def colour_histogram(pictures: Pictures) -> np.ndarray:
     return np.sqrt(features)
 
 
-def colours(
-    train: Table, selection: Table, test: Table, score: Score, classes: int, pictures: Callable[[Table], Pictures]
-) -> np.ndarray:
+def colours(train: Table, selection: Table, test: Table, score: Score, classes: int) -> np.ndarray:
     """Return colour histograms with logistic regression; its regularisation is chosen on validation."""
-    seen = [colour_histogram(pictures(table)) for table in (train, selection, test)]
-    return _regression(seen[0], seen[1], seen[2], train, selection, score, classes)
+    prepare = training_picture(HISTOGRAM_SIDE)
+    features = [colour_histogram(Pictures(table, prepare)) for table in (train, selection, test)]
+    return _regression(features, train, selection, score, classes)
 
 
-def _regression(
-    train_x: Features,
-    selection_x: Features,
-    test_x: Features,
-    train: Table,
-    selection: Table,
-    score: Score,
-    classes: int,
-) -> np.ndarray:
+def _regression(features: Sequence[Features], train: Table, selection: Table, score: Score, classes: int) -> np.ndarray:
+    """Return the probabilities of the best regression on the test rows, whose features come last."""
+    train_x, selection_x, test_x = features
     best: tuple[float, np.ndarray] | None = None
     many = train.labels.ndim == 2
     one_class = not many and len(np.unique(train.labels)) == 1

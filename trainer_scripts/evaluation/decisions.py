@@ -36,6 +36,7 @@ def best_sets(probabilities: np.ndarray) -> np.ndarray:
     """Return the set with the highest expected F1 of each row of `(rows, labels)` probabilities."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     expected = expected_f1(np.take_along_axis(probabilities, order, axis=1))
+    # Sorted by probability, the best set consists of the first labels.
     chosen = np.arange(probabilities.shape[1])[None] <= expected.argmax(axis=1)[:, None]
     result = np.zeros(probabilities.shape, dtype=bool)
     np.put_along_axis(result, order, chosen, axis=1)
@@ -56,6 +57,7 @@ def expected_f1(probabilities: np.ndarray) -> np.ndarray:
     for k in range(1, labels + 1):
         hits, missed = np.arange(k + 1), np.arange(labels - k + 1)
         f1 = 2 * hits[:, None] / (k + hits[:, None] + missed[None])
+        # The F1 of each pair of counts, weighted by the chances of both.
         result[:, k - 1] = np.einsum("ra,ab,rb->r", first[k], f1, rest[k])
     return result
 
@@ -66,6 +68,7 @@ def counts(probabilities: np.ndarray) -> list[np.ndarray]:
     for index in range(probabilities.shape[1]):
         before, chance = found[-1], probabilities[:, index : index + 1]
         after = np.zeros((len(before), before.shape[1] + 1))
+        # The next label is either false, or true and raises the number by one.
         after[:, :-1] += before * (1 - chance)
         after[:, 1:] += before * chance
         found.append(after)

@@ -1,6 +1,6 @@
 """Intervals and tests that respect groups: rows of one dish are drawn, or swapped, together."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -35,7 +35,7 @@ class Interval:
 
     @property
     def tested(self) -> bool:
-        """Whether the paired test, where there is one, finds the difference at the level of the interval."""
+        """Whether the paired test, where there is one, is significant at the level of the interval."""
         return self.p is None or self.p < 1 - CONFIDENCE
 
 
@@ -47,7 +47,7 @@ class GroupedScores:
     Args:
         groups: per row its group; the bootstrap draws whole groups.
         parts: part -> (truth, answer), as `predictions.Predictions.parts`.
-        own: name -> the score to compute where one of that name is asked for: the same definition with this answer's
+        own: name -> the score to compute in place of the one of that name: the same definition with this answer's
             own thresholds in it.
     """
 
@@ -107,14 +107,13 @@ class GroupedScores:
             if key not in self._resampled:
                 sums = self.sums(score)
                 # A resample is a vector of how often each group was drawn; its sums are one matrix product.
-                self._resampled[key] = np.concatenate([draws @ sums for draws in _draws(self.number, resamples, seed)])
+                blocks = _random(False, self.number, resamples, seed)
+                self._resampled[key] = np.concatenate([draws @ sums for draws in blocks])
             return score.formula(self._resampled[key])
         if score.weighted is not None:
             truth, answer = self.pair(score)
-            found = [
-                score.weighted(truth, answer, draws[:, self.index]) for draws in _draws(self.number, resamples, seed)
-            ]
-            return np.concatenate(found)
+            blocks = _random(False, self.number, resamples, seed)
+            return np.concatenate([score.weighted(truth, answer, draws[:, self.index]) for draws in blocks])
         return None
 
     def interval(self, score: Score, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
@@ -123,7 +122,7 @@ class GroupedScores:
         if values is None:
             return None
         value = self.value(score)
-        return Interval(value, *_limits(values, value, -score.highest, score.highest))
+        return Interval(value, *_limits(values, value, score.highest))
 
     def difference(
         self, other: "GroupedScores", score: Score, resamples: int = RESAMPLES, seed: int = 0
@@ -140,7 +139,7 @@ class GroupedScores:
             return None
         value = self.value(score) - other.value(score)
         p = self._swap_test(other, score, resamples, seed + 1) if score.formula is not None else None
-        return Interval(value, *_limits(mine - theirs, value, -score.highest, score.highest), p)
+        return Interval(value, *_limits(mine - theirs, value, score.highest), p)
 
     def _swap_test(self, other: "GroupedScores", score: Score, resamples: int, seed: int) -> float:
         assert score.formula is not None
@@ -148,26 +147,28 @@ class GroupedScores:
         total_a, total_b, exchange = a.sum(axis=0), b.sum(axis=0), b - a
         observed = float(score.formula(total_a) - score.formula(total_b))
         further = 0
-        for swap in _swaps(self.number, resamples, seed):
+        for swap in _random(True, self.number, resamples, seed):
             # What leaves one total enters the other.
             moved = swap @ exchange
             swapped = score.formula(total_a + moved) - score.formula(total_b - moved)
+            # Equal differences count although their sums were added up in another order.
             further += int(np.count_nonzero(np.abs(swapped) >= abs(observed) - 1e-12))
+        # The observed answers are one of the possible exchanges, so that p is never 0.
         return float((1 + further) / (resamples + 1))
 
 
-def _limits(values: np.ndarray, value: float, lowest: float, highest: float) -> tuple[float, float]:
+def _limits(values: np.ndarray, value: float, highest: float) -> tuple[float, float]:
     """Return percentile limits of resampled values, moved by the bias of resampling (Efron & Tibshirani 1993, 10.2).
 
-    They stay between the least and the largest value that there can be. A mean over classes falls where a resample
-    misses the pictures of a rare one: unmoved, limits would lie below it.
+    They stay between `-highest` and `highest`, beyond which no value and no difference lies. A mean over classes falls
+    where a resample misses the pictures of a rare one: unmoved, limits would lie below it.
     """
     moved = values - (values.mean() - value)
     low, high = np.quantile(moved, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     # What is never below zero, such as a calibration error, has no limit there either.
     if values.min() >= 0 and value >= 0:
         low = max(low, 0.0)
-    return float(max(low, lowest)), float(min(high, highest))
+    return float(max(low, -highest)), float(min(high, highest))
 
 
 def _affordable(score: Score, resamples: int) -> int:
@@ -175,72 +176,58 @@ def _affordable(score: Score, resamples: int) -> int:
     return resamples if score.formula is not None else min(resamples, DIRECT_RESAMPLES)
 
 
-def _blocks(groups: int, resamples: int) -> list[int]:
-    """Return sizes of blocks of resamples that fit the memory."""
-    size = max(1, min(resamples, BLOCK_CELLS // groups))
-    return [min(size, resamples - start) for start in range(0, resamples, size)]
+def _blocks(swaps: bool, groups: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield blocks `(block, groups)` of random numbers that fit the memory.
+
+    Each number counts how often a group is drawn in a resample; with `swaps` it is 1 where the two answers to a group
+    are exchanged, else 0.
+    """
+    generator = np.random.default_rng(seed)
+    most = max(1, min(resamples, BLOCK_CELLS // groups))
+    for start in range(0, resamples, most):
+        size = min(most, resamples - start)
+        if swaps:
+            block = generator.integers(0, 2, size=(size, groups))
+        else:
+            block = generator.multinomial(groups, np.full(groups, 1 / groups), size=size)
+        yield block.astype(np.float64)
 
 
 @lru_cache(maxsize=4)
-def _kept(make: Callable[[Any, int, int], np.ndarray], groups: int, resamples: int, seed: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return [make(generator, size, groups) for size in _blocks(groups, resamples)]
+def _kept(swaps: bool, groups: int, resamples: int, seed: int) -> list[np.ndarray]:
+    return list(_blocks(swaps, groups, resamples, seed))
 
 
-def _random(
-    make: Callable[[Any, int, int], np.ndarray], groups: int, resamples: int, seed: int
-) -> Iterable[np.ndarray]:
-    """Return blocks of random numbers `(block, groups)`, kept for the next line where they are not too many."""
-    if groups * resamples <= KEPT_CELLS:
-        return _kept(make, groups, resamples, seed)
-    generator = np.random.default_rng(seed)
-    return (make(generator, size, groups) for size in _blocks(groups, resamples))
-
-
-def _draws(groups: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
-    """Return blocks of how often each group is drawn in each resample."""
-    return _random(_drawn, groups, resamples, seed)
-
-
-def _drawn(generator: np.random.Generator, size: int, groups: int) -> np.ndarray:
-    return generator.multinomial(groups, np.full(groups, 1 / groups), size=size).astype(np.float64)
-
-
-def _swaps(groups: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
-    """Return blocks of which groups change sides in each resample, 0 or 1."""
-    return _random(_swapped, groups, resamples, seed)
-
-
-def _swapped(generator: np.random.Generator, size: int, groups: int) -> np.ndarray:
-    return generator.integers(0, 2, size=(size, groups)).astype(np.float64)
+def _random(swaps: bool, groups: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """Return `_blocks`, kept for the next line of a comparison where they are not too many."""
+    make = _kept if groups * resamples <= KEPT_CELLS else _blocks
+    return make(swaps, groups, resamples, seed)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values adjusted for their number (Holm 1979): each may be read as if it were the only test."""
     found, running = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        # A larger p-value never gets a smaller adjusted one.
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[name]))
         found[name] = running
     return found
 
 
-def _logits(probabilities: np.ndarray, multilabel: bool) -> np.ndarray:
-    # The logits are known up to a constant per row, which the softmax ignores.
-    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return np.log(clipped / (1 - clipped)) if multilabel else np.log(clipped)
-
-
 def scale_temperature(probabilities: np.ndarray, temperature: float, multilabel: bool = False) -> np.ndarray:
     """Return the probabilities after dividing the logits by `temperature` (Guo et al. 2017)."""
-    logits = _logits(probabilities, multilabel) / temperature
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     if multilabel:
-        return 1 / (1 + np.exp(-logits))
+        return 1 / (1 + np.exp(-(np.log(clipped / (1 - clipped)) / temperature)))
+    # The logits are known up to a constant per row, which the softmax ignores.
+    logits = np.log(clipped) / temperature
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponent / exponent.sum(axis=1, keepdims=True)
 
 
 def fit_temperature(nll: Score, labels: np.ndarray, probabilities: np.ndarray, multilabel: bool = False) -> float:
     """Return the temperature with the least negative log-likelihood; give validation rows, never test rows."""
+    # On a logarithmic scale, on which halving and doubling are steps of the same size.
     found = minimize_scalar(
         lambda log_t: nll(labels, scale_temperature(probabilities, float(np.exp(log_t)), multilabel)),
         bounds=(np.log(0.05), np.log(20)),

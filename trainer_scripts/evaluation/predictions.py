@@ -18,8 +18,8 @@ from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, IN
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
 THRESHOLDS = "thresholds.json"
-# Part -> its columns (truth, answer) in the file. Pixels hit, predicted and true stand in one column, and how well the
-# given captions are foreseen has no truth beside it.
+# Part -> its columns (truth, answer) in the file. Pixels hit, predicted and true stand in one column, and the
+# likelihood of the given captions has no truth beside it.
 COLUMNS = {
     CLASSES: ("labels", "probabilities"),
     INGREDIENTS: ("ingredients", "ingredient_probabilities"),
@@ -115,6 +115,7 @@ class Predictions:
             raise BadInputError(f"{folder} has no {PREDICTIONS}; make it with score.py")
         try:
             table = pq.read_table(path).to_pydict()
+            # An answer may be read for two parts, such as a caption for its words and its names.
             parts = {part: _read_part(part, table) for part, names in COLUMNS.items() if names[1] in table}
             known = {part: pair for part, pair in parts.items() if pair is not None}
             if not known:

@@ -12,7 +12,7 @@ from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 # `leads`: line -> score -> the gain of the model on that line; `details`: tables of one task alone; `files`; `faults`.
 # Version 1, without a number, had a form of its own for each task, see `upgraded`.
 SCHEMA_VERSION = 2
-# What a comparison cannot do without.
+# Entries that a comparison needs, with their types.
 REQUIRED = {"task": str, "split": str, "rows": int, "rows_sha256": str, "metrics": dict, "definitions": dict}
 _DETAILS = ("testing", "per_class", "per_group", "confusions", "flavour_map", "truth", "generation", "left_out")
 _ABLATIONS = {"shuffled pictures": "image shuffled", "blank pictures": "image blank"}
@@ -36,7 +36,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
     content = upgraded(read_metrics(folder), folder / METRICS)
     for name, kind in REQUIRED.items():
         if not isinstance(content.get(name), kind):
-            raise BadInputError(f"{folder / METRICS} says no {name}, as score.py does; score the model anew")
+            raise BadInputError(f"{folder / METRICS} has no valid entry {name!r}; score the model anew")
     return content
 
 
@@ -58,6 +58,7 @@ def upgraded(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     mixed = old.pop("baselines_and_ablations", {})
     baselines = {**old.pop("baselines", {}), **{name: line for name, line in mixed.items() if name not in _ABLATIONS}}
     ablations = {_ABLATIONS[name]: line for name, line in mixed.items() if name in _ABLATIONS}
+    # Captioners had a list of faults, or the word "passed".
     health = old.pop("health", "passed")
     limits = dict(old.pop("intervals", {}))
     leads: dict[str, dict[str, Entry]] = {}

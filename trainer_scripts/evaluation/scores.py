@@ -80,6 +80,7 @@ def checked(labels: Values, probabilities: Values) -> tuple[Any, Any]:
         raise ValueError("no rows to score; give at least one row")
     if len(labels) != len(probabilities):
         raise ValueError(f"{len(labels)} labels against {len(probabilities)} rows of probabilities; give one per row")
+    # Texts cannot be infinite, and their scores read them as they are.
     if isinstance(probabilities[0], str):
         return labels, probabilities
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
@@ -109,14 +110,23 @@ def _class_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.concatenate([truth * predicted, predicted, truth], axis=1)
 
 
+def per_row(values: np.ndarray) -> np.ndarray:
+    """Return a value per row beside a one, whose sum counts the rows: statistics of `mean_of_rows`."""
+    return np.stack([values, np.ones(len(values))], axis=1)
+
+
+def mean_of_rows(sums: np.ndarray) -> np.ndarray:
+    """Return the mean over rows from sums of `per_row`."""
+    return sums[..., 0] / sums[..., 1]
+
+
 def _correct(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    correct = (probabilities.argmax(axis=1) == labels).astype(float)
-    return np.stack([correct, np.ones(len(labels))], axis=1)
+    return per_row((probabilities.argmax(axis=1) == labels).astype(float))
 
 
 def _negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     chosen = probabilities[np.arange(len(labels)), labels.astype(int)]
-    return np.stack([-np.log(np.maximum(chosen, SMALLEST_PROBABILITY)), np.ones(len(labels))], axis=1)
+    return per_row(-np.log(np.maximum(chosen, SMALLEST_PROBABILITY)))
 
 
 def _calibration_rows(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -134,16 +144,12 @@ def _calibration_error(sums: np.ndarray) -> np.ndarray:
     return np.abs(confidence - correct).sum(axis=-1) / rows.sum(axis=-1)
 
 
-def _mean(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
-
-
 def classification_scores(label_names: Sequence[str]) -> tuple[Score, ...]:
     """Return the scores of single-label classification; labels are ids `(rows,)`, probabilities `(rows, classes)`."""
     classes = len(label_names)
     f1 = "F1 = 2 hits / (predicted + true), 0 when both are 0; prediction: the most probable class"
     scores = [
-        Score("accuracy", "share of rows whose largest probability is on the true label", _correct, _mean),
+        Score("accuracy", "share of rows whose largest probability is on the true label", _correct, mean_of_rows),
         Score(
             "macro_f1",
             f"{f1}; plain mean over all {classes} classes of the label set",
@@ -154,7 +160,7 @@ def classification_scores(label_names: Sequence[str]) -> tuple[Score, ...]:
             "nll",
             f"mean of -ln(probability of the true label), probabilities clipped at {SMALLEST_PROBABILITY}",
             _negative_log_likelihood,
-            _mean,
+            mean_of_rows,
             greater_is_better=False,
             highest=np.inf,
         ),
@@ -208,6 +214,7 @@ def _resampled_average_precision(truth: np.ndarray, probabilities: np.ndarray, w
 
 def _binary_calibration(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     rows, labels = truth.shape
+    # Each (row, label) pair is in a bin of its own; the bins of a row are added up, as rows are resampled.
     flat = _calibration_rows(probabilities.reshape(-1), truth.reshape(-1).astype(float))
     return flat.reshape(rows, labels, -1).sum(axis=1)
 
@@ -215,7 +222,7 @@ def _binary_calibration(truth: np.ndarray, probabilities: np.ndarray) -> np.ndar
 def _binary_cross_entropy(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     clipped = np.clip(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     loss = -(truth * np.log(clipped) + (1 - truth) * np.log(1 - clipped)).mean(axis=1)
-    return np.stack([loss, np.ones(len(truth))], axis=1)
+    return per_row(loss)
 
 
 def multilabel_scores(
@@ -235,7 +242,7 @@ def multilabel_scores(
 
     def row_f1(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         hits, predicted, true = (part.sum(axis=1) for part in np.split(counts(truth, probabilities), 3, axis=1))
-        return np.stack([_ratio(2 * hits, predicted + true), np.ones(len(truth))], axis=1)
+        return per_row(_ratio(2 * hits, predicted + true))
 
     def micro(sums: np.ndarray) -> np.ndarray:
         hits, predicted, true = (part.sum(axis=-1) for part in np.split(sums, 3, axis=-1))
@@ -243,7 +250,7 @@ def multilabel_scores(
 
     f1 = "F1 = 2 hits / (predicted + true), 0 when both are 0"
     scores = [
-        Score("samples_f1", f"mean over rows of the row's {f1}; {rule}", row_f1, _mean),
+        Score("samples_f1", f"mean over rows of the row's {f1}; {rule}", row_f1, mean_of_rows),
         Score("micro_f1", f"{f1}, counted over all rows and labels together; {rule}", counts, micro),
         Score(
             "macro_f1",
@@ -264,7 +271,7 @@ def multilabel_scores(
             "nll",
             f"binary cross-entropy, mean over labels and rows, probabilities clipped at {SMALLEST_PROBABILITY}",
             _binary_cross_entropy,
-            _mean,
+            mean_of_rows,
             greater_is_better=False,
             highest=np.inf,
         ),

@@ -8,7 +8,7 @@ import pytest
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.evaluation.ablations import drawn_rows, partners
-from trainer_scripts.evaluation.baselines import bag_of_words, masked_titles, product_of_singles, rule_alone, shares
+from trainer_scripts.evaluation.baselines import bag_of_words, masked_titles, product_of_singles, rule_answers, shares
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.predictions import Predictions, check_comparable
 from trainer_scripts.evaluation.scores import classification_scores, definitions, multilabel_scores
@@ -91,7 +91,7 @@ def test_swapped_pictures_are_held_against_both_labels():
 
 def test_the_rule_reads_the_title_alone_and_may_be_silent():
     prior = np.full(5, 0.2)
-    probabilities, spoken = rule_alone(["Lemon vinegar pickle", "A dish"], prior, NAMES)
+    probabilities, spoken = rule_answers(["Lemon vinegar pickle", "A dish"], prior, NAMES)
     assert spoken == 0.5
     assert NAMES[probabilities[0].argmax()] == "sour"
     assert (probabilities[1] == prior).all()

@@ -76,7 +76,7 @@ def test_what_a_crop_cuts_off_is_none_of_its_labels(small_dataset):
 
 
 def test_crops_around_classes_need_masks(small_dataset):
-    with pytest.raises(BadInputError, match="class_crops lays crops around what masks show"):
+    with pytest.raises(BadInputError, match="class_crops centres crops on the classes of masks"):
         samples_of(small_dataset, "--class_crops", "true", "--config", '{"image_pooling": "backbone"}')
 
 

@@ -153,7 +153,7 @@ def test_another_label_set_is_refused_with_the_labels_that_differ(small_dataset,
 
 
 def test_a_checkpoint_of_another_task_is_refused(small_dataset, trained):
-    with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot go on in this task"):
+    with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot be trained further in this task"):
         go_on(trained, small_dataset, configuration="segmentation_deeplabv3_tiny")
-    with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot go on in this task"):
+    with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot be trained further in this task"):
         go_on(trained, small_dataset, configuration="captioner_resnet18_transformer_tiny")

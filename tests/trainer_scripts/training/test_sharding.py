@@ -66,7 +66,7 @@ def test_fsdp_where_accelerate_would_ignore_it_is_refused(small_dataset, tmp_pat
     if given == "launcher":
         monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     more = ("--fsdp", "full_shard") if given == "argument" else ()
-    with pytest.raises(BadInputError, match="FSDP is asked for, and accelerate shares weights out only between"):
+    with pytest.raises(BadInputError, match="FSDP is requested, and accelerate shards weights only across"):
         make_trainer(small_dataset, tmp_path, "--modality", "text", *more)
 
 

@@ -26,5 +26,6 @@ class FlavourCaptioning(evaluate.Metric):
 
     def _compute(self, predictions: list, references: list, with_definitions: bool = False) -> dict:
         result = text_scores(predictions, references)
+        # Scores of tokens need the captioner and are not among the results.
         scores = [score for score in CAPTION_SCORES if score.name in result]
         return {**result, "definitions": definitions(scores)} if with_definitions else result

@@ -27,6 +27,7 @@ class FlavourClassification(evaluate.Metric):
         return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
 
     def _compute(self, predictions, references, label_names=None, with_definitions=False):
+        # `evaluate` stores float32; scores are computed in float64 as everywhere else.
         probabilities = np.asarray(predictions, dtype=np.float64)
         names = label_names or [str(index) for index in range(probabilities.shape[-1])]
         scores = classification_scores(names)

@@ -30,6 +30,7 @@ class FlavourSegmentation(evaluate.Metric):
         return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
 
     def _compute(self, predictions, references, num_labels, label_names=None, with_definitions=False):
+        # Counts of each picture are kept apart, as masks may differ in size.
         pairs = zip(references, predictions, strict=True)
         counts = np.stack(
             [pixel_counts(confusion_matrix(np.asarray(true), np.asarray(found), num_labels)) for true, found in pairs]

@@ -1,7 +1,6 @@
-"""Answers of a captioner on a table: generated captions, and the cross-entropy of the given ones."""
+"""Predictions of a captioner on a table: generated captions, and the cross-entropy of the given ones."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,21 +20,6 @@ from trainer_scripts.tasks.captioning.scores import CAPTION_SCORES, values
 from trainer_scripts.tasks.captioning.truth import naming_scores, visible_names
 
 BATCH_SIZE = 64
-
-
-@dataclass
-class Expectations:
-    """How likely a captioner finds the given captions, summed per row.
-
-    Attributes:
-        nats: `(rows,)` negative log-likelihood of all tokens.
-        hits: `(rows,)` tokens that were the likeliest.
-        tokens: `(rows,)` tokens, end tokens in, padding out.
-    """
-
-    nats: np.ndarray
-    hits: np.ndarray
-    tokens: np.ndarray
 
 
 def pixel_batches(
@@ -65,14 +49,16 @@ def pixel_batches(
             yield rows, torch.stack([samples.image_features[row] for row in chosen]).to(device)
             continue
         pixels = normalise([samples.pictures[row] for row in chosen], normal.image_mean, normal.image_std)
+        # After normalisation zero is the mean colour: a picture without any content.
         yield rows, (torch.zeros_like(pixels) if blank else pixels).to(device)
 
 
 @torch.inference_mode()
-def expect(
-    model: FlavourCaptioner, encoded: VisualEncoding, captions: Sequence[Sequence[Sequence[int]]]
-) -> Expectations:
-    """Return how likely the given captions are, teacher-forced.
+def expect(model: FlavourCaptioner, encoded: VisualEncoding, captions: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
+    """Return how likely the given captions are, teacher-forced, summed over the captions of a picture.
+
+    The columns of `(pictures, 3)` are the negative log-likelihood of all tokens, the tokens that were the likeliest,
+    and the tokens, end tokens in and padding out.
 
     Args:
         model: in evaluation mode.
@@ -89,7 +75,8 @@ def expect(
     real = labels != IGNORED_LABEL
     likelihoods = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     sums = (-(likelihoods * real).sum(1), ((logits.argmax(-1) == labels) & real).sum(1), real.sum(1))
-    return Expectations(*(np.bincount(owners, weights=each.cpu().double(), minlength=len(captions)) for each in sums))
+    columns = [np.bincount(owners, weights=each.cpu().double(), minlength=len(captions)) for each in sums]
+    return np.stack(columns, axis=1)
 
 
 @torch.inference_mode()
@@ -101,8 +88,8 @@ def caption_table(
     order: np.ndarray | None = None,
     name: str = "",
     **generation: bool | int,
-) -> tuple[list[str], Expectations]:
-    """Return the generated caption of each row, and how likely its own captions are.
+) -> tuple[list[str], np.ndarray]:
+    """Return the generated caption of each row, and the sums of `expect` for its own captions, `(rows, 3)`.
 
     Args:
         model: the captioner; left in the mode it is in.
@@ -116,21 +103,21 @@ def caption_table(
     training = model.training
     model.eval()
     captions: list[str] = []
-    parts: list[Expectations] = []
+    parts: list[np.ndarray] = []
     for rows, pixels in pixel_batches(samples, batch_size, model.device, blank, order, name):
         given = "pixel_values" if samples.image_features is None else "features"
+        # Encoded once, both for generating and for the given captions.
         encoded = model.get_encoder()(**{given: pixels.to(model.dtype)})
-        settings: dict[str, Any] = {"encoder_outputs": encoded.of(), **generation}
-        sequences = model.generate(**settings)
+        options: dict[str, Any] = generation
+        sequences = model.generate(encoder_outputs=encoded.of(), **options)
         texts = samples.processor.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]
         parts.append(expect(model, encoded, [samples.tokens[row] for row in rows]))
     model.train(training)
-    joined = (np.concatenate([getattr(part, name) for part in parts]) for name in ("nats", "hits", "tokens"))
-    return captions, Expectations(*joined)
+    return captions, np.concatenate(parts)
 
 
-def predictions_of(table: Table, captions: Sequence[str], expected: Expectations | None = None) -> Predictions:
+def predictions_of(table: Table, captions: Sequence[str], expected: np.ndarray | None = None) -> Predictions:
     """Return captions as predictions, with the visible ingredients of each picture where the table has them."""
     answers = [str(caption) for caption in captions]
     parts: dict[str, tuple[Any, Any]] = {CAPTIONS: ([list(row) for row in table.labels], answers)}
@@ -138,8 +125,7 @@ def predictions_of(table: Table, captions: Sequence[str], expected: Expectations
     if visible is not None:
         parts[NAMES] = ([sorted(row) for row in visible], answers)
     if expected is not None:
-        sums = np.stack([expected.nats, expected.hits, expected.tokens], axis=1)
-        parts[TOKENS] = (sums, sums)
+        parts[TOKENS] = (expected, expected)
     return Predictions(table.ids, table.groups, parts)
 
 

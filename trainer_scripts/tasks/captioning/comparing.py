@@ -24,7 +24,7 @@ SHUFFLED, BLANK = f"{IMAGE} shuffled", f"{IMAGE} blank"
 
 
 def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
-    """Return the captions of a saved captioner, and how likely it finds the given ones."""
+    """Return the captions of a saved captioner, and the likelihood of the given ones."""
     samples = evaluation_samples(model.processor, table)
     return predictions_of(table, *caption_table(model.model, samples, batch_size, name=name))
 
@@ -54,6 +54,7 @@ def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> 
     """Yield the captions of the pictures of other dishes, and of blank ones."""
     samples = evaluation_samples(model.processor, table)
     if len(set(table.groups)) > 1:
+        # Another picture of the same dish would leave the caption true.
         order = partners(table.groups, seed)
         name = f"{model.name}, {SHUFFLED}"
         yield SHUFFLED, predictions_of(table, *caption_table(model.model, samples, batch_size, order=order, name=name))
@@ -63,12 +64,12 @@ def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> 
 
 def monotony(compared: ScoredModels) -> list[str]:
     """Return a sentence for each captioner that gives every picture the same caption."""
-    sentences = []
-    for line in compared.models:
-        captions = line.predictions.parts[CAPTIONS][1]
-        if len(captions) > 1 and len(set(captions)) == 1:
-            sentences.append(f"{line.name}: !!! SAYS THE SAME OF EVERY PICTURE: {captions[0][:60]!r}")
-    return sentences
+    answers = {line.name: line.predictions.parts[CAPTIONS][1] for line in compared.models}
+    return [
+        f"{name}: !!! SAYS THE SAME OF EVERY PICTURE: {captions[0][:60]!r}"
+        for name, captions in answers.items()
+        if len(captions) > 1 and len(set(captions)) == 1
+    ]
 
 
 @torch.inference_mode()
@@ -83,13 +84,15 @@ def picture_features(model: FlavourCaptioner, samples: CaptionSamples, batch_siz
 
 def nearest_captions(features: np.ndarray, train_features: np.ndarray, train_captions: np.ndarray) -> list[str]:
     """Return for each picture the first caption of the training picture with the most similar features."""
+    # Both kinds of features are unit vectors (a histogram holds roots of shares), so that the largest product belongs
+    # to the smallest angle.
     nearest = (features @ train_features.T).argmax(axis=1)
     return [train_captions[row][0] for row in nearest]
 
 
 @torch.inference_mode()
 def target_is_hidden(model: FlavourCaptioner, samples: CaptionSamples) -> bool:
-    """Whether no score of a word changes with that word or a later one: a target that could be copied is no test."""
+    """Whether the scores of a word depend on earlier words alone, so that the target cannot be copied."""
     rows = range(min(CHECKED_ROWS, len(samples.table)))
     labels = pad_labels([samples.tokens[row][0] for row in rows]).to(model.device)
     _, pixels = next(pixel_batches(samples, len(rows), model.device))

@@ -93,6 +93,7 @@ def whole_words(pieces: Sequence[str], maps: np.ndarray) -> list[tuple[str, np.n
     """
     words: list[tuple[str, list[np.ndarray]]] = []
     for piece, weights in zip(pieces, maps, strict=True):
+        # WordPiece marks the continuation of a word by two number signs.
         if piece.startswith("##") and words:
             words[-1] = (words[-1][0] + piece[2:], [*words[-1][1], weights])
         else:

@@ -75,6 +75,7 @@ class CaptionSamples(Dataset):
         """Return the captions of each picture, and then, where pictures are flipped, of each flipped picture."""
         found = [tuple(captions) for captions in self.table.labels]
         if self._mirrored is not None:
+            # A caption without a mirrored form is no reference of the flipped picture.
             sides = [tuple(filter(None, map(mirrored, captions))) for captions in found]
             found += [of_one or captions for of_one, captions in zip(sides, found, strict=True)]
         return found
@@ -94,6 +95,7 @@ class CaptionSamples(Dataset):
         if number is None:
             number = 0 if draw.random() < self._first_share else int(draw.integers(len(self.tokens[row])))
         tokens = self.tokens[row][number]
+        # Stored features are those of the unchanged picture, so that neither flips nor masks fit them.
         if self.image_features is not None:
             sample = {"image_features": self.image_features[row], "labels": tokens}
             return {**sample, "row": row} if self._numbered else sample
@@ -123,6 +125,7 @@ class CaptionSamples(Dataset):
 def tokenize(processor: FlavourProcessor, captions: Sequence[str]) -> list[list[int]]:
     """Return the tokens of each caption with its end token, without the begin token; too long ones lose their end."""
     encoded = processor.tokenizer(list(captions), truncation=True, max_length=processor.max_length)
+    # The model itself puts the begin token before the labels when it shifts them.
     return [ids[1:] for ids in encoded["input_ids"]]
 
 

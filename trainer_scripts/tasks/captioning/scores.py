@@ -8,7 +8,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from trainer_scripts.evaluation.intervals import GroupedScores
-from trainer_scripts.evaluation.scores import CAPTIONS, TOKENS, Formula, Score
+from trainer_scripts.evaluation.scores import CAPTIONS, TOKENS, Formula, Score, mean_of_rows, per_row
 from trainer_scripts.tasks.captioning.text import words
 
 LONGEST_NGRAM = 4
@@ -56,16 +56,14 @@ class CiderD:
     """
 
     def __init__(self, references: References):
-        self._counts = [[ngrams(words(caption)) for caption in of_one] for of_one in references]
+        counts = [[ngrams(words(caption)) for caption in of_one] for of_one in references]
         self._frequency: list[Counter] = [Counter() for _ in range(LONGEST_NGRAM)]
-        for of_one in self._counts:
+        for of_one in counts:
+            # The number of pictures with the n-gram in any of their captions.
             for size in range(LONGEST_NGRAM):
                 self._frequency[size].update({gram for caption in of_one for gram in caption[size]})
         self._pictures = math.log(len(references))
-
-    @cached_property
-    def _reference_vectors(self) -> list[list[tuple[list[dict], list[float], int]]]:
-        return [[self._vector(caption) for caption in of_one] for of_one in self._counts]
+        self._references = [[self._vector(caption) for caption in of_one] for of_one in counts]
 
     def _vector(self, counts: list[Counter]) -> tuple[list[dict], list[float], int]:
         """Return tf-idf weights per n-gram length, their norms, and the number of bigrams."""
@@ -80,11 +78,11 @@ class CiderD:
 
     def scores(self, candidates: Sequence[str], pictures: Sequence[int] | None = None) -> np.ndarray:
         """Return CIDEr-D per candidate; candidate `i` is about picture `pictures[i]`, or picture `i`."""
-        chosen = range(len(self._counts)) if pictures is None else pictures
+        chosen = range(len(self._references)) if pictures is None else pictures
         found = []
         for candidate, picture in zip(candidates, chosen, strict=True):
             vector = self._vector(ngrams(words(candidate)))
-            of_one = self._reference_vectors[picture]
+            of_one = self._references[picture]
             found.append(CIDER_SCALE * sum(_agreement(vector, reference) for reference in of_one) / len(of_one))
         return np.array(found)
 
@@ -94,6 +92,7 @@ def _agreement(candidate: tuple, reference: tuple) -> float:
     total = 0.0
     for mine, true, my_norm, true_norm in zip(ours, theirs, our_norms, their_norms, strict=True):
         if my_norm and true_norm:
+            # Clipped: a caption gains nothing by repeating an n-gram of the reference.
             shared = sum(min(weight, true[gram]) * true[gram] for gram, weight in mine.items() if gram in true)
             total += shared / (my_norm * true_norm)
     # A caption of another length than the reference is scored down.
@@ -115,7 +114,8 @@ def identical(candidates: Sequence[str]) -> float:
 def _bleu_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
     """Return per picture clipped and all n-grams of 1 to 4, its words and the closest reference's, `(rows, 10)`."""
     metric = BLEU(lowercase=True, tokenize="13a", smooth_method="none", effective_order=True)
-    found = [metric.sentence_score(said, list(true)) for said, true in zip(candidates, references, strict=True)]
+    # Counts and lengths add up over pictures: corpus BLEU of every resample is a formula of their sums.
+    found = [metric.sentence_score(caption, list(true)) for caption, true in zip(candidates, references, strict=True)]
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)
 
 
@@ -134,29 +134,19 @@ def _bleu_formula(longest: int) -> Formula:
 
 
 def _rouge_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
-    return _with_one(rouge_l(candidates, references))
+    return per_row(rouge_l(candidates, references))
+
+
+# Baselines and ablations are scored against the same references, whose n-grams take long to count.
+_cider_of = lru_cache(maxsize=2)(CiderD)
 
 
 def _cider_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
-    return _with_one(_cider_of(tuple(tuple(of_one) for of_one in references)).scores(candidates))
-
-
-@lru_cache(maxsize=2)
-def _cider_of(references: tuple[tuple[str, ...], ...]) -> CiderD:
-    return CiderD(references)
+    return per_row(_cider_of(tuple(tuple(of_one) for of_one in references)).scores(candidates))
 
 
 def _word_rows(references: References, candidates: Sequence[str]) -> np.ndarray:
-    return _with_one(np.array([len(words(candidate)) for candidate in candidates], dtype=np.float64))
-
-
-def _with_one(values: np.ndarray) -> np.ndarray:
-    return np.stack([values, np.ones(len(values))], axis=1)
-
-
-def mean_of_rows(sums: np.ndarray) -> np.ndarray:
-    """Return the mean of a statistic that stands beside a one per row."""
-    return sums[..., 0] / sums[..., 1]
+    return per_row(np.array([len(words(candidate)) for candidate in candidates], dtype=np.float64))
 
 
 def _token_rows(_: np.ndarray, sums: np.ndarray) -> np.ndarray:
@@ -290,6 +280,7 @@ def meteor(answers: Mapping[str, Sequence[str]], references: References) -> dict
         return {name: {} for name in answers}
     from pycocoevalcap.meteor.meteor import Meteor
 
+    # Starting Java takes seconds, so that one process scores all sets of captions.
     program = Meteor()
     truth = {row: [_plain(caption) for caption in captions] for row, captions in enumerate(references)}
     return {

@@ -19,14 +19,7 @@ from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import METEOR_SCORE, meteor, meteor_missing
 from trainer_scripts.tasks.captioning.training import evaluation_samples
 from trainer_scripts.tasks.captioning.truth import detail_scores, round_trip, visible_names
-from trainer_scripts.tasks.common.task import (
-    Item,
-    PredictionOptions,
-    SavedModel,
-    Scored,
-    ScoredModels,
-    ScoringOptions,
-)
+from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, Scored, ScoredModels, ScoringOptions
 
 CAPTIONS_CSV = "captions.csv"
 CAPTIONS_JSON = "captions.json"
@@ -41,6 +34,7 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
     captions, expected = caption_table(model.model, samples, size, name=model.name)
     out.mkdir(parents=True, exist_ok=True)
     predictions = predictions_of(table, captions, expected)
+    # The baselines take rows and processor from the lines of models.
     compared.models.append(Line(model.name, MODEL, model.modality, predictions))
     write_captions(out / CAPTIONS_CSV, out / CAPTIONS_JSON, table.ids, captions, list(table.labels))
     scored = Scored(predictions, files=[CAPTIONS_CSV, CAPTIONS_JSON, CONTACT_SHEET])
@@ -91,15 +85,16 @@ def write_captions(
     references: Sequence[Sequence[str]] | None = None,
 ) -> None:
     """Write the captions as CSV (with the reference captions, if any) and in COCO's results format."""
+    rows = list(zip(ids, captions, strict=True))
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["ImageID", "Caption", *(["References"] if references is not None else [])])
-        for row, (name, caption) in enumerate(zip(ids, captions, strict=True)):
-            writer.writerow([name, caption, *([" | ".join(references[row])] if references is not None else [])])
-    results_rows = [
-        {"image_id": coco_id(name), "caption": caption} for name, caption in zip(ids, captions, strict=True)
-    ]
-    results.write_text(json.dumps(results_rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if references is None:
+            writer.writerows([("ImageID", "Caption"), *rows])
+        else:
+            joined = [(*row, " | ".join(of_one)) for row, of_one in zip(rows, references, strict=True)]
+            writer.writerows([("ImageID", "Caption", "References"), *joined])
+    coco = [{"image_id": coco_id(name), "caption": caption} for name, caption in rows]
+    results.write_text(json.dumps(coco, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def coco_id(name: str) -> int | str:
@@ -108,6 +103,7 @@ def coco_id(name: str) -> int | str:
     >>> coco_id("000000391895.jpg"), coco_id("greek-salad-00-00")
     (391895, 'greek-salad-00-00')
     """
+    # File names of COCO end in the number of the picture, with a prefix in older sets.
     stem = name.rsplit("_", 1)[-1].rsplit(".", 1)[0]
     return int(stem) if stem.isdigit() else name
 
@@ -131,6 +127,7 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
         texts = model.processor.tokenizer.batch_decode(model.model.generate(pixels), skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]
+    # Only now, so that a broken picture leaves no part of a table behind.
     out.parent.mkdir(parents=True, exist_ok=True)
     write_captions(out, out.with_suffix(".json"), [item.item_id for item in items], captions)
     return f"{len(captions)} captions written to {out} and {out.with_suffix('.json')}"

@@ -14,7 +14,7 @@ SPECIAL_TOKENS = [PAD, UNKNOWN, BEGIN, END]
 
 _SIDE = re.compile(r"\b(left|right)(most|wards?)?\b", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
-# Said before "left" and "right" where they are sides of something, and after them.
+# Words before "left" and "right" where these are sides of something, and words after them.
 _BEFORE = re.compile(
     r"\b(the|a|his|her|its|their|my|your|our|far|top|bottom|upper|lower|front|back|rear|cent(?:re|er)|middle|to|from)\W+$",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ _CHIRAL = re.compile(
     r"clockwise|\"|“|”|\b(reads|reading|says|saying|lettering|stage left|stage right)\b", re.IGNORECASE
 )
 
-# What a picture from above can lose when it is turned: any word of a side, a height or a direction.
+# Any word of a side, a height or a direction may be false once a picture from above is turned.
 _DIRECTION = re.compile(
     r"\b(left|right|top|bottom|above|below|upper|lower|under|beneath|over|front|behind|back|up|down|north|south|east|west"
     r"|vertical|horizontal|upright|sideways|standing|hanging|o'clock)(most|wards?|ly)?\b",

@@ -6,11 +6,8 @@ Self-critical training draws captions, scores them by CIDEr-D and makes those li
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
@@ -18,7 +15,7 @@ from trainer_scripts.settings.arguments import TrainingArguments
 from trainer_scripts.tasks.captioning.answers import caption_table, predictions_of, scores_of
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import CiderD
-from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed, check_finite
+from trainer_scripts.tasks.common.trainer import WholeTableTrainer, check_finite
 
 
 class FrozenImageFirst(TrainerCallback):
@@ -33,36 +30,22 @@ class FrozenImageFirst(TrainerCallback):
         self._frozen_by_config = False
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: FlavourCaptioner,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: object
     ) -> None:
         """Freeze the backbone, unless a resumed run is past these epochs."""
         self._frozen_by_config = model.config.freeze_image
         self._set(model, (state.epoch or 0) < self.epochs)
 
     def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: FlavourCaptioner,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: object
     ) -> None:
         """Let the backbone train once the epochs are over."""
+        # The epoch is a sum of fractions, which rounding may leave just below a whole number.
         if model.config.freeze_image and (state.epoch or 0) + 1e-6 >= self.epochs:
             self._set(model, False)
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: FlavourCaptioner,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: object
     ) -> None:
         """Leave the model as its configuration describes it."""
         self._set(model, False)
@@ -77,7 +60,7 @@ class FrozenImageFirst(TrainerCallback):
             model.train()
 
 
-class CaptionTrainer(FlavourTrainer):
+class CaptionTrainer(WholeTableTrainer):
     """Trainer whose evaluation writes a caption for every picture and scores it against all captions of the picture.
 
     Args:
@@ -114,25 +97,14 @@ class CaptionTrainer(FlavourTrainer):
         pictures, features = inputs.get("pixel_values"), inputs.get("image_features")
         return self._self_critical.loss(model, captioner, pictures, inputs["rows"], features)
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Score the model on all rows; every process of a distributed run does so for itself."""
-        samples: Any = dataloader.dataset
+    def score_samples(self, model: FlavourCaptioner, samples: CaptionSamples) -> tuple[dict[str, float], float]:
+        """Return the scores of generated captions, and the cross-entropy of the given ones."""
         assert isinstance(samples, CaptionSamples)
-        model = self.accelerator.unwrap_model(self.model)
         captions, expected = caption_table(model, samples, self.args.per_device_eval_batch_size)
         # Scores refuse NaN with an error for programmers; a diverged run gets the message with its remedies.
         check_finite(expected.nats)
         scores = scores_of(predictions_of(samples.table, captions, expected))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
-        metrics[f"{metric_key_prefix}_loss"] = scores["cross_entropy"]
-        return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples.table))
+        return scores, scores["cross_entropy"]
 
 
 class SelfCritical:
@@ -189,6 +161,7 @@ class SelfCritical:
         """Return `draws` sequences per picture, `(batch * draws, length)`, drawn without dropout."""
         training = captioner.training
         captioner.eval()
+        # From the whole distribution, without limits on tokens: the loss is an expectation under it.
         sequences = captioner.generate(
             encoder_outputs=captioner.get_encoder()(pixels, features=features),
             do_sample=True,
@@ -204,5 +177,6 @@ class SelfCritical:
         """Return each draw's CIDEr-D less the mean of the other draws of its picture."""
         texts = [as_sentence(text) for text in self.tokenizer.batch_decode(sequences, skip_special_tokens=True)]
         rewards = torch.from_numpy(self.cider.scores(texts, rows)).float().unflatten(0, (-1, self.draws))
+        # A mean that contained the draw itself would bias the gradient.
         others = (rewards.sum(1, keepdim=True) - rewards) / (self.draws - 1)
         return (rewards - others).flatten()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import datasets
@@ -24,15 +25,7 @@ from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.tasks.captioning.samples import CaptionCollator, CaptionSamples
 from trainer_scripts.tasks.captioning.text import train_caption_tokenizer
-from trainer_scripts.tasks.common.starting_points import (
-    building,
-    check_kind,
-    input_size,
-    load,
-    load_processor,
-    open_sources,
-    settle,
-)
+from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 
 ARCHITECTURES: dict[str, type[FlavourCaptioner]] = {
@@ -80,11 +73,11 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourCapt
     if arguments.model_name_or_path:
         config = sources["model_name_or_path"]
         check_kind(configuration, config, FlavourCaptionerConfig, [])
-        processor = load_processor(arguments)
+        # Batches of drawn captions carry no masks.
         teaches = learns_places(configuration) and not training.self_critical_draws
         places = len(place_names(configuration, data.train)) if teaches else None
-        settle(configuration, config, processor, config_fields(configuration, processor), places)
-        model = load(configuration, config, ARCHITECTURES[config.decoder_type])
+        fields = partial(config_fields, configuration)
+        model, processor = continue_model(configuration, config, ARCHITECTURES[config.decoder_type], fields, places)
     else:
         with building():
             processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
@@ -121,6 +114,7 @@ def new_model(
         image=arguments.image_encoder or arguments.vision_config,
         **{"num_place_labels": len(places), **config_fields(configuration, processor)},
     )
+    # Masks teach which classes are seen, and the decoder reads them as the words that name them.
     if model.seen_words is not None:
         model.seen_words.name([name_tokens(name, tokenizer) for name in places])
     if arguments.init_image_encoder:
@@ -136,6 +130,7 @@ def config_fields(configuration: Configuration, processor: FlavourProcessor) -> 
         "label_smoothing": configuration.training.label_smoothing_factor,
         "freeze_image": arguments.freeze_image,
         "trainable_image_layers": arguments.trainable_image_layers,
+        # The fields of the tokenizer stand behind those of the configuration, which cannot change them.
         **arguments.config,
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -148,6 +143,7 @@ def name_tokens(name: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that may name a class of the masks, one or many of it; none for the background."""
     if name == BACKGROUND_NAME:
         return []
+    # The unknown token would stand for every rare class at once.
     ids = tokenizer([name, plural(name)], add_special_tokens=False)["input_ids"]
     return sorted({token for each in ids for token in each} - {tokenizer.unk_token_id})
 
@@ -170,6 +166,7 @@ def set_generation(model: FlavourCaptioner, processor: FlavourProcessor, argumen
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
+        # In training only the begin token comes before a caption, and none of these is part of one.
         suppress_tokens=[tokenizer.unk_token_id, config.pad_token_id, config.bos_token_id],
         **{"max_new_tokens": processor.max_length - 1, "use_cache": True, **arguments.generation},
     )

@@ -2,13 +2,12 @@
 
 Only pictures whose mask is known can be judged so. What a caption names is compared with the ingredients of the mask, a
 place with the mask's centres, a count with the counts in the exact reference captions (a mask shows no single pieces).
-Captions also go back to pictures: how much of the label survives when the drawing pipeline draws from a caption.
+Captions are also turned into pictures again, to measure how much of the label survives.
 """
 
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,17 +33,8 @@ ROWS = 64
 SIZE = 64
 
 
-@dataclass(frozen=True)
-class Named:
-    """Counts behind precision, recall and F1 of the names in captions, `(rows,)` each."""
-
-    hits: np.ndarray
-    named: np.ndarray
-    visible: np.ndarray
-
-
 def visible_names(table: Table) -> list[frozenset[str]] | None:
-    """Return the names of each row's visible ingredients; None for a table that does not know them."""
+    """Return the names of each row's visible ingredients; None for a table without that column."""
     if INGREDIENT_LABELS not in table.rows.column_names:
         return None
     names = table.rows.features[INGREDIENT_LABELS].feature.names
@@ -62,41 +52,26 @@ def groups_of(names: frozenset[str]) -> frozenset[str]:
     return frozenset(known[name].group for name in names if known[name].group in FOOD_GROUPS)
 
 
-def compare(named: Sequence[frozenset[str]], visible: Sequence[frozenset[str]]) -> Named:
-    """Return hits, names and truths per row."""
-    pairs = list(zip(named, visible, strict=True))
-    return Named(
-        np.array([len(said & true) for said, true in pairs], dtype=float),
-        np.array([len(said) for said, _ in pairs], dtype=float),
-        np.array([len(true) for _, true in pairs], dtype=float),
-    )
-
-
-def naming(captions: Sequence[str], visible: Sequence[frozenset[str]]) -> tuple[Named, Named]:
-    """Return the comparison of ingredients and of food groups."""
-    said = [named_in(caption) for caption in captions]
-    return compare(said, visible), compare([groups_of(row) for row in said], [groups_of(row) for row in visible])
+def compare(named: Sequence[frozenset[str]], visible: Sequence[frozenset[str]]) -> np.ndarray:
+    """Return per row the numbers of hits, named and visible, whether all named are visible, and 1: `(rows, 5)`."""
+    pairs = zip(named, visible, strict=True)
+    return np.array([[len(ours & true), len(ours), len(true), ours <= true, 1] for ours, true in pairs], dtype=float)
 
 
 def _ingredient_rows(visible: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
-    return _named_rows(visible, captions, 0)
+    return compare([named_in(caption) for caption in captions], [frozenset(row) for row in visible])
 
 
 def _group_rows(visible: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
-    return _named_rows(visible, captions, 1)
-
-
-def _named_rows(visible: Sequence[Sequence[str]], captions: Sequence[str], level: int) -> np.ndarray:
-    """Return per row the numbers of right, mentioned and visible names, whether all mentioned are right, and 1."""
-    named = naming(captions, [frozenset(row) for row in visible])[level]
-    right = (named.hits == named.named).astype(float)
-    return np.stack([named.hits, named.named, named.visible, right, np.ones(len(right))], axis=1)
+    named = [groups_of(named_in(caption)) for caption in captions]
+    return compare(named, [groups_of(frozenset(row)) for row in visible])
 
 
 def _share(*columns: int) -> Formula:
     """Return hits over the mean of these columns."""
 
     def formula(sums: np.ndarray) -> np.ndarray:
+        # Over the mean of named and visible this is F1, over one of them precision or recall.
         below = sum(sums[..., column] for column in columns) / len(columns)
         return np.divide(sums[..., 0], below, out=np.zeros(np.shape(below)), where=below > 0)
 
@@ -108,13 +83,13 @@ def naming_scores() -> tuple[Score, ...]:
     found = []
     levels = (("ingredient", "catalogue ingredients", _ingredient_rows), ("group", "food groups", _group_rows))
     for level, what, rows in levels:
-        said = f"{what} that captions name and that are visible by the mask, counted over all pictures"
+        counted = f"{what} that captions name and that are visible by the mask, counted over all pictures"
         for score, columns, text in (
             ("precision", (1,), "hits / named"),
             ("recall", (2,), "hits / visible"),
             ("f1", (1, 2), "2 hits / (named + visible)"),
         ):
-            found.append(Score(f"{level}_{score}", f"{text}, of {said}", rows, _share(*columns), part=NAMES))
+            found.append(Score(f"{level}_{score}", f"{text}, of {counted}", rows, _share(*columns), part=NAMES))
     found.append(
         Score(
             "only_visible",
@@ -187,6 +162,7 @@ def items_of_mask(cell: dict, names: Sequence[str]) -> dict[str, PlateItem]:
                 group="",
                 pieces=1,
                 area=len(rows) / mask.size,
+                # The middle of a pixel lies half a pixel behind its index.
                 x=float((columns.mean() + 0.5) / width),
                 y=float((rows.mean() + 0.5) / height),
                 spread=float(np.sqrt(rows.var() / height**2 + columns.var() / width**2)),
@@ -202,16 +178,15 @@ def detail_scores(captions: Sequence[str], table: Table) -> dict[str, float]:
     """
     from datasets import Image as ImageFeature
 
+    # Masks are decoded only for the captions that state a place or a relation.
     rows = table.rows.select_columns([MASK]).cast_column(MASK, ImageFeature(decode=False))
     names = table.rows.features[INGREDIENT_LABELS].feature.names
-    right, judged = (
-        dict.fromkeys(("counts", "places", "relations"), 0),
-        dict.fromkeys(("counts", "places", "relations"), 0),
-    )
+    right, judged = (dict.fromkeys(("counts", "places", "relations"), 0) for _ in range(2))
     for row, caption in enumerate(captions):
         truth = {name: number for reference in table.labels[row] for name, number in counts_in(reference).items()}
         counted = [(name, number) for name, number in counts_in(caption).items() if name in truth]
         outcomes = {"counts": [truth[name] == number for name, number in counted], "places": [], "relations": []}
+        # Counts are judged by the references, since a mask does not show single pieces.
         placed, related = places_in(caption), relations_in(caption)
         if placed or related:
             items = items_of_mask(rows[row][MASK], names)
@@ -251,9 +226,8 @@ def round_trip(captions: Sequence[str], table: Table, rows: int = ROWS) -> dict[
     found: dict[str, float] = {"rows": float(number)}
     for name, prompts in (("captions", captions), ("references", [of_one[0] for of_one in table.labels])):
         drawn = [draw(prompt, seed) for seed, prompt in enumerate(prompts[:number])]
-        named = compare(drawn, visible)
-        mentions = named.named.sum() + named.visible.sum()
-        found[f"{name}_ingredient_f1"] = float(2 * named.hits.sum() / mentions) if mentions else 0.0
+        hits, named, shown = compare(drawn, visible).sum(axis=0)[:3]
+        found[f"{name}_ingredient_f1"] = float(2 * hits / (named + shown)) if named + shown else 0.0
         if flavours:
             labeller = Labeller()
             tasted = [labeller.label("", sorted(names)).flavour for names in drawn]

@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from trainer_scripts.data.pictures import Pictures, training_picture
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation import baselines
 from trainer_scripts.evaluation.ablations import IMAGE, TEXT, Ablated, partners
@@ -18,7 +17,6 @@ from trainer_scripts.evaluation.scores import CLASSES
 from trainer_scripts.tasks.classification.training import evaluation_samples
 from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
 
-HISTOGRAM_SIDE = 64
 # Colours need few rows, and decoding many pictures takes long.
 HISTOGRAM_ROWS = 6000
 SHUFFLED = "shuffled"
@@ -39,6 +37,7 @@ def probabilities_of(model: SavedModel, samples: Dataset, batch_size: int, name:
     loader: DataLoader = DataLoader(samples, batch_size=batch_size, collate_fn=collate)
     found = []
     for batch in tqdm(loader, desc=name, leave=False, disable=None if name else True):
+        # With labels the model would compute a loss, which scoring does not need.
         labels = batch.pop("labels")
         batch.update({key: torch.full((len(labels),), value) for key, value in fixed.items()})
         logits = model.model(**{key: value.to(model.model.device) for key, value in batch.items()}).logits
@@ -62,37 +61,32 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
     def line(name: str, modality: str, probabilities: np.ndarray) -> Line:
         return Line(name, BASELINE, modality, Predictions.of_classes(test.ids, test.groups, test.labels, probabilities))
 
-    found = [line("majority", "none", baselines.majority(train, len(test), len(names)))]
+    found = [line("majority", "none", np.tile(prior, (len(test), 1)))]
+    # Samples-F1 rewards this answer most among those that look at nothing.
     if many:
         found.append(line("all labels", "none", np.ones((len(test), len(names)))))
     if test.texts is not None:
         if baselines.rule_applies(names):
-            rule = baselines.rule_present if many else baselines.rule_alone
-            probabilities, spoken = rule(test.texts, prior, names)
+            probabilities, spoken = baselines.rule_answers(test.texts, prior, names, many)
             found.append(line(f"rule alone (speaks on {spoken:.0%})", TEXT, probabilities))
-        found.append(
-            line(
-                "TF-IDF + logistic regression", TEXT, baselines.bag_of_words(train, selection, test, score, len(names))
-            )
-        )
+        words = baselines.bag_of_words(train, selection, test, score, len(names))
+        found.append(line("TF-IDF + logistic regression", TEXT, words))
         if baselines.rule_applies(names):
             # How much of the title is more than the words that made the label?
             masked = [replace(one, texts=baselines.masked_titles(one.texts or [])) for one in (train, selection, test)]
             without = baselines.bag_of_words(masked[0], masked[1], masked[2], score, len(names))
             found.append(line("TF-IDF without the rule's words", TEXT, without))
     if test.image_column is not None:
+        # The same random rows in every run, sorted because neighbours are read from disk faster.
         drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:HISTOGRAM_ROWS])
         seen = train if len(train) <= HISTOGRAM_ROWS else train.select(drawn)
-        colours = baselines.colours(seen, selection, test, score, len(names), _histogram_pictures)
+        colours = baselines.colours(seen, selection, test, score, len(names))
         rows = f" ({len(seen)} training rows)" if seen is not train else ""
         found.append(line(f"colour histogram{rows}", IMAGE, colours))
     product = _product(compared, prior, many)
-    return [*found, *([line("product of the singles", "fusion", product)] if product is not None else [])]
-
-
-def _histogram_pictures(table: Table) -> Pictures:
-    """Return small pictures for the colour histogram."""
-    return Pictures(table, training_picture(HISTOGRAM_SIDE))
+    if product is not None:
+        found.append(line("product of the singles", "fusion", product))
+    return found
 
 
 def _product(compared: ScoredModels, prior: np.ndarray, many: bool) -> np.ndarray | None:
@@ -100,6 +94,7 @@ def _product(compared: ScoredModels, prior: np.ndarray, many: bool) -> np.ndarra
     text, image = (compared.saved_of(modality) for modality in (TEXT, IMAGE))
     if text is None or image is None:
         return None
+    # Test rows must not choose between the two forms of their own baseline.
     score, truth = compared.main_score, compared.selection.labels
     first, second = (compared.selection_predictions[model.name].probabilities for model in (text, image))
     chosen = max(
@@ -150,6 +145,7 @@ def conflicting(table: Table, shuffled: Predictions, seed: int = 0) -> tuple[Pre
     """
     order = partners(table.groups, seed)
     pictured = table.labels[order]
+    # Only where the labels differ does the answer show which of the two inputs the model follows.
     differ = np.flatnonzero((table.labels != pictured).reshape(len(table), -1).any(axis=1))
     ids, groups = [table.ids[row] for row in differ], [table.groups[row] for row in differ]
     answered = shuffled.probabilities[differ]
@@ -163,5 +159,6 @@ def confidences(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return confidence and whether it was right, as the expected calibration error takes them."""
     labels, probabilities = predictions.parts[CLASSES]
     if labels.ndim == 2:
+        # Each label of a row is a decision of its own.
         return probabilities.reshape(-1), labels.reshape(-1) > 0
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels

@@ -1,6 +1,5 @@
 """Labels for the rows of a table, from pictures and texts that are read one batch at a time."""
 
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import CATEGORY_IDS
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, Decision, ExpectedF1Decision
-from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel
+from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
 
 NAMED = 5
 
@@ -23,7 +22,8 @@ NAMED = 5
 def predict(model: SavedModel, items: Sequence[Item], out: Path, options: PredictionOptions) -> str:
     """Write `ImageID,Labels` for every row to `out`, and name the rows with a missing input on stderr."""
     probabilities, broken = predict_items(model, items, options.batch_size, options.missing_pictures == "text")
-    write_labels(out, items, label_cells(model, probabilities, options))
+    ids = [item.item_id for item in items]
+    write_labels(out, zip(ids, label_cells(model, probabilities, options), strict=True))
     report("pictures missing or broken, predicted from text alone", broken)
     report(
         "rows without text, predicted from the picture and an empty one",
@@ -45,19 +45,21 @@ def predict_items(
     found, broken = [], []
     for start in tqdm(range(0, len(items), batch_size), desc=model.name, disable=None):
         batch = items[start : start + batch_size]
-        pictures = None
+        pictures: list[Image.Image | None] | None = None
         if model.modality != "text":
             pictures = []
             for item in batch:
-                picture, reason = _open(item)
-                if picture is None:
+                try:
+                    pictures.append(open_picture(item.picture))
+                except (OSError, ValueError) as error:
                     if not (without_picture and model.modality == "fusion"):
                         hint = ", or give --missing_pictures text" if model.modality == "fusion" else ""
-                        raise BadInputError(f"row {item.item_id}: {reason}; mend it or remove the row{hint}")
+                        raise BadInputError(f"row {item.item_id}: {error}; mend it or remove the row{hint}") from error
                     broken.append(item.item_id)
-                pictures.append(picture)
+                    pictures.append(None)
         texts = [item.text for item in batch] if model.modality != "image" else None
         for row, item in enumerate(batch):
+            # An empty text is allowed beside a picture, as titles are missing in many tables.
             seen = pictures is not None and pictures[row] is not None
             if not seen and not (item.text or "").strip():
                 raise BadInputError(f"row {item.item_id} has no text to predict from; give it one or remove the row")
@@ -65,14 +67,6 @@ def predict_items(
         logits = model.model(**{name: value.to(model.model.device) for name, value in inputs.items()}).logits
         found.append(model.task.probabilities(logits.float()).cpu().numpy())
     return np.concatenate(found), broken
-
-
-def _open(item: Item) -> tuple[Image.Image | None, str]:
-    """Return the picture, or None and the reason why there is none."""
-    try:
-        return open_picture(item.picture), ""
-    except (OSError, ValueError) as error:
-        return None, str(error)
 
 
 def label_cells(model: SavedModel, probabilities: np.ndarray, options: PredictionOptions) -> list[str]:
@@ -101,16 +95,6 @@ def read_thresholds(model: SavedModel, path: Path | None) -> tuple[float, ...] |
         return tuple(float(saved[name]) for name in model.names)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"{path} holds no threshold for every label of {model.name}: {error}") from error
-
-
-def write_labels(path: Path, items: Sequence[Item], labels: Sequence[str]) -> None:
-    """Write one line per row, in the order of the table; the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["ImageID", "Labels"])
-        writer.writerows((item.item_id, cell) for item, cell in zip(items, labels, strict=True))
-    partial.replace(path)
 
 
 def report(what: str, ids: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from trainer_scripts.tasks.common.trainer import Collator
 
 
 class ClassifierTask(Task):
-    """The parts that both tasks share."""
+    """The common base of both classification tasks."""
 
     model_class = FlavourForClassification
     graph = ClassifierGraph
@@ -93,7 +93,7 @@ class MultilabelTask(ClassifierTask):
         return logits.sigmoid()
 
     def score(self, model: SavedModel, compared: ScoredModels, out: Path, options: ScoringOptions) -> Scored:
-        """Return the predictions, and thresholds tuned on the selection split where the options ask for them."""
+        """Return the predictions, and thresholds tuned on the selection split where the options say so."""
         scored = super().score(model, compared, out, options)
         if options.tune_thresholds:
             selection = compared.selection

@@ -1,6 +1,7 @@
 """Models, samples and collators of the two classification tasks."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from dataset_builder.errors import BadInputError
@@ -15,15 +16,7 @@ from trainer_scripts.data.samples import ClassificationCollator, Samples
 from trainer_scripts.data.table import Table
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
-from trainer_scripts.tasks.common.starting_points import (
-    building,
-    check_kind,
-    input_size,
-    load,
-    load_processor,
-    open_sources,
-    settle,
-)
+from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 
 PROBLEM_TYPES = {1: "single_label_classification", 2: "multi_label_classification"}
@@ -40,10 +33,9 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
     if arguments.model_name_or_path:
         config, problem_type = sources["model_name_or_path"], PROBLEM_TYPES[data.train.labels.ndim]
         check_kind(configuration, config, FlavourConfig, data.names, problem_type)
-        processor = load_processor(arguments)
         places = len(place_names(configuration, data.train)) if learns_places(configuration) else None
-        settle(configuration, config, processor, _config_fields(configuration, data, processor), places)
-        return load(configuration, config, FlavourForClassification), processor
+        fields = partial(_config_fields, configuration, data)
+        return continue_model(configuration, config, FlavourForClassification, fields, places)
     with building():
         processor = make_processor(arguments, data.train.texts)
         model = FlavourForClassification.from_parts(
@@ -92,15 +84,18 @@ def squash(processor: FlavourProcessor) -> None:
 
 
 def _text_part(arguments: ModelArguments, processor: FlavourProcessor) -> Any:
+    # Word vectors that are learned from scratch take the place of a text encoder.
     if arguments.modality == "image" or "word_embedding_size" in arguments.config:
         return None
     if arguments.text_encoder:
         return arguments.text_encoder
+    # A tokenizer that was trained here may have fewer entries than the configuration allows.
     return {**arguments.text_config, "vocab_size": len(processor.tokenizer)}
 
 
 def _config_fields(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> dict[str, Any]:
     arguments, labels, classes = configuration.model, data.train.labels, len(data.names)
+    # One configuration serves all modalities, so fields of an input that is absent are dropped.
     fields = dict(arguments.config)
     if arguments.modality == "text":
         fields.pop("image_pooling", None)
@@ -125,10 +120,10 @@ def _config_fields(configuration: Configuration, data: TrainingData, processor: 
 
 
 def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> Samples:
-    """Return the training samples, pictures varied as the configuration says."""
+    """Return the training samples, pictures with the augmentation of the configuration."""
     arguments, places = configuration.data, learns_places(configuration)
     if arguments.class_crops and not places:
-        raise BadInputError("class_crops lays crops around what masks show; it needs place_loss_weight in config")
+        raise BadInputError("class_crops centres crops on the classes of masks; it needs place_loss_weight in config")
     seed, word_dropout = configuration.training.seed, arguments.word_dropout
     varied = varies(arguments) or places or arguments.crop_size is not None
     if processor.image_processor is None or not varied:
@@ -164,6 +159,7 @@ def collator(
     if processor.image_processor is not None:
         settings["mean"] = processor.image_processor.image_mean
         settings["std"] = processor.image_processor.image_std
+    # Evaluation compares with the labels themselves: no mixup and no soft targets.
     if configuration is not None:
         settings["mixup"] = configuration.data.mixup_alpha
         settings["target_share"] = configuration.data.target_share if configuration.data.target_column else 0.0

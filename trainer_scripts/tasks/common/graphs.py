@@ -47,6 +47,7 @@ class ClassifierGraph(ModelGraph):
     @property
     def inputs(self) -> Axes:
         """Names of the inputs the model has, and which of their axes have any length."""
+        # Pictures have the one size that the processor gives them; only batch and text length vary.
         axes: Axes = {}
         if self.model.config.has_text:
             axes |= {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
@@ -60,12 +61,10 @@ class ClassifierGraph(ModelGraph):
         return ["logits"]
 
     def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, pixel_values: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Return class scores `(batch, num_labels)`."""
+        # A tuple, because the outputs of an exported graph are named by their position.
         return (self.model(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values).logits,)
 
     @staticmethod
@@ -92,6 +91,7 @@ class SegmenterGraph(ModelGraph):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """Return class ids `(batch, height, width)` uint8, and ingredient scores `(batch, num_labels - 1)`."""
         output = self.model(pixel_values)
+        # Class ids instead of scores: the enlarged scores of a photograph take hundreds of times the memory.
         masks = () if output.logits is None else (output.logits.argmax(dim=1).to(torch.uint8),)
         return (*masks, *(() if output.ingredient_logits is None else (output.ingredient_logits,)))
 

@@ -5,7 +5,7 @@ refused; a contradicting value in the configuration file is only printed, so tha
 of several sizes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +50,18 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
     Raises:
         BadInputError: names the option, its value and why nothing can be loaded from there.
     """
-    found = {}
+    configs = {}
     options = options_of(arguments)
     for option in SOURCES:
         value, properties = getattr(arguments, option), options[option]
         if arguments.model_name_or_path:
             read = properties.checkpoint_has is None  # what it has is not loaded from elsewhere
         else:
+            # A part that the model does not have is not fetched, such as the text encoder of an image model.
             read = not properties.modalities or arguments.modality in properties.modalities
         if not value or not read:
             continue
+        # A Hub id has one slash at most, so that such a name can only be a folder that is missing.
         if not Path(value).exists() and (value.count("/") > 1 or value.startswith(FOLDERS)):
             name = Path(value).name
             first = f"; train it first: `train.py {name}`" if name in configuration_names() else ""
@@ -69,7 +71,7 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
         # The revision belongs to a model of this package, never to a backbone.
         own = option in ("model_name_or_path", "init_segmenter")
         try:
-            found[option] = AutoConfig.from_pretrained(
+            configs[option] = AutoConfig.from_pretrained(
                 value, revision=arguments.model_revision or "main" if own else "main"
             )
         except (OSError, ValueError, StrictDataclassError) as error:
@@ -77,7 +79,7 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
             raise BadInputError(
                 f"{option}: nothing can be loaded from {value!r}, neither as a folder nor from the Hub ({reason})"
             ) from error
-    return found
+    return configs
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,17 @@ class Contradiction:
     Attributes:
         option: name of the argument.
         name: the same, with the field of a mapping.
-        asked: its value in the configuration.
+        wanted: its value in the configuration.
         kept: value of the checkpoint.
     """
 
     option: str
     name: str
-    asked: Any
+    wanted: Any
     kept: Any
 
     def __str__(self) -> str:
-        return f"{self.name} {self.asked!r} (the checkpoint: {self.kept!r})"
+        return f"{self.name} {self.wanted!r} (the checkpoint: {self.kept!r})"
 
 
 def check_kind(
@@ -111,7 +113,7 @@ def check_kind(
     source = configuration.model.model_name_or_path
     if not isinstance(config, config_class):
         raise BadInputError(
-            f"model_name_or_path: {source} holds a {config.model_type}, which cannot go on in this task "
+            f"model_name_or_path: {source} holds a {config.model_type}, which cannot be trained further in this task "
             f"(it needs a {config_class.model_type}); give another checkpoint or --task"
         )
     modality = "fusion" if config.has_text and config.has_image else "text" if config.has_text else "image"
@@ -129,49 +131,71 @@ def check_kind(
         _check_labels(str(source), list((config.id2label or {}).values()), list(names))
 
 
-def _check_labels(source: str, kept: list[str], asked: list[str]) -> None:
-    if kept == asked:
+def _check_labels(source: str, kept: list[str], wanted: list[str]) -> None:
+    if kept == wanted:
         return
-    missing = [name for name in asked if name not in kept]
-    extra = [name for name in kept if name not in asked]
+    missing = [name for name in wanted if name not in kept]
+    extra = [name for name in kept if name not in wanted]
     shown = [f"only the data: {', '.join(missing[:NAMED])}"] if missing else []
     shown += [f"only the checkpoint: {', '.join(extra[:NAMED])}"] if extra else []
     raise BadInputError(
-        f"{source} has {len(kept)} labels and the data {len(asked)} ({'; '.join(shown) or 'in another order'}); a "
+        f"{source} has {len(kept)} labels and the data {len(wanted)} ({'; '.join(shown) or 'in another order'}); a "
         "checkpoint keeps its label set: give data with these labels, or start a new model (--init_image_encoder takes "
         "the image encoder of this one)"
     )
 
 
-def settle(
+def continue_model(
     configuration: Configuration,
     config: PreTrainedConfig,
-    processor: FlavourProcessor,
-    wanted: dict[str, Any],
+    model_class: type[PreTrainedModel],
+    fields: Callable[[FlavourProcessor], dict[str, Any]],
     places: int | None = None,
-) -> None:
-    """Apply the settings that shape training only to a checkpoint's config, and refuse or print the others.
+) -> tuple[Any, FlavourProcessor]:
+    """Return the model and the processor of a checkpoint, ready for further training.
 
     Args:
         configuration: of the run.
         config: that of the checkpoint; its fields are changed.
-        processor: that of the checkpoint.
-        wanted: fields of the config that a new model of the configuration would get.
+        model_class: class of the checkpoint.
+        fields: processor -> fields of the config that a new model of the configuration would get.
         places: number of classes of the masks that teach it, None where none do.
 
     Raises:
         BadInputError: a value that the config refuses, or a setting of the command line that contradicts the weights.
     """
+    arguments = configuration.model
+    revision = arguments.model_revision or "main"
+    with building():
+        processor = FlavourProcessor.from_pretrained(arguments.model_name_or_path, revision=revision)
+    _settle(configuration, config, processor, fields(processor), places)
+    with building():
+        # The settled config is passed on, so that dropout and losses are those of this run.
+        model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
+        if arguments.init_image_encoder:
+            model.load_image_encoder(arguments.init_image_encoder)
+    return model, processor
+
+
+def _settle(
+    configuration: Configuration,
+    config: PreTrainedConfig,
+    processor: FlavourProcessor,
+    wanted: dict[str, Any],
+    places: int | None,
+) -> None:
+    """Apply the settings that shape training only to a checkpoint's config, and refuse or print the others."""
     if places is not None and config.num_place_labels != places:
-        has = f"tells {config.num_place_labels} classes apart" if config.num_place_labels else "has no head for them"
+        has = f"distinguishes {config.num_place_labels} classes" if config.num_place_labels else "has no head for them"
         raise BadInputError(
             f"place_loss_weight: the masks show {places} classes at each place, and "
             f"{configuration.model.model_name_or_path} {has}; leave place_loss_weight out of config"
         )
+    # An option of the command line is meant for this run, while a configuration serves many checkpoints.
     refused: list[Contradiction] = []
     printed: list[Contradiction] = []
-    for found in _contradictions(configuration, config, processor, wanted):
-        (refused if found.option in configuration.given else printed).append(found)
+    for each in _contradictions(configuration, config, processor, wanted):
+        (refused if each.option in configuration.given else printed).append(each)
     if refused:
         raise BadInputError(
             f"a checkpoint keeps its weights, tokenizer and pictures: {'; '.join(map(str, refused[:NAMED]))}; leave "
@@ -182,15 +206,8 @@ def settle(
     with building():
         for name in _config_fields(configuration) & wanted.keys():
             setattr(config, name, wanted[name])
+        # Values that were set one by one have passed no cross-field check yet.
         config.validate()
-
-
-def load_processor(arguments: ModelArguments) -> FlavourProcessor:
-    """Return the checkpoint's processor."""
-    with building():
-        return FlavourProcessor.from_pretrained(
-            arguments.model_name_or_path, revision=arguments.model_revision or "main"
-        )
 
 
 def input_size(processor: FlavourProcessor) -> int:
@@ -199,38 +216,29 @@ def input_size(processor: FlavourProcessor) -> int:
     return int(sizes["height"])
 
 
-def load(configuration: Configuration, config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Any:
-    """Return the checkpoint's model under a settled config, with the image encoder that is named, if one is."""
-    arguments = configuration.model
-    with building():
-        revision = arguments.model_revision or "main"
-        model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
-        if arguments.init_image_encoder:
-            model.load_image_encoder(arguments.init_image_encoder)
-    return model
-
-
 def _contradictions(
     configuration: Configuration, config: PreTrainedConfig, processor: FlavourProcessor, wanted: dict[str, Any]
 ) -> list[Contradiction]:
     arguments, values = configuration.model, configuration.values
-    laid_on = _config_fields(configuration)
-    found: list[Contradiction] = []
+    applied = _config_fields(configuration)
+    contradictions: list[Contradiction] = []
     for name in arguments.config:
         if not hasattr(config, name):
             raise BadInputError(f"config: {type(config).__name__} has no field {name!r}")
-        if name not in laid_on and name in wanted:
-            found.append(Contradiction("config", f"config.{name}", wanted[name], getattr(config, name)))
+        # Fields that shape training only are applied to the checkpoint, and cannot contradict it.
+        if name not in applied and name in wanted:
+            contradictions.append(Contradiction("config", f"config.{name}", wanted[name], getattr(config, name)))
     for option in ("text_config", "vision_config"):
         part = getattr(config, option, None)
         for name, value in getattr(arguments, option).items():
             if part is not None:
-                found.append(Contradiction(option, f"{option}.{name}", value, getattr(part, name, None)))
-    found += _of_processor(arguments, processor)
+                contradictions.append(Contradiction(option, f"{option}.{name}", value, getattr(part, name, None)))
+    contradictions += _of_processor(arguments, processor)
     for option, properties in configuration.options.items():
+        # A default contradicts nothing: only options of the command line count here.
         if properties.checkpoint_has and option in configuration.given and values[option]:
-            found.append(Contradiction(option, option, values[option], properties.checkpoint_has))
-    return [each for each in found if _plain(each.asked) != _plain(each.kept)]
+            contradictions.append(Contradiction(option, option, values[option], properties.checkpoint_has))
+    return [each for each in contradictions if _plain(each.wanted) != _plain(each.kept)]
 
 
 def _config_fields(configuration: Configuration) -> set[str]:
@@ -240,25 +248,25 @@ def _config_fields(configuration: Configuration) -> set[str]:
 
 def _of_processor(arguments: ModelArguments, processor: FlavourProcessor) -> list[Contradiction]:
     """Return the settings of texts and pictures beside those of the checkpoint's processor."""
-    found = []
+    contradictions = []
     pictures, tokenizer = processor.image_processor, processor.tokenizer
     if pictures is not None and arguments.image_size is not None:
-        found.append(Contradiction("image_size", "image_size", arguments.image_size, input_size(processor)))
+        contradictions.append(Contradiction("image_size", "image_size", arguments.image_size, input_size(processor)))
     if pictures is not None and arguments.image_fit == "squash":
         fit = "crop" if pictures.do_center_crop else "squash"
-        found.append(Contradiction("image_fit", "image_fit", "squash", fit))
+        contradictions.append(Contradiction("image_fit", "image_fit", "squash", fit))
     if tokenizer is not None:
-        found.append(Contradiction("max_length", "max_length", arguments.max_length, processor.max_length))
+        contradictions.append(Contradiction("max_length", "max_length", arguments.max_length, processor.max_length))
         letters = (arguments.letters_only, processor.letters_only)
-        found.append(Contradiction("letters_only", "letters_only", *letters))
+        contradictions.append(Contradiction("letters_only", "letters_only", *letters))
         kind = type(tokenizer.backend_tokenizer.model).__name__
         if arguments.tokenizer is not None:
-            asked = (arguments.tokenizer, TOKENIZER_KINDS.get(kind, kind))
-            found.append(Contradiction("tokenizer", "tokenizer", *asked))
+            wanted = (arguments.tokenizer, TOKENIZER_KINDS.get(kind, kind))
+            contradictions.append(Contradiction("tokenizer", "tokenizer", *wanted))
             # The vocabulary size is an upper limit, so that a smaller vocabulary is no contradiction.
             limits = (arguments.vocabulary_size, max(len(tokenizer), arguments.vocabulary_size))
-            found.append(Contradiction("vocabulary_size", "vocabulary_size", *limits))
-    return found
+            contradictions.append(Contradiction("vocabulary_size", "vocabulary_size", *limits))
+    return contradictions
 
 
 def _plain(value: object) -> object:
@@ -276,5 +284,5 @@ def file_of_model(source: str | Path, name: str, revision: str | None = None) ->
     Raises:
         OSError: the Hub has no such model or revision, or does not answer.
     """
-    found = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return None if found is None else Path(found)
+    path = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return None if path is None else Path(path)

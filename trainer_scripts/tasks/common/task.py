@@ -1,7 +1,8 @@
 """The interface of a task, and the records that it exchanges with training, scoring, comparing and exporting."""
 
+import csv
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_whole
 from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
@@ -28,14 +30,14 @@ from trainer_scripts.tasks.common.trainer import Collator, FlavourTrainer, check
 
 @dataclass
 class TrainingData:
-    """Everything a run learns from and is chosen by, after the split guard.
+    """The data of a training run, after the split guard.
 
     Attributes:
-        task: what is learned.
+        task: task of the run.
         names: the label set.
         train: training rows.
         selection: rows that choose the checkpoint.
-        held_out_texts: split name -> texts that no vocabulary may have seen.
+        held_out_texts: split name -> texts that no vocabulary may be built from.
         left_out: training and selection rows that were left out because they are on another side too.
         stream: the training rows where they stream; `train` then holds the first ones.
     """
@@ -81,6 +83,7 @@ class SavedModel:
     @property
     def selection_split(self) -> str:
         """Name of the rows that chose its checkpoint: a split, or those that its run held out of the training split."""
+        # A run that held rows out of the training split has recorded a name for them.
         return self.results.get("selection_split") or self.arguments.selection_split
 
     @property
@@ -204,6 +207,18 @@ class Item:
             raise BadInputError(f"row {self.item_id}: {error}; mend or remove it") from error
 
 
+def write_labels(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write `ImageID,Labels` with a line per row, in the order of the rows; the file appears whole or not at all."""
+
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["ImageID", "Labels"])
+            writer.writerows(rows)
+
+    write_whole(path, write)
+
+
 @dataclass(frozen=True)
 class PredictionOptions:
     """Options of `predict.py` that decide between labels; see its help texts."""
@@ -216,7 +231,7 @@ class PredictionOptions:
 
 
 class Task(ABC):
-    """Everything that differs between tasks; the instances stand in `tasks.registry`.
+    """Everything that differs between tasks; `tasks.registry` holds the instances.
 
     Attributes:
         name: the value of `--task`.
@@ -269,7 +284,7 @@ class Task(ABC):
     def training_samples(
         self, configuration: Configuration, data: TrainingData, processor: FlavourProcessor
     ) -> Dataset:
-        """Return the training samples, varied as the configuration says."""
+        """Return the training samples, with the augmentation of the configuration."""
 
     @abstractmethod
     def evaluation_samples(self, processor: FlavourProcessor, table: Table) -> Dataset:
@@ -315,6 +330,7 @@ class Task(ABC):
         scores = self.scores(label_names)
 
         def compute(evaluated: EvalPrediction) -> dict[str, float]:
+            # Predictions arrive in the precision of training; scores are computed in fp32 at least.
             probabilities = self.probabilities(torch.as_tensor(evaluated.predictions).float()).numpy()
             check_finite(probabilities)
             return {score.name: score(np.asarray(evaluated.label_ids), probabilities) for score in scores}
@@ -358,7 +374,7 @@ class Task(ABC):
         return []
 
     def flavours(self, model: SavedModel, table: Table, batch_size: int) -> list[str] | None:
-        """Return the flavour that a model gives each row; None for a model that knows no flavours."""
+        """Return the flavour that a model gives each row; None for a model without flavours."""
         return None
 
     @abstractmethod

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType, broadcast_object_list
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
@@ -38,46 +39,35 @@ class BalancedSampler(Sampler[int]):
         return len(self.weights)
 
     def __iter__(self) -> Iterator[int]:
+        # A new generator per epoch: a resumed run draws the same rows as one that was never interrupted.
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from torch.multinomial(self.weights, len(self.weights), replacement=True, generator=generator).tolist()
 
 
-def agreed(scores: dict[str, float]) -> dict[str, float]:
-    """Return the main process's scores in every process.
-
-    Running statistics of batches differ a little between processes, and they must choose the same checkpoint.
-    """
-    return broadcast_object_list([scores])[0]
-
-
-def keep_logits(outputs: torch.Tensor | tuple[torch.Tensor, ...], labels: object) -> torch.Tensor:
-    """Return the logits among the outputs of a model; features need not be gathered for metrics."""
-    return outputs[0] if isinstance(outputs, tuple) else outputs
-
-
 def check_finite(values: np.ndarray | list[float]) -> None:
-    """Raise BadInputError for answers or a loss with NaN or infinity; no checkpoint of such a run is of use."""
+    """Raise BadInputError for outputs or a loss with NaN or infinity, after which no checkpoint is of use."""
     if not np.isfinite(values).all():
         raise BadInputError(
-            "training diverged: the model's answers hold NaN or infinity; lower the learning rates, or raise "
+            "training diverged: the outputs of the model hold NaN or infinity; lower the learning rates, or raise "
             "warmup_steps, lower max_grad_norm or compute in fp32"
         )
 
 
 def check_fsdp(arguments: TrainingArguments) -> None:
-    """Raise BadInputError where FSDP is asked for and accelerate would silently train without it."""
-    asked = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
-    if asked and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+    """Raise BadInputError where FSDP is requested and accelerate would silently train without it."""
+    # `accelerate launch` requests FSDP by an environment variable, a command line by the argument.
+    requested = arguments.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
+    if requested and arguments.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise BadInputError(
-            "FSDP is asked for, and accelerate shares weights out only between several processes on GPUs or other "
+            "FSDP is requested, and accelerate shards weights only across several processes on GPUs or other "
             "accelerators; leave it out here"
         )
 
 
 def shared_layers(model: PreTrainedModel) -> list[str]:
-    """Return the kinds of layers that FSDP shares out each for itself.
+    """Return the classes of layers that FSDP shards one by one.
 
-    The table of word vectors is not within one of them: accelerate shares it out by itself, and nothing twice.
+    The embedding table must not be within one of them: accelerate shards it separately, and nothing twice.
     """
     words = model.get_input_embeddings()
     around = {type(module).__name__ for module in model.modules() if words in list(module.modules())}
@@ -96,16 +86,12 @@ class AveragedWeights(TrainerCallback):
         self._average: dict[str, torch.Tensor] = {}
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Start from the weights, or from the average of the checkpoint that is resumed."""
         saved = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
         current = _floating(model)
+        # The folder may hold the average of an earlier run, which a new run must not start from.
         if state.global_step > 0 and saved.is_file():
             loaded = load_file(saved)
             self._average = {name: loaded[name].to(value) for name, value in current.items()}
@@ -113,12 +99,7 @@ class AveragedWeights(TrainerCallback):
             self._average = {name: value.clone() for name, value in current.items()}
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Move the average a little towards the weights."""
         # Early averages forget the untrained weights quickly.
@@ -130,17 +111,13 @@ class AveragedWeights(TrainerCallback):
         """Write the average into the checkpoint."""
         path = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
         if args.should_save and path.parent.is_dir():
+            # Under another name first, so that a run which is killed here leaves no broken file to resume from.
             partial = path.with_suffix(".partial")
             save_file({name: value.contiguous() for name, value in self._average.items()}, partial)
             partial.replace(path)
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Leave the average in the model: that of the best checkpoint where the best is loaded, else the last one."""
         # The Trainer has loaded the weights of the best step, so the average must be of that step too.
@@ -151,8 +128,9 @@ class AveragedWeights(TrainerCallback):
         self._average = {}
 
     @contextmanager
-    def in_place(self, model: torch.nn.Module) -> Iterator[None]:
+    def in_place(self, model: nn.Module) -> Iterator[None]:
         """Put the average into the model for a while, then the weights back."""
+        # There is no average before training starts and after it has ended.
         if not self._average:
             yield
             return
@@ -169,12 +147,12 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def _floating(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _floating(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return all floating-point weights and buffers; running statistics are averaged like weights."""
     return {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}
 
 
-def _assign(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+def _assign(model: nn.Module, values: dict[str, torch.Tensor]) -> None:
     state = model.state_dict()
     for name, value in values.items():
         state[name].copy_(value)
@@ -205,15 +183,20 @@ class FlavourTrainer(Trainer):
         **kwargs: object,
     ):
         check_fsdp(args)
-        super().__init__(args=args, preprocess_logits_for_metrics=keep_logits, **kwargs)
+        super().__init__(
+            args=args,
+            # Features that a model returns behind its logits need not be gathered for metrics.
+            preprocess_logits_for_metrics=lambda outputs, _: outputs[0] if isinstance(outputs, tuple) else outputs,
+            **kwargs,
+        )
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
             plugin.transformer_cls_names_to_wrap = shared_layers(self.model)
         if self.model is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            # Convolutions are faster so, on CPUs and GPUs; the collators lay pictures out alike. Sharding flattens.
+            # Convolutions are faster in this layout, which the collators use too; sharding flattens weights.
             self.model.to(memory_format=torch.channels_last)
         if averaged is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise BadInputError("ema_decay averages whole weights, which FSDP and DeepSpeed share out; leave it out")
+            raise BadInputError("ema_decay averages whole weights, which FSDP and DeepSpeed shard; leave it out")
         # Other targets, such as masks, only teach: evaluation has the labels alone.
         self.label_names = ["labels"]
         self._learning_rates = learning_rates or {}
@@ -228,21 +211,23 @@ class FlavourTrainer(Trainer):
 
         Tasks whose evaluation is no plain forward (captions are generated) get the precision from here.
         """
+        # The checkpoint is chosen by the weights that are saved in the end.
         averaged: Any = nullcontext()
         if self._averaged is not None and self.model is not None:
             averaged = self._averaged.in_place(self.model)
         with self.accelerator.autocast(), averaged:
-            found = super().evaluate(*args, **kwargs)
-        check_finite([value for name, value in found.items() if name.endswith("_loss")])
-        return found
+            metrics = super().evaluate(*args, **kwargs)
+        check_finite([value for name, value in metrics.items() if name.endswith("_loss")])
+        return metrics
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer with a learning rate per part of the model, without decay of biases and norms."""
         if self.optimizer is not None or not self._learning_rates:
             return super().create_optimizer(model)
         chosen: Any = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(chosen))
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        # Parameters with the same rate and decay share a group: few large updates are faster than many small ones.
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in chosen.named_parameters():
             if parameter.requires_grad:
                 decay = self.args.weight_decay if name in decayed else 0.0
@@ -262,7 +247,7 @@ class FlavourTrainer(Trainer):
         return self.args.learning_rate
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the batches of training; a stream is shared out to processes already, and read without a lead."""
+        """Return the batches of training; a stream is split over the processes already and is not read ahead."""
         if not isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
         # A generator of its own: the loader draws a seed when it starts, and a resumed run starts it once more.
@@ -271,6 +256,7 @@ class FlavourTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         """Return the batches of evaluation, in which nothing is mixed and no row is left out."""
+        # The Trainer builds all its loaders from these two settings, so they are changed for this call only.
         training, dropping = self.data_collator, self.args.dataloader_drop_last
         self.data_collator, self.args.dataloader_drop_last = self._evaluation_collator, False
         try:
@@ -281,10 +267,34 @@ class FlavourTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self._sampling_weights is None:
             return super()._get_train_sampler(train_dataset)
+        # The same seed as that of the sampler which is replaced here.
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return BalancedSampler(self._sampling_weights, seed)
 
 
-def megabytes(model: torch.nn.Module) -> float:
+class WholeTableTrainer(FlavourTrainer):
+    """Trainer whose evaluation answers and scores all rows at once, for answers that are no plain forward pass."""
+
+    def score_samples(self, model: Any, samples: Any) -> tuple[dict[str, float], float]:
+        """Return the scores of a model on evaluation samples, and its loss."""
+        raise NotImplementedError
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score the model on all rows; every process of a distributed run does so for itself."""
+        samples: Any = dataloader.dataset
+        scores, loss = self.score_samples(self.accelerator.unwrap_model(self.model), samples)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in {**scores, "loss": loss}.items()}
+        # Running statistics of batches differ a little between processes, and all must choose the same checkpoint.
+        return EvalLoopOutput(np.empty(0), None, broadcast_object_list([metrics])[0], len(samples))
+
+
+def megabytes(model: nn.Module) -> float:
     """Return the size of all weights and buffers in MB (10^6 bytes), as on disk."""
     return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6

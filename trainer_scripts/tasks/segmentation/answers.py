@@ -16,7 +16,7 @@ from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import normalise
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.predictions import Predictions
-from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS
 from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.segmentation.classes import food_groups
 from trainer_scripts.tasks.segmentation.samples import MaskSamples, own_size
@@ -27,7 +27,7 @@ from trainer_scripts.tasks.segmentation.scores import (
     mask_scores,
     pixel_counts,
 )
-from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, ask
+from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, predict_views
 
 PLAIN = Views()
 # A class that covers less of a predicted mask is not called an ingredient.
@@ -58,18 +58,13 @@ class Answers:
     areas: np.ndarray | None = None
     group_counts: np.ndarray | None = None
 
-    def scored(self, names: list[str]) -> list[tuple[Score, np.ndarray, np.ndarray]]:
-        """Return every score with the labels and probabilities that it takes; `names` are the classes."""
-        found = [(score, self.shown, self.probabilities) for score in ingredient_scores(names[1:])]
-        if self.group_counts is not None:
-            found = [(score, self.group_counts, self.group_counts) for score in group_scores(names)] + found
-        if self.counts is not None:
-            found = [(score, self.counts, self.counts) for score in mask_scores()] + found
-        return found
-
     def scores(self, names: list[str]) -> dict[str, float]:
         """Return the value of every score; `names` are the classes, background first."""
-        return {score.name: score(labels, answers) for score, labels, answers in self.scored(names)}
+        values: dict[str, float] = {}
+        for scores, counts in ((mask_scores(), self.counts), (group_scores(names), self.group_counts)):
+            if counts is not None:
+                values |= {score.name: score(counts, counts) for score in scores}
+        return values | {each.name: each(self.shown, self.probabilities) for each in ingredient_scores(names[1:])}
 
     def predictions(self, table: Table) -> Predictions:
         """Return the answers to the rows of a table, as they are saved and compared."""
@@ -168,6 +163,7 @@ def answer(
         testing: views of each picture that are averaged.
         loss: whether to compute the loss too, on the grid of the answers; other views than the plain one have none.
     """
+    # Evaluations happen in the middle of training too.
     was_training, config = model.training, model.config
     model.eval()
     fine = PixelCounter(len(samples), config.num_labels, unknown=config.ignore_index)
@@ -186,8 +182,8 @@ def answer(
             for counter in (fine, coarse):
                 if counter is not None:
                     counter.add(truths, scores)
-        seen = slice(rows.start, rows.stop)
-        probabilities[seen] = fine.areas[seen, 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
+        batch = slice(rows.start, rows.stop)
+        probabilities[batch] = fine.areas[batch, 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
     model.train(was_training)
     masks = fine.counted > 0
     return Answers(
@@ -205,15 +201,16 @@ def answer(
 def _answer_batch(
     model: PreTrainedModel, batch: list[dict[str, Any]], samples: MaskSamples, testing: Views, loss: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
-    """Return the result of `ask`, and the loss (NaN unless `loss` is set)."""
+    """Return the result of `predict_views`, and the loss (NaN unless `loss` is set)."""
     normal, device, config = samples.processor.image_processor, model.device, model.config
     pixels = normalise([sample["picture"] for sample in batch], normal.image_mean, normal.image_std)
     pixels = pixels.to(device, model.dtype)
     if not testing.plain or not loss:
-        return *ask(model, pixels, testing), float("nan")
+        return *predict_views(model, pixels, testing), float("nan")
     labels = {}
     if config.head != "none":
         masks = torch.stack([sample["labels"] for sample in batch])
+        # The middle pixel of a cell stands for the cell, as in training; the loss needs no finer grid.
         divides = all(side % LOGIT_STRIDE == 0 for side in masks.shape[-2:])
         middle = slice(LOGIT_STRIDE // 2, None, LOGIT_STRIDE) if divides else slice(None)
         labels["labels"] = masks[:, middle, middle].to(device)
@@ -237,6 +234,7 @@ def samples_for(model: SavedModel, table: Table, testing: Views = PLAIN) -> Mask
         BadInputError: the masks have other ids than those that the model was trained on.
     """
     config, names = model.model.config, source_names(table.rows)
+    # An id would otherwise be scored as the class that had the same number in training.
     if config.source_labels is not None and names != config.source_labels:
         raise BadInputError(
             f"the masks of this data set have {len(names)} ids ({', '.join(names[:4])}, ...), those that "

@@ -32,6 +32,7 @@ def class_names(rows: datasets.Dataset, column: str, arguments: DataArguments) -
             raise BadInputError(
                 f"label_filter names {unknown[0]!r}, which is no class; there are {', '.join(names[1:])}"
             )
+        # In the order of the data set, whatever the order of the filter.
         names = [names[BACKGROUND], *(name for name in names[1:] if name in arguments.label_filter)]
     return names
 

@@ -4,12 +4,11 @@ Models with masks, with an ingredient head, or with both are compared on the sco
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig
 
 from model_cards.runs import read_configuration
 from trainer_scripts.data.pictures import Pictures
@@ -49,6 +48,7 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
         return lines
     config = compared.saved[compared.widest_saved.name].model.config
     labels, mapped = compared.train.labels, config.class_map
+    # A model without a class map reads mask ids as they are.
     shown = shown_classes(labels, range(labels.shape[1]) if mapped is None else mapped, config.num_labels)
     constant = np.broadcast_to(most_frequent(shown), truth.parts[INGREDIENTS][0].shape)
     parts = {INGREDIENTS: (truth.parts[INGREDIENTS][0], constant.astype(np.float32))}
@@ -92,22 +92,19 @@ JUDGED = {
 }
 
 
-def tasks_learned(config: PreTrainedConfig) -> frozenset[str]:
-    """Return which of the two tasks a segmenter has learned."""
-    learned = {MASK_TASK} if config.head != "none" else set()
-    return frozenset(learned | ({INGREDIENT_TASK} if config.ingredient_head else set()))
-
-
 def sharing_verdicts(compared: ScoredModels) -> list[str]:
     """Return per task whether one encoder for both helped, hurt, or made no clear difference.
 
     Paired differences compare each multi-task model with each model of one task, on the scores of that task.
     """
-    learned = {name: tasks_learned(model.model.config) for name, model in compared.saved.items()}
+    learned: dict[str, list[str]] = {}
+    for name, model in compared.saved.items():
+        has = {MASK_TASK: model.model.config.head != "none", INGREDIENT_TASK: model.model.config.ingredient_head}
+        learned[name] = [task for task, present in has.items() if present]
     found = []
     for shared in (line for line in compared.models if len(learned.get(line.name, ())) == 2):
         for single in (line for line in compared.models if len(learned.get(line.name, ())) == 1):
-            (task,) = learned[single.name]
+            task = learned[single.name][0]
             for score in (score for score in compared.scores if score.name in JUDGED[task]):
                 gain = shared.minus(single, score)
                 if gain is not None:
@@ -137,10 +134,11 @@ def _difference(gain: Interval, score: Score) -> str:
     return f"{gain.value:+.3f} {score.name} [{gain.low:+.3f}, {gain.high:+.3f}]{p}"
 
 
-def _budgets(compared: ScoredModels, shared: str, learned: dict[str, frozenset[str]]) -> list[str]:
-    """Return how many pictures each model learned from, those of its start included, where they are not the same."""
-    seen = {name: pictures_seen(Path(compared.saved[name].source)) for name in learned}
+def _budgets(compared: ScoredModels, shared: str, names: Iterable[str]) -> list[str]:
+    """Return the number of training pictures per model, those of its start included, where they differ."""
+    seen = {name: pictures_seen(Path(compared.saved[name].source)) for name in names}
     known = {name: number for name, number in seen.items() if number is not None}
+    # Partial last batches make small differences, which are not worth a warning.
     if shared not in known or len(known) < 2 or max(known.values()) <= 1.02 * min(known.values()):
         return []
     counts = ", ".join(f"{name} {number:,}" for name, number in known.items())
@@ -148,7 +146,7 @@ def _budgets(compared: ScoredModels, shared: str, learned: dict[str, frozenset[s
 
 
 def pictures_seen(folder: Path) -> int | None:
-    """Return how many training pictures a run and the runs that it started from have seen; None where unknown."""
+    """Return the number of training pictures of a run and of the runs that it started from; None where unknown."""
     configuration = read_configuration(folder)
     if configuration is None or not (folder / METRICS).is_file():
         return None

@@ -51,28 +51,25 @@ def panels(
         names: classes, background first.
         path: PNG file.
     """
-    palette = colours(len(names))
+    # Every id has a colour, those that are no class (unknown pixels) a grey one.
+    palette = np.full((UNKNOWN + 1, 3), 128, dtype=np.uint8)
+    palette[: len(names)] = colours(len(names))
     sheet = Image.new("RGB", (4 * PANEL_SIDE + LEGEND_WIDTH, len(pictures) * PANEL_SIDE), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (picture, truth, mask) in enumerate(zip(pictures, truths, masks, strict=True)):
         plate = picture.convert("RGB").resize((PANEL_SIDE, PANEL_SIDE))
-        drawn = [_mask_picture(ids, palette).resize(plate.size, Image.Resampling.NEAREST) for ids in (truth, mask)]
+        drawn = [Image.fromarray(palette[ids]).resize(plate.size, Image.Resampling.NEAREST) for ids in (truth, mask)]
         for column, panel in enumerate((plate, *drawn, Image.blend(plate, drawn[1], 0.5))):
             sheet.paste(panel, (column * PANEL_SIDE, row * PANEL_SIDE))
         areas = np.bincount(np.concatenate([truth.ravel(), mask.ravel()]), minlength=UNKNOWN + 1)
         areas[[BACKGROUND, UNKNOWN]] = 0
+        # The legend has few lines, so that it names the largest areas first.
         present = [int(number) for number in np.argsort(-areas, kind="stable") if areas[number]]
         for line, number in enumerate(present[:LEGEND_LINES]):
             top, left = row * PANEL_SIDE + 6 + 16 * line, 4 * PANEL_SIDE + 6
             draw.rectangle((left, top, left + 10, top + 10), fill=tuple(palette[number].tolist()))
             draw.text((left + 16, top - 1), names[number], fill="black")
     sheet.save(path)
-
-
-def _mask_picture(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
-    grey = np.full((UNKNOWN + 1, 3), 128, dtype=np.uint8)
-    grey[: len(palette)] = palette
-    return Image.fromarray(grey[ids])
 
 
 def class_bars(per_class: dict[str, dict[str, float | None]], path: Path) -> None:
@@ -108,6 +105,7 @@ def confusions(matrix: np.ndarray, names: Sequence[str], most: int = 20) -> list
     """
     wrong = matrix.astype(np.float64).copy()
     np.fill_diagonal(wrong, 0)
+    # Edges confuse every ingredient with the background, which would fill the list.
     wrong[BACKGROUND], wrong[:, BACKGROUND] = 0, 0
     shares = wrong / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     order = np.argsort(-wrong, axis=None)[:most]
@@ -145,6 +143,7 @@ def taste_overlay(picture: Image.Image, mask: np.ndarray, tastes: np.ndarray) ->
     palette = np.array([FLAVOUR_COLOURS[flavour] for flavour in FLAVOURS], dtype=np.float64)
     strength = tastes.max(axis=1)
     mixed = tastes @ palette / np.maximum(tastes.sum(axis=1, keepdims=True), 1e-9)
+    # Classes without a taste keep the colours of the picture.
     opacity = np.where(strength > 0, 0.35 + 0.5 * strength, 0)[mask][..., None]
     plate = np.asarray(picture.convert("RGB").resize((mask.shape[1], mask.shape[0])), dtype=np.float64)
     return Image.fromarray((plate * (1 - opacity) + mixed[mask] * opacity).round().astype(np.uint8))

@@ -1,6 +1,5 @@
 """Masks and ingredients for the pictures of a table."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from dataset_builder.files import write_whole
 from trainer_scripts.evaluation.decisions import Decision
-from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel
+from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
 from trainer_scripts.tasks.segmentation.answers import PLAIN, SMALLEST_AREA, areas, predicted_masks
 from trainer_scripts.tasks.segmentation.figures import colours
 from trainer_scripts.tasks.segmentation.tastes import plate, tastes_of
-from trainer_scripts.tasks.segmentation.views import ask
+from trainer_scripts.tasks.segmentation.views import predict_views
 
 
 @torch.inference_mode()
@@ -45,7 +45,7 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         batch = items[start : start + options.batch_size]
         pictures = [item.open() for item in batch]
         pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
-        scores, named = ask(model.model, pixels, PLAIN)
+        scores, named = predict_views(model.model, pixels, PLAIN)
         masks: list[Any] = [None] * len(batch)
         if scores is not None:
             masks = list(predicted_masks(scores, [(picture.height, picture.width) for picture in pictures]))
@@ -55,7 +55,9 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
             if mask is not None:
                 plates[-1]["mask"] = f"{folder.name}/{Path(item.item_id).stem}.png"
                 save_mask(mask.cpu().numpy(), len(model.names), out.parent / plates[-1]["mask"])
-    _write(out, plates)
+    write_labels(out, ((entry["id"], "|".join(entry["labels"])) for entry in plates))
+    text = json.dumps(plates, indent=1, ensure_ascii=False) + "\n"
+    write_whole(out.with_suffix(".json"), lambda path: path.write_text(text, encoding="utf-8"))
     beside = f", masks to {folder}" if has_masks else ""
     return f"{len(plates)} rows written to {out} and {out.with_suffix('.json')}{beside}"
 
@@ -74,6 +76,7 @@ def describe(model: SavedModel, mask: torch.Tensor | None, probabilities: np.nda
             shown = order >= SMALLEST_AREA
         content["areas"] = {names[n]: round(float(share), 4) for n, share in enumerate(covered) if n and share > 0}
         content |= plate(covered, None if probabilities is None else shown, tastes_of(model.model.config))
+    # The largest area, or without masks the highest probability, comes first.
     content["labels"] = [names[n + 1] for n in np.argsort(-order, kind="stable") if shown[n]]
     return content
 
@@ -83,16 +86,3 @@ def save_mask(mask: np.ndarray, classes: int, path: Path) -> None:
     picture = Image.fromarray(mask.astype(np.uint8), mode="P")
     picture.putpalette(colours(classes).tobytes())
     picture.save(path)
-
-
-def _write(out: Path, plates: Sequence[dict[str, Any]]) -> None:
-    """Write the table and the JSON; each appears whole or not at all."""
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["ImageID", "Labels"])
-        writer.writerows((entry["id"], "|".join(entry["labels"])) for entry in plates)
-    partial.replace(out)
-    partial = out.with_suffix(".json.partial")
-    partial.write_text(json.dumps(plates, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(out.with_suffix(".json"))

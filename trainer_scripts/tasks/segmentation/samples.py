@@ -77,6 +77,7 @@ class MaskSamples(Dataset):
             draw = sample_seed(self._seed, self.epoch, index)
             whole = mask
             picture, mask = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), self._augment, draw)
+            # An ingredient that the variation has cut off must not be learned from this sample.
             shown = shown * ~lost_classes(whole, mask, self.classes)
         return {
             "picture": picture.as_subclass(torch.Tensor),

@@ -24,7 +24,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int, unk
     """Return pixels by true class (rows) and predicted class (columns); pixels of unknown truth are left out.
 
     Args:
-        truth: class ids, `unknown` where nobody knows.
+        truth: class ids, `unknown` for pixels without a label.
         predicted: class ids, of the same shape.
         classes: number of classes.
         unknown: id of unknown pixels.
@@ -76,6 +76,7 @@ def accuracy_per_class(sums: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray, first: int) -> np.ndarray:
     kept = values[..., first:]
+    # A class that is neither true nor predicted has no score and no share in the mean.
     known = np.isfinite(kept)
     return np.where(known, kept, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
 

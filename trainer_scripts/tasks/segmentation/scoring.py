@@ -22,7 +22,7 @@ from trainer_scripts.tasks.segmentation.figures import class_bars, confusion_tab
 from trainer_scripts.tasks.segmentation.samples import MaskSamples
 from trainer_scripts.tasks.segmentation.scores import class_table, pixel_counts
 from trainer_scripts.tasks.segmentation.tastes import plate, tastes_of
-from trainer_scripts.tasks.segmentation.views import Views, ask
+from trainer_scripts.tasks.segmentation.views import Views, predict_views
 
 ANSWERS = "segmentation.npz"
 PLATES = "flavours.csv"
@@ -110,12 +110,7 @@ def write_plates(path: Path, ids: Sequence[str], plates: Sequence[dict[str, Any]
 
 
 def draw(
-    model: SavedModel,
-    samples: MaskSamples,
-    found: Answers,
-    plates: Sequence[dict[str, Any]],
-    testing: Views,
-    out: Path,
+    model: SavedModel, samples: MaskSamples, found: Answers, plates: Sequence[dict[str, Any]], testing: Views, out: Path
 ) -> list[str]:
     """Draw panels and flavour maps of pictures spread over the table, and the tables per class; return their names."""
     # Spread evenly, as neighbours may be of one dish.
@@ -138,7 +133,7 @@ def shown_mask(model: SavedModel, samples: MaskSamples, row: int, testing: Views
     """Return the predicted mask of one row, at the size of its true mask."""
     normal, truth = samples.processor.image_processor, samples.masks[row]
     pixels = normalise([samples.pictures[row]], normal.image_mean, normal.image_std)
-    scores, _ = ask(model.model, pixels.to(model.model.device, model.model.dtype), testing)
+    scores, _ = predict_views(model.model, pixels.to(model.model.device, model.model.dtype), testing)
     assert scores is not None
     return next(predicted_masks(scores, [(truth.shape[0], truth.shape[1])])).cpu().numpy()
 

@@ -27,7 +27,7 @@ from trainer_scripts.tasks.segmentation.trainer import SegmentationTrainer
 
 
 class SegmenterTask(Task):
-    """The parts that both tasks share; a model may have a mask head, an ingredient head, or both."""
+    """The common base of both tasks; a model may have a mask head, an ingredient head, or both."""
 
     model_class = FlavourForSegmentation
     label_column = MASK

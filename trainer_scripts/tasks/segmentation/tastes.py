@@ -13,7 +13,7 @@ from dataset_builder.columns import BACKGROUND, FLAVOURS, UNKNOWN
 def class_tastes(names: Sequence[str], source: Sequence[str] | None, mapped: Sequence[int] | None) -> np.ndarray:
     """Return how strongly each class tastes of each flavour, `(classes, 5)` from 0 to 1.
 
-    A class tastes of the ingredients that it stands for, as the catalogue knows them: a food group of the mean of its
+    A class tastes of the ingredients that it stands for, by the catalogue: a food group of the mean of its
     ingredients. The background, and a class that no ingredient of the catalogue is named like, taste of nothing.
 
     Args:
@@ -39,6 +39,7 @@ def _taste(name: str) -> tuple[int, ...] | None:
     exact = {ingredient.name: ingredient.taste for ingredient in ingredients()}
     if name in exact:
         return exact[name]
+    # Other data sets use longer names, such as "fresh tomato" for a tomato.
     found = find_ingredients(name)
     return found[0].taste if found else None
 
@@ -75,7 +76,9 @@ def main_flavour(taste: np.ndarray) -> str | None:
     return FLAVOURS[int(taste.argmax())] if taste.any() else None
 
 
-def plate(shares: np.ndarray, named: np.ndarray | None, tastes: np.ndarray, said: str | None = None) -> dict[str, Any]:
+def plate(
+    shares: np.ndarray, named: np.ndarray | None, tastes: np.ndarray, classifier: str | None = None
+) -> dict[str, Any]:
     """Return the `taste` and `flavour` of a plate, the flavour by a `classifier`, and whether it `agrees`.
 
     A plate of nothing that tastes has the flavour "none".
@@ -85,12 +88,12 @@ def plate(shares: np.ndarray, named: np.ndarray | None, tastes: np.ndarray, said
         named: 0/1 per class but the background, from an ingredient head: its flavour is that of these ingredients,
             each counted once. None where the model has no such head.
         tastes: of `class_tastes`.
-        said: flavour that another classifier gives the plate; it takes the place of the ingredient head.
+        classifier: flavour that another classifier gives the plate; it takes the place of the ingredient head.
     """
     taste = plate_taste(shares, tastes)
-    found: dict[str, Any] = {"taste": taste.round(4).tolist(), "flavour": main_flavour(taste) or "none"}
-    if said is None and named is not None:
-        said = main_flavour(plate_taste(np.concatenate([[0], named]), tastes)) or "none"
-    if said is not None:
-        found |= {"classifier": said, "agrees": said == found["flavour"]}
-    return found
+    answer: dict[str, Any] = {"taste": taste.round(4).tolist(), "flavour": main_flavour(taste) or "none"}
+    if classifier is None and named is not None:
+        classifier = main_flavour(plate_taste(np.concatenate([[0], named]), tastes)) or "none"
+    if classifier is not None:
+        answer |= {"classifier": classifier, "agrees": classifier == answer["flavour"]}
+    return answer

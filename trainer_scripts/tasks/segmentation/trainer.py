@@ -2,14 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.settings.arguments import TrainingArguments
-from trainer_scripts.tasks.common.trainer import FlavourTrainer, agreed
+from trainer_scripts.tasks.common.trainer import WholeTableTrainer
 from trainer_scripts.tasks.segmentation.answers import answer
 from trainer_scripts.tasks.segmentation.samples import MaskSamples
 
@@ -29,21 +26,21 @@ def gradient_conflict(masks: torch.Tensor, ingredients: torch.Tensor, encoder: t
     shared = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     if not shared:
         return {}
-    sides = []
+    gradients = []
     for loss in (masks, ingredients):
         found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         # A parameter that one loss does not reach has gradient zero there.
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(shared, found, strict=True)]
-        sides.append(torch.cat([part.flatten().float() for part in parts]))
-    cosine = torch.nn.functional.cosine_similarity(sides[0], sides[1], dim=0)
+        gradients.append(torch.cat([part.flatten().float() for part in parts]))
+    cosine = torch.nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)
     return {
         "gradient_cosine": float(cosine),
-        "gradient_norm_segmentation": float(sides[0].norm()),
-        "gradient_norm_ingredients": float(sides[1].norm()),
+        "gradient_norm_segmentation": float(gradients[0].norm()),
+        "gradient_norm_ingredients": float(gradients[1].norm()),
     }
 
 
-class SegmentationTrainer(FlavourTrainer):
+class SegmentationTrainer(WholeTableTrainer):
     """Trainer whose checkpoint is chosen by scores of all pictures together, never by a mean of batches.
 
     With `gradient_log_steps` the log of a multi-task model shows how far its losses pull the encoder the same way.
@@ -62,6 +59,7 @@ class SegmentationTrainer(FlavourTrainer):
             raise BadInputError(
                 "gradient_log_steps compares the losses of two tasks, and this model has one; leave it out"
             )
+        # Evaluation samples are made before the model, as whose classes they are now read.
         if isinstance(samples, MaskSamples) and config.class_map is not None:
             samples.read_as(config.class_map, config.num_labels)
 
@@ -72,25 +70,15 @@ class SegmentationTrainer(FlavourTrainer):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         every, step = self.args.gradient_log_steps, self.state.global_step
         losses = outputs.get("losses") or {}
+        # Of the accumulated batches of a step only the first is compared.
         if every and model.training and step % every == 0 and step != self._logged_at and set(losses) >= TWO_TASKS:
             self._logged_at = step
             encoder = self.accelerator.unwrap_model(model).image_encoder
             self.log(gradient_conflict(losses["segmentation"], losses["ingredients"], encoder))
         return (loss, outputs) if return_outputs else loss
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Score the model on all rows; every process of a distributed run does so for itself."""
-        samples: Any = dataloader.dataset
-        model = self.accelerator.unwrap_model(self.model)
-        found = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
+    def score_samples(self, model: Any, samples: MaskSamples) -> tuple[dict[str, float], float]:
+        """Return the scores of masks and ingredients, and the loss."""
+        answers = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
         names = [model.config.id2label[number] for number in sorted(model.config.id2label)]
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.scores(names).items()}
-        metrics[f"{metric_key_prefix}_loss"] = found.loss
-        return EvalLoopOutput(np.empty(0), None, agreed(metrics), len(samples))
+        return answers.scores(names), answers.loss

@@ -15,15 +15,7 @@ from trainer_scripts.data.masks import Masks, source_names
 from trainer_scripts.data.pictures import augmentation, training_picture, varies
 from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration
-from trainer_scripts.tasks.common.starting_points import (
-    building,
-    check_kind,
-    input_size,
-    load,
-    load_processor,
-    open_sources,
-    settle,
-)
+from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.tasks.segmentation.classes import class_map, shown_classes
 from trainer_scripts.tasks.segmentation.samples import MaskCollator, MaskSamples
@@ -32,7 +24,7 @@ WEIGHED_MASKS = 500
 
 
 def training_samples(configuration: Configuration, data: TrainingData, processor: FlavourProcessor) -> MaskSamples:
-    """Return the training samples, varied as the configuration says."""
+    """Return the training samples, with the augmentation of the configuration."""
     given = configuration.data
     augment = None
     if varies(given) or given.crop_size is not None:
@@ -41,12 +33,13 @@ def training_samples(configuration: Configuration, data: TrainingData, processor
             raise BadInputError(f"mask_stride {given.mask_stride} does not divide pictures of {size} pixels")
         augment = augmentation(given, size)
     mapped = class_map(source_names(data.train.rows), data.names, given.label_level)
+    # Crops are taken from the picture as it is; otherwise it is shrunk as in evaluation.
     prepare = training_picture(input_size(processor)) if given.crop_scale < 1 else None
     return MaskSamples(data.train, processor, mapped, len(data.names), augment, prepare, configuration.training.seed)
 
 
 def evaluation_samples(processor: FlavourProcessor, table: Table) -> MaskSamples:
-    """Return samples of whole pictures, never varied; whoever evaluates maps the mask ids to the model's classes."""
+    """Return samples of whole pictures, never augmented; the caller maps mask ids to the classes of the model."""
     return MaskSamples(table, processor)
 
 
@@ -71,20 +64,22 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
         or configuration.training.balanced_sampling
         or configuration.data.target_column
     ):
-        raise BadInputError("masks know neither mixup_alpha nor balanced_sampling nor target_column: leave them out")
+        raise BadInputError(
+            "tasks on masks support neither mixup_alpha nor balanced_sampling nor target_column; leave them out"
+        )
     if arguments.modality != "image":
         raise BadInputError(f"a segmenter reads pictures alone, not {arguments.modality!r}; set modality: image")
     sources, fields = open_sources(arguments), model_fields(configuration, data)
     if arguments.model_name_or_path:
-        config, processor = sources["model_name_or_path"], load_processor(arguments)
+        config = sources["model_name_or_path"]
         check_kind(configuration, config, FlavourSegmentationConfig, data.names)
         check_heads(configuration, config)
-        settle(configuration, config, processor, fields)
-        return load(configuration, config, FlavourForSegmentation), processor
+        return continue_model(configuration, config, FlavourForSegmentation, lambda _: fields)
     revision = arguments.model_revision or "main"
     with building():
         if arguments.init_segmenter:
             processor = FlavourProcessor.from_pretrained(arguments.init_segmenter, revision=revision)
+            # A field without a value must not overwrite that of the checkpoint.
             fields = {name: value for name, value in fields.items() if value is not None}
             model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)
         else:
@@ -100,12 +95,12 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
 def check_heads(configuration: Configuration, config: PreTrainedConfig) -> None:
     """Raise BadInputError unless a checkpoint has the heads that the configuration gives labels to."""
     fields = configuration.model.config
-    asked = (fields.get("head") != "none", bool(fields.get("ingredient_head") or configuration.model.init_segmenter))
+    wanted = (fields.get("head") != "none", bool(fields.get("ingredient_head") or configuration.model.init_segmenter))
     has = (config.head != "none", config.ingredient_head)
-    if asked != has:
+    if wanted != has:
         heads = [
             f"{'a' if each[0] else 'no'} mask head and {'an' if each[1] else 'no'} ingredient head"
-            for each in (asked, has)
+            for each in (wanted, has)
         ]
         raise BadInputError(
             f"the configuration trains a model with {heads[0]}, and {configuration.model.model_name_or_path} has "

@@ -66,7 +66,7 @@ class Views:
 
 
 @torch.inference_mode()
-def ask(
+def predict_views(
     model: PreTrainedModel, pixels: torch.Tensor, testing: Views
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return log-probabilities of classes on a grid over the picture, and probabilities of ingredients.
@@ -88,7 +88,7 @@ def ask(
         seen = pixels if scale == 1 else resize(pixels, tuple(max(1, round(side * scale)) for side in size))
         for mirrored in (False, True) if testing.flip else (False,):
             view = seen.flip(-1) if mirrored else seen
-            scores, ingredients = _whole(model, view) if testing.window is None else _slid(model, view, testing)
+            scores, ingredients = _whole(model, view) if testing.window is None else _sliding(model, view, testing)
             if scores is not None:
                 scores = scores.flip(-1) if mirrored else scores
                 masks.append(resize(scores.float(), grid).log_softmax(1))
@@ -105,15 +105,17 @@ def _whole(model: PreTrainedModel, pixels: torch.Tensor) -> tuple[torch.Tensor |
     return output.logits, output.ingredient_logits
 
 
-def _slid(
+def _sliding(
     model: PreTrainedModel, pixels: torch.Tensor, testing: Views
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the logits averaged where windows overlap; ingredients are of the whole picture, shrunk to one window."""
     side = testing.window or 0
+    # Ingredients are learned from whole pictures, which a window does not show.
     _, ingredients = _whole(model, resize(pixels, (side, side))) if model.config.ingredient_head else (None, None)
     if model.config.head == "none":
         return None, ingredients
     height, width = pixels.shape[-2:]
+    # A picture that is smaller than a window is padded, and the answer cut back to its size.
     padded = torch.nn.functional.pad(pixels, (0, max(side - width, 0), 0, max(side - height, 0)))
     total: Any = None
     counted = padded.new_zeros(padded.shape[-2:])

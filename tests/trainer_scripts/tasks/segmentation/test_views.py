@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, ask, starts
+from trainer_scripts.tasks.segmentation.views import LOGIT_STRIDE, Views, predict_views, starts
 
 
 class Brightness(torch.nn.Module):
@@ -35,8 +35,8 @@ def picture():
 )
 def test_views_of_a_model_without_context_change_nothing(picture, testing):
     model = Brightness()
-    masks, named = ask(model, picture, testing)
-    plain, _ = ask(Brightness(), picture, Views())
+    masks, named = predict_views(model, picture, testing)
+    plain, _ = predict_views(Brightness(), picture, Views())
     torch.testing.assert_close(masks, plain)
     assert masks.shape == (1, 2, 20 // LOGIT_STRIDE, 28 // LOGIT_STRIDE)
     assert 0 < float(named) < 1
@@ -46,7 +46,7 @@ def test_views_of_a_model_without_context_change_nothing(picture, testing):
 
 def test_scales_show_the_picture_larger_and_smaller(picture):
     model = Brightness()
-    masks, _ = ask(model, picture, Views(scales=(0.5, 1.0, 1.5)))
+    masks, _ = predict_views(model, picture, Views(scales=(0.5, 1.0, 1.5)))
     assert model.sizes == [(10, 14), (20, 28), (30, 42)]
     torch.testing.assert_close(masks.exp().sum(1), torch.ones(1, 5, 7))
 
@@ -58,7 +58,7 @@ def test_a_mirrored_view_is_mirrored_back(picture):
             output.logits[..., : pixels.shape[-1] // 2] = torch.tensor([0.0, 9.0]).view(1, 2, 1, 1)
             return output
 
-    masks, _ = ask(LeftHalf(), torch.full_like(picture, -9.0), Views(flip=True))
+    masks, _ = predict_views(LeftHalf(), torch.full_like(picture, -9.0), Views(flip=True))
     assert masks[0, 1].exp().round(decimals=1).unique().tolist() == [0.5]
 
 
