@@ -163,12 +163,7 @@ def encode_with_states(model: Any, pixel_values: Tensor) -> tuple[ImageEncoding,
 
 
 def place_evidence(
-    model: Any,
-    score: Tensor,
-    states: Tensor,
-    text: TextEncoding | None,
-    image: ImageEncoding,
-    pixel_values: Tensor,
+    model: Any, score: Tensor, states: Tensor, text: TextEncoding | None, image: ImageEncoding, pixel_values: Tensor
 ) -> np.ndarray:
     """Heat map of the evidence for a score over the picture.
 

@@ -98,15 +98,32 @@ class Plan:
         self.settings = settings
         self.lexicon = Lexicon.load(settings.lexicon)
         labeller = settings.labeller(self.lexicon)
-        dishes, self.skipped = _read(settings, labeller)
-        labelled = self._label(dishes, labeller)
+        self.skipped: dict[str, Skipped] = {}
+        dishes: Sequence[Dish]
+        if settings.recipes is None:
+            dishes = widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller))
+        else:
+            table = read_recipes(settings.recipes, settings.columns)
+            dishes = table.dishes
+            self.skipped = {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
+        labelled = []
+        for dish in dishes:
+            label = labeller.label(dish.title, dish.ingredients)
+            if label.flavour is None:
+                self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)
+            else:
+                labelled.append(LabelledDish(dish, label))
         if not labelled:
             reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
             raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
         self.label_model = LabelModel.fit([item.label for item in labelled[:FIT_RECIPES]])
         # The temperature comes from the catalogue, whose reference flavours are known.
         self.label_model = self.label_model.calibrated(*catalogue_labels(labeller))
-        labelled = soften(labelled, self.label_model)
+        scores = self.label_model.scores([item.label for item in labelled]).tolist()
+        labelled = [
+            LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
+            for item, taste in zip(labelled, scores, strict=True)
+        ]
         # Ids of rows follow from the keys, so these must be unique.
         keys = [item.key for item in labelled]
         if len(set(keys)) < len(keys):
@@ -118,16 +135,6 @@ class Plan:
         self.recipes: dict[str, list[LabelledDish]] = {split: [] for split in columns.SPLITS}
         for item, split in zip(labelled, splits, strict=True):
             self.recipes[split].append(item)
-
-    def _label(self, dishes: Sequence[Dish], labeller: Labeller) -> list[LabelledDish]:
-        labelled = []
-        for dish in dishes:
-            label = labeller.label(dish.title, dish.ingredients)
-            if label.flavour is None:
-                self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)
-            else:
-                labelled.append(LabelledDish(dish, label))
-        return labelled
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -244,22 +251,6 @@ class Plan:
                 progress(count)
         metadata = {**(self.schema.metadata or {}), GIVEN_UP: json.dumps(given_up).encode()}
         return pa.Table.from_pylist(rows, schema=self.schema.with_metadata(metadata))
-
-
-def _read(settings: BuildSettings, labeller: Labeller) -> tuple[Sequence[Dish], dict[str, Skipped]]:
-    if settings.recipes is None:
-        return widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller)), {}
-    table = read_recipes(settings.recipes, settings.columns)
-    return table.dishes, {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
-
-
-def soften(labelled: Sequence[LabelledDish], model: LabelModel) -> list[LabelledDish]:
-    """Return the recipes with the soft labels of a label model."""
-    scores = model.scores([item.label for item in labelled]).tolist()
-    return [
-        LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
-        for item, taste in zip(labelled, scores, strict=True)
-    ]
 
 
 def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:

@@ -163,12 +163,7 @@ def _title_key(title: str) -> str:
 
 
 def _new_variant(
-    dish: Dish,
-    number: int,
-    seed: int,
-    recipes: set[frozenset[str]],
-    titles: set[str],
-    accept: Callable[[Dish], bool],
+    dish: Dish, number: int, seed: int, recipes: set[frozenset[str]], titles: set[str], accept: Callable[[Dish], bool]
 ) -> Dish | None:
     """Return a variant whose recipe and title are new, None when none is found."""
     wishes = list(FLAVOURS)
@@ -299,22 +294,17 @@ def _replace_in_title(title: str, old: Ingredient, new: Ingredient) -> str:
 def _leave_out(draft: _Draft) -> None:
     """Leave out an ingredient that the title does not name, rather one that keeps the wanted flavour from leading."""
     named = draft.named_in_title()
-    places = [
-        place
+    tastes = {
+        place: item.taste
         for place, item in enumerate(draft.items)
         if item is not None and place >= PROTECTED and item.name not in named
-    ]
-    if not places or len(draft.lines) <= FEWEST_INGREDIENTS:
+    }
+    if not tastes or len(draft.lines) <= FEWEST_INGREDIENTS:
         return
-    against = [1 + _taste_against(draft.items[place], draft.wanted) for place in places]
-    place = draft.rng.choices(places, against)[0]
+    wanted = FLAVOURS.index(draft.wanted)
+    against = [1 + max(taste[:wanted] + taste[wanted + 1 :]) for taste in tastes.values()]
+    place = draft.rng.choices(list(tastes), against)[0]
     del draft.lines[place], draft.items[place]
-
-
-def _taste_against(item: Ingredient | None, wanted: str) -> int:
-    if item is None:
-        return 0
-    return max(intensity for flavour, intensity in zip(FLAVOURS, item.taste, strict=True) if flavour != wanted)
 
 
 @cache
@@ -358,14 +348,10 @@ def _name_base(draft: _Draft) -> None:
             _perhaps_name(draft, item, NAME_BASE, _phrase(item.name), "")
 
 
-@lru_cache(maxsize=1)
-def _phrases() -> dict[str, str]:
-    return {addition.ingredient: addition.phrase for addition in reversed(additions())}
-
-
+@cache
 def _phrase(name: str) -> str:
     """Return how a title names an ingredient after "with"."""
-    return _phrases().get(name, name)
+    return next((addition.phrase for addition in additions() if addition.ingredient == name), name)
 
 
 def _compose_title(draft: _Draft, taken: set[str]) -> str:

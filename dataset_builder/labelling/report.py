@@ -78,10 +78,7 @@ def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str])
     for fitted, scored in (halves, halves[::-1]):
         calibrated = model.calibrated([labels[place] for place in fitted], [reference[place] for place in fitted])
         scores[scored] = calibrated.scores([labels[place] for place in scored])
-    return {
-        "as estimated": reliability(model.scores(labels), reference),
-        "calibrated": reliability(scores, reference),
-    }
+    return {"as estimated": reliability(model.scores(labels), reference), "calibrated": reliability(scores, reference)}
 
 
 def summary_text(summary: LabelSummary) -> str:

@@ -6,6 +6,8 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,6 +150,14 @@ class Store:
 
     def set_refs(self, repo: str, refs: dict[str, Any]) -> None:
         self._write(self._repo_path(repo), json.dumps(refs, indent=1).encode())
+
+    @contextmanager
+    def changing_refs(self, repo: str) -> Iterator[dict[str, Any]]:
+        """Yield the references of a repository and write them back; no other thread changes them meanwhile."""
+        with self.lock:
+            refs = self.refs(repo)
+            yield refs
+            self.set_refs(repo, refs)
 
     def create(self, repo: str, private: bool, author: str) -> None:
         with self.lock:

@@ -26,8 +26,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
         raise BadInputError("no text to train a tokenizer on")
     tokenizer = word_tokenizer(texts, kind, vocabulary_size, SPECIAL_TOKENS, UNKNOWN)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)],
+        single=f"{START} $A {END}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
