@@ -67,6 +67,21 @@ def complete_labels(config: PreTrainedConfig) -> None:
         config.label2id = {name: number for number, name in config.id2label.items()}
 
 
+def check_ranges(config: Any, at_least_one: tuple[str, ...], below_one: tuple[str, ...]) -> None:
+    """Raise ValueError for a field outside its range; `below_one` are shares and probabilities in [0, 1)."""
+    for name in at_least_one:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
+    for name in below_one:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {getattr(config, name)}.")
+    if config.trainable_image_layers < 0 or (config.trainable_image_layers and not config.freeze_image):
+        raise ValueError(
+            f"trainable_image_layers={config.trainable_image_layers} counts the layers that still train in a frozen "
+            "backbone: it must not be negative, and needs freeze_image=True."
+        )
+
+
 @strict
 class FlavourConfig(PreTrainedConfig):
     r"""Configuration of [`FlavourForClassification`].
@@ -185,12 +200,8 @@ class FlavourConfig(PreTrainedConfig):
         for name in ("text_dense_sizes", "image_dense_sizes", "head_dense_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name} must hold positive layer sizes, got {getattr(self, name)}.")
-        for name in ("word_embedding_size", "lstm_hidden_size", "lstm_layers", "fusion_size", "fusion_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("dropout", "modality_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        sizes = ("word_embedding_size", "lstm_hidden_size", "lstm_layers", "fusion_size", "fusion_heads")
+        check_ranges(self, sizes, ("dropout", "modality_dropout", "label_smoothing"))
         if self.num_place_labels < 0 or (self.image_pooling == "places" and not self.num_place_labels):
             raise ValueError(
                 f"num_place_labels={self.num_place_labels} must not be negative, and image_pooling='places' needs some."
@@ -198,11 +209,6 @@ class FlavourConfig(PreTrainedConfig):
         if self.fusion == "cross_attention" and self.fusion_size % self.fusion_heads:
             raise ValueError(
                 f"fusion_size ({self.fusion_size}) must be a multiple of fusion_heads ({self.fusion_heads})."
-            )
-        if self.trainable_image_layers < 0 or (self.trainable_image_layers and not self.freeze_image):
-            raise ValueError(
-                f"trainable_image_layers={self.trainable_image_layers} counts the layers that still train in a frozen "
-                "backbone: it must not be negative, and needs freeze_image=True."
             )
         for name in ("class_weights", "class_prior"):
             values = getattr(self, name)

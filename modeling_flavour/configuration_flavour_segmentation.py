@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_flavour import complete_labels, drop_backbone_labels, reject_unknown_arguments
+from .configuration_flavour import check_ranges, complete_labels, drop_backbone_labels, reject_unknown_arguments
 
 UNKNOWN_PIXEL = 255
 
@@ -58,6 +58,8 @@ class FlavourSegmentationConfig(PreTrainedConfig):
     """
 
     model_type = "flavour_segmenter"
+    # As of [`FlavourConfig`]: the model reads pictures alone.
+    has_text, has_image = False, True
     sub_configs_defaults = {"vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True)}
     keys_to_ignore_at_inference = ["losses"]
 
@@ -96,37 +98,18 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         drop_backbone_labels(self.vision_config)
 
     @property
-    def has_text(self) -> bool:
-        """Whether the model reads text: never."""
-        return False
-
-    @property
-    def has_image(self) -> bool:
-        """Whether the model sees pictures: always."""
-        return True
-
-    @property
     def num_ingredient_labels(self) -> int:
         """Ingredient scores per picture: one per class but the background; 0 without that head."""
         return self.num_labels - 1 if self.ingredient_head else 0
 
     def validate_architecture(self):
         """Cross-field checks, called by `@strict` after the types were checked."""
-        for name in ("aspp_channels", "low_level_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_ranges(self, ("aspp_channels", "low_level_channels"), ("dropout",))
         if not self.aspp_rates or any(rate < 1 for rate in self.aspp_rates):
             raise ValueError(f"aspp_rates must hold positive dilations, got {self.aspp_rates}.")
         for name in ("auxiliary_loss_weight", "ingredient_loss_weight"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}.")
-        if self.trainable_image_layers < 0 or (self.trainable_image_layers and not self.freeze_image):
-            raise ValueError(
-                f"trainable_image_layers={self.trainable_image_layers} counts the layers that still train in a frozen "
-                "backbone: it must not be negative, and needs freeze_image=True."
-            )
         self.validate_heads()
         self.validate_classes()
 

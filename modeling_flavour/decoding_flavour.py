@@ -7,7 +7,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention_flavour import eager_attention
+from .fusion_flavour import eager_attention
 from .lstm_flavour import LSTMDecoder, LSTMState
 
 

@@ -43,39 +43,28 @@ class Explanation:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError("Drawing an explanation needs matplotlib: pip install matplotlib") from error
-        panels = [
-            draw
-            for draw, value in (
-                (self._draw_picture, self.picture),
-                (self._draw_words, self.words),
-                (self._draw_shares, self.shares),
-            )
-            if value is not None
-        ]
-        figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
-        for draw, axes in zip(panels, np.atleast_1d(figure.subplots(1, len(panels))), strict=True):
-            draw(axes)
+        panels = sum(part is not None for part in (self.picture, self.words, self.shares))
+        figure = Figure(figsize=(4 * panels, 4), layout="constrained")
+        remaining = iter(np.atleast_1d(figure.subplots(1, panels)))
+        if self.picture is not None:
+            axes = next(remaining)
+            axes.imshow(self.picture)
+            axes.imshow(self.heatmap, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+            axes.set_axis_off()
+            axes.set_title("where it looked")
+        if self.words is not None:
+            axes, words = next(remaining), self.words[::-1]
+            axes.barh(range(len(words)), [weight for _, weight in words])
+            axes.set_yticks(range(len(words)), [word for word, _ in words])
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.set_title("log-probability each word gives")
+        if self.shares is not None:
+            axes = next(remaining)
+            axes.bar(list(self.shares), list(self.shares.values()))
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_title("probability each part gives")
         figure.suptitle(f"{self.label}: {self.probability:.0%}")
         return figure
-
-    def _draw_picture(self, axes) -> None:
-        axes.imshow(self.picture)
-        axes.imshow(self.heatmap, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
-        axes.set_axis_off()
-        axes.set_title("where it looked")
-
-    def _draw_words(self, axes) -> None:
-        words = list(reversed(self.words or []))
-        axes.barh(range(len(words)), [weight for _, weight in words])
-        axes.set_yticks(range(len(words)), [word for word, _ in words])
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title("log-probability each word gives")
-
-    def _draw_shares(self, axes) -> None:
-        shares = self.shares or {}
-        axes.bar(list(shares), list(shares.values()))
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_title("probability each part gives")
 
 
 @torch.inference_mode(False)
@@ -107,7 +96,9 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
             pixel_values = pixel_values.requires_grad_()  # so that a frozen backbone has gradients too
             encoded_image, states = encode_with_states(model, pixel_values)
         log_probabilities = log_scores(model, encoded_text, encoded_image)[0]
-        chosen = choose_label(model, log_probabilities, label)
+        if label is not None and label not in model.config.label2id:
+            raise ValueError(f"There is no label {label!r}: choose one of {', '.join(model.config.label2id)}.")
+        chosen = int(log_probabilities.argmax() if label is None else model.config.label2id[label])
         heatmap = None
         if states is not None:
             heatmap = place_evidence(
@@ -122,15 +113,6 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
             shares=None if text is None or image is None else part_shares(model, encoded_text, encoded_image, chosen),
             picture=None if pixel_values is None else picture_of(processor, pixel_values[0]),
         )
-
-
-def choose_label(model: Any, log_probabilities: Tensor, label: str | None) -> int:
-    """Number of the label to explain."""
-    if label is None:
-        return int(log_probabilities.argmax())
-    if label not in model.config.label2id:
-        raise ValueError(f"There is no label {label!r}: choose one of {', '.join(model.config.label2id)}.")
-    return int(model.config.label2id[label])
 
 
 def log_scores(model: Any, text: TextEncoding | None, image: ImageEncoding | None, **present: Tensor) -> Tensor:

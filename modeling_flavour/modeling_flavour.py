@@ -136,11 +136,6 @@ class FlavourForClassification(FlavourPreTrainedModel):
             for layer in (module.text_classifier, module.image_classifier):
                 init.normal_(layer.weight, std=self.config.initializer_range)
 
-    @property
-    def reads_pooled(self) -> bool:
-        """Whether the fusion reads one vector per text and picture rather than all tokens."""
-        return not isinstance(self.fusion, CrossAttentionFusion)
-
     def explain(self, processor, image=None, text: str | None = None, label: str | None = None) -> Explanation:
         """Explain a label by a heat map, the weight of each word and the share of each part; see `Explanation`."""
         return explain(self, processor, image, text, label)
@@ -292,7 +287,8 @@ class FlavourForClassification(FlavourPreTrainedModel):
         """
         text_embeds: Tensor | None = None
         image_embeds: Tensor | None = None
-        by_token = not self.reads_pooled
+        # Cross-attention reads all tokens, every other fusion one vector per text and picture.
+        by_token = isinstance(self.fusion, CrossAttentionFusion)
         if text is not None:
             text_embeds = self.text_dense(self.dropout(self.text_norm(text.tokens if by_token else text.pooled)))
         if image is not None:

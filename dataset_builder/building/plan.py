@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -13,7 +14,6 @@ import pyarrow as pa
 from dataset_builder import columns
 from dataset_builder.building.rows import LabelledDish, encode_row
 from dataset_builder.building.shards import Shard, divide
-from dataset_builder.building.splits import assign_splits
 from dataset_builder.catalogue.ingredients import catalogue_dishes, visible_ingredients
 from dataset_builder.catalogue.variants import widen
 from dataset_builder.errors import BadInputError
@@ -35,6 +35,9 @@ NO_FLAVOUR = "without flavour"
 CLEAR_LEAD = 0.2
 # Key of the Parquet schema under which a shard names the rows whose pictures were all rejected.
 GIVEN_UP = b"flavour_sd.given_up"
+
+
+SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
 @dataclass(frozen=True)
@@ -257,3 +260,46 @@ def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:
     """Tell whether the first flavour of a variant leads the second one by `CLEAR_LEAD`."""
     first, second = sorted(labeller.label(variant.title, variant.ingredients).taste, reverse=True)[:2]
     return first - second >= CLEAR_LEAD
+
+
+def assign_splits(dish_ids: Sequence[str], flavours: Sequence[str], seed: int) -> list[str]:
+    """Return the split of each row.
+
+    Rows of one `dish_id` share a split. Dishes are stratified by their main flavour (the one most of their rows have):
+    within each flavour they are ordered by a hash of seed and id, and test, then validation take dishes until they hold
+    their share of the flavour's rows; the rest is train. The order of the rows does not matter. A flavour of three or
+    more dishes is in every split.
+
+    Args:
+        dish_ids: the dish of each row.
+        flavours: the label of each row.
+        seed: another seed draws another split.
+    """
+    votes: dict[str, Counter[str]] = {}
+    for dish_id, flavour in zip(dish_ids, flavours, strict=True):
+        votes.setdefault(dish_id, Counter())[flavour] += 1
+    strata: dict[str, list[str]] = {}
+    for dish_id, counts in votes.items():
+        # The most frequent flavour, of equal ones the first by name.
+        main = min(counts, key=lambda flavour: (-counts[flavour], flavour))
+        strata.setdefault(main, []).append(dish_id)
+    split_of: dict[str, str] = {}
+    for dishes in strata.values():
+        dishes.sort(key=lambda dish_id: hashlib.sha256(f"{seed}|{dish_id}".encode()).digest())
+        split_of |= _divide(dishes, {dish_id: votes[dish_id].total() for dish_id in dishes})
+    return [split_of[dish_id] for dish_id in dish_ids]
+
+
+def _divide(dishes: Sequence[str], rows: dict[str, int]) -> dict[str, str]:
+    """Fill test, then validation up to their shares; of few dishes, train is served first, then test."""
+    total = sum(rows.values())
+    split_of = dict.fromkeys(dishes, "train")
+    position = 0
+    # Dishes that must be left over: with three or more, one each for validation and train; with two, one for train.
+    for split, kept_for_others in (("test", min(2, max(1, len(dishes) - 1))), ("validation", 1)):
+        filled = 0
+        while len(dishes) - position > kept_for_others and filled < SHARES[split] * total:
+            split_of[dishes[position]] = split
+            filled += rows[dishes[position]]
+            position += 1
+    return split_of

@@ -61,30 +61,25 @@ class SplitGuard:
         """Add a held-out split; raise BadInputError where it shares rows with one added before."""
         seen: dict[tuple[str, str], str] = {}
         for row in keys:
-            for item in row.items():
-                self._refuse_shared(item, row.row_id, split, self.held_out)
-                seen[item] = row.row_id
+            self.check(row, split)
+            seen |= dict.fromkeys(row.items(), row.row_id)
         self.held_out[split] = seen
 
     def check(self, row: Keys, split: str) -> None:
-        """Raise BadInputError, naming both rows, where a training row also occurs in a held-out split."""
-        for item in row.items():
-            self._refuse_shared(item, row.row_id, split, self.held_out)
+        """Raise BadInputError, naming both rows, where a row of `split` also occurs in a held-out split."""
+        for kind, value in row.items():
+            for other, held in self.held_out.items():
+                if (kind, value) in held:
+                    shown = value if kind != "picture" else f"sha256 {value[:12]}"
+                    raise BadInputError(
+                        f"the same {kind} ({shown}) is in {split} (row {row.row_id}) and in {other} "
+                        f"(row {held[kind, value]}); split by group, or leave such training rows out with "
+                        "--shared_rows drop"
+                    )
 
     def leaks(self, row: Keys) -> bool:
         """Whether a training row also occurs in a held-out split."""
         return any(item in held for item in row.items() for held in self.held_out.values())
-
-    @staticmethod
-    def _refuse_shared(item: tuple[str, str], row_id: str, split: str, others: dict) -> None:
-        for other, held in others.items():
-            if item in held:
-                kind, value = item
-                shown = value if kind != "picture" else f"sha256 {value[:12]}"
-                raise BadInputError(
-                    f"the same {kind} ({shown}) is in {split} (row {row_id}) and in {other} (row {held[item]}); "
-                    "split by group, or leave such training rows out with --shared_rows drop"
-                )
 
 
 def check_split_names(train: str, selection: str, test: str) -> None:

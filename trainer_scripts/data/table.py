@@ -111,8 +111,8 @@ class Table:
     def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
         """Return the table of these rows."""
         chosen = np.asarray(indices, dtype=int)
-        return Table(
-            split=self.split,
+        return replace(
+            self,
             ids=[self.ids[i] for i in chosen],
             groups=[self.groups[i] for i in chosen],
             texts=None if self.texts is None else [self.texts[i] for i in chosen],
@@ -120,10 +120,6 @@ class Table:
             targets=None if self.targets is None else self.targets[chosen],
             weights=None if self.weights is None else self.weights[chosen],
             rows=self.rows.select(chosen),
-            image_column=self.image_column,
-            compared_text=self.compared_text,
-            compared_image=self.compared_image,
-            grouped=self.grouped,
         )
 
 
@@ -169,7 +165,7 @@ def detect_task(rows: Rows, label_column: str) -> str:
     return MULTILABEL if isinstance(rows.features[label_column], List) else CLASSIFICATION
 
 
-def label_names(rows: Rows, label_column: str, arguments: DataArguments | None = None) -> list[str]:
+def label_names(rows: Rows, label_column: str) -> list[str]:
     """Return the label set: that of the ClassLabel, else the values of these (training) rows, sorted."""
     feature = rows.features[label_column]
     inner = feature.feature if isinstance(feature, List) else feature

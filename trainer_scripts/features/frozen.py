@@ -216,7 +216,7 @@ def image_features(
         "backbone": backbone_key(encoder.model),
         "output": "map" if encoder.reads_map else "pooled",
         "precision": engine_precision(configuration.training.bf16, encoder.device),
-        "pictures_sha256": pictures_digest(samples),
+        "pictures_sha256": digest_of(map(decode_bytes, table.cells(), table.ids)),
         "preparation": samples.pictures.preparation,
         "normalisation": normal,
         "views": views,
@@ -226,12 +226,6 @@ def image_features(
     extractor = PictureExtractor(engine, samples, normal)
     root = Path(configuration.data.features_dir)
     return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
-
-
-def pictures_digest(samples: FeatureSamples) -> str:
-    """Return the hash of all encoded pictures of a table, in order."""
-    table = samples.table
-    return digest_of(decode_bytes(cell, row) for cell, row in zip(table.cells(), table.ids, strict=True))
 
 
 class TextExtractor:
