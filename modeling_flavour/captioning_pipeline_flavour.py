@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers.utils import ModelOutput
 
-from .pipelines_flavour import ProcessorPipeline
+from .pipelines_flavour import ProcessorPipeline, pipeline_entry
 
 CAPTIONING_TASK = "flavour-captioning"
 
@@ -97,10 +97,5 @@ def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Ten
     return ((said * real).sum(1) / real.sum(1).clamp(min=1)).exp()
 
 
-CAPTIONING_PIPELINE: dict[str, dict] = {
-    CAPTIONING_TASK: {
-        "impl": "captioning_pipeline_flavour.CaptioningPipeline",
-        "pt": ["AutoModelForImageTextToText"],
-        "type": "image",
-    }
-}
+IMPLEMENTATION = "captioning_pipeline_flavour.CaptioningPipeline"
+CAPTIONING_PIPELINE = {CAPTIONING_TASK: pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image")}

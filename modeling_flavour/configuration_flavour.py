@@ -10,26 +10,13 @@ from transformers.configuration_utils import SubConfigSpec
 
 DEFAULT_LABELS = ("sweet", "salty", "sour", "bitter", "umami")
 
-# Keyword arguments that transformers itself passes to a config beyond the declared fields.
-LIBRARY_ARGUMENTS = frozenset(
-    {
-        "_attn_implementation",
-        "_commit_hash",
-        "_name_or_path",
-        "attn_implementation",
-        "auto_map",
-        "custom_pipelines",
-        "experts_implementation",
-        "model_type",
-        "name_or_path",
-        "num_labels",
-        "output_attentions",
-        "quantization_config",
-        "tie_word_embeddings",
-        "torch_dtype",
-        "use_cache",  # the Trainer sets it on every config
-    }
-)
+# Keyword arguments that transformers itself passes to a config beyond the declared fields;
+# the Trainer sets `use_cache` on every config.
+LIBRARY_ARGUMENTS = frozenset((
+    "_attn_implementation", "_commit_hash", "_name_or_path", "attn_implementation", "auto_map", "custom_pipelines",
+    "experts_implementation", "model_type", "name_or_path", "num_labels", "output_attentions", "quantization_config",
+    "tie_word_embeddings", "torch_dtype", "use_cache",
+))  # fmt: skip
 
 
 def reject_unknown_arguments(config_class: type, given: dict[str, Any]) -> None:

@@ -268,13 +268,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             output_hidden_states = self.config.output_hidden_states
         wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         encoded, words, ids = self.read_inputs(
-            pixel_values,
-            decoder_input_ids,
-            decoder_inputs_embeds,
-            encoder_outputs,
-            labels,
-            image_features=image_features,
-            **wanted,
+            pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, image_features, **wanted
         )
         said_ids = self.words_said(ids, said_ids, past_key_values)
         if use_cache is None:

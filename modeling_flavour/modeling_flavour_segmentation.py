@@ -90,15 +90,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             low_level_size = 0
             if config.head == "deeplabv3plus":
                 self.low_level_stage, low_level_size = low_level_stage(self.stages)
-            self.head = DeepLabHead(
-                self.image_encoder.token_size,
-                config.aspp_channels,
-                list(config.aspp_rates),
-                config.dropout,
-                config.num_labels,
-                low_level_size,
-                config.low_level_channels,
-            )
+            self.head = DeepLabHead(config, self.image_encoder.token_size, low_level_size)
         if config.auxiliary_head:
             if len(self.stages) < 2:
                 raise ValueError("auxiliary_head needs a backbone with stages, such as a timm ResNet.")
@@ -351,11 +343,10 @@ def backbone_stages(encoder: FlavourImageEncoder) -> list[tuple[int, int]]:
 
 def low_level_stage(stages: list[tuple[int, int]]) -> tuple[int, int]:
     """Return the index and channels of the last stage of stride 4."""
-    for number in reversed(range(len(stages))):
-        channels, stride = stages[number]
-        if stride == LOW_LEVEL_STRIDE:
-            return number, channels
-    raise ValueError(f"head='deeplabv3plus' needs a backbone with a stage of stride {LOW_LEVEL_STRIDE}.")
+    fitting = [(number, channels) for number, (channels, stride) in enumerate(stages) if stride == LOW_LEVEL_STRIDE]
+    if not fitting:
+        raise ValueError(f"head='deeplabv3plus' needs a backbone with a stage of stride {LOW_LEVEL_STRIDE}.")
+    return fitting[-1]
 
 
 FlavourForSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")

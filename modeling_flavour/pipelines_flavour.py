@@ -7,15 +7,17 @@ from transformers import Pipeline
 
 from .processing_flavour import open_picture
 
-# What a saved config says under `custom_pipelines`.
-CLASSIFICATION_PIPELINE: dict[str, dict] = {
-    "flavour-classification": {
-        "impl": "pipelines_flavour.FlavourClassificationPipeline",
-        "pt": ["AutoModel"],
-        "type": "multimodal",
-    }
-}
 
+def pipeline_entry(implementation: str, auto_class: str, kind: str) -> dict[str, Any]:
+    """Return the entry of a pipeline under `custom_pipelines` in a saved config."""
+    return {"impl": implementation, "pt": [auto_class], "type": kind}
+
+
+CLASSIFICATION_PIPELINE = {
+    "flavour-classification": pipeline_entry(
+        "pipelines_flavour.FlavourClassificationPipeline", "AutoModel", "multimodal"
+    )
+}
 
 # A setting that a call does not mention keeps the value given when the pipeline was made; `None` means all.
 UNSET: Any = object()

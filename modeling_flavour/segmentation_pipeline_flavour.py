@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .pipelines_flavour import UNSET, FlavourClassificationPipeline, ProcessorPipeline, sanitize_top_k
+from .pipelines_flavour import UNSET, FlavourClassificationPipeline, ProcessorPipeline, pipeline_entry, sanitize_top_k
 from .processing_flavour import open_picture
 from .segmentation_heads_flavour import resize
 
@@ -90,15 +90,9 @@ class IngredientPipeline(FlavourClassificationPipeline):
         return {"logits": logits}
 
 
-SEGMENTATION_PIPELINE: dict[str, dict] = {
-    SEGMENTATION_TASK: {
-        "impl": "segmentation_pipeline_flavour.SegmentationPipeline",
-        "pt": ["AutoModelForSemanticSegmentation"],
-        "type": "image",
-    },
-    "flavour-classification": {
-        "impl": "segmentation_pipeline_flavour.IngredientPipeline",
-        "pt": ["AutoModel"],
-        "type": "image",
-    },
+SEGMENTATION_PIPELINE = {
+    SEGMENTATION_TASK: pipeline_entry(
+        "segmentation_pipeline_flavour.SegmentationPipeline", "AutoModelForSemanticSegmentation", "image"
+    ),
+    "flavour-classification": pipeline_entry("segmentation_pipeline_flavour.IngredientPipeline", "AutoModel", "image"),
 }

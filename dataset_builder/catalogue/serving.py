@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Sequence
 
-from dataset_builder.catalogue.ingredients import Ingredient, catalogue_dishes, dish_facts
+from dataset_builder.catalogue.ingredients import VESSELS, Ingredient, catalogue_dishes, dish_facts
 
 # Colour of a liquid, and how strongly it tints what it is mixed with: tea shows in much milk, sparkling water nowhere.
 LIQUIDS: dict[str, tuple[str, float]] = {
@@ -34,8 +34,7 @@ LIQUIDS: dict[str, tuple[str, float]] = {
 }  # fmt: skip
 # What sets when it is baked or chilled: with these, water and milk do not stay liquid.
 SETTING = frozenset(("flour", "rice flour", "semolina", "egg", "yeast", "baking powder", "gelatine"))
-PLATE, BOWL, BOARD, GLASS = "plate", "bowl", "board", "glass"
-VESSELS = (PLATE, BOWL, BOARD, GLASS)
+PLATE, BOWL, BOARD, GLASS = VESSELS
 # Words in the name of a dish that tell its vessel; the last one decides: a coffee cake is a cake.
 VESSEL_WORDS = {
     BOWL: (

@@ -45,11 +45,7 @@ class Hub(Protocol):
     tokens: Mapping[str, str]
     upload_key: str
     requests: list[Request]
-
-    @property
-    def url(self) -> str:
-        """The address of the hub."""
-        ...
+    url: str
 
     def next_fault(self, kind: str) -> str | None:
         """Return the fault of the present request of this kind, None for no fault."""

@@ -228,16 +228,14 @@ class ClassificationCollator:
         if "targets" in samples[0] and self.target_share > 0:
             targets = torch.stack([torch.as_tensor(sample["targets"]) for sample in samples])
             batch["labels"] = (1 - self.target_share) * self._shares(batch["labels"]) + self.target_share * targets
-        return self._mixed(batch, samples[0]["draw"]) if self.mixup > 0 else batch
+        if self.mixup > 0:
+            # Each picture and target is mixed with its neighbour's (Zhang et al. 2018).
+            share = float(np.random.default_rng(samples[0]["draw"]).beta(self.mixup, self.mixup))
+            batch["labels"] = self._shares(batch["labels"])
+            for name in ("pixel_values", "labels", "sample_weights"):
+                if name in batch:
+                    batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
+        return batch
 
     def _shares(self, labels: torch.Tensor) -> torch.Tensor:
         return functional.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels.float()
-
-    def _mixed(self, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-        """Mix each picture and target with its neighbour's (Zhang et al. 2018)."""
-        share = float(np.random.default_rng(seed).beta(self.mixup, self.mixup))
-        batch["labels"] = self._shares(batch["labels"])
-        for name in ("pixel_values", "labels", "sample_weights"):
-            if name in batch:
-                batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
-        return batch

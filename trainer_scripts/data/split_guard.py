@@ -4,26 +4,18 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataset_builder.errors import BadInputError
 
 NAMED = 3
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Keys of one row that must not occur in two splits: its group, its picture, its text."""
+class Keys(NamedTuple):
+    """Keys of one row, each as (kind, value), that must not occur in two splits: its group, its text, its picture."""
 
     row_id: str
-    group: str | None
-    text: str | None
-    picture: str | None
-
-    def items(self) -> list[tuple[str, str]]:
-        """Return the keys that are not None as (kind, value)."""
-        pairs = (("group", self.group), ("text", self.text), ("picture", self.picture))
-        return [(kind, value) for kind, value in pairs if value is not None]
+    items: list[tuple[str, str]]
 
 
 def normalise_text(text: str) -> str:
@@ -44,7 +36,8 @@ def row_keys(row_id: str, group: str | None, text: str | None, picture: dict[str
     elif picture is not None and picture.get("path"):
         path = Path(picture["path"])
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
-    return Keys(row_id, group, normalise_text(text) if text is not None else None, digest)
+    pairs = (("group", group), ("text", None if text is None else normalise_text(text)), ("picture", digest))
+    return Keys(row_id, [(kind, value) for kind, value in pairs if value is not None])
 
 
 @dataclass
@@ -62,12 +55,12 @@ class SplitGuard:
         seen: dict[tuple[str, str], str] = {}
         for row in keys:
             self.check(row, split)
-            seen |= dict.fromkeys(row.items(), row.row_id)
+            seen |= dict.fromkeys(row.items, row.row_id)
         self.held_out[split] = seen
 
     def check(self, row: Keys, split: str) -> None:
         """Raise BadInputError, naming both rows, where a row of `split` also occurs in a held-out split."""
-        for kind, value in row.items():
+        for kind, value in row.items:
             for other, held in self.held_out.items():
                 if (kind, value) in held:
                     shown = value if kind != "picture" else f"sha256 {value[:12]}"
@@ -79,7 +72,7 @@ class SplitGuard:
 
     def leaks(self, row: Keys) -> bool:
         """Whether a training row also occurs in a held-out split."""
-        return any(item in held for item in row.items() for held in self.held_out.values())
+        return any(item in held for item in row.items for held in self.held_out.values())
 
 
 def check_split_names(train: str, selection: str, test: str) -> None:

@@ -163,6 +163,7 @@ def backbone_key(module: PreTrainedModel) -> dict[str, str]:
 
 
 def _bytes(value: Tensor) -> bytes:
+    # Viewed as bytes first, because NumPy has no bfloat16.
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
