@@ -114,6 +114,7 @@ class SeenWords(nn.Module):
         if said_ids is None:
             return added
         length = states.shape[1]
+        # In generation every word so far is used already, so their scores are cleared without a running sum.
         if length == 1:
             return added.scatter(-1, said_ids[:, None], 0.0)
         # A word counts as used from its own position on.

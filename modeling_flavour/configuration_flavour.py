@@ -49,7 +49,7 @@ def drop_backbone_labels(config: PreTrainedConfig | None) -> None:
 
 
 def complete_labels(config: PreTrainedConfig) -> None:
-    """Number the labels by name too, where only their names by number were given."""
+    """Fill `label2id` from `id2label` where it was not given."""
     if config.label2id is None and config.id2label is not None:
         config.label2id = {name: number for number, name in config.id2label.items()}
 
@@ -88,7 +88,7 @@ class FlavourConfig(PreTrainedConfig):
         image_dense_sizes: Dense layers after pooling the picture.
         image_pooling: From the places of a picture to one vector: the backbone's own pooling, or `places`, the shares
             of the place labels, averaged over the places and at their highest.
-        num_place_labels: Classes of an optional head that says what lies at each place of the picture. 0: no head.
+        num_place_labels: Classes of an optional head that classifies each place of the picture; 0 means no head.
         place_loss_weight: Weight of that head's cross-entropy beside the classes' loss, for batches with masks.
         fusion: How two parts meet. `early` concatenates features, `late` adds class scores, `gated` weighs features
             unit by unit (GMU), `cross_attention` lets word and picture tokens attend to each other.
@@ -101,7 +101,7 @@ class FlavourConfig(PreTrainedConfig):
         modality_dropout: Probability that a complete training sample loses one of its two parts.
         freeze_text: Keep the pretrained text encoder (or the word embeddings) fixed and in eval mode.
         freeze_image: Keep the image backbone fixed and in eval mode.
-        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train, in
+        trainable_image_layers: With `freeze_image`: number of last layers with weights that still train, in
             eval mode too, so that they normalise with the statistics of pretraining.
         problem_type: `single_label_classification` or `multi_label_classification`.
         label_smoothing: Share of probability spread evenly over the classes.
@@ -159,6 +159,7 @@ class FlavourConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         reject_unknown_arguments(type(self), kwargs)
+        # Another number of labels keeps the generic names of transformers.
         if getattr(self, "id2label", None) is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(enumerate(DEFAULT_LABELS))
         # JSON knows no tuples: keep lists, so that a config equals its reloaded self.

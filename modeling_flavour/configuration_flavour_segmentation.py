@@ -39,11 +39,11 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         loss_weighting: `fixed`, or `uncertainty`: both weights are learned (Kendall et al. 2018).
         ingredient_prior: Share of pictures with each ingredient class; the output bias starts there, with
             `ingredients_from="features"`.
-        ignore_index: Mask value of pixels that nobody knows; they are neither learned nor scored.
+        ignore_index: Mask value of unknown pixels; they are neither learned nor scored.
         source_labels: Names of the mask ids in the data set; `None`: the classes themselves.
         class_map: For each of them the class it stands for, or `ignore_index`.
         freeze_image: Keep the image backbone fixed and in eval mode.
-        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.
+        trainable_image_layers: With `freeze_image`: number of last layers with weights of their own that still train.
         initializer_range: Standard deviation of freshly initialised output weights.
 
     Example:
@@ -146,6 +146,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
                 raise ValueError(
                     f"class_map has {len(self.class_map)} entries for {len(self.source_labels or ())} source_labels."
                 )
+            # Mask ids without a class of their own may only map to the ignored value.
             outside = {value for value in self.class_map if value != self.ignore_index} - set(range(self.num_labels))
             if outside:
                 raise ValueError(f"class_map names {sorted(outside)}, but there are {self.num_labels} classes.")

@@ -133,6 +133,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         if late or module is getattr(self, "classifier", None):
             init.copy_(module.bias, self.prior_scores().to(module.bias.dtype))
         if late:
+            # Small weights, so that the scores start at the prior in the bias.
             for layer in (module.text_classifier, module.image_classifier):
                 init.normal_(layer.weight, std=self.config.initializer_range)
 
@@ -255,10 +256,13 @@ class FlavourForClassification(FlavourPreTrainedModel):
         if input_ids is not None or inputs_embeds is not None or text_features is not None:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             text = self.text_encoder(input_ids, attention_mask, inputs_embeds, text_features, **types, **wanted)
+            # A text without any token counts as missing.
             if attention_mask is not None:
                 read = attention_mask.bool().any(dim=1)
                 text_present = read if text_present is None else text_present.bool() & read
         if pixel_values is not None or image_features is not None:
+            # With both parts, layers and weights of the text model are returned, so the image backbone need not keep
+            # its own.
             wanted = wanted if self.text_encoder is None else {}
             image = self.image_encoder(pixel_values, image_features, **wanted)
         text_embeds, image_embeds, logits = self.classify(text, image, text_present, image_present)
@@ -301,6 +305,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         image_present = presence(image_present, image_embeds, known)
         if self.training and self.config.modality_dropout:
             text_present, image_present = drop_modalities(text_present, image_present, self.config.modality_dropout)
+        # A part that no sample has is filled with zeros, which the fusion replaces by its stand-in.
         one = (known.shape[0], 1) if by_token else (known.shape[0],)
         texts = text_embeds if text_embeds is not None else known.new_zeros(*one, self.text_dense.output_size)
         images = image_embeds if image_embeds is not None else known.new_zeros(*one, self.image_dense.output_size)
@@ -308,6 +313,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             mask = text.mask if text is not None else torch.ones(one, dtype=torch.bool, device=known.device)
             fused = self.fusion(texts, mask, images, text_present, image_present)
             if text_embeds is not None:
+                # The output holds one vector per text: the mean over its tokens.
                 text_embeds = (text_embeds * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             image_embeds = None if image_embeds is None else image_embeds.mean(dim=1)
         else:
@@ -335,6 +341,7 @@ def drop_modalities(text_present: Tensor, image_present: Tensor, probability: fl
     """Remove one part, text or picture with equal chance, from complete samples with the given probability."""
     draw = torch.rand(text_present.shape, device=text_present.device)
     complete = text_present & image_present
+    # One draw decides both, so that no sample loses its text and its picture.
     drop_text = complete & (draw < probability / 2)
     drop_image = complete & (draw >= probability / 2) & (draw < probability)
     return text_present & ~drop_text, image_present & ~drop_image

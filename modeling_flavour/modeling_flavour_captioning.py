@@ -45,6 +45,7 @@ def captioning_loss(
         num_items_in_batch: Words in all batches that make one step of the optimiser, where gradients are accumulated;
             `None` takes the mean over this batch.
     """
+    # With accumulation, batches of different length are weighted by their words only if the sum is divided once.
     reduction = "mean" if num_items_in_batch is None else "sum"
     loss = functional.cross_entropy(
         logits.flatten(0, 1).float(),
@@ -157,6 +158,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             if pixel_values is None and image_features is None:
                 raise ValueError("Give pixel_values, image_features, or encoder_outputs of an earlier call.")
             encoder_outputs = self.image_encoder(pixel_values, features=image_features, **wanted)
+        # A tuple comes from a call with `return_dict=False`.
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = VisualEncoding(*encoder_outputs)
         if decoder_inputs_embeds is None:
@@ -182,6 +184,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         """
         if said_ids is not None:
             return said_ids
+        # A cache holds keys and values of earlier words, from which the words cannot be recovered.
         if self.seen_words is not None and ids is not None and past is not None and past.get_seq_length():
             raise ValueError("Going on from past_key_values, this captioner needs said_ids, all words so far.")
         return ids
@@ -272,6 +275,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         )
         said_ids = self.words_said(ids, said_ids, past_key_values)
         if use_cache is None:
+            # In training all words are read at once, so a cache would only take memory.
             use_cache = labels is None and not self.training and self.config.use_cache
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()

@@ -75,6 +75,7 @@ class FlavourPipeline(ProcessorPipeline):
     def preprocess(self, inputs: Any) -> dict[str, Any]:
         """Read one sample: its picture opened, its text as given."""
         if not isinstance(inputs, dict):
+            # A bare string is a path to a picture where the model reads pictures, else a text.
             textual = isinstance(inputs, str) and self.image_processor is None
             if isinstance(inputs, str) and not textual and self.tokenizer is not None:
                 raise ValueError(f"Is {inputs!r} a picture or a text? Give a dictionary with image, text, or both.")
@@ -91,6 +92,7 @@ class FlavourPipeline(ProcessorPipeline):
     def tensors(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Return the processed tensors of a batch of samples, on the model's device."""
         samples = model_inputs["sample"]
+        # A batch of one arrives as the sample itself.
         samples = samples if isinstance(samples, list) else [samples]
         given = {
             name: [sample[key] for sample in samples] if any(sample[key] is not None for sample in samples) else None
@@ -124,7 +126,7 @@ class FlavourClassificationPipeline(FlavourPipeline):
         return {"logits": self.model(**self.tensors(model_inputs)).logits}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None) -> list[dict[str, Any]]:
-        """Labels of one sample with scores between 0 and 1."""
+        """Return the labels of one sample with scores between 0 and 1."""
         logits = model_outputs["logits"][0].float()
         scores = (logits.sigmoid() if self.several_labels else logits.softmax(dim=-1)).tolist()
         ranked = sorted(zip(self.label_names, scores, strict=True), key=lambda entry: -entry[1])

@@ -46,6 +46,7 @@ class SpatialPyramid(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map `(batch, inputs, height, width)` to `(batch, channels, height, width)`."""
         found = [branch(features) for branch in self.branches]
+        # The branch of the picture's mean has one value per channel, which holds at every place.
         found[-1] = found[-1].expand_as(found[0])
         return self.projection(torch.cat(found, dim=1))
 

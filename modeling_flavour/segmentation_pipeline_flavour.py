@@ -18,7 +18,7 @@ class SegmentationPipeline(ProcessorPipeline):
     Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
     dictionaries, largest area first: `label`; `mask`, a PIL image of the picture's size, 255 where the label is;
     `area`, its share of the picture; `score`, the mean probability there. The background is left out. `min_area` leaves
-    out smaller ones, `top_k` keeps so many.
+    out smaller ones, `top_k` keeps the largest of them.
 
     Example:
 
@@ -54,14 +54,16 @@ class SegmentationPipeline(ProcessorPipeline):
     def postprocess(
         self, model_outputs: dict[str, torch.Tensor], min_area: float = 0.0, top_k: int | None = None
     ) -> list[dict[str, Any]]:
-        """Masks of one picture at its own size."""
+        """Return the masks of one picture at its own size."""
         height, width = model_outputs["size"][0].tolist()
+        # Logits are enlarged before the softmax, so that borders follow the more confident class.
         probabilities = resize(model_outputs["logits"][:1].float(), (height, width))[0].softmax(0)
         best, classes = probabilities.max(0)
         found = []
         for number in classes.unique().tolist():
             mask = classes == number
             area = mask.float().mean().item()
+            # Class 0 is the background.
             if number and area >= min_area:
                 picture = Image.fromarray(mask.to(torch.uint8).mul(255).cpu().numpy())
                 score = best[mask].mean().item()

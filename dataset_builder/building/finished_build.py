@@ -96,6 +96,7 @@ class FinishedBuild:
         ways: Counter[tuple] = Counter()
         for table in self.read([GENERATION]).values():
             for row in table[GENERATION].to_pylist():
+                # Imported rows have no record of a generation.
                 ways[tuple((row or {}).get(key) for key in keys)] += 1
         return [{**dict(zip(keys, way, strict=True)), "rows": rows} for way, rows in ways.most_common()]
 
@@ -108,7 +109,7 @@ class FinishedBuild:
         return next(filter(None, prompts), None)
 
     def has(self, column: str) -> bool:
-        """Tell whether any row has a value in an optional column such as the mask."""
+        """Return whether any row has a value in an optional column such as the mask."""
         for path in (path for paths in self.shards.values() for path in paths):
             # Row group by row group, to stop at the first value without reading all pictures.
             for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=[column]):
@@ -169,6 +170,7 @@ def named_labels(table: pa.Table, features: Features) -> pa.Table:
     label = features[FLAVOUR]
     if isinstance(label, ClassLabel):
         ids = table[FLAVOUR].to_pylist()
+        # An id of -1 stands for an unknown label.
         names = pa.array([None if one is None or one < 0 else label.names[one] for one in ids], pa.string())
         table = table.set_column(table.schema.get_field_index(FLAVOUR), FLAVOUR, names)
     return table

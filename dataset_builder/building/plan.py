@@ -257,7 +257,7 @@ class Plan:
 
 
 def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:
-    """Tell whether the first flavour of a variant leads the second one by `CLEAR_LEAD`."""
+    """Return whether the first flavour of a variant leads the second one by `CLEAR_LEAD`."""
     first, second = sorted(labeller.label(variant.title, variant.ingredients).taste, reverse=True)[:2]
     return first - second >= CLEAR_LEAD
 

@@ -198,7 +198,7 @@ class BuildFolder:
             leftover.unlink(missing_ok=True)
 
     def has(self, shard: Shard) -> bool:
-        """Tell whether a shard is finished."""
+        """Return whether a shard is finished."""
         return (self.data / shard.file_name).is_file()
 
     def finish(self, manifest: Mapping[str, Any]) -> None:

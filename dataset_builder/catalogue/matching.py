@@ -219,7 +219,7 @@ def _denied_parts(key: str) -> tuple[str, ...]:
 
 
 def _goes_on_negating(keys: Sequence[str], position: int, negating: bool) -> bool:
-    """Tell whether a word that matches nothing opens a negation or leaves an open one open."""
+    """Return whether a word that matches nothing opens a negation or leaves an open one open."""
     key = keys[position]
     if key in _NEGATORS:
         return True

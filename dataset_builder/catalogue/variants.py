@@ -42,7 +42,7 @@ MAX_NAMED = 4
 # The share of variants that change until the wanted flavour leads; the others are content with one addition.
 TURN = 0.9
 MAX_ADDITIONS = 4
-# Lead over the other flavours, in intensities, that nobody would dispute.
+# Lead over the other flavours, in intensities, with which a dish counts as clearly one of the wanted flavour.
 LEAD = 4
 # Among additions of the wanted flavour, the share that one can see.
 VISIBLE_ADDITION = 0.6
@@ -148,7 +148,7 @@ def widen(
                 missing -= 1
         if missing == before:
             raise BadInputError(
-                f"{number} recipes were asked for, but only {number - missing} distinct ones can be made of "
+                f"{number} recipes are wanted, but only {number - missing} distinct ones can be made of "
                 f"{len(dishes)} dishes; ask for fewer"
             )
     return [recipe for dish, made in zip(dishes, variants, strict=True) for recipe in (dish, *made)]
@@ -183,7 +183,7 @@ def _new_variant(
 
 
 def _is_true(title: str, draft: _Draft, dish: Dish) -> bool:
-    """Tell whether a title names nothing that the variant lacks, apart from what the original title named already.
+    """Return whether a title names nothing that the variant lacks, apart from what the original title named already.
 
     Words that were put side by side can name a third thing: "mustard" and "green mango" hold "mustard green".
     """

@@ -222,7 +222,7 @@ def _trapped(entries: Iterable[LexiconEntry]) -> Iterator[Finding]:
 
 
 def _holds(whole: tuple[str, ...], part: tuple[str, ...]) -> bool:
-    """Tell whether a phrase holds another as whole words."""
+    """Return whether a phrase holds another as whole words."""
     return any(whole[start : start + len(part)] == part for start in range(len(whole) - len(part) + 1))
 
 

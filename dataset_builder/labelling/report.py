@@ -165,6 +165,7 @@ def _check_files(arguments: Namespace) -> None:
                 raise BadInputError(f"{option} {path} is {name} itself; give another name")
         if Path(arguments.recipes).is_dir() and place.is_relative_to(read["the recipe table"]):
             raise BadInputError(f"{option} {path} lies in the folder that is read; give a place outside it")
+        # The diagram, which is checked next, must not overwrite the labels either.
         read["the file of the labels"] = place
     if arguments.reliability:
         kinds = picture_kinds()

@@ -198,9 +198,11 @@ class Store:
         """Return id and content of the commit that a branch, a tag or a commit id names."""
         refs = self.refs(repo)
         tag = refs["tags"].get(revision.removeprefix("refs/tags/"))
+        # A branch goes before a tag of the same name.
         oid = refs["branches"].get(revision.removeprefix("refs/heads/")) or (tag and tag["commit"]) or revision
         path = self.folder / "commits" / f"{oid}.json"
         commit = json.loads(path.read_text()) if re.fullmatch("[0-9a-f]{40}", oid) and path.exists() else None
+        # Commits of all repositories lie in one folder; another repository's must not be readable here.
         if commit is None or commit["repo"] != repo:
             raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         commit["files"] = {path: File(*file) for path, file in commit["files"].items()}

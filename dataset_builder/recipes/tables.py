@@ -34,7 +34,7 @@ class TableFile:
     """One table whose rows can be read again and again.
 
     Attributes:
-        name: the table in words, for messages.
+        name: description of the table, for messages.
         folder: folder of the files that the table names, None for a table on the Hub.
         columns: the names in the header.
         size: value of `position` at the end (rows or bytes), None when unknown.
@@ -274,7 +274,7 @@ def _written_as_text(field: pa.Field) -> pa.Field:
 
 
 def _is_json_lines(path: Path) -> bool:
-    """Tell whether a file begins with an object in one line."""
+    """Return whether a file begins with an object in one line."""
     try:
         with path.open("rb") as file:
             return isinstance(json.loads(next(filter(bytes.strip, file), b"")), dict)

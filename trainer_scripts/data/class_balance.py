@@ -13,6 +13,7 @@ def class_prior(labels: np.ndarray, classes: int) -> list[float]:
     if labels.ndim == 1:
         counts = np.bincount(labels, minlength=classes) + 1
         return (counts / counts.sum()).tolist()
+    # Each label is a class of its own against "absent", so two rows are added, one of either.
     return ((labels.sum(axis=0) + 1) / (len(labels) + 2)).tolist()
 
 
@@ -28,4 +29,5 @@ def sampling_weights(labels: np.ndarray) -> np.ndarray:
     if labels.ndim == 1:
         return 1 / np.bincount(labels)[labels]
     inverse = 1 / np.maximum(labels.sum(axis=0), 1)
+    # A row without any label is drawn as rarely as the most frequent label.
     return np.where(labels.any(axis=1), (labels * inverse).max(axis=1), inverse.min())

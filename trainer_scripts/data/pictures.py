@@ -119,7 +119,7 @@ class _WithMargin:
 
 @dataclass(frozen=True)
 class WholePicture:
-    """A resizing of the whole picture to a square of `side` pixels, so that every pixel of a mask gets an answer."""
+    """A resizing of the whole picture to a square of `side` pixels, so that every pixel of a mask is predicted."""
 
     side: int
 

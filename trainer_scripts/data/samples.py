@@ -137,6 +137,7 @@ class Samples(Dataset):
 def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of each text as the processor makes them, without padding."""
     encoded = processor.encode_texts(texts, padding=True)
+    # Padding is removed again: batches are padded to their own longest text.
     pairs = zip(encoded["input_ids"], encoded["attention_mask"].bool(), strict=True)
     return [ids[mask].tolist() for ids, mask in pairs]
 

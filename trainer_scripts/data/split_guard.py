@@ -35,6 +35,7 @@ def row_keys(row_id: str, group: str | None, text: str | None, picture: dict[str
         digest = hashlib.sha256(picture["bytes"]).hexdigest()
     elif picture is not None and picture.get("path"):
         path = Path(picture["path"])
+        # A picture may be stored as bytes in one split and as a path in the other: contents are compared.
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
     pairs = (("group", group), ("text", None if text is None else normalise_text(text)), ("picture", digest))
     return Keys(row_id, [(kind, value) for kind, value in pairs if value is not None])
@@ -54,6 +55,7 @@ class SplitGuard:
         """Add a held-out split; raise BadInputError where it shares rows with one added before."""
         seen: dict[tuple[str, str], str] = {}
         for row in keys:
+            # Rows of one split may share keys; only splits held out before are compared.
             self.check(row, split)
             seen |= dict.fromkeys(row.items, row.row_id)
         self.held_out[split] = seen

@@ -72,7 +72,7 @@ class Stream:
         """
         table = self.table(list(self.rows.take(HEAD_ROWS)))
         if table is None:
-            raise BadInputError(f"{self.where}: every row of the first {HEAD_ROWS} is on another side too")
+            raise BadInputError(f"{self.where}: every row of the first {HEAD_ROWS} is also in a held-out split")
         return table
 
 

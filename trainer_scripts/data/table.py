@@ -146,6 +146,7 @@ def map_columns(rows: RowsT, mapping: dict[str, str], where: str) -> RowsT:
             f"{where} has no column {missing[0]!r} that `columns` maps; it has {', '.join(rows.column_names)}"
         )
     clash = [ours for ours, theirs in mapping.items() if ours in rows.column_names and ours != theirs]
+    # A column of the data set that has one of our names gives way to the mapped one.
     renamed = {theirs: ours for ours, theirs in mapping.items() if ours != theirs}
     return rows.remove_columns(clash).rename_columns(renamed) if renamed else rows
 
@@ -230,6 +231,7 @@ def _numbers(rows: Dataset, column: str, shape: tuple[int, ...], ids: Sequence[s
     values = rows[column][:]
     found = _finite(values, (len(ids), *shape))
     if found is None:
+        # Rows are checked one by one only after the column as a whole was refused.
         wrong = next(place for place, value in enumerate(values) if _finite(value, shape) is None)
         what = f"{shape[0]} numbers, one per label" if shape else "a number"
         raise BadInputError(f"{where}, row {ids[wrong]}: {column} must hold {what}, not {values[wrong]!r}")
@@ -265,8 +267,10 @@ def _weights(
     if columns.confidence:
         if labels.ndim != 1 or labels.dtype == object:
             raise BadInputError(f"confidence_column needs one label per row, which {columns.label!r} does not hold")
+        # Confidences are one number per class; the weight is that of the row's own label.
         sure = _targets(rows, columns.confidence, classes, ids, where)[np.arange(len(labels)), labels]
         weights = sure if weights is None else weights * sure
+        # A mean of 1 leaves the learning rate comparable with that of a run without weights.
         weights = weights / max(float(weights.mean()), 1e-9)
     return weights
 
@@ -287,6 +291,7 @@ def make_table(
         if not isinstance(rows.features[columns.image], Image):
             raise BadInputError(f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}")
         rows = rows.cast_column(columns.image, Image(decode=False))
+    # Without the pictures, iterating over the other columns does not read their bytes.
     plain = rows.remove_columns([columns.image]) if columns.image else rows
     ids = [str(value) for value in plain[ID]] if ID in rows.column_names else [str(i) for i in range(len(rows))]
     labels = read_labels(plain, columns.label, names, ids, where)
@@ -341,6 +346,7 @@ def split_rows(splits: DatasetDict, name: str, where: str) -> Any:
 
 def carve_selection(table: Table, arguments: DataArguments) -> tuple[Table, Table]:
     """Return (training, selection) rows of a data set without a selection split; groups stay whole."""
+    # Sorted, so that the draw does not depend on the order of a set.
     groups, share = sorted(set(table.groups)), arguments.selection_share
     if len(groups) < 2:
         raise BadInputError(f"cannot take a selection split out of {len(groups)} group; give more, or such a split")
@@ -362,7 +368,7 @@ def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table
     if arguments.shared_rows == "drop":
         kept = [row for row, key in enumerate(keys) if not guard.leaks(key)]
         if not kept:
-            raise BadInputError(f"every row of {table.split} is on another side too; split the data by group")
+            raise BadInputError(f"every row of {table.split} is also in another split; split the data by group")
         table, keys = table.select(kept), [keys[row] for row in kept]
     guard.hold_out(table.split, keys)
     return table

@@ -43,7 +43,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
 def word_tokenizer(
     texts: Sequence[str], kind: str, vocabulary_size: int, special_tokens: Sequence[str], unknown: str
 ) -> Tokenizer:
-    """Return a lower-casing tokenizer of `wordpiece` or `words` kind; whoever uses it adds its own begin and end."""
+    """Return a lower-casing tokenizer of `wordpiece` or `words` kind; the caller adds begin and end tokens."""
     if kind == "wordpiece":
         vocabulary = wordpiece_vocabulary(texts, vocabulary_size, special_tokens)
         tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
@@ -71,11 +71,14 @@ def wordpiece_vocabulary(texts: Sequence[str], vocabulary_size: int, special_tok
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.BertNormalizer(lowercase=True)
     learner.pre_tokenizer = pre_tokenizers.Sequence(
+        # The mark tells pieces that begin a word from those that continue one.
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(WORD_START)]
     )
     learner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary_size, show_progress=False))
+    # In the order of learning: frequent pieces first, which the cut at the end keeps.
     learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
     alphabet = [piece for piece, _ in learned if len(piece) == 1 and piece != WORD_START]
+    # Every letter alone and as a continuation, so that any word can be spelled.
     pieces = [*special_tokens, *alphabet, *(f"##{letter}" for letter in alphabet)]
     for piece, _ in learned:
         if len(piece) > 1:
