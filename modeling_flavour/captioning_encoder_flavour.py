@@ -32,8 +32,7 @@ class VisualEncoding(BaseModelOutput):
 
         `generate` changes the encoding that it gets: pass it a copy of one that is used again.
         """
-        kept = {name: value[pictures] for name, value in self.items() if isinstance(value, Tensor)}
-        return VisualEncoding(**kept)
+        return VisualEncoding(**{name: value[pictures] for name, value in self.items() if isinstance(value, Tensor)})
 
 
 class VisualEncoder(FlavourImageEncoder):

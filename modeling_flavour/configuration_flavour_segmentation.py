@@ -110,11 +110,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         for name in ("auxiliary_loss_weight", "ingredient_loss_weight"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        self.validate_heads()
-        self.validate_classes()
-
-    def validate_heads(self):
-        """Refuse heads that do not go together."""
+        # Heads that do not go together.
         if self.head == "none" and not self.ingredient_head:
             raise ValueError("head='none' leaves the masks out: then ingredient_head must be True.")
         if self.ingredients_from == "masks" and (self.head == "none" or not self.ingredient_head):
@@ -125,9 +121,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
             raise ValueError("auxiliary_head learns masks too: it needs a head other than 'none'.")
         if self.loss_weighting == "uncertainty" and (self.head == "none" or not self.ingredient_head):
             raise ValueError("loss_weighting='uncertainty' balances two tasks: give a head and ingredient_head=True.")
-
-    def validate_classes(self):
-        """Refuse classes that do not fit together."""
+        # Classes that do not fit together.
         if self.num_labels < 2:
             raise ValueError(f"num_labels is {self.num_labels}: there must be a class beside the background.")
         if 0 <= self.ignore_index < self.num_labels:

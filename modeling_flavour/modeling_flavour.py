@@ -147,9 +147,8 @@ class FlavourForClassification(FlavourPreTrainedModel):
         if prior is None:
             return torch.zeros(self.config.num_labels, device="cpu")
         prior = torch.tensor(prior, device="cpu")
-        return (
-            prior.logit() if self.config.problem_type == "multi_label_classification" else (prior / prior.sum()).log()
-        )
+        multi_label = self.config.problem_type == "multi_label_classification"
+        return prior.logit() if multi_label else (prior / prior.sum()).log()
 
     def get_input_embeddings(self):
         """Return the table of token vectors, or `None` in a model without text."""

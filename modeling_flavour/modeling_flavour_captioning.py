@@ -315,14 +315,6 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             self.seen_words.resize(table.weight.shape[0])
         return table
 
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the layer that scores the vocabulary."""
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        """Replace the layer that scores the vocabulary."""
-        self.lm_head = value
-
 
 class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):
     """Captioner whose decoder attends to every place of the picture at every word.

@@ -80,10 +80,8 @@ class IngredientPipeline(FlavourClassificationPipeline):
         """Ingredient of each score; the background is none."""
         return super().label_names[1:]
 
-    @property
-    def several_labels(self) -> bool:
-        """A picture shows several ingredients."""
-        return True
+    # A picture shows several ingredients.
+    several_labels = True
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         logits = self.model(**self.tensors(model_inputs)).ingredient_logits

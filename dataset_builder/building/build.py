@@ -115,12 +115,11 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
             "change the pipeline or the recipes"
         )
     settings = plan.fingerprint
-    generation = [entry.name for entry in fields(GenerationSettings)]
     return {
         "finished": True,
         "schema_version": SCHEMA_VERSION,
         "builder": f"flavour-fusion {version('flavour-fusion')}",
-        "generator": {key: settings[key] for key in generation},
+        "generator": {entry.name: settings[entry.name] for entry in fields(GenerationSettings)},
         "simulator": settings["pipeline"] == PLATING,
         "seeds": {"build": settings["seed"]},
         "lexicon_sha256": settings["lexicon_sha256"],

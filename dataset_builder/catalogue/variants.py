@@ -11,17 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
-from dataset_builder.catalogue.ingredients import (
-    Addition,
-    Ingredient,
-    additions,
-    catalogue_dishes,
-    dish_facts,
-    find_ingredients,
-    find_mentions,
-    ingredients,
-    ingredients_by_name,
-)
+from dataset_builder.catalogue import ingredients as catalogue
+from dataset_builder.catalogue.ingredients import Addition, Ingredient, find_ingredients, ingredients_by_name
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.recipes import Dish
@@ -201,7 +192,7 @@ def _catalogue_item(line: str) -> Ingredient | None:
 
 def _setting(dish: Dish, items: Sequence[Ingredient | None]) -> str:
     """Return the kind of dish: by the course of a dish of the catalogue, by the tastes of any other."""
-    facts = dish_facts().get(dish.dish_id)
+    facts = catalogue.dish_facts().get(dish.dish_id)
     if facts is not None and facts.course in _SETTING_OF_COURSE:
         return _SETTING_OF_COURSE[facts.course]
     tastes = _tastes(items)
@@ -244,18 +235,18 @@ def _leads(draft: _Draft) -> bool:
 def _suits() -> dict[str, set[str]]:
     """Return setting -> ingredients that named dishes of the setting use, or that `additions.csv` gives to it."""
     uses: dict[str, Counter[str]] = {SAVOURY: Counter(), SWEET: Counter(), DRINK: Counter()}
-    for dish in catalogue_dishes():
+    for dish in catalogue.catalogue_dishes():
         items = [ingredients_by_name()[name] for name in dish.ingredients]
         uses[_setting(dish, items)].update(dish.ingredients)
     suiting = {setting: {name for name in used if used[name] >= USES_TO_SUIT} for setting, used in uses.items()}
-    for addition in additions():
+    for addition in catalogue.additions():
         suiting[addition.setting].add(addition.ingredient)
     return suiting
 
 
 def _swap(draft: _Draft) -> None:
     """Replace a visible ingredient by another of its food group, in the title too where it is named there."""
-    mentioned = {mention.ingredient.name for mention in find_mentions(draft.title)}
+    mentioned = {mention.ingredient.name for mention in catalogue.find_mentions(draft.title)}
     places = [
         (place, item)
         for place, item in enumerate(draft.items)
@@ -266,7 +257,7 @@ def _swap(draft: _Draft) -> None:
     place, old = draft.rng.choice(places)
     choices = [
         item
-        for item in ingredients()
+        for item in catalogue.ingredients()
         if item.group == old.group and item.name in _suits()[draft.setting] and not draft.has(item.name)
     ]
     if not choices:
@@ -282,7 +273,7 @@ def _swap(draft: _Draft) -> None:
 
 def _replace_in_title(title: str, old: Ingredient, new: Ingredient) -> str:
     # From the end, so that the offsets of earlier mentions stay valid.
-    for mention in reversed(find_mentions(title)):
+    for mention in reversed(catalogue.find_mentions(title)):
         if mention.ingredient.name == old.name:
             spoken = title[mention.start : mention.end]
             name = _phrase(new.name) if spoken.endswith("s") else new.name
@@ -309,7 +300,7 @@ def _leave_out(draft: _Draft) -> None:
 
 @cache
 def _additions_for(setting: str, flavour: str | None) -> tuple[Addition, ...]:
-    return tuple(addition for addition in additions() if (addition.setting, addition.flavour) == (setting, flavour))
+    return tuple(each for each in catalogue.additions() if (each.setting, each.flavour) == (setting, flavour))
 
 
 def _add(draft: _Draft, flavour: str | None) -> None:
@@ -351,7 +342,7 @@ def _name_base(draft: _Draft) -> None:
 @cache
 def _phrase(name: str) -> str:
     """Return how a title names an ingredient after "with"."""
-    return next((addition.phrase for addition in additions() if addition.ingredient == name), name)
+    return next((addition.phrase for addition in catalogue.additions() if addition.ingredient == name), name)
 
 
 def _compose_title(draft: _Draft, taken: set[str]) -> str:

@@ -59,10 +59,8 @@ def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
     """Return the labels of the catalogue's named dishes and their reference flavours."""
     reference = reference_flavours()
     dishes = catalogue_dishes()
-    return (
-        [labeller.label(dish.title, dish.ingredients) for dish in dishes],
-        [reference[dish.dish_id][0] for dish in dishes],
-    )
+    labels = [labeller.label(dish.title, dish.ingredients) for dish in dishes]
+    return labels, [reference[dish.dish_id][0] for dish in dishes]
 
 
 def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str]) -> dict[str, Reliability]:

@@ -49,7 +49,6 @@ class Hub(Protocol):
 
     def next_fault(self, kind: str) -> str | None:
         """Return the fault of the present request of this kind, None for no fault."""
-        ...
 
 
 class Handler(BaseHTTPRequestHandler):
