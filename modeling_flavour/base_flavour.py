@@ -50,23 +50,17 @@ class FlavourPreTrainedModel(PreTrainedModel):
 
     def frozen_modules(self) -> list[nn.Module]:
         """Return the modules that the config freezes; `trainable_modules` may unfreeze the end of one."""
-        frozen = []
-        if getattr(self.config, "freeze_text", False) and getattr(self, "text_encoder", None) is not None:
-            frozen.append(self.text_encoder.model)
-        if getattr(self.config, "freeze_image", False) and getattr(self, "image_encoder", None) is not None:
-            frozen.append(self.image_encoder.model)
-        return frozen
+        names = [name for name in ("text", "image") if getattr(self.config, f"freeze_{name}", False)]
+        encoders = [getattr(self, f"{name}_encoder", None) for name in names]
+        return [encoder.model for encoder in encoders if encoder is not None]
 
     def trainable_modules(self) -> list[nn.Module]:
         """Return the last layers of a frozen backbone that still train."""
         number = getattr(self.config, "trainable_image_layers", 0)
         if not number or getattr(self, "image_encoder", None) is None:
             return []
-        layers = [
-            module
-            for module in self.image_encoder.model.modules()
-            if any(True for _ in module.parameters(recurse=False))
-        ]
+        modules = self.image_encoder.model.modules()
+        layers = [module for module in modules if any(True for _ in module.parameters(recurse=False))]
         if number > len(layers):
             raise ValueError(f"trainable_image_layers is {number}, but the backbone has {len(layers)} layers.")
         return layers[-number:]

@@ -32,8 +32,7 @@ class VisualEncoding(BaseModelOutput):
 
         `generate` changes the encoding that it gets: pass it a copy of one that is used again.
         """
-        kept = {name: value[pictures] for name, value in self.items() if isinstance(value, Tensor)}
-        return VisualEncoding(**kept)
+        return VisualEncoding(**{name: value[pictures] for name, value in self.items() if isinstance(value, Tensor)})
 
 
 class VisualEncoder(FlavourImageEncoder):
@@ -114,6 +113,7 @@ class SeenWords(nn.Module):
         if said_ids is None:
             return added
         length = states.shape[1]
+        # In generation every word so far is used already, so their scores are cleared without a running sum.
         if length == 1:
             return added.scatter(-1, said_ids[:, None], 0.0)
         # A word counts as used from its own position on.

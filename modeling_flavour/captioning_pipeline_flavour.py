@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from transformers.utils import ModelOutput
 
-from .pipelines_flavour import ProcessorPipeline
+from .pipelines_flavour import ProcessorPipeline, pipeline_entry
 
 CAPTIONING_TASK = "flavour-captioning"
 
 
 def as_sentence(text: str) -> str:
-    """A decoded caption as one writes it: no space before punctuation, a capital at the start.
+    """Return a decoded caption as written text: no space before punctuation, a capital at the start.
 
     >>> as_sentence("three slices of cucumber , feta and rice in a bowl .")
     'Three slices of cucumber, feta and rice in a bowl.'
@@ -49,6 +49,7 @@ class CaptioningPipeline(ProcessorPipeline):
             if top_k < 1:
                 raise ValueError(f"top_k must be at least 1, got {top_k}.")
             generate_kwargs["num_return_sequences"] = top_k
+            # Without sampling, `generate` returns at most as many sequences as it has beams.
             if not generate_kwargs.get("do_sample"):
                 beams = generate_kwargs.get("num_beams") or self.model.generation_config.num_beams or 1
                 generate_kwargs["num_beams"] = max(beams, top_k)
@@ -80,7 +81,7 @@ class CaptioningPipeline(ProcessorPipeline):
 
 @torch.no_grad()
 def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
-    """Geometric mean of the probabilities of the tokens of each sequence, end token included, `(sequences,)`.
+    """Return the geometric mean of each sequence's token probabilities, end token included, `(sequences,)`.
 
     Args:
         model: A captioner.
@@ -88,6 +89,7 @@ def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Ten
         sequences: `(batch * n, length)` with the start token first and padding after the end, as `generate` gives them.
     """
     encoded = model.get_encoder()(pixel_values.to(model.dtype))
+    # Pictures are encoded once; the encoding is repeated for the sequences of each picture.
     repeats = len(sequences) // len(pixel_values)
     encoded = encoded.of(torch.arange(len(pixel_values), device=sequences.device).repeat_interleave(repeats))
     logits = model(encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], use_cache=False).logits
@@ -97,10 +99,5 @@ def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Ten
     return ((said * real).sum(1) / real.sum(1).clamp(min=1)).exp()
 
 
-CAPTIONING_PIPELINE: dict[str, dict] = {
-    CAPTIONING_TASK: {
-        "impl": "captioning_pipeline_flavour.CaptioningPipeline",
-        "pt": ["AutoModelForImageTextToText"],
-        "type": "image",
-    }
-}
+IMPLEMENTATION = "captioning_pipeline_flavour.CaptioningPipeline"
+CAPTIONING_PIPELINE = {CAPTIONING_TASK: pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image")}

@@ -10,26 +10,13 @@ from transformers.configuration_utils import SubConfigSpec
 
 DEFAULT_LABELS = ("sweet", "salty", "sour", "bitter", "umami")
 
-# Keyword arguments that transformers itself passes to a config beyond the declared fields.
-LIBRARY_ARGUMENTS = frozenset(
-    {
-        "_attn_implementation",
-        "_commit_hash",
-        "_name_or_path",
-        "attn_implementation",
-        "auto_map",
-        "custom_pipelines",
-        "experts_implementation",
-        "model_type",
-        "name_or_path",
-        "num_labels",
-        "output_attentions",
-        "quantization_config",
-        "tie_word_embeddings",
-        "torch_dtype",
-        "use_cache",  # the Trainer sets it on every config
-    }
-)
+# Keyword arguments that transformers itself passes to a config beyond the declared fields;
+# the Trainer sets `use_cache` on every config.
+LIBRARY_ARGUMENTS = frozenset((
+    "_attn_implementation", "_commit_hash", "_name_or_path", "attn_implementation", "auto_map", "custom_pipelines",
+    "experts_implementation", "model_type", "name_or_path", "num_labels", "output_attentions", "quantization_config",
+    "tie_word_embeddings", "torch_dtype", "use_cache",
+))  # fmt: skip
 
 
 def reject_unknown_arguments(config_class: type, given: dict[str, Any]) -> None:
@@ -62,9 +49,24 @@ def drop_backbone_labels(config: PreTrainedConfig | None) -> None:
 
 
 def complete_labels(config: PreTrainedConfig) -> None:
-    """Number the labels by name too, where only their names by number were given."""
+    """Fill `label2id` from `id2label` where it was not given."""
     if config.label2id is None and config.id2label is not None:
         config.label2id = {name: number for number, name in config.id2label.items()}
+
+
+def check_ranges(config: Any, at_least_one: tuple[str, ...], below_one: tuple[str, ...]) -> None:
+    """Raise ValueError for a field outside its range; `below_one` are shares and probabilities in [0, 1)."""
+    for name in at_least_one:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
+    for name in below_one:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {getattr(config, name)}.")
+    if config.trainable_image_layers < 0 or (config.trainable_image_layers and not config.freeze_image):
+        raise ValueError(
+            f"trainable_image_layers={config.trainable_image_layers} counts the layers that still train in a frozen "
+            "backbone: it must not be negative, and needs freeze_image=True."
+        )
 
 
 @strict
@@ -86,7 +88,7 @@ class FlavourConfig(PreTrainedConfig):
         image_dense_sizes: Dense layers after pooling the picture.
         image_pooling: From the places of a picture to one vector: the backbone's own pooling, or `places`, the shares
             of the place labels, averaged over the places and at their highest.
-        num_place_labels: Classes of an optional head that says what lies at each place of the picture. 0: no head.
+        num_place_labels: Classes of an optional head that classifies each place of the picture; 0 means no head.
         place_loss_weight: Weight of that head's cross-entropy beside the classes' loss, for batches with masks.
         fusion: How two parts meet. `early` concatenates features, `late` adds class scores, `gated` weighs features
             unit by unit (GMU), `cross_attention` lets word and picture tokens attend to each other.
@@ -99,7 +101,7 @@ class FlavourConfig(PreTrainedConfig):
         modality_dropout: Probability that a complete training sample loses one of its two parts.
         freeze_text: Keep the pretrained text encoder (or the word embeddings) fixed and in eval mode.
         freeze_image: Keep the image backbone fixed and in eval mode.
-        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train, in
+        trainable_image_layers: With `freeze_image`: number of last layers with weights that still train, in
             eval mode too, so that they normalise with the statistics of pretraining.
         problem_type: `single_label_classification` or `multi_label_classification`.
         label_smoothing: Share of probability spread evenly over the classes.
@@ -157,6 +159,7 @@ class FlavourConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         reject_unknown_arguments(type(self), kwargs)
+        # Another number of labels keeps the generic names of transformers.
         if getattr(self, "id2label", None) is None and kwargs.get("num_labels") in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(enumerate(DEFAULT_LABELS))
         # JSON knows no tuples: keep lists, so that a config equals its reloaded self.
@@ -185,12 +188,8 @@ class FlavourConfig(PreTrainedConfig):
         for name in ("text_dense_sizes", "image_dense_sizes", "head_dense_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name} must hold positive layer sizes, got {getattr(self, name)}.")
-        for name in ("word_embedding_size", "lstm_hidden_size", "lstm_layers", "fusion_size", "fusion_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("dropout", "modality_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        sizes = ("word_embedding_size", "lstm_hidden_size", "lstm_layers", "fusion_size", "fusion_heads")
+        check_ranges(self, sizes, ("dropout", "modality_dropout", "label_smoothing"))
         if self.num_place_labels < 0 or (self.image_pooling == "places" and not self.num_place_labels):
             raise ValueError(
                 f"num_place_labels={self.num_place_labels} must not be negative, and image_pooling='places' needs some."
@@ -198,11 +197,6 @@ class FlavourConfig(PreTrainedConfig):
         if self.fusion == "cross_attention" and self.fusion_size % self.fusion_heads:
             raise ValueError(
                 f"fusion_size ({self.fusion_size}) must be a multiple of fusion_heads ({self.fusion_heads})."
-            )
-        if self.trainable_image_layers < 0 or (self.trainable_image_layers and not self.freeze_image):
-            raise ValueError(
-                f"trainable_image_layers={self.trainable_image_layers} counts the layers that still train in a frozen "
-                "backbone: it must not be negative, and needs freeze_image=True."
             )
         for name in ("class_weights", "class_prior"):
             values = getattr(self, name)

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_flavour import drop_backbone_labels, reject_unknown_arguments
+from .configuration_flavour import check_ranges, drop_backbone_labels, reject_unknown_arguments
 
 # `generate` reads its defaults from these, so that a model answers well without any argument.
 GENERATION_FIELDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -33,12 +33,11 @@ class FlavourCaptionerConfig(PreTrainedConfig):
         decoder_start_token_id: First token that is fed to the decoder; `None` means the begin token.
         tie_word_embeddings: Whether the output layer shares its weights with the word embeddings.
         label_smoothing: Share of probability spread evenly over the vocabulary in the loss.
-        num_place_labels: Classes of an optional head that says what lies at each place of the picture: it learns from
-            masks beside the captions, so that places are told apart early, and what it finds makes its words likelier.
-            0: no head.
+        num_place_labels: Classes of an optional head that classifies each place of the picture; 0 means no head. It
+            learns from masks beside the captions, and raises the scores of the words that name the classes it predicts.
         place_loss_weight: Weight of its cross-entropy beside that of the captions.
         freeze_image: Keep the image backbone fixed and in eval mode.
-        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.
+        trainable_image_layers: With `freeze_image`: number of last layers with weights of their own that still train.
         initializer_range: Standard deviation of freshly initialised embeddings and dense layers.
 
     Example:
@@ -54,6 +53,8 @@ class FlavourCaptionerConfig(PreTrainedConfig):
     """
 
     model_type = "flavour_captioner"
+    # As of [`FlavourConfig`]: the model reads pictures alone.
+    has_text, has_image = False, True
     sub_configs_defaults = {"vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True)}
     keys_to_ignore_at_inference = ["past_key_values"]
 
@@ -87,25 +88,11 @@ class FlavourCaptionerConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         drop_backbone_labels(self.vision_config)
 
-    @property
-    def has_text(self) -> bool:
-        """Whether the model reads text: never."""
-        return False
-
-    @property
-    def has_image(self) -> bool:
-        """Whether the model sees pictures: always."""
-        return True
-
     def validate_architecture(self):
         """Cross-field checks, called by `@strict` after the types were checked."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        for name in (*sizes, "max_position_embeddings"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        check_ranges(self, (*sizes, "max_position_embeddings"), ("dropout", "label_smoothing"))
+        # Positions take a quarter of the width each for sine and cosine of row and column.
         if self.decoder_type == "transformer" and self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of 4 times num_attention_heads "
@@ -117,14 +104,10 @@ class FlavourCaptionerConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {token}, outside the vocabulary of {self.vocab_size} tokens.")
         if self.num_place_labels < 0:
             raise ValueError(f"num_place_labels must not be negative, got {self.num_place_labels}.")
+        # Padding is excluded from the loss, so an equal end token would never be learned.
         if self.pad_token_id == self.eos_token_id:
             raise ValueError(
                 f"pad_token_id and eos_token_id are both {self.eos_token_id}: no caption would ever learn to end."
-            )
-        if self.trainable_image_layers < 0 or (self.trainable_image_layers and not self.freeze_image):
-            raise ValueError(
-                f"trainable_image_layers={self.trainable_image_layers} counts the layers that still train in a frozen "
-                "backbone: it must not be negative, and needs freeze_image=True."
             )
 
 

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_flavour import complete_labels, drop_backbone_labels, reject_unknown_arguments
+from .configuration_flavour import check_ranges, complete_labels, drop_backbone_labels, reject_unknown_arguments
 
 UNKNOWN_PIXEL = 255
 
@@ -39,11 +39,11 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         loss_weighting: `fixed`, or `uncertainty`: both weights are learned (Kendall et al. 2018).
         ingredient_prior: Share of pictures with each ingredient class; the output bias starts there, with
             `ingredients_from="features"`.
-        ignore_index: Mask value of pixels that nobody knows; they are neither learned nor scored.
+        ignore_index: Mask value of unknown pixels; they are neither learned nor scored.
         source_labels: Names of the mask ids in the data set; `None`: the classes themselves.
         class_map: For each of them the class it stands for, or `ignore_index`.
         freeze_image: Keep the image backbone fixed and in eval mode.
-        trainable_image_layers: With `freeze_image`: the last so many layers with weights of their own still train.
+        trainable_image_layers: With `freeze_image`: number of last layers with weights of their own that still train.
         initializer_range: Standard deviation of freshly initialised output weights.
 
     Example:
@@ -58,6 +58,8 @@ class FlavourSegmentationConfig(PreTrainedConfig):
     """
 
     model_type = "flavour_segmenter"
+    # As of [`FlavourConfig`]: the model reads pictures alone.
+    has_text, has_image = False, True
     sub_configs_defaults = {"vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True)}
     keys_to_ignore_at_inference = ["losses"]
 
@@ -96,42 +98,19 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         drop_backbone_labels(self.vision_config)
 
     @property
-    def has_text(self) -> bool:
-        """Whether the model reads text: never."""
-        return False
-
-    @property
-    def has_image(self) -> bool:
-        """Whether the model sees pictures: always."""
-        return True
-
-    @property
     def num_ingredient_labels(self) -> int:
         """Ingredient scores per picture: one per class but the background; 0 without that head."""
         return self.num_labels - 1 if self.ingredient_head else 0
 
     def validate_architecture(self):
         """Cross-field checks, called by `@strict` after the types were checked."""
-        for name in ("aspp_channels", "low_level_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_ranges(self, ("aspp_channels", "low_level_channels"), ("dropout",))
         if not self.aspp_rates or any(rate < 1 for rate in self.aspp_rates):
             raise ValueError(f"aspp_rates must hold positive dilations, got {self.aspp_rates}.")
         for name in ("auxiliary_loss_weight", "ingredient_loss_weight"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}.")
-        if self.trainable_image_layers < 0 or (self.trainable_image_layers and not self.freeze_image):
-            raise ValueError(
-                f"trainable_image_layers={self.trainable_image_layers} counts the layers that still train in a frozen "
-                "backbone: it must not be negative, and needs freeze_image=True."
-            )
-        self.validate_heads()
-        self.validate_classes()
-
-    def validate_heads(self):
-        """Refuse heads that do not go together."""
+        # Heads that do not go together.
         if self.head == "none" and not self.ingredient_head:
             raise ValueError("head='none' leaves the masks out: then ingredient_head must be True.")
         if self.ingredients_from == "masks" and (self.head == "none" or not self.ingredient_head):
@@ -142,9 +121,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
             raise ValueError("auxiliary_head learns masks too: it needs a head other than 'none'.")
         if self.loss_weighting == "uncertainty" and (self.head == "none" or not self.ingredient_head):
             raise ValueError("loss_weighting='uncertainty' balances two tasks: give a head and ingredient_head=True.")
-
-    def validate_classes(self):
-        """Refuse classes that do not fit together."""
+        # Classes that do not fit together.
         if self.num_labels < 2:
             raise ValueError(f"num_labels is {self.num_labels}: there must be a class beside the background.")
         if 0 <= self.ignore_index < self.num_labels:
@@ -163,6 +140,7 @@ class FlavourSegmentationConfig(PreTrainedConfig):
                 raise ValueError(
                     f"class_map has {len(self.class_map)} entries for {len(self.source_labels or ())} source_labels."
                 )
+            # Mask ids without a class of their own may only map to the ignored value.
             outside = {value for value in self.class_map if value != self.ignore_index} - set(range(self.num_labels))
             if outside:
                 raise ValueError(f"class_map names {sorted(outside)}, but there are {self.num_labels} classes.")

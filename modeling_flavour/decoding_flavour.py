@@ -7,7 +7,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention_flavour import eager_attention
+from .fusion_flavour import eager_attention
 from .lstm_flavour import LSTMDecoder, LSTMState
 
 
@@ -74,6 +74,7 @@ class DecoderAttention(nn.Module):
         """Return keys and values, from the cache where they are stored already."""
         if cache is None:
             return self.split(self.key(source)), self.split(self.value(source))
+        # Places of the picture do not change from word to word, so their keys and values are computed once.
         if self.is_cross and cache.is_updated.get(self.layer):
             stored = cache.cross_attention_cache.layers[self.layer]
             return stored.keys, stored.values
@@ -158,6 +159,7 @@ class TransformerDecoder(nn.Module):
                 f"The caption has {length} tokens, but the model knows {self.config.max_position_embeddings} "
                 "positions; give a smaller max_length."
             )
+        # Words that follow a cache continue its positions.
         steps = torch.arange(seen, length, device=embedded.device)
         if attention_mask is not None and attention_mask.ndim == 2:
             # Padding before the words takes no position.
@@ -179,6 +181,7 @@ class TransformerDecoder(nn.Module):
             word_weights.append(words)
             place_weights.append(places)
         states = self.norm(states)
+        # As in other models of transformers, the last entry is the normalised output.
         all_states[-1] = states
         return states, all_states, word_weights, place_weights
 

@@ -128,6 +128,7 @@ class FlavourTextEncoder(PreTrainedModel):
             features: Output of `features` for the same texts; the backbone is then not run.
             **kwargs: `token_type_ids`, `output_hidden_states`, `output_attentions`, passed to the backbone.
         """
+        # Pooled features have no tokens left: the text counts as one token.
         if features is not None and features.ndim == 2:
             mask = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
             return TextEncoding(features, features[:, None], mask)
@@ -238,6 +239,7 @@ class FlavourImageEncoder(PreTrainedModel):
 
     def run_backbone(self, pixel_values: Any, **kwargs) -> ImageEncoding:
         """Return what the backbone alone makes of pictures."""
+        # Backbones differ in the flags they accept, so only those that are set are passed on.
         kwargs = {name: value for name, value in kwargs.items() if value}
         if self.stages:
             kwargs["output_hidden_states"] = True
@@ -250,6 +252,7 @@ class FlavourImageEncoder(PreTrainedModel):
         if self.reads_vector:
             pooled = outputs.get("pooler_output")
             if pooled is None:
+                # Backbones without a pooler: the class token where there is one, else the mean over the places.
                 pooled = states[:, 0] if self.prefix_tokens else tokens.mean(dim=1)
             pooled = pooled.flatten(1)
         layers = outputs.get("hidden_states")
@@ -314,6 +317,7 @@ class FlavourImageEncoder(PreTrainedModel):
 
 def grid_shape(places: int, picture: Sequence[int]) -> tuple[int, int]:
     """Return the rows and columns of a grid of `places` cells over a picture of the given height and width."""
+    # Tokens come in one row; the grid has the aspect ratio of the picture.
     rows = round((places * picture[0] / picture[1]) ** 0.5)
     if rows < 1 or rows * (places // rows) != places:
         raise ValueError(f"{places} places form no grid over a picture of {tuple(picture)} pixels.")
@@ -329,6 +333,7 @@ def describe_backbone(model: PreTrainedModel) -> tuple[int, int, int]:
     names = [name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()]
     prefix = 0
     if "cls_token" in names or "class_embedding" in names:
+        # Register tokens follow the class token and belong to no place either.
         prefix = 1 + (getattr(model.config, "num_register_tokens", 0) or 0)
     size = probe_size(model.config)
     return size, size, prefix

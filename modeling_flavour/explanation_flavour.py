@@ -1,4 +1,4 @@
-"""Why a classifier chose a label: where it looked, which words counted, and how much each part gave."""
+"""Explanations of one prediction: a heat map over the picture, a weight per word, and the share of each part."""
 
 import re
 from dataclasses import dataclass
@@ -43,39 +43,28 @@ class Explanation:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError("Drawing an explanation needs matplotlib: pip install matplotlib") from error
-        panels = [
-            draw
-            for draw, value in (
-                (self._draw_picture, self.picture),
-                (self._draw_words, self.words),
-                (self._draw_shares, self.shares),
-            )
-            if value is not None
-        ]
-        figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
-        for draw, axes in zip(panels, np.atleast_1d(figure.subplots(1, len(panels))), strict=True):
-            draw(axes)
+        panels = sum(part is not None for part in (self.picture, self.words, self.shares))
+        figure = Figure(figsize=(4 * panels, 4), layout="constrained")
+        remaining = iter(np.atleast_1d(figure.subplots(1, panels)))
+        if self.picture is not None:
+            axes = next(remaining)
+            axes.imshow(self.picture)
+            axes.imshow(self.heatmap, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+            axes.set_axis_off()
+            axes.set_title("where it looked")
+        if self.words is not None:
+            axes, words = next(remaining), self.words[::-1]
+            axes.barh(range(len(words)), [weight for _, weight in words])
+            axes.set_yticks(range(len(words)), [word for word, _ in words])
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.set_title("log-probability each word gives")
+        if self.shares is not None:
+            axes = next(remaining)
+            axes.bar(list(self.shares), list(self.shares.values()))
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_title("probability each part gives")
         figure.suptitle(f"{self.label}: {self.probability:.0%}")
         return figure
-
-    def _draw_picture(self, axes) -> None:
-        axes.imshow(self.picture)
-        axes.imshow(self.heatmap, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
-        axes.set_axis_off()
-        axes.set_title("where it looked")
-
-    def _draw_words(self, axes) -> None:
-        words = list(reversed(self.words or []))
-        axes.barh(range(len(words)), [weight for _, weight in words])
-        axes.set_yticks(range(len(words)), [word for word, _ in words])
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title("log-probability each word gives")
-
-    def _draw_shares(self, axes) -> None:
-        shares = self.shares or {}
-        axes.bar(list(shares), list(shares.values()))
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_title("probability each part gives")
 
 
 @torch.inference_mode(False)
@@ -107,7 +96,9 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
             pixel_values = pixel_values.requires_grad_()  # so that a frozen backbone has gradients too
             encoded_image, states = encode_with_states(model, pixel_values)
         log_probabilities = log_scores(model, encoded_text, encoded_image)[0]
-        chosen = choose_label(model, log_probabilities, label)
+        if label is not None and label not in model.config.label2id:
+            raise ValueError(f"There is no label {label!r}: choose one of {', '.join(model.config.label2id)}.")
+        chosen = int(log_probabilities.argmax() if label is None else model.config.label2id[label])
         heatmap = None
         if states is not None:
             heatmap = place_evidence(
@@ -124,24 +115,15 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
         )
 
 
-def choose_label(model: Any, log_probabilities: Tensor, label: str | None) -> int:
-    """Number of the label to explain."""
-    if label is None:
-        return int(log_probabilities.argmax())
-    if label not in model.config.label2id:
-        raise ValueError(f"There is no label {label!r}: choose one of {', '.join(model.config.label2id)}.")
-    return int(model.config.label2id[label])
-
-
 def log_scores(model: Any, text: TextEncoding | None, image: ImageEncoding | None, **present: Tensor) -> Tensor:
-    """Log-probabilities `(batch, num_labels)` from encodings."""
+    """Return log-probabilities `(batch, num_labels)` from encodings."""
     logits = model.classify(text, image, **present)[-1].float()
     multi_label = model.config.problem_type == "multi_label_classification"
     return functional.logsigmoid(logits) if multi_label else logits.log_softmax(dim=-1)
 
 
 def repeat(encoding: Any, number: int) -> Any:
-    """An encoding of one sample, repeated as a batch."""
+    """Return the encoding of one sample, repeated as a batch."""
     if encoding is None:
         return None
     return type(encoding)(
@@ -150,7 +132,7 @@ def repeat(encoding: Any, number: int) -> Any:
 
 
 def encode_with_states(model: Any, pixel_values: Tensor) -> tuple[ImageEncoding, Tensor]:
-    """The image encoding, and the backbone's own last states, which both the pooled vector and the places come from."""
+    """Return the image encoding and the backbone's last states, from which pooled vector and places are computed."""
     caught: list[Tensor] = []
     hook = model.image_encoder.model.register_forward_hook(
         lambda module, arguments, output: caught.append(output.last_hidden_state)
@@ -163,25 +145,22 @@ def encode_with_states(model: Any, pixel_values: Tensor) -> tuple[ImageEncoding,
 
 
 def place_evidence(
-    model: Any,
-    score: Tensor,
-    states: Tensor,
-    text: TextEncoding | None,
-    image: ImageEncoding,
-    pixel_values: Tensor,
+    model: Any, score: Tensor, states: Tensor, text: TextEncoding | None, image: ImageEncoding, pixel_values: Tensor
 ) -> np.ndarray:
-    """Heat map of the evidence for a score over the picture.
+    """Return a heat map of the evidence for a score over the picture.
 
     HiResCAM (Draelos and Carin, 2020): states times their gradients, summed over channels, positive part; unlike
     Grad-CAM it does not blur the gradients over the picture first. A backbone whose pooled vector is one token gives no
     gradient to the other places; gradients times pixels, averaged over the backbone's grid, then take its place.
     """
+    # A model that reads the pooled vector alone may not use the states at all.
     gradients, pixel_gradients = torch.autograd.grad(score, (states, pixel_values), allow_unused=True)
     rows, columns = image.feature_map.shape[-2:]
     evidence = None
     if gradients is not None:
         _, grid = model.image_encoder.places(states * gradients, pixel_values.shape[-2:])
         evidence = grid.sum(dim=1, keepdim=True)
+    # No gradient reached the places: the pooled vector comes from one token.
     if evidence is None or not evidence.any():
         evidence = functional.adaptive_avg_pool2d(
             (pixel_values * pixel_gradients).sum(dim=1, keepdim=True), (rows, columns)
@@ -194,8 +173,9 @@ def place_evidence(
 def word_weights(
     model: Any, processor: Any, text: str, image: ImageEncoding | None, label: int
 ) -> list[tuple[str, float]]:
-    """For each word the drop of the label's log-probability when it is left out of the text."""
+    """Return each word with the drop of the label's log-probability when it is left out of the text."""
     places = [match.span() for match in re.finditer(r"\S+", text)]
+    # The first entry is the whole text, to which each shortened one is compared.
     texts = [text, *(text[:start] + text[end:] for start, end in places)]
     batch = processor.encode_texts(texts, padding=True)
     encoded = model.text_encoder(*(batch[name].to(model.device) for name in ("input_ids", "attention_mask")))
@@ -205,7 +185,8 @@ def word_weights(
 
 
 def part_shares(model: Any, text: TextEncoding, image: ImageEncoding, label: int) -> dict[str, float]:
-    """Shapley values of text and picture for the label's probability."""
+    """Return the Shapley values of text and picture for the label's probability."""
+    # All four subsets of the two parts in one batch: neither, text, picture, both.
     text_present = torch.tensor([False, True, False, True], device=model.device)
     image_present = torch.tensor([False, False, True, True], device=model.device)
     scores = log_scores(
@@ -219,7 +200,7 @@ def part_shares(model: Any, text: TextEncoding, image: ImageEncoding, label: int
 
 
 def picture_of(processor: Any, pixel_values: Tensor) -> Image.Image:
-    """The picture that normalised values `(3, height, width)` show."""
+    """Return the picture of normalised values `(3, height, width)`."""
     mean, std = (
         torch.tensor(getattr(processor.image_processor, name), device=pixel_values.device)[:, None, None]
         for name in ("image_mean", "image_std")

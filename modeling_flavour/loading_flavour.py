@@ -21,6 +21,7 @@ def pooler_arguments(config: PreTrainedConfig) -> dict[str, bool]:
     model_class = MODEL_MAPPING.get(type(config), None)
     if model_class is None:
         raise ValueError(f"transformers has no plain model for a config of type {config.model_type!r}.")
+    # Not every model class of transformers can be built without its pooler.
     known = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if known else {}
 
@@ -62,6 +63,7 @@ def load_checked(module: nn.Module, weights: dict[str, Tensor], source: str, all
             if names
         )
         raise ValueError(f"The weights of {source} do not fit this {type(module).__name__}. {listed}.")
+    # Missing weights that are allowed keep their fresh values.
     module.load_state_dict({**own, **weights})
 
 
@@ -78,6 +80,7 @@ def load_part(source: str | dict | PreTrainedConfig, **kwargs) -> tuple[PreTrain
     if isinstance(source, dict):
         return AutoConfig.for_model(**source), None
     config = AutoConfig.from_pretrained(source, **kwargs)
+    # A model of this family, recognised by its fields: its classes may be loaded from remote code.
     if hasattr(config, "vision_config") and hasattr(config, "freeze_image"):
         model = family_image_encoder(source, **kwargs).model
     else:

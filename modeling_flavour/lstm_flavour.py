@@ -137,8 +137,7 @@ class LSTMDecoder(LSTMLayer):
 
     def forward(self, inputs: Tensor, state: LSTMState | None = None) -> Tensor:
         """Map `(batch, words, input_size)` to `(batch, words, hidden_size)`; `state` is read and updated."""
-        zeros = inputs.new_zeros(1, inputs.shape[0], self.hidden_size)
-        start = (zeros, zeros)
+        start = (inputs.new_zeros(1, inputs.shape[0], self.hidden_size),) * 2
         if state is not None and state.hidden is not None and state.cell is not None:
             start = (state.hidden, state.cell)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)

@@ -133,13 +133,9 @@ class FlavourForClassification(FlavourPreTrainedModel):
         if late or module is getattr(self, "classifier", None):
             init.copy_(module.bias, self.prior_scores().to(module.bias.dtype))
         if late:
+            # Small weights, so that the scores start at the prior in the bias.
             for layer in (module.text_classifier, module.image_classifier):
                 init.normal_(layer.weight, std=self.config.initializer_range)
-
-    @property
-    def reads_pooled(self) -> bool:
-        """Whether the fusion reads one vector per text and picture rather than all tokens."""
-        return not isinstance(self.fusion, CrossAttentionFusion)
 
     def explain(self, processor, image=None, text: str | None = None, label: str | None = None) -> Explanation:
         """Explain a label by a heat map, the weight of each word and the share of each part; see `Explanation`."""
@@ -151,9 +147,8 @@ class FlavourForClassification(FlavourPreTrainedModel):
         if prior is None:
             return torch.zeros(self.config.num_labels, device="cpu")
         prior = torch.tensor(prior, device="cpu")
-        return (
-            prior.logit() if self.config.problem_type == "multi_label_classification" else (prior / prior.sum()).log()
-        )
+        multi_label = self.config.problem_type == "multi_label_classification"
+        return prior.logit() if multi_label else (prior / prior.sum()).log()
 
     def get_input_embeddings(self):
         """Return the table of token vectors, or `None` in a model without text."""
@@ -260,10 +255,13 @@ class FlavourForClassification(FlavourPreTrainedModel):
         if input_ids is not None or inputs_embeds is not None or text_features is not None:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             text = self.text_encoder(input_ids, attention_mask, inputs_embeds, text_features, **types, **wanted)
+            # A text without any token counts as missing.
             if attention_mask is not None:
                 read = attention_mask.bool().any(dim=1)
                 text_present = read if text_present is None else text_present.bool() & read
         if pixel_values is not None or image_features is not None:
+            # With both parts, layers and weights of the text model are returned, so the image backbone need not keep
+            # its own.
             wanted = wanted if self.text_encoder is None else {}
             image = self.image_encoder(pixel_values, image_features, **wanted)
         text_embeds, image_embeds, logits = self.classify(text, image, text_present, image_present)
@@ -292,7 +290,8 @@ class FlavourForClassification(FlavourPreTrainedModel):
         """
         text_embeds: Tensor | None = None
         image_embeds: Tensor | None = None
-        by_token = not self.reads_pooled
+        # Cross-attention reads all tokens, every other fusion one vector per text and picture.
+        by_token = isinstance(self.fusion, CrossAttentionFusion)
         if text is not None:
             text_embeds = self.text_dense(self.dropout(self.text_norm(text.tokens if by_token else text.pooled)))
         if image is not None:
@@ -305,6 +304,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         image_present = presence(image_present, image_embeds, known)
         if self.training and self.config.modality_dropout:
             text_present, image_present = drop_modalities(text_present, image_present, self.config.modality_dropout)
+        # A part that no sample has is filled with zeros, which the fusion replaces by its stand-in.
         one = (known.shape[0], 1) if by_token else (known.shape[0],)
         texts = text_embeds if text_embeds is not None else known.new_zeros(*one, self.text_dense.output_size)
         images = image_embeds if image_embeds is not None else known.new_zeros(*one, self.image_dense.output_size)
@@ -312,6 +312,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             mask = text.mask if text is not None else torch.ones(one, dtype=torch.bool, device=known.device)
             fused = self.fusion(texts, mask, images, text_present, image_present)
             if text_embeds is not None:
+                # The output holds one vector per text: the mean over its tokens.
                 text_embeds = (text_embeds * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             image_embeds = None if image_embeds is None else image_embeds.mean(dim=1)
         else:
@@ -339,6 +340,7 @@ def drop_modalities(text_present: Tensor, image_present: Tensor, probability: fl
     """Remove one part, text or picture with equal chance, from complete samples with the given probability."""
     draw = torch.rand(text_present.shape, device=text_present.device)
     complete = text_present & image_present
+    # One draw decides both, so that no sample loses its text and its picture.
     drop_text = complete & (draw < probability / 2)
     drop_image = complete & (draw >= probability / 2) & (draw < probability)
     return text_present & ~drop_text, image_present & ~drop_image

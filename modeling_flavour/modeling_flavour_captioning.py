@@ -45,6 +45,7 @@ def captioning_loss(
         num_items_in_batch: Words in all batches that make one step of the optimiser, where gradients are accumulated;
             `None` takes the mean over this batch.
     """
+    # With accumulation, batches of different length are weighted by their words only if the sum is divided once.
     reduction = "mean" if num_items_in_batch is None else "sum"
     loss = functional.cross_entropy(
         logits.flatten(0, 1).float(),
@@ -157,6 +158,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             if pixel_values is None and image_features is None:
                 raise ValueError("Give pixel_values, image_features, or encoder_outputs of an earlier call.")
             encoder_outputs = self.image_encoder(pixel_values, features=image_features, **wanted)
+        # A tuple comes from a call with `return_dict=False`.
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = VisualEncoding(*encoder_outputs)
         if decoder_inputs_embeds is None:
@@ -182,6 +184,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         """
         if said_ids is not None:
             return said_ids
+        # A cache holds keys and values of earlier words, from which the words cannot be recovered.
         if self.seen_words is not None and ids is not None and past is not None and past.get_seq_length():
             raise ValueError("Going on from past_key_values, this captioner needs said_ids, all words so far.")
         return ids
@@ -268,16 +271,11 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             output_hidden_states = self.config.output_hidden_states
         wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         encoded, words, ids = self.read_inputs(
-            pixel_values,
-            decoder_input_ids,
-            decoder_inputs_embeds,
-            encoder_outputs,
-            labels,
-            image_features=image_features,
-            **wanted,
+            pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, image_features, **wanted
         )
         said_ids = self.words_said(ids, said_ids, past_key_values)
         if use_cache is None:
+            # In training all words are read at once, so a cache would only take memory.
             use_cache = labels is None and not self.training and self.config.use_cache
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()
@@ -316,14 +314,6 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         if self.seen_words is not None:
             self.seen_words.resize(table.weight.shape[0])
         return table
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the layer that scores the vocabulary."""
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        """Replace the layer that scores the vocabulary."""
-        self.lm_head = value
 
 
 class FlavourForTransformerCaptioning(FlavourCaptioner, GenerationMixin):

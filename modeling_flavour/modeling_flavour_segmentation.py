@@ -90,20 +90,13 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             low_level_size = 0
             if config.head == "deeplabv3plus":
                 self.low_level_stage, low_level_size = low_level_stage(self.stages)
-            self.head = DeepLabHead(
-                self.image_encoder.token_size,
-                config.aspp_channels,
-                list(config.aspp_rates),
-                config.dropout,
-                config.num_labels,
-                low_level_size,
-                config.low_level_channels,
-            )
+            self.head = DeepLabHead(config, self.image_encoder.token_size, low_level_size)
         if config.auxiliary_head:
             if len(self.stages) < 2:
                 raise ValueError("auxiliary_head needs a backbone with stages, such as a timm ResNet.")
             self.auxiliary = AuxiliaryHead(self.stages[-2][0], config.dropout, config.num_labels)
         if self.head is not None:
+            # The order in which `forward` reads them: the skip first, the stage of the auxiliary head last.
             early = [] if self.low_level_stage is None else [self.low_level_stage]
             self.image_encoder.stages = (*early, *([-2] if config.auxiliary_head else []))
         if config.ingredient_head:
@@ -171,6 +164,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             raise ValueError(f"The segmenter at {checkpoint} has other classes ({', '.join(known[:5])}, ...).")
         for name in ("architectures", "auto_map", "custom_pipelines", "dtype", "transformers_version", "model_type"):
             config.pop(name, None)
+        # Fields that the library adds when it saves a config are not arguments of a new one.
         known_fields = set(FlavourSegmentationConfig.__dataclass_fields__)
         config = {name: value for name, value in config.items() if name in known_fields}
         model = cls(FlavourSegmentationConfig(**{**config, **fields, "ingredient_head": True}))
@@ -209,7 +203,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
 
         Args:
             pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
-            labels: `(batch, height, width)` class ids, `config.ignore_index` where nobody knows. A grid that is coarser
+            labels: `(batch, height, width)` class ids, `config.ignore_index` where unknown. A grid that is coarser
                 by a whole number saves time in training; the logits then come on that grid. In a model without masks
                 they may be the ingredients instead.
             ingredient_targets: `(batch, num_labels - 1)` floats, 1 where the picture shows class `i + 1`. (Not called
@@ -230,6 +224,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         check_alternatives(pixel_values=pixel_values, image_features=image_features)
         if pixel_values is None and image_features is None:
             raise ValueError("Give pixel_values or image_features.")
+        # A model without masks is trained like a classifier, whose targets are called `labels`.
         if self.head is None and ingredient_targets is None:
             ingredient_targets = labels
         if ingredient_targets is not None and self.ingredient_classifier is None:
@@ -301,6 +296,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             weights = None
             if config.class_weights is not None:
                 weights = ingredient_logits.new_tensor(config.class_weights[1:], dtype=torch.float32)
+                # Mean 1 keeps the size of the ingredient loss independent of the weights.
                 weights = weights / weights.mean()
             losses["ingredients"] = functional.binary_cross_entropy_with_logits(
                 ingredient_logits.float(), ingredient_targets.float(), weights
@@ -351,11 +347,10 @@ def backbone_stages(encoder: FlavourImageEncoder) -> list[tuple[int, int]]:
 
 def low_level_stage(stages: list[tuple[int, int]]) -> tuple[int, int]:
     """Return the index and channels of the last stage of stride 4."""
-    for number in reversed(range(len(stages))):
-        channels, stride = stages[number]
-        if stride == LOW_LEVEL_STRIDE:
-            return number, channels
-    raise ValueError(f"head='deeplabv3plus' needs a backbone with a stage of stride {LOW_LEVEL_STRIDE}.")
+    fitting = [(number, channels) for number, (channels, stride) in enumerate(stages) if stride == LOW_LEVEL_STRIDE]
+    if not fitting:
+        raise ValueError(f"head='deeplabv3plus' needs a backbone with a stage of stride {LOW_LEVEL_STRIDE}.")
+    return fitting[-1]
 
 
 FlavourForSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")

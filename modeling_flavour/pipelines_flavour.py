@@ -7,15 +7,17 @@ from transformers import Pipeline
 
 from .processing_flavour import open_picture
 
-# What a saved config says under `custom_pipelines`.
-CLASSIFICATION_PIPELINE: dict[str, dict] = {
-    "flavour-classification": {
-        "impl": "pipelines_flavour.FlavourClassificationPipeline",
-        "pt": ["AutoModel"],
-        "type": "multimodal",
-    }
-}
 
+def pipeline_entry(implementation: str, auto_class: str, kind: str) -> dict[str, Any]:
+    """Return the entry of a pipeline under `custom_pipelines` in a saved config."""
+    return {"impl": implementation, "pt": [auto_class], "type": kind}
+
+
+CLASSIFICATION_PIPELINE = {
+    "flavour-classification": pipeline_entry(
+        "pipelines_flavour.FlavourClassificationPipeline", "AutoModel", "multimodal"
+    )
+}
 
 # A setting that a call does not mention keeps the value given when the pipeline was made; `None` means all.
 UNSET: Any = object()
@@ -73,6 +75,7 @@ class FlavourPipeline(ProcessorPipeline):
     def preprocess(self, inputs: Any) -> dict[str, Any]:
         """Read one sample: its picture opened, its text as given."""
         if not isinstance(inputs, dict):
+            # A bare string is a path to a picture where the model reads pictures, else a text.
             textual = isinstance(inputs, str) and self.image_processor is None
             if isinstance(inputs, str) and not textual and self.tokenizer is not None:
                 raise ValueError(f"Is {inputs!r} a picture or a text? Give a dictionary with image, text, or both.")
@@ -89,6 +92,7 @@ class FlavourPipeline(ProcessorPipeline):
     def tensors(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Return the processed tensors of a batch of samples, on the model's device."""
         samples = model_inputs["sample"]
+        # A batch of one arrives as the sample itself.
         samples = samples if isinstance(samples, list) else [samples]
         given = {
             name: [sample[key] for sample in samples] if any(sample[key] is not None for sample in samples) else None
@@ -122,7 +126,7 @@ class FlavourClassificationPipeline(FlavourPipeline):
         return {"logits": self.model(**self.tensors(model_inputs)).logits}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None) -> list[dict[str, Any]]:
-        """Labels of one sample with scores between 0 and 1."""
+        """Return the labels of one sample with scores between 0 and 1."""
         logits = model_outputs["logits"][0].float()
         scores = (logits.sigmoid() if self.several_labels else logits.softmax(dim=-1)).tolist()
         ranked = sorted(zip(self.label_names, scores, strict=True), key=lambda entry: -entry[1])

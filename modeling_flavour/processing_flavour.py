@@ -73,7 +73,7 @@ def open_picture(source: Picture) -> Image.Image:
 
 
 def fetch(address: str) -> bytes:
-    """The bytes at an `http(s)` address, or in a `data` address."""
+    """Return the bytes at an `http(s)` address, or in a `data` address."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return answer.read()
@@ -94,7 +94,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def array_to_rgb(values: np.ndarray) -> Image.Image:
-    """An array in any of the layouts and depths that `open_picture` lists, as an RGB image."""
+    """Return an array, in any of the layouts and depths that `open_picture` lists, as an RGB image."""
+    # Channels first, unless the last axis could be channels too.
     if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
         values = values.transpose(1, 2, 0)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -110,6 +111,7 @@ def array_to_rgb(values: np.ndarray) -> Image.Image:
     elif values.dtype == bool:
         values = values * np.uint8(255)
     elif values.dtype != np.uint8 and (values.dtype == np.uint16 or values.max(initial=0) > 255):
+        # 65535 / 257 = 255: the full range of 16 bits maps to that of 8 bits.
         values = values / 257
     image = Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
     return to_rgb(image)
@@ -118,7 +120,7 @@ def array_to_rgb(values: np.ndarray) -> Image.Image:
 def image_processor_for(
     backbone: str | dict | PreTrainedConfig, size: int | None = None, whole: bool = False, **kwargs
 ) -> Any:
-    """The image processor of a backbone, with its own mean, standard deviation, size, interpolation and crop.
+    """Return the image processor of a backbone, with its own mean, standard deviation, size, interpolation and crop.
 
     Args:
         backbone: Folder or Hub id, config, or dictionary of a config. A timm backbone's numbers come from its data
@@ -138,12 +140,13 @@ def image_processor_for(
 
 
 def backbone_image_processor(backbone: str | dict | PreTrainedConfig, size: int | None, **kwargs) -> Any:
-    """The image processor of a backbone as it is used for classification; see `image_processor_for`."""
+    """Return the image processor of a backbone as it is used for classification; see `image_processor_for`."""
     config: Any = backbone
     if isinstance(backbone, dict):
         config = AutoConfig.for_model(**backbone)
     elif isinstance(backbone, str | Path):
         config = AutoConfig.from_pretrained(backbone, **kwargs)
+    # Composite models, this family's among them, keep the backbone's config one level down.
     config = getattr(config, "vision_config", None) or config
     if config.model_type != "timm_wrapper" and isinstance(backbone, str | Path):
         processor = AutoImageProcessor.from_pretrained(backbone, **kwargs)
@@ -156,6 +159,7 @@ def backbone_image_processor(backbone: str | dict | PreTrainedConfig, size: int 
     side = size or data.get("input_size", (3, getattr(config, "image_size", None) or 224))[-1]
     crop = data.get("crop_pct", 1.0) if size is None else 1.0
     squash = data.get("crop_mode") == "squash"
+    # As timm: the picture is resized to a larger edge, of which the centre is cropped.
     edge = int(side / crop)
     return CLIPImageProcessor(
         size={"height": side, "width": side} if squash else {"shortest_edge": edge},
@@ -168,7 +172,7 @@ def backbone_image_processor(backbone: str | dict | PreTrainedConfig, size: int 
 
 
 def timm_data_config(config: PreTrainedConfig) -> dict[str, Any]:
-    """Input size, mean, standard deviation, interpolation and crop of a timm backbone.
+    """Return input size, mean, standard deviation, interpolation and crop of a timm backbone.
 
     Raises:
         ValueError: timm has no such architecture; near names are named.
@@ -185,7 +189,7 @@ def timm_data_config(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def as_list(batch: Any) -> list:
-    """A batch (any sequence, a data set's column, or an array) as a list; a single item or `None` is a batch of one."""
+    """Return a batch (sequence, data set's column, array) as a list; a single item or `None` is a batch of one."""
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes | bytearray | memoryview):
         return list(batch)
     if isinstance(batch, np.ndarray | torch.Tensor) and batch.ndim in (1, 4):
@@ -267,6 +271,7 @@ class FlavourProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """Return the saved form; an absent part is `None`."""
         absent = {name: None for name in ("image_processor", "tokenizer") if getattr(self, name) is None}
+        # `save_pretrained` sets the method on the instance; as an attribute it would be saved as well.
         own_method = self.__dict__.pop("get_attributes", None)
         try:
             return {**super().to_dict(), **absent}

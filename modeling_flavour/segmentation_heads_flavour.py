@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
 
 class PooledNorm(nn.BatchNorm2d):
@@ -45,6 +46,7 @@ class SpatialPyramid(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map `(batch, inputs, height, width)` to `(batch, channels, height, width)`."""
         found = [branch(features) for branch in self.branches]
+        # The branch of the picture's mean has one value per channel, which holds at every place.
         found[-1] = found[-1].expand_as(found[0])
         return self.projection(torch.cat(found, dim=1))
 
@@ -52,28 +54,20 @@ class SpatialPyramid(nn.Module):
 class DeepLabHead(nn.Module):
     """DeepLabV3 as in torchvision, or V3+ when there is a skip from an early stage."""
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        rates: list[int],
-        dropout: float,
-        classes: int,
-        low_level_inputs: int = 0,
-        low_level_channels: int = 48,
-    ):
+    def __init__(self, config: PreTrainedConfig, inputs: int, low_level_inputs: int = 0):
         super().__init__()
-        self.pyramid = SpatialPyramid(inputs, channels, rates, dropout)
+        channels = joined = config.aspp_channels
+        self.pyramid = SpatialPyramid(inputs, channels, config.aspp_rates, config.dropout)
         self.low_level = None
-        joined = channels
         if low_level_inputs:
-            self.low_level = nn.Sequential(*convolution(low_level_inputs, low_level_channels, 1))
-            joined += low_level_channels
+            # The early stage is reduced, or its many channels would outweigh those of the pyramid.
+            self.low_level = nn.Sequential(*convolution(low_level_inputs, config.low_level_channels, 1))
+            joined += config.low_level_channels
         decoder = convolution(joined, channels, 3)
         if low_level_inputs:
             decoder += convolution(channels, channels, 3)
         self.decoder = nn.Sequential(*decoder)
-        self.classifier = nn.Conv2d(channels, classes, 1)
+        self.classifier = nn.Conv2d(channels, config.num_labels, 1)
 
     def forward(self, features: Tensor, low_level: Tensor | None = None) -> Tensor:
         """Return class scores per place, on the grid of the features or, with a skip, of the early stage."""

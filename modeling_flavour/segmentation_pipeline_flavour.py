@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .pipelines_flavour import UNSET, FlavourClassificationPipeline, ProcessorPipeline, sanitize_top_k
+from .pipelines_flavour import UNSET, FlavourClassificationPipeline, ProcessorPipeline, pipeline_entry, sanitize_top_k
 from .processing_flavour import open_picture
 from .segmentation_heads_flavour import resize
 
@@ -18,7 +18,7 @@ class SegmentationPipeline(ProcessorPipeline):
     Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
     dictionaries, largest area first: `label`; `mask`, a PIL image of the picture's size, 255 where the label is;
     `area`, its share of the picture; `score`, the mean probability there. The background is left out. `min_area` leaves
-    out smaller ones, `top_k` keeps so many.
+    out smaller ones, `top_k` keeps the largest of them.
 
     Example:
 
@@ -54,14 +54,16 @@ class SegmentationPipeline(ProcessorPipeline):
     def postprocess(
         self, model_outputs: dict[str, torch.Tensor], min_area: float = 0.0, top_k: int | None = None
     ) -> list[dict[str, Any]]:
-        """Masks of one picture at its own size."""
+        """Return the masks of one picture at its own size."""
         height, width = model_outputs["size"][0].tolist()
+        # Logits are enlarged before the softmax, so that borders follow the more confident class.
         probabilities = resize(model_outputs["logits"][:1].float(), (height, width))[0].softmax(0)
         best, classes = probabilities.max(0)
         found = []
         for number in classes.unique().tolist():
             mask = classes == number
             area = mask.float().mean().item()
+            # Class 0 is the background.
             if number and area >= min_area:
                 picture = Image.fromarray(mask.to(torch.uint8).mul(255).cpu().numpy())
                 score = best[mask].mean().item()
@@ -78,10 +80,8 @@ class IngredientPipeline(FlavourClassificationPipeline):
         """Ingredient of each score; the background is none."""
         return super().label_names[1:]
 
-    @property
-    def several_labels(self) -> bool:
-        """A picture shows several ingredients."""
-        return True
+    # A picture shows several ingredients.
+    several_labels = True
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         logits = self.model(**self.tensors(model_inputs)).ingredient_logits
@@ -90,15 +90,9 @@ class IngredientPipeline(FlavourClassificationPipeline):
         return {"logits": logits}
 
 
-SEGMENTATION_PIPELINE: dict[str, dict] = {
-    SEGMENTATION_TASK: {
-        "impl": "segmentation_pipeline_flavour.SegmentationPipeline",
-        "pt": ["AutoModelForSemanticSegmentation"],
-        "type": "image",
-    },
-    "flavour-classification": {
-        "impl": "segmentation_pipeline_flavour.IngredientPipeline",
-        "pt": ["AutoModel"],
-        "type": "image",
-    },
+SEGMENTATION_PIPELINE = {
+    SEGMENTATION_TASK: pipeline_entry(
+        "segmentation_pipeline_flavour.SegmentationPipeline", "AutoModelForSemanticSegmentation", "image"
+    ),
+    "flavour-classification": pipeline_entry("segmentation_pipeline_flavour.IngredientPipeline", "AutoModel", "image"),
 }

@@ -54,21 +54,23 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
     if processes is not None and processes < 1:
         raise BadInputError(f"--processes is {processes}; give a whole number of at least 1")
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE) if launched else None
+    is_main = state is None or state.is_main_process
     plan = Plan(settings)
     folder = BuildFolder(out)
-    if state is not None and not state.is_main_process:
-        return _assist(plan, folder, state)
     try:
-        folder.open(plan.fingerprint, fresh)
+        # Only the main process prepares the folder and finishes it; the others wait for either.
+        if is_main:
+            folder.open(plan.fingerprint, fresh)
         if state is not None:
             state.wait_for_everyone()
-            # Shards are dealt out in turn; the other processes take theirs in `_assist`.
-            draw_here(plan, folder, plan.shards()[:: state.num_processes], state.device)
+            # Shards are dealt out in turn.
+            mine = plan.shards()[state.process_index :: state.num_processes]
+            draw_here(plan, folder, mine, state.device, show_progress=is_main)
             state.wait_for_everyone()
         else:
             plating = settings.generation.pipeline == PLATING
             draw_in_processes(plan, folder, processes or ((os.cpu_count() or 1) if plating else 1))
-        if folder.manifest() is None:
+        if is_main and folder.manifest() is None:
             manifest = make_manifest(plan, folder)
             write_lexicon(out, plan.lexicon)
             folder.finish(manifest)
@@ -77,17 +79,6 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
         return folder.manifest() or {}
     finally:
         folder.close()
-
-
-def _assist(plan: Plan, folder: BuildFolder, state: PartialState) -> dict[str, Any]:
-    """Draw the share of a process of the launcher that is not the main one."""
-    # Each wait pairs with one of the main process: the folder is open, all shards are drawn, the manifest is written.
-    state.wait_for_everyone()
-    mine = plan.shards()[state.process_index :: state.num_processes]
-    draw_here(plan, folder, mine, state.device, show_progress=False)
-    state.wait_for_everyone()
-    state.wait_for_everyone()
-    return folder.manifest() or {}
 
 
 def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
@@ -124,12 +115,11 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
             "change the pipeline or the recipes"
         )
     settings = plan.fingerprint
-    generation = [entry.name for entry in fields(GenerationSettings)]
     return {
         "finished": True,
         "schema_version": SCHEMA_VERSION,
         "builder": f"flavour-fusion {version('flavour-fusion')}",
-        "generator": {key: settings[key] for key in generation},
+        "generator": {entry.name: settings[entry.name] for entry in fields(GenerationSettings)},
         "simulator": settings["pipeline"] == PLATING,
         "seeds": {"build": settings["seed"]},
         "lexicon_sha256": settings["lexicon_sha256"],

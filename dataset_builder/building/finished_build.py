@@ -96,6 +96,7 @@ class FinishedBuild:
         ways: Counter[tuple] = Counter()
         for table in self.read([GENERATION]).values():
             for row in table[GENERATION].to_pylist():
+                # Imported rows have no record of a generation.
                 ways[tuple((row or {}).get(key) for key in keys)] += 1
         return [{**dict(zip(keys, way, strict=True)), "rows": rows} for way, rows in ways.most_common()]
 
@@ -108,7 +109,7 @@ class FinishedBuild:
         return next(filter(None, prompts), None)
 
     def has(self, column: str) -> bool:
-        """Tell whether any row has a value in an optional column such as the mask."""
+        """Return whether any row has a value in an optional column such as the mask."""
         for path in (path for paths in self.shards.values() for path in paths):
             # Row group by row group, to stop at the first value without reading all pictures.
             for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=[column]):
@@ -169,6 +170,7 @@ def named_labels(table: pa.Table, features: Features) -> pa.Table:
     label = features[FLAVOUR]
     if isinstance(label, ClassLabel):
         ids = table[FLAVOUR].to_pylist()
+        # An id of -1 stands for an unknown label.
         names = pa.array([None if one is None or one < 0 else label.names[one] for one in ids], pa.string())
         table = table.set_column(table.schema.get_field_index(FLAVOUR), FLAVOUR, names)
     return table
@@ -192,7 +194,14 @@ def read_build(folder: str | Path) -> FinishedBuild:
     if missing:
         raise BadInputError(f"the shards in {folder / DATA} lack the columns {', '.join(missing)}; build again")
     build = FinishedBuild(folder, manifest, shards, features)
-    _check_rows(build)
+    ids = pa.concat_arrays([table[ID].combine_chunks() for table in build.labels.values()])
+    if pc.count_distinct(ids).as_py() != len(ids):
+        raise BadInputError(f"{folder} holds rows of equal id; build again")
+    if manifest["counts"] != build.counts:
+        raise BadInputError(
+            f"{folder / MANIFEST} counts {manifest['counts']}, the shards hold {build.counts}; "
+            "they are not of one build, build again"
+        )
     return build
 
 
@@ -234,26 +243,12 @@ def _find_shards(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[
 
 
 def _shared_features(paths: Sequence[Path]) -> Features:
-    found: Features | None = None
+    every: list[Features] = []
     for path in paths:
         try:
-            features = Features.from_arrow_schema(pq.read_schema(path))
+            every.append(Features.from_arrow_schema(pq.read_schema(path)))
         except pa.ArrowInvalid as error:
             raise BadInputError(f"{path} is not Parquet ({error}); build again") from error
-        if found is not None and features != found:
+        if every[-1] != every[0]:
             raise BadInputError(f"{path} has other columns than {paths[0].name}; build again")
-        found = features
-    assert found is not None
-    return found
-
-
-def _check_rows(build: FinishedBuild) -> None:
-    ids = pa.concat_arrays([table[ID].combine_chunks() for table in build.labels.values()])
-    if pc.count_distinct(ids).as_py() != len(ids):
-        raise BadInputError(f"{build.folder} holds rows of equal id; build again")
-    stated = build.manifest["counts"]
-    if stated != build.counts:
-        raise BadInputError(
-            f"{build.folder / MANIFEST} counts {stated}, the shards hold {build.counts}; "
-            "they are not of one build, build again"
-        )
+    return every[0]

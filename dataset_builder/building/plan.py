@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -13,7 +14,6 @@ import pyarrow as pa
 from dataset_builder import columns
 from dataset_builder.building.rows import LabelledDish, encode_row
 from dataset_builder.building.shards import Shard, divide
-from dataset_builder.building.splits import assign_splits
 from dataset_builder.catalogue.ingredients import catalogue_dishes, visible_ingredients
 from dataset_builder.catalogue.variants import widen
 from dataset_builder.errors import BadInputError
@@ -35,6 +35,9 @@ NO_FLAVOUR = "without flavour"
 CLEAR_LEAD = 0.2
 # Key of the Parquet schema under which a shard names the rows whose pictures were all rejected.
 GIVEN_UP = b"flavour_sd.given_up"
+
+
+SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,32 @@ class Plan:
         self.settings = settings
         self.lexicon = Lexicon.load(settings.lexicon)
         labeller = settings.labeller(self.lexicon)
-        dishes, self.skipped = _read(settings, labeller)
-        labelled = self._label(dishes, labeller)
+        self.skipped: dict[str, Skipped] = {}
+        dishes: Sequence[Dish]
+        if settings.recipes is None:
+            dishes = widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller))
+        else:
+            table = read_recipes(settings.recipes, settings.columns)
+            dishes = table.dishes
+            self.skipped = {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
+        labelled = []
+        for dish in dishes:
+            label = labeller.label(dish.title, dish.ingredients)
+            if label.flavour is None:
+                self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)
+            else:
+                labelled.append(LabelledDish(dish, label))
         if not labelled:
             reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
             raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
         self.label_model = LabelModel.fit([item.label for item in labelled[:FIT_RECIPES]])
         # The temperature comes from the catalogue, whose reference flavours are known.
         self.label_model = self.label_model.calibrated(*catalogue_labels(labeller))
-        labelled = soften(labelled, self.label_model)
+        scores = self.label_model.scores([item.label for item in labelled]).tolist()
+        labelled = [
+            LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
+            for item, taste in zip(labelled, scores, strict=True)
+        ]
         # Ids of rows follow from the keys, so these must be unique.
         keys = [item.key for item in labelled]
         if len(set(keys)) < len(keys):
@@ -118,16 +138,6 @@ class Plan:
         self.recipes: dict[str, list[LabelledDish]] = {split: [] for split in columns.SPLITS}
         for item, split in zip(labelled, splits, strict=True):
             self.recipes[split].append(item)
-
-    def _label(self, dishes: Sequence[Dish], labeller: Labeller) -> list[LabelledDish]:
-        labelled = []
-        for dish in dishes:
-            label = labeller.label(dish.title, dish.ingredients)
-            if label.flavour is None:
-                self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)
-            else:
-                labelled.append(LabelledDish(dish, label))
-        return labelled
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -246,23 +256,50 @@ class Plan:
         return pa.Table.from_pylist(rows, schema=self.schema.with_metadata(metadata))
 
 
-def _read(settings: BuildSettings, labeller: Labeller) -> tuple[Sequence[Dish], dict[str, Skipped]]:
-    if settings.recipes is None:
-        return widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller)), {}
-    table = read_recipes(settings.recipes, settings.columns)
-    return table.dishes, {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
-
-
-def soften(labelled: Sequence[LabelledDish], model: LabelModel) -> list[LabelledDish]:
-    """Return the recipes with the soft labels of a label model."""
-    scores = model.scores([item.label for item in labelled]).tolist()
-    return [
-        LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
-        for item, taste in zip(labelled, scores, strict=True)
-    ]
-
-
 def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:
-    """Tell whether the first flavour of a variant leads the second one by `CLEAR_LEAD`."""
+    """Return whether the first flavour of a variant leads the second one by `CLEAR_LEAD`."""
     first, second = sorted(labeller.label(variant.title, variant.ingredients).taste, reverse=True)[:2]
     return first - second >= CLEAR_LEAD
+
+
+def assign_splits(dish_ids: Sequence[str], flavours: Sequence[str], seed: int) -> list[str]:
+    """Return the split of each row.
+
+    Rows of one `dish_id` share a split. Dishes are stratified by their main flavour (the one most of their rows have):
+    within each flavour they are ordered by a hash of seed and id, and test, then validation take dishes until they hold
+    their share of the flavour's rows; the rest is train. The order of the rows does not matter. A flavour of three or
+    more dishes is in every split.
+
+    Args:
+        dish_ids: the dish of each row.
+        flavours: the label of each row.
+        seed: another seed draws another split.
+    """
+    votes: dict[str, Counter[str]] = {}
+    for dish_id, flavour in zip(dish_ids, flavours, strict=True):
+        votes.setdefault(dish_id, Counter())[flavour] += 1
+    strata: dict[str, list[str]] = {}
+    for dish_id, counts in votes.items():
+        # The most frequent flavour, of equal ones the first by name.
+        main = min(counts, key=lambda flavour: (-counts[flavour], flavour))
+        strata.setdefault(main, []).append(dish_id)
+    split_of: dict[str, str] = {}
+    for dishes in strata.values():
+        dishes.sort(key=lambda dish_id: hashlib.sha256(f"{seed}|{dish_id}".encode()).digest())
+        split_of |= _divide(dishes, {dish_id: votes[dish_id].total() for dish_id in dishes})
+    return [split_of[dish_id] for dish_id in dish_ids]
+
+
+def _divide(dishes: Sequence[str], rows: dict[str, int]) -> dict[str, str]:
+    """Fill test, then validation up to their shares; of few dishes, train is served first, then test."""
+    total = sum(rows.values())
+    split_of = dict.fromkeys(dishes, "train")
+    position = 0
+    # Dishes that must be left over: with three or more, one each for validation and train; with two, one for train.
+    for split, kept_for_others in (("test", min(2, max(1, len(dishes) - 1))), ("validation", 1)):
+        filled = 0
+        while len(dishes) - position > kept_for_others and filled < SHARES[split] * total:
+            split_of[dishes[position]] = split
+            filled += rows[dishes[position]]
+            position += 1
+    return split_of

@@ -150,11 +150,6 @@ class BuildFolder:
         manifest = read_json(self.manifest_path, MEND)
         return manifest if manifest and manifest.get("finished") else None
 
-    def recorded_settings(self) -> dict[str, Any] | None:
-        """Return the settings of the build that is here, finished or not; None without one."""
-        manifest = read_json(self.manifest_path, MEND)
-        return manifest.get("settings") if manifest else read_json(self._settings_path, MEND)
-
     def open(self, settings: Mapping[str, Any], fresh: bool = False) -> None:
         """Prepare the folder for a build with these settings, or for going on with one.
 
@@ -175,7 +170,8 @@ class BuildFolder:
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than those recorded here, with the differences named."""
-        recorded = self.recorded_settings()
+        manifest = read_json(self.manifest_path, MEND)
+        recorded = manifest.get("settings") if manifest else read_json(self._settings_path, MEND)
         # Interrupted before its first shard: any settings may follow.
         if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
             return
@@ -196,22 +192,14 @@ class BuildFolder:
                 "repeat it with the old ones, give another --out, or --fresh to throw it away"
             )
 
-    def for_worker(self) -> "BuildFolder":
-        """Return this folder without its lock, for another process."""
-        return BuildFolder(self.root)
-
     def clear_leftovers(self) -> None:
         """Remove the temporary files of processes that were killed."""
         for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
             leftover.unlink(missing_ok=True)
 
     def has(self, shard: Shard) -> bool:
-        """Tell whether a shard is finished."""
+        """Return whether a shard is finished."""
         return (self.data / shard.file_name).is_file()
-
-    def write(self, shard: Shard, table: pa.Table) -> None:
-        """Write a shard whole or not at all."""
-        write_table(self.data / shard.file_name, table)
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Move the shards to their final place and write the manifest."""
@@ -230,9 +218,8 @@ class BuildFolder:
         finally:
             self._lock.release()
             self._lock = None
-            with suppress(
-                OSError
-            ):  # not empty while unfinished; Windows removes the lock file only when it is released
+            # Not empty while unfinished; Windows removes the lock file only when it is released.
+            with suppress(OSError):
                 self._unfinished.rmdir()
 
     def _clear(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from dataset_builder.building.plan import Plan
-from dataset_builder.building.shards import BuildFolder, Shard
+from dataset_builder.building.shards import BuildFolder, Shard, write_table
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.pipelines import PLATING
 
@@ -37,7 +37,7 @@ def draw_here(
     illustrator = plan.illustrator(_default_device() if device is None else device)
     with _progress_bar(plan, shards, missing, show_progress) as bar:
         for shard in missing:
-            folder.write(shard, plan.draw_shard(shard, illustrator, bar.update))
+            write_table(folder.data / shard.file_name, plan.draw_shard(shard, illustrator, bar.update))
 
 
 def draw_in_processes(plan: Plan, folder: BuildFolder, processes: int) -> None:
@@ -60,7 +60,8 @@ def draw_in_processes(plan: Plan, folder: BuildFolder, processes: int) -> None:
     context: Any = multiprocessing.get_context("fork" if plating else "spawn")
     following, reports = context.Value("i", 0), context.Queue()
     threads = 1 if plating else max(1, torch.get_num_threads() // processes)
-    arguments = (plan, folder.for_worker(), missing, following, reports, threads, os.getpid())
+    # A worker gets the folder without its lock, which belongs to this process.
+    arguments = (plan, BuildFolder(folder.root), missing, following, reports, threads, os.getpid())
     workers = [context.Process(target=_work, args=(*arguments, number), daemon=True) for number in range(processes)]
     try:
         for worker in workers:
@@ -121,7 +122,8 @@ def _work(
                 following.value += 1
             if position >= len(shards):
                 break
-            folder.write(shards[position], plan.draw_shard(shards[position], illustrator, progress))
+            shard = shards[position]
+            write_table(folder.data / shard.file_name, plan.draw_shard(shard, illustrator, progress))
     except (BadInputError, OSError) as error:
         reports.put(error)
     else:

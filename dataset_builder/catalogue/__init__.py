@@ -1,1 +1,1 @@
-"""What a dish is: ingredients, their names in text, dishes, variants, how they are served. Nothing here draws."""
+"""The catalogue of dishes: ingredients, their names in text, variants, and vessels. Nothing here draws."""

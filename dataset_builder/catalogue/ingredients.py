@@ -8,7 +8,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -59,12 +59,6 @@ class Ingredient:
     def visible(self) -> bool:
         """Whether one can see it on a plate."""
         return self.form != "none"
-
-    @property
-    def main_taste(self) -> str | None:
-        """The flavour it has most of, the first in `FLAVOURS` order among equals; None for a neutral one."""
-        strongest = max(self.taste)
-        return FLAVOURS[self.taste.index(strongest)] if strongest else None
 
 
 @dataclass(frozen=True)
@@ -147,11 +141,6 @@ def find_ingredients(text: str) -> list[Ingredient]:
     return list({mention.ingredient.name: mention.ingredient for mention in find_mentions(text)}.values())
 
 
-@cache
-def _name_key(name: str) -> tuple[str, ...]:
-    return phrase_key(name)
-
-
 def prompt_ingredients(prompt: str) -> list[Ingredient]:
     """Return the ingredients of a prompt "title: ingredient, ingredient" in order of mention, each once.
 
@@ -163,7 +152,7 @@ def prompt_ingredients(prompt: str) -> list[Ingredient]:
     title, _, listed = prompt.partition(":")
     from_list = {item.name: item for item in find_ingredients(listed)}
     # A title word such as "egg" is dropped where a listed name ends in it and says more, as "fried egg" does.
-    precise = [_name_key(name) for name in from_list]
+    precise = [phrase_key(name) for name in from_list]
     from_title: dict[str, Ingredient] = {}
     for mention in find_mentions(title):
         key = phrase_key(title[mention.start : mention.end])
@@ -237,25 +226,26 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
     return csv.DictReader(text.splitlines())
 
 
+def _refuse(faults: dict[str, bool], where: str) -> None:
+    """Raise BadInputError that names all faults of a row at once."""
+    if any(faults.values()):
+        raise BadInputError(f"{where}: {'; '.join(fault for fault, wrong in faults.items() if wrong)}")
+
+
 def _ingredient(row: dict[str, str]) -> Ingredient:
     colours = row["colours"].split("/") if row["colours"] else []
     taste = tuple(int(row[flavour]) for flavour in FLAVOURS)
     form, group = row["form"], row["group"]
-    faults = [
-        fault
-        for fault, wrong in {
-            f"group {group!r} is unknown": group not in FOOD_GROUPS,
-            f"form {form!r} is unknown": form not in FORMS,
-            "a seasoning is what cannot be seen": (form == "none") != (group == SEASONING),
-            "a taste lies in 0..3": not all(0 <= intensity <= MAX_INTENSITY for intensity in taste),
-            f"colours {row['colours']!r} are not #rrggbb": not all(map(_COLOUR.fullmatch, colours)),
-            "visible means one or two colours and a size": (form != "none")
-            != (len(colours) in (1, 2) and bool(row["size_mm"])),
-        }.items()
-        if wrong
-    ]
-    if faults:
-        raise BadInputError(f"ingredients.csv, {row['name']}: {'; '.join(faults)}")
+    is_drawn = len(colours) in (1, 2) and bool(row["size_mm"])
+    faults = {
+        f"group {group!r} is unknown": group not in FOOD_GROUPS,
+        f"form {form!r} is unknown": form not in FORMS,
+        "a seasoning is what cannot be seen": (form == "none") != (group == SEASONING),
+        "a taste lies in 0..3": not all(0 <= intensity <= MAX_INTENSITY for intensity in taste),
+        f"colours {row['colours']!r} are not #rrggbb": not all(map(_COLOUR.fullmatch, colours)),
+        "visible means one or two colours and a size": (form != "none") != is_drawn,
+    }
+    _refuse(faults, f"ingredients.csv, {row['name']}")
     return Ingredient(
         name=row["name"],
         aliases=tuple(alias for alias in row["aliases"].split("|") if alias),
@@ -268,20 +258,14 @@ def _ingredient(row: dict[str, str]) -> Ingredient:
 
 
 def _dish(row: dict[str, str]) -> tuple[Dish, DishFacts]:
-    # Faults are collected, so that one run names all faults of a row.
     names = tuple(name.strip() for name in row["ingredients"].split(";"))
     unknown = [name for name in names if name not in ingredients_by_name()]
-    faults = [
-        fault
-        for fault, wrong in {
-            f"unknown ingredients {', '.join(unknown)}": bool(unknown),
-            "an ingredient is named twice": len(set(names)) < len(names),
-            f"course {row['course']!r} is unknown": row["course"] not in COURSES,
-            f"vessel {row['vessel']!r} is unknown": row["vessel"] not in VESSELS,
-            "the id is not a slug": bool(_NOT_SLUG.search(row["dish_id"])),
-        }.items()
-        if wrong
-    ]
-    if faults:
-        raise BadInputError(f"dishes.csv, {row['dish_id']}: {'; '.join(faults)}")
+    faults = {
+        f"unknown ingredients {', '.join(unknown)}": bool(unknown),
+        "an ingredient is named twice": len(set(names)) < len(names),
+        f"course {row['course']!r} is unknown": row["course"] not in COURSES,
+        f"vessel {row['vessel']!r} is unknown": row["vessel"] not in VESSELS,
+        "the id is not a slug": bool(_NOT_SLUG.search(row["dish_id"])),
+    }
+    _refuse(faults, f"dishes.csv, {row['dish_id']}")
     return Dish(row["dish_id"], row["title"], names), DishFacts(row["cuisine"], row["course"], row["vessel"])

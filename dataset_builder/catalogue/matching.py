@@ -139,7 +139,11 @@ class PhraseMatcher:
         self._trie: dict[Any, Any] = {}
         if match == "word":
             for index, phrase in enumerate(self.phrases):
-                self._insert(index, phrase)
+                node = self._trie
+                for word in (key := phrase_key(phrase)):
+                    node = node.setdefault(word, {})
+                if key:  # nothing but punctuation can never match
+                    node[None] = (*node.get(None, ()), index)
         else:
             self._substrings = _SubstringFinder(self.phrases)
 
@@ -154,15 +158,6 @@ class PhraseMatcher:
         if self.match == "substring":
             return self._substrings.inside(text.lower())
         return frozenset(match.phrase for match in self._find_words(text) if not match.negated)
-
-    def _insert(self, index: int, phrase: str) -> None:
-        key = phrase_key(phrase)
-        if not key:
-            return  # nothing but punctuation: it can never match
-        node = self._trie
-        for word in key:
-            node = node.setdefault(word, {})
-        node[None] = (*node.get(None, ()), index)
 
     def _longest(self, keys: Sequence[str], position: int, opening: Sequence[bool]) -> tuple[tuple[int, ...], int]:
         """Return the phrases of the longest match that starts at a token, and the position after it.
@@ -195,7 +190,10 @@ class PhraseMatcher:
             negating = negating and not opening[position]
             found, after = self._longest(keys, position, opening)
             if not found:
-                yield from self._find_inside_negated_word(tokens[position])
+                # "unsalted", "nonfat" and "sugarless" deny "salted", "fat" and "sugar".
+                for part in _denied_parts(keys[position]):
+                    for phrase in self._trie.get(part, {}).get(None, ()):
+                        yield Match(phrase, tokens[position].start, tokens[position].end, negated=True)
                 negating = _goes_on_negating(keys, position, negating)
                 position += 1
                 continue
@@ -207,12 +205,6 @@ class PhraseMatcher:
             # "no salt or pepper" goes on negating after the match, "no salt, pepper" does not.
             negating = negated and after < len(keys) and keys[after] in _ALTERNATIVES
             position = after
-
-    def _find_inside_negated_word(self, token: _Token) -> Iterator[Match]:
-        """Read "unsalted", "nonfat" and "sugarless" as a denial of "salted", "fat" and "sugar"."""
-        for rest in _denied_parts(token.key):
-            for phrase in self._trie.get(rest, {}).get(None, ()):
-                yield Match(phrase, token.start, token.end, negated=True)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -227,7 +219,7 @@ def _denied_parts(key: str) -> tuple[str, ...]:
 
 
 def _goes_on_negating(keys: Sequence[str], position: int, negating: bool) -> bool:
-    """Tell whether a word that matches nothing opens a negation or leaves an open one open."""
+    """Return whether a word that matches nothing opens a negation or leaves an open one open."""
     key = keys[position]
     if key in _NEGATORS:
         return True

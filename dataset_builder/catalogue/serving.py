@@ -1,10 +1,10 @@
-"""How a dish is served: its vessel, the liquids that fill it unseen, and which of its ingredients show."""
+"""Serving of a dish: its vessel, the liquids of a drink or broth, and which of its ingredients are visible."""
 
 import functools
 import re
 from collections.abc import Sequence
 
-from dataset_builder.catalogue.ingredients import Ingredient, catalogue_dishes, dish_facts
+from dataset_builder.catalogue.ingredients import VESSELS, Ingredient, catalogue_dishes, dish_facts
 
 # Colour of a liquid, and how strongly it tints what it is mixed with: tea shows in much milk, sparkling water nowhere.
 LIQUIDS: dict[str, tuple[str, float]] = {
@@ -34,9 +34,8 @@ LIQUIDS: dict[str, tuple[str, float]] = {
 }  # fmt: skip
 # What sets when it is baked or chilled: with these, water and milk do not stay liquid.
 SETTING = frozenset(("flour", "rice flour", "semolina", "egg", "yeast", "baking powder", "gelatine"))
-PLATE, BOWL, BOARD, GLASS = "plate", "bowl", "board", "glass"
-VESSELS = (PLATE, BOWL, BOARD, GLASS)
-# Words in the name of a dish that tell its vessel; the last one decides: a coffee cake is a cake.
+PLATE, BOWL, BOARD, GLASS = VESSELS
+# Words in the name of a dish that determine its vessel; the last one decides: a coffee cake is a cake.
 VESSEL_WORDS = {
     BOWL: (
         "soup", "stew", "curry", "cereal", "bowl", "broth", "bisque", "chowder", "ramen", "pho", "laksa", "chili",
@@ -121,6 +120,6 @@ def vessel_for(prompt: str) -> str:
 
 
 def shows(vessel_kind: str, ingredient: Ingredient) -> bool:
-    """Tell whether a visible ingredient is seen in this vessel: what was steeped or milled into a drink is not."""
+    """Return whether a visible ingredient is seen in this vessel: one steeped or milled into a drink is not."""
     # Grain, bread and noodles are steeped or milled into a drink; a pool, such as cream, and pieces are seen.
     return vessel_kind != GLASS or ingredient.form == "pool" or ingredient.form not in BEDS

@@ -11,17 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
-from dataset_builder.catalogue.ingredients import (
-    Addition,
-    Ingredient,
-    additions,
-    catalogue_dishes,
-    dish_facts,
-    find_ingredients,
-    find_mentions,
-    ingredients,
-    ingredients_by_name,
-)
+from dataset_builder.catalogue import ingredients as catalogue
+from dataset_builder.catalogue.ingredients import Addition, Ingredient, find_ingredients, ingredients_by_name
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.recipes import Dish
@@ -42,7 +33,7 @@ MAX_NAMED = 4
 # The share of variants that change until the wanted flavour leads; the others are content with one addition.
 TURN = 0.9
 MAX_ADDITIONS = 4
-# Lead over the other flavours, in intensities, that nobody would dispute.
+# Lead over the other flavours, in intensities, with which a dish counts as clearly one of the wanted flavour.
 LEAD = 4
 # Among additions of the wanted flavour, the share that one can see.
 VISIBLE_ADDITION = 0.6
@@ -148,7 +139,7 @@ def widen(
                 missing -= 1
         if missing == before:
             raise BadInputError(
-                f"{number} recipes were asked for, but only {number - missing} distinct ones can be made of "
+                f"{number} recipes are wanted, but only {number - missing} distinct ones can be made of "
                 f"{len(dishes)} dishes; ask for fewer"
             )
     return [recipe for dish, made in zip(dishes, variants, strict=True) for recipe in (dish, *made)]
@@ -163,12 +154,7 @@ def _title_key(title: str) -> str:
 
 
 def _new_variant(
-    dish: Dish,
-    number: int,
-    seed: int,
-    recipes: set[frozenset[str]],
-    titles: set[str],
-    accept: Callable[[Dish], bool],
+    dish: Dish, number: int, seed: int, recipes: set[frozenset[str]], titles: set[str], accept: Callable[[Dish], bool]
 ) -> Dish | None:
     """Return a variant whose recipe and title are new, None when none is found."""
     wishes = list(FLAVOURS)
@@ -188,7 +174,7 @@ def _new_variant(
 
 
 def _is_true(title: str, draft: _Draft, dish: Dish) -> bool:
-    """Tell whether a title names nothing that the variant lacks, apart from what the original title named already.
+    """Return whether a title names nothing that the variant lacks, apart from what the original title named already.
 
     Words that were put side by side can name a third thing: "mustard" and "green mango" hold "mustard green".
     """
@@ -206,7 +192,7 @@ def _catalogue_item(line: str) -> Ingredient | None:
 
 def _setting(dish: Dish, items: Sequence[Ingredient | None]) -> str:
     """Return the kind of dish: by the course of a dish of the catalogue, by the tastes of any other."""
-    facts = dish_facts().get(dish.dish_id)
+    facts = catalogue.dish_facts().get(dish.dish_id)
     if facts is not None and facts.course in _SETTING_OF_COURSE:
         return _SETTING_OF_COURSE[facts.course]
     tastes = _tastes(items)
@@ -249,18 +235,18 @@ def _leads(draft: _Draft) -> bool:
 def _suits() -> dict[str, set[str]]:
     """Return setting -> ingredients that named dishes of the setting use, or that `additions.csv` gives to it."""
     uses: dict[str, Counter[str]] = {SAVOURY: Counter(), SWEET: Counter(), DRINK: Counter()}
-    for dish in catalogue_dishes():
+    for dish in catalogue.catalogue_dishes():
         items = [ingredients_by_name()[name] for name in dish.ingredients]
         uses[_setting(dish, items)].update(dish.ingredients)
     suiting = {setting: {name for name in used if used[name] >= USES_TO_SUIT} for setting, used in uses.items()}
-    for addition in additions():
+    for addition in catalogue.additions():
         suiting[addition.setting].add(addition.ingredient)
     return suiting
 
 
 def _swap(draft: _Draft) -> None:
     """Replace a visible ingredient by another of its food group, in the title too where it is named there."""
-    mentioned = {mention.ingredient.name for mention in find_mentions(draft.title)}
+    mentioned = {mention.ingredient.name for mention in catalogue.find_mentions(draft.title)}
     places = [
         (place, item)
         for place, item in enumerate(draft.items)
@@ -271,7 +257,7 @@ def _swap(draft: _Draft) -> None:
     place, old = draft.rng.choice(places)
     choices = [
         item
-        for item in ingredients()
+        for item in catalogue.ingredients()
         if item.group == old.group and item.name in _suits()[draft.setting] and not draft.has(item.name)
     ]
     if not choices:
@@ -287,7 +273,7 @@ def _swap(draft: _Draft) -> None:
 
 def _replace_in_title(title: str, old: Ingredient, new: Ingredient) -> str:
     # From the end, so that the offsets of earlier mentions stay valid.
-    for mention in reversed(find_mentions(title)):
+    for mention in reversed(catalogue.find_mentions(title)):
         if mention.ingredient.name == old.name:
             spoken = title[mention.start : mention.end]
             name = _phrase(new.name) if spoken.endswith("s") else new.name
@@ -299,27 +285,22 @@ def _replace_in_title(title: str, old: Ingredient, new: Ingredient) -> str:
 def _leave_out(draft: _Draft) -> None:
     """Leave out an ingredient that the title does not name, rather one that keeps the wanted flavour from leading."""
     named = draft.named_in_title()
-    places = [
-        place
+    tastes = {
+        place: item.taste
         for place, item in enumerate(draft.items)
         if item is not None and place >= PROTECTED and item.name not in named
-    ]
-    if not places or len(draft.lines) <= FEWEST_INGREDIENTS:
+    }
+    if not tastes or len(draft.lines) <= FEWEST_INGREDIENTS:
         return
-    against = [1 + _taste_against(draft.items[place], draft.wanted) for place in places]
-    place = draft.rng.choices(places, against)[0]
+    wanted = FLAVOURS.index(draft.wanted)
+    against = [1 + max(taste[:wanted] + taste[wanted + 1 :]) for taste in tastes.values()]
+    place = draft.rng.choices(list(tastes), against)[0]
     del draft.lines[place], draft.items[place]
-
-
-def _taste_against(item: Ingredient | None, wanted: str) -> int:
-    if item is None:
-        return 0
-    return max(intensity for flavour, intensity in zip(FLAVOURS, item.taste, strict=True) if flavour != wanted)
 
 
 @cache
 def _additions_for(setting: str, flavour: str | None) -> tuple[Addition, ...]:
-    return tuple(addition for addition in additions() if (addition.setting, addition.flavour) == (setting, flavour))
+    return tuple(each for each in catalogue.additions() if (each.setting, each.flavour) == (setting, flavour))
 
 
 def _add(draft: _Draft, flavour: str | None) -> None:
@@ -358,14 +339,10 @@ def _name_base(draft: _Draft) -> None:
             _perhaps_name(draft, item, NAME_BASE, _phrase(item.name), "")
 
 
-@lru_cache(maxsize=1)
-def _phrases() -> dict[str, str]:
-    return {addition.ingredient: addition.phrase for addition in reversed(additions())}
-
-
+@cache
 def _phrase(name: str) -> str:
     """Return how a title names an ingredient after "with"."""
-    return _phrases().get(name, name)
+    return next((addition.phrase for addition in catalogue.additions() if addition.ingredient == name), name)
 
 
 def _compose_title(draft: _Draft, taken: set[str]) -> str:

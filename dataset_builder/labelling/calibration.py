@@ -1,4 +1,4 @@
-"""How far confidences can be trusted: bins of calibration, the expected calibration error, and reliability diagrams."""
+"""Calibration of confidences: bins, the expected calibration error, and reliability diagrams."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataset_builder.columns import FLAVOURS
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often answers are right against how confident they are.
+    """Accuracy of predictions in bins of their confidence.
 
     Attributes:
         edges: `(bins + 1,)` borders of the bins of confidence, equally wide from 0 to 1.

@@ -70,8 +70,17 @@ def lint(lexicon: Lexicon, match: str = "substring") -> list[Finding]:
     findings += _never_matching(lexicon.entries, match)
     findings += _glued(lexicon.entries)
     if match == "substring":
-        findings += _with_outer_blanks(lexicon.entries)
         findings += _trapped(lexicon.entries)
+        findings += [
+            Finding(
+                line,
+                "outer blank",
+                f"{phrase!r} begins or ends with a blank, so that it is not found where a text or a line does or "
+                f"beside a comma; match by word, or write {phrase.strip()!r}",
+            )
+            for line, _, _, phrase, _ in lexicon.entries
+            if phrase != phrase.strip()
+        ]
     return sorted(findings)
 
 
@@ -152,38 +161,22 @@ def _contained(entries: tuple[LexiconEntry, ...]) -> Iterator[Finding]:
 
 def _never_matching(entries: Iterable[LexiconEntry], match: str) -> Iterator[Finding]:
     for entry in entries:
-        if not phrase_key(entry.phrase):
-            yield Finding(entry.line, "never matches", f"{entry.phrase!r} has no letter or digit; write a word")
-        elif match == "substring" and entry.phrase != entry.phrase.lower():
-            yield Finding(
-                entry.line,
-                "never matches",
-                f"{entry.phrase!r} has upper case, texts are compared in lower case; write {entry.phrase.lower()!r}",
+        phrase = entry.phrase
+        plain = " ".join(phrase.split())
+        if not phrase_key(phrase):
+            fault = "has no letter or digit; write a word"
+        elif match == "substring" and phrase != phrase.lower():
+            fault = f"has upper case, texts are compared in lower case; write {phrase.lower()!r}"
+        elif match == "substring" and phrase.strip() != plain:
+            fault = f"has unusual blanks; write {plain!r}"
+        elif match == "word" and (mark := clause_end(phrase)):
+            fault = (
+                f"reaches over {mark!r}, which ends a clause and with it every match; write its parts in lines of "
+                "their own"
             )
-        elif match == "substring" and entry.phrase.strip() != " ".join(entry.phrase.split()):
-            yield Finding(
-                entry.line,
-                "never matches",
-                f"{entry.phrase!r} has unusual blanks; write {' '.join(entry.phrase.split())!r}",
-            )
-        elif match == "word" and (mark := clause_end(entry.phrase)):
-            yield Finding(
-                entry.line,
-                "never matches",
-                f"{entry.phrase!r} reaches over {mark!r}, which ends a clause and with it every match; write its parts "
-                "in lines of their own",
-            )
-
-
-def _with_outer_blanks(entries: Iterable[LexiconEntry]) -> Iterator[Finding]:
-    for entry in entries:
-        if entry.phrase != entry.phrase.strip():
-            yield Finding(
-                entry.line,
-                "outer blank",
-                f"{entry.phrase!r} begins or ends with a blank, so that it is not found where a text or a line does or "
-                f"beside a comma; match by word, or write {entry.phrase.strip()!r}",
-            )
+        else:
+            continue
+        yield Finding(entry.line, "never matches", f"{phrase!r} {fault}")
 
 
 def _glued(entries: tuple[LexiconEntry, ...]) -> Iterator[Finding]:
@@ -229,7 +222,7 @@ def _trapped(entries: Iterable[LexiconEntry]) -> Iterator[Finding]:
 
 
 def _holds(whole: tuple[str, ...], part: tuple[str, ...]) -> bool:
-    """Tell whether a phrase holds another as whole words."""
+    """Return whether a phrase holds another as whole words."""
     return any(whole[start : start + len(part)] == part for start in range(len(whole) - len(part) + 1))
 
 

@@ -59,10 +59,8 @@ def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
     """Return the labels of the catalogue's named dishes and their reference flavours."""
     reference = reference_flavours()
     dishes = catalogue_dishes()
-    return (
-        [labeller.label(dish.title, dish.ingredients) for dish in dishes],
-        [reference[dish.dish_id][0] for dish in dishes],
-    )
+    labels = [labeller.label(dish.title, dish.ingredients) for dish in dishes]
+    return labels, [reference[dish.dish_id][0] for dish in dishes]
 
 
 def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str]) -> dict[str, Reliability]:
@@ -78,10 +76,7 @@ def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str])
     for fitted, scored in (halves, halves[::-1]):
         calibrated = model.calibrated([labels[place] for place in fitted], [reference[place] for place in fitted])
         scores[scored] = calibrated.scores([labels[place] for place in scored])
-    return {
-        "as estimated": reliability(model.scores(labels), reference),
-        "calibrated": reliability(scores, reference),
-    }
+    return {"as estimated": reliability(model.scores(labels), reference), "calibrated": reliability(scores, reference)}
 
 
 def summary_text(summary: LabelSummary) -> str:
@@ -168,6 +163,7 @@ def _check_files(arguments: Namespace) -> None:
                 raise BadInputError(f"{option} {path} is {name} itself; give another name")
         if Path(arguments.recipes).is_dir() and place.is_relative_to(read["the recipe table"]):
             raise BadInputError(f"{option} {path} lies in the folder that is read; give a place outside it")
+        # The diagram, which is checked next, must not overwrite the labels either.
         read["the file of the labels"] = place
     if arguments.reliability:
         kinds = picture_kinds()

@@ -203,7 +203,7 @@ class _Ballot:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """How labels compare with reference flavours.
+    """Agreement of labels with reference flavours.
 
     Attributes:
         rows: number of recipes with a reference.

@@ -71,10 +71,8 @@ class LabelModel:
         """
         if not labels:
             raise ValueError("no labels to fit a label model on; give at least one")
-        functions = {key: place for place, key in enumerate(dict.fromkeys(f for x in labels for f in _functions(x)))}
-        votes = _vote_matrix(labels, functions)
+        functions, flavour_of, votes = _vote_matrix(labels)
         shares = np.log([label.taste for label in labels])
-        flavour_of = np.array([FLAVOURS.index(flavour) for _, flavour, _ in functions], dtype=np.int64)
         spoken = np.asarray(votes.sum(axis=0)).ravel()
         accuracy = np.full(len(functions), _PRIOR_ACCURACY)
         prior = np.full(len(FLAVOURS), 1 / len(FLAVOURS))
@@ -96,11 +94,10 @@ class LabelModel:
 
     def logits(self, labels: Sequence[Label]) -> np.ndarray:
         """Return `(labels, 5)` log-posteriors up to a constant, before the temperature."""
-        functions = {key: place for place, key in enumerate(dict.fromkeys(f for x in labels for f in _functions(x)))}
+        functions, flavour_of, votes = _vote_matrix(labels)
         accuracy = np.array([self.accuracies.get(key, _PRIOR_ACCURACY) for key in functions])
-        flavour_of = np.array([FLAVOURS.index(flavour) for _, flavour, _ in functions], dtype=np.int64)
         shares = np.log([label.taste for label in labels])
-        return np.log(self.prior) + shares + _vote_matrix(labels, functions) @ _evidence(accuracy, flavour_of)
+        return np.log(self.prior) + shares + votes @ _evidence(accuracy, flavour_of)
 
     def scores(self, labels: Sequence[Label]) -> np.ndarray:
         """Return `(labels, 5)` probabilities of the flavours, each row summing to 1."""
@@ -129,12 +126,16 @@ class LabelModel:
         return replace(self, temperature=float(np.exp(best.x)))
 
 
-def _vote_matrix(labels: Sequence[Label], functions: dict[Function, int]) -> csr_matrix:
+def _vote_matrix(labels: Sequence[Label]) -> tuple[list[Function], np.ndarray, csr_matrix]:
+    """Return the functions that vote, the index of the flavour of each, and the votes `(labels, functions)`."""
+    functions = {key: place for place, key in enumerate(dict.fromkeys(f for x in labels for f in _functions(x)))}
+    flavour_of = np.array([FLAVOURS.index(flavour) for _, flavour, _ in functions], dtype=np.int64)
     places = [[functions[key] for key in _functions(label)] for label in labels]
     # Rows of a compressed sparse matrix: one column index for every vote.
     ends = np.cumsum([0, *map(len, places)])
     columns = np.array([place for row in places for place in row], dtype=np.int64)
-    return csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(labels), len(functions)))
+    votes = csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(labels), len(functions)))
+    return list(functions), flavour_of, votes
 
 
 def _evidence(accuracy: np.ndarray, flavour_of: np.ndarray) -> np.ndarray:

@@ -16,18 +16,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Value
 from tqdm import tqdm
 
-from dataset_builder.columns import (
-    DISH_ID,
-    FLAVOUR,
-    FLAVOURS,
-    FLAVOURS_PRESENT,
-    INGREDIENTS,
-    INSTRUCTIONS,
-    LABEL_SOURCE,
-    LABEL_VOTES,
-    TASTE,
-    TITLE,
-)
+from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
 from dataset_builder.labelling.rule import Label, Labeller
@@ -113,7 +102,7 @@ class LabelSummary:
         if not self.both:
             return float("nan")
         # Probability that two methods with these shares agree by chance.
-        chance = sum(by_ingredients[flavour] * by_title[flavour] for flavour in FLAVOURS) / self.both**2
+        chance = sum(by_ingredients[flavour] * by_title[flavour] for flavour in columns.FLAVOURS) / self.both**2
         return (self.agreement - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
@@ -140,7 +129,7 @@ def label_table(
     out = Path(out)
     if out.exists() and not out.is_file():
         raise BadInputError(f"{out} is no file that could be replaced; give --out the name of a Parquet file")
-    features = Features({DISH_ID: Value("string"), **recipe_features(), **label_features()})
+    features = Features({columns.DISH_ID: Value("string"), **recipe_features(), **label_features()})
     work = partial(_label_chunk, schema=features.arrow_schema, label_model=label_model)
     summary = LabelSummary()
 
@@ -225,17 +214,17 @@ def _label_chunk(
     tastes = [label.taste for label in labels]
     if label_model is not None and labels:
         tastes = label_model.scores(labels).tolist()
-    ids = {flavour: place for place, flavour in enumerate(FLAVOURS)}
-    columns = {
-        DISH_ID: [recipe.dish_id for recipe, _ in rows],
-        TITLE: [recipe.title for recipe, _ in rows],
-        INGREDIENTS: [ingredients for _, ingredients in rows],
-        INSTRUCTIONS: [recipe.instructions for recipe, _ in rows],
-        FLAVOUR: [ids[label.flavour] for label in labels if label.flavour],
-        FLAVOURS_PRESENT: [[ids[flavour] for flavour in label.flavours] for label in labels],
-        TASTE: tastes,
-        LABEL_SOURCE: [label.source for label in labels],
-        LABEL_VOTES: [label.votes for label in labels],
+    ids = {flavour: place for place, flavour in enumerate(columns.FLAVOURS)}
+    cells = {
+        columns.DISH_ID: [recipe.dish_id for recipe, _ in rows],
+        columns.TITLE: [recipe.title for recipe, _ in rows],
+        columns.INGREDIENTS: [ingredients for _, ingredients in rows],
+        columns.INSTRUCTIONS: [recipe.instructions for recipe, _ in rows],
+        columns.FLAVOUR: [ids[label.flavour] for label in labels if label.flavour],
+        columns.FLAVOURS_PRESENT: [[ids[flavour] for flavour in label.flavours] for label in labels],
+        columns.TASTE: tastes,
+        columns.LABEL_SOURCE: [label.source for label in labels],
+        columns.LABEL_VOTES: [label.votes for label in labels],
     }
-    arrays = [pa.array(columns[name], type=schema.field(name).type) for name in schema.names]
+    arrays = [pa.array(cells[name], type=schema.field(name).type) for name in schema.names]
     return pa.RecordBatch.from_arrays(arrays, schema=schema), summary

@@ -45,15 +45,10 @@ class Hub(Protocol):
     tokens: Mapping[str, str]
     upload_key: str
     requests: list[Request]
-
-    @property
-    def url(self) -> str:
-        """The address of the hub."""
-        ...
+    url: str
 
     def next_fault(self, kind: str) -> str | None:
         """Return the fault of the present request of this kind, None for no fault."""
-        ...
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -73,7 +68,10 @@ class Handler(BaseHTTPRequestHandler):
         self.query = parse_qs(address.query)
         try:
             try:
-                self._authenticate()
+                token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                self.namespace = self.hub.tokens.get(token)
+                if token and self.namespace is None:
+                    raise Refusal(401, message="Invalid credentials in Authorization header")
                 kind, match = self._route(address.path)
                 # Tests inject faults: refused requests, and connections that drop before or after the work is done.
                 fault = self.hub.next_fault(kind)
@@ -85,7 +83,8 @@ class Handler(BaseHTTPRequestHandler):
                 if fault != "drop":
                     status = getattr(self, f"on_{kind}")(**match.groupdict())
                 if fault in ("drop", "lose"):
-                    self._drop()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
             except Refusal as refusal:
                 status = self.answer({"error": refusal.message}, refusal.status, refusal.headers)
         except (BrokenPipeError, ConnectionResetError):
@@ -97,10 +96,6 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
     _silent = False
 
-    def _drop(self) -> None:
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
-
     def _read_body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -111,12 +106,6 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
         return b"".join(chunks)
-
-    def _authenticate(self) -> None:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        self.namespace = self.hub.tokens.get(token)
-        if token and self.namespace is None:
-            raise Refusal(401, message="Invalid credentials in Authorization header")
 
     def _route(self, path: str) -> tuple[str, re.Match]:
         # HEAD is answered like GET, without the body.
@@ -294,9 +283,9 @@ class Handler(BaseHTTPRequestHandler):
     def on_commit(self, repo: str, rev: str) -> int:
         self._may_write(repo)
         store, branch = self.hub.store, unquote(rev)
-        with store.lock:
+        with store.changing_refs(repo) as refs:
             parent, commit = store.commit(repo, branch)
-            refs, files, header = store.refs(repo), dict(commit["files"]), {}
+            files, header = dict(commit["files"]), {}
             if branch not in refs["branches"]:
                 raise Refusal(404, "RevisionNotFound", f"{branch} is no branch")
             for line in self.body.splitlines():
@@ -316,41 +305,34 @@ class Handler(BaseHTTPRequestHandler):
             texts = (header.get("summary", ""), header.get("description", ""))
             oid = store.add_commit(repo, [parent], files, *texts, author=str(self.namespace))
             refs["branches"][branch] = oid
-            store.set_refs(repo, refs)
         address = f"{self.hub.url}/{repo.removeprefix('models/')}/commit/{oid}"
         return self.answer({"success": True, "commitOid": oid, "commitUrl": address, "hookOutput": ""})
 
     def on_tag(self, repo: str, rev: str) -> int:
         self._may_write(repo)
         request = json.loads(self.body)
-        with self.hub.store.lock:
+        with self.hub.store.changing_refs(repo) as refs:
             oid, _ = self._read_commit(repo, rev)
-            refs = self.hub.store.refs(repo)
             if request["tag"] in refs["tags"]:
                 raise Refusal(409, message=f"Tag {request['tag']} already exists")
             refs["tags"][request["tag"]] = {"commit": oid, "message": request.get("message")}
-            self.hub.store.set_refs(repo, refs)
         return self.answer()
 
     def on_untag(self, repo: str, rev: str) -> int:
         self._may_write(repo)
-        with self.hub.store.lock:
-            refs = self.hub.store.refs(repo)
+        with self.hub.store.changing_refs(repo) as refs:
             if refs["tags"].pop(unquote(rev), None) is None:
                 raise Refusal(404, "RevisionNotFound", f"{rev} is no tag")
-            self.hub.store.set_refs(repo, refs)
         return self.answer()
 
     def on_branch(self, repo: str, rev: str) -> int:
         self._may_write(repo)
         request = json.loads(self.body or b"{}")
-        with self.hub.store.lock:
+        with self.hub.store.changing_refs(repo) as refs:
             oid, _ = self._read_commit(repo, request.get("startingPoint"))
-            refs = self.hub.store.refs(repo)
             if unquote(rev) in refs["branches"]:
                 raise Refusal(409, message="Reference already exists")
             refs["branches"][unquote(rev)] = oid
-            self.hub.store.set_refs(repo, refs)
         return self.answer()
 
     def on_resolve(self, prefix: str | None, name: str, rev: str, path: str) -> int:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -58,7 +59,8 @@ class LocalHub:
         self.port = port
         self.upload_key = secrets.token_urlsafe(16)
         self.requests: list[Request] = []
-        self._faults: list[list] = []
+        # Faults of the next requests of each kind, None where one passes.
+        self._faults: defaultdict[str, list[str | None]] = defaultdict(list)
 
     def __enter__(self) -> "LocalHub":
         self.store = Store(self.folder)
@@ -97,7 +99,7 @@ class LocalHub:
         """
         if how not in ("error", "refuse", "drop", "lose") or kind not in {route[0] for route in ROUTES}:
             raise ValueError(f"no fault {how!r} of requests {kind!r}")
-        self._faults.append([kind, how, times, skip])
+        self._faults[kind] += [None] * skip + [how] * times
 
     def mend(self) -> None:
         """Remove all injected faults."""
@@ -106,14 +108,7 @@ class LocalHub:
     def next_fault(self, kind: str) -> str | None:
         """Return the fault of the present request of this kind, None for no fault."""
         with self.store.lock:
-            for fault in self._faults:
-                if fault[0] == kind and fault[2] > 0:
-                    if fault[3] > 0:
-                        fault[3] -= 1
-                        return None
-                    fault[2] -= 1
-                    return fault[1]
-        return None
+            return self._faults[kind].pop(0) if self._faults[kind] else None
 
     def environment(self, token: str | None = None, home: str | os.PathLike | None = None) -> dict[str, str]:
         """Return the environment variables of a process that uses this hub.

@@ -6,6 +6,8 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,6 +151,14 @@ class Store:
     def set_refs(self, repo: str, refs: dict[str, Any]) -> None:
         self._write(self._repo_path(repo), json.dumps(refs, indent=1).encode())
 
+    @contextmanager
+    def changing_refs(self, repo: str) -> Iterator[dict[str, Any]]:
+        """Yield the references of a repository and write them back; no other thread changes them meanwhile."""
+        with self.lock:
+            refs = self.refs(repo)
+            yield refs
+            self.set_refs(repo, refs)
+
     def create(self, repo: str, private: bool, author: str) -> None:
         with self.lock:
             if self._repo_path(repo).exists():
@@ -188,9 +198,11 @@ class Store:
         """Return id and content of the commit that a branch, a tag or a commit id names."""
         refs = self.refs(repo)
         tag = refs["tags"].get(revision.removeprefix("refs/tags/"))
+        # A branch goes before a tag of the same name.
         oid = refs["branches"].get(revision.removeprefix("refs/heads/")) or (tag and tag["commit"]) or revision
         path = self.folder / "commits" / f"{oid}.json"
         commit = json.loads(path.read_text()) if re.fullmatch("[0-9a-f]{40}", oid) and path.exists() else None
+        # Commits of all repositories lie in one folder; another repository's must not be readable here.
         if commit is None or commit["repo"] != repo:
             raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         commit["files"] = {path: File(*file) for path, file in commit["files"].items()}

@@ -33,6 +33,7 @@ def several_configurations(name: str) -> str | None:
     from datasets import get_dataset_config_names
 
     try:
+        # The names are only needed for a message, so a Hub that does not answer is no further error.
         known = get_dataset_config_names(name)
     except (OSError, ValueError, RuntimeError):
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _WRITTEN = re.compile(r"[^\W_]")
-# How pandas or R write a missing value as text. "Nan" is a bread, and somebody's dish is called "None".
+# How pandas or R write a missing value as text. "Nan" is a bread, and "None" the title of a real recipe.
 _MISSING = frozenset({"nan", "NaN", "<NA>", "character(0)"})
 _BULLET = re.compile(r"^\s*[-*\u2022\u00b7]\s+")
 _PYTHON_LIST = re.compile(r"\[\s*'[^'\"\\]*'(?:, '[^'\"\\]*')*\s*\]")
@@ -105,7 +105,7 @@ class _Literals(ast.NodeTransformer):
 
 
 def has_ingredients(value: Any) -> bool:
-    """Tell whether `parse_ingredients` gives any, for most texts without parsing them.
+    """Return whether `parse_ingredients` gives any, for most texts without parsing them.
 
     Millions of rows are checked by one process and parsed by several.
     """

@@ -235,7 +235,7 @@ class _Identities:
         self._renamed: dict[int, str] = {}
 
     def is_known(self, title: str) -> bool:
-        """Tell whether a title came before, and remember it."""
+        """Return whether a title came before, and remember it."""
         before = len(self._titles)
         self._titles.add(hash(title.casefold()))
         return len(self._titles) == before

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +34,7 @@ class TableFile:
     """One table whose rows can be read again and again.
 
     Attributes:
-        name: the table in words, for messages.
+        name: description of the table, for messages.
         folder: folder of the files that the table names, None for a table on the Hub.
         columns: the names in the header.
         size: value of `position` at the end (rows or bytes), None when unknown.
@@ -158,19 +158,18 @@ class _ParquetFile(TableFile):
         with self._open() as file:
             # Converted by Arrow before any value becomes a Python object.
             schema = pa.schema([_written_as_text(file.schema_arrow.field(name)) for name in columns])
-            batches = file.iter_batches(_BATCH_ROWS, columns=list(columns))
-            while (batch := self._whole(lambda: next(batches, None))) is not None:
-                table = self._whole(partial(pa.table(batch).select(columns).cast, schema))
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
+                table = pa.table(batch).select(columns).cast(schema)
                 for row in table.to_pylist(maps_as_pydicts="lossy"):
                     self.position += 1
                     yield row
 
-    def _open(self) -> pq.ParquetFile:
-        return self._whole(lambda: pq.ParquetFile(self._path))
-
-    def _whole(self, read: Callable[[], Any]) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
+        """Open the file; inside the block, whatever Arrow cannot read is reported as a damaged file."""
         try:
-            return read()
+            with pq.ParquetFile(self._path) as file:
+                yield file
         except (pa.ArrowInvalid, OSError) as error:
             raise BadInputError(f"{self.name} is not a whole Parquet file: {error}; write or fetch it again") from error
 
@@ -247,18 +246,15 @@ class _HubTable(TableFile):
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         self.position = 0
         for split in self._splits.values():
-            rows = iter(split.select_columns(list(columns)))
-            while (row := self._next(rows)) is not None:
-                self.position += 1
-                yield row
-
-    def _next(self, rows: Iterator[Row]) -> Row | None:
-        try:
-            return next(rows, None)
-        except (OSError, ValueError) as error:
-            raise BadInputError(
-                f"{self.name} breaks off after {self.position} rows: {error}; mend or repeat"
-            ) from error
+            rows = split.select_columns(list(columns))
+            try:
+                for row in rows:
+                    self.position += 1
+                    yield row
+            except (OSError, ValueError) as error:
+                raise BadInputError(
+                    f"{self.name} breaks off after {self.position} rows: {error}; mend or repeat"
+                ) from error
 
 
 def _can_be_written(record: Any) -> bool:
@@ -278,7 +274,7 @@ def _written_as_text(field: pa.Field) -> pa.Field:
 
 
 def _is_json_lines(path: Path) -> bool:
-    """Tell whether a file begins with an object in one line."""
+    """Return whether a file begins with an object in one line."""
     try:
         with path.open("rb") as file:
             return isinstance(json.loads(next(filter(bytes.strip, file), b"")), dict)

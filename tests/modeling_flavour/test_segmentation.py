@@ -126,7 +126,7 @@ def features():
 
 def test_deeplab_head_equals_torchvisions_with_the_same_weights(features):
     theirs = randomise(TorchvisionHead(16, MASK_CLASSES, atrous_rates=(2, 3, 4)))
-    ours = DeepLabHead(16, 256, [2, 3, 4], 0.5, MASK_CLASSES)
+    ours = DeepLabHead(FlavourSegmentationConfig(num_labels=MASK_CLASSES, aspp_rates=[2, 3, 4]), inputs=16)
     assert [value.shape for value in ours.state_dict().values()] == [x.shape for x in theirs.state_dict().values()]
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     with torch.no_grad():

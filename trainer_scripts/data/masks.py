@@ -40,6 +40,7 @@ class Masks(Kept):
         cell, name = self._cells[index][MASK], self._ids[index]
         data = decode_bytes(cell, name)
         try:
+            # Read as stored: a conversion to RGB would change the ids of palette pictures.
             ids = np.array(PIL.Image.open(io.BytesIO(data)))
         except (OSError, SyntaxError) as error:
             raise BadInputError(f"row {name}: the mask cannot be read: {error}") from error
@@ -50,9 +51,10 @@ class Masks(Kept):
             file = f" ({cell['path']})" if cell.get("path") else ""
             raise BadInputError(
                 f"row {name}{file}: the mask holds id {outside[0]}, but ids go from 0 to {len(self.classes) - 1}, and "
-                f"{UNKNOWN} where nobody knows"
+                f"{UNKNOWN} where the class is unknown"
             )
         table = np.full(UNKNOWN + 1, UNKNOWN, dtype=np.uint8)
+        # One lookup maps all 256 values: known ids to classes, everything else to "unknown".
         table[: len(self.classes)] = self.classes
         return torch.from_numpy(table[ids])
 

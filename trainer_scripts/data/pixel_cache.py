@@ -26,16 +26,13 @@ class Budget:
 
     def __init__(self, limit: int = MEMORY_LIMIT_BYTES):
         self.limit = limit
-        self._keepers: weakref.WeakSet[Kept] = weakref.WeakSet()
-
-    def add(self, keeper: "Kept") -> None:
-        """Count the bytes of a sequence for as long as it lives."""
-        self._keepers.add(keeper)
+        # A sequence counts for as long as it lives.
+        self.keepers: weakref.WeakSet[Kept] = weakref.WeakSet()
 
     @property
     def room(self) -> int:
         """Bytes that are left."""
-        return self.limit - sum(keeper.nbytes for keeper in self._keepers)
+        return self.limit - sum(keeper.nbytes for keeper in self.keepers)
 
 
 MEMORY = Budget()
@@ -77,7 +74,7 @@ class Kept(ABC):
         # Row -> first byte, shape and strides.
         self._kept: dict[int, tuple[int, tuple[int, ...], tuple[int, ...]]] = {}
         self.nbytes = 0
-        budget.add(self)
+        budget.keepers.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process that is not forked decodes for itself: gigabytes would have to be copied for each.

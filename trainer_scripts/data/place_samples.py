@@ -76,6 +76,7 @@ class PlaceSamples(Samples):
         picture, seen = varied(both, self._both, sample["draw"])
         sample |= {"picture": picture.as_subclass(torch.Tensor), "mask": seen.as_subclass(torch.Tensor)}
         if self._labels_are_classes:
+            # The first label is the background, which a crop cannot cut off.
             kept = ~lost_classes(mask, seen, len(sample["labels"])).numpy()
             sample["labels"] = sample["labels"] * np.concatenate([[True], kept])
         return sample

@@ -1,4 +1,4 @@
-"""Rows to samples to batches: tokens, picture variation, padding, normalisation, mixup."""
+"""Rows to samples to batches: tokens, picture variation, padding, normalisation, mixup, weights of classes and rows."""
 
 import threading
 from collections.abc import Sequence
@@ -137,6 +137,7 @@ class Samples(Dataset):
 def tokenize(processor: FlavourProcessor, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of each text as the processor makes them, without padding."""
     encoded = processor.encode_texts(texts, padding=True)
+    # Padding is removed again: batches are padded to their own longest text.
     pairs = zip(encoded["input_ids"], encoded["attention_mask"].bool(), strict=True)
     return [ids[mask].tolist() for ids, mask in pairs]
 
@@ -178,16 +179,6 @@ def padded(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
     return input_ids, mask
 
 
-def text_feature_batch(features: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return `text_features` of token states `(length, size)` with their mask, or of one vector per text `(size,)`."""
-    if features[0].ndim == 1:
-        return {"text_features": torch.stack(list(features))}
-    lengths = torch.tensor([len(each) for each in features])
-    filled = torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True)
-    mask = torch.arange(filled.shape[1])[None] < lengths[:, None]
-    return {"text_features": filled, "attention_mask": mask.long()}
-
-
 @dataclass
 class ClassificationCollator:
     """Batches for classification and multi-label models.
@@ -215,7 +206,13 @@ class ClassificationCollator:
             input_ids, mask = padded([sample["input_ids"] for sample in samples], self.pad_token_id)
             batch |= {"input_ids": input_ids, "attention_mask": mask}
         if "text_features" in samples[0]:
-            batch |= text_feature_batch([sample["text_features"] for sample in samples])
+            features = [sample["text_features"] for sample in samples]
+            # Vectors, one per text, all have one shape; for them the padding below changes nothing.
+            batch["text_features"] = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+            if features[0].ndim > 1:  # states of all tokens, `(length, size)`
+                lengths = torch.tensor([len(each) for each in features])
+                steps = torch.arange(batch["text_features"].shape[1])
+                batch["attention_mask"] = (steps[None] < lengths[:, None]).long()
         if "image_features" in samples[0]:
             batch["image_features"] = torch.stack([sample["image_features"] for sample in samples])
         if "picture" in samples[0]:
@@ -228,16 +225,44 @@ class ClassificationCollator:
         if "targets" in samples[0] and self.target_share > 0:
             targets = torch.stack([torch.as_tensor(sample["targets"]) for sample in samples])
             batch["labels"] = (1 - self.target_share) * self._shares(batch["labels"]) + self.target_share * targets
-        return self._mixed(batch, samples[0]["draw"]) if self.mixup > 0 else batch
+        if self.mixup > 0:
+            # Each picture and target is mixed with its neighbour's (Zhang et al. 2018).
+            share = float(np.random.default_rng(samples[0]["draw"]).beta(self.mixup, self.mixup))
+            batch["labels"] = self._shares(batch["labels"])
+            for name in ("pixel_values", "labels", "sample_weights"):
+                if name in batch:
+                    batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
+        return batch
 
     def _shares(self, labels: torch.Tensor) -> torch.Tensor:
         return functional.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels.float()
 
-    def _mixed(self, batch: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-        """Mix each picture and target with its neighbour's (Zhang et al. 2018)."""
-        share = float(np.random.default_rng(seed).beta(self.mixup, self.mixup))
-        batch["labels"] = self._shares(batch["labels"])
-        for name in ("pixel_values", "labels", "sample_weights"):
-            if name in batch:
-                batch[name] = share * batch[name] + (1 - share) * batch[name].roll(1, dims=0)
-        return batch
+
+def class_prior(labels: np.ndarray, classes: int) -> list[float]:
+    """Return the share of rows per class, with one row of each class added (Laplace) so that none is 0 or 1.
+
+    Args:
+        labels: ids `(rows,)`, or 0/1 `(rows, labels)`.
+        classes: number of classes.
+    """
+    if labels.ndim == 1:
+        counts = np.bincount(labels, minlength=classes) + 1
+        return (counts / counts.sum()).tolist()
+    # Each label is a class of its own against "absent", so two rows are added, one of either.
+    return ((labels.sum(axis=0) + 1) / (len(labels) + 2)).tolist()
+
+
+def class_weights(labels: np.ndarray, classes: int) -> list[float]:
+    """Return class weights in inverse proportion to frequency, with mean 1 over the rows; 0 for absent classes."""
+    counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
+    present = counts > 0
+    return np.where(present, counts.sum() / np.maximum(counts, 1) / present.sum(), 0).tolist()
+
+
+def sampling_weights(labels: np.ndarray) -> np.ndarray:
+    """Return the sampling weight of each row: inverse frequency of its class, or of its rarest label."""
+    if labels.ndim == 1:
+        return 1 / np.bincount(labels)[labels]
+    inverse = 1 / np.maximum(labels.sum(axis=0), 1)
+    # A row without any label is drawn as rarely as the most frequent label.
+    return np.where(labels.any(axis=1), (labels * inverse).max(axis=1), inverse.min())

@@ -4,26 +4,18 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataset_builder.errors import BadInputError
 
 NAMED = 3
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Keys of one row that must not occur in two splits: its group, its picture, its text."""
+class Keys(NamedTuple):
+    """Keys of one row, each as (kind, value), that must not occur in two splits: its group, its text, its picture."""
 
     row_id: str
-    group: str | None
-    text: str | None
-    picture: str | None
-
-    def items(self) -> list[tuple[str, str]]:
-        """Return the keys that are not None as (kind, value)."""
-        pairs = (("group", self.group), ("text", self.text), ("picture", self.picture))
-        return [(kind, value) for kind, value in pairs if value is not None]
+    items: list[tuple[str, str]]
 
 
 def normalise_text(text: str) -> str:
@@ -43,8 +35,10 @@ def row_keys(row_id: str, group: str | None, text: str | None, picture: dict[str
         digest = hashlib.sha256(picture["bytes"]).hexdigest()
     elif picture is not None and picture.get("path"):
         path = Path(picture["path"])
+        # A picture may be stored as bytes in one split and as a path in the other: contents are compared.
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
-    return Keys(row_id, group, normalise_text(text) if text is not None else None, digest)
+    pairs = (("group", group), ("text", None if text is None else normalise_text(text)), ("picture", digest))
+    return Keys(row_id, [(kind, value) for kind, value in pairs if value is not None])
 
 
 @dataclass
@@ -61,30 +55,26 @@ class SplitGuard:
         """Add a held-out split; raise BadInputError where it shares rows with one added before."""
         seen: dict[tuple[str, str], str] = {}
         for row in keys:
-            for item in row.items():
-                self._refuse_shared(item, row.row_id, split, self.held_out)
-                seen[item] = row.row_id
+            # Rows of one split may share keys; only splits held out before are compared.
+            self.check(row, split)
+            seen |= dict.fromkeys(row.items, row.row_id)
         self.held_out[split] = seen
 
     def check(self, row: Keys, split: str) -> None:
-        """Raise BadInputError, naming both rows, where a training row also occurs in a held-out split."""
-        for item in row.items():
-            self._refuse_shared(item, row.row_id, split, self.held_out)
+        """Raise BadInputError, naming both rows, where a row of `split` also occurs in a held-out split."""
+        for kind, value in row.items:
+            for other, held in self.held_out.items():
+                if (kind, value) in held:
+                    shown = value if kind != "picture" else f"sha256 {value[:12]}"
+                    raise BadInputError(
+                        f"the same {kind} ({shown}) is in {split} (row {row.row_id}) and in {other} "
+                        f"(row {held[kind, value]}); split by group, or leave such training rows out with "
+                        "--shared_rows drop"
+                    )
 
     def leaks(self, row: Keys) -> bool:
         """Whether a training row also occurs in a held-out split."""
-        return any(item in held for item in row.items() for held in self.held_out.values())
-
-    @staticmethod
-    def _refuse_shared(item: tuple[str, str], row_id: str, split: str, others: dict) -> None:
-        for other, held in others.items():
-            if item in held:
-                kind, value = item
-                shown = value if kind != "picture" else f"sha256 {value[:12]}"
-                raise BadInputError(
-                    f"the same {kind} ({shown}) is in {split} (row {row_id}) and in {other} (row {held[item]}); "
-                    "split by group, or leave such training rows out with --shared_rows drop"
-                )
+        return any(item in held for item in row.items for held in self.held_out.values())
 
 
 def check_split_names(train: str, selection: str, test: str) -> None:

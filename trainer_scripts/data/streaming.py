@@ -8,6 +8,7 @@ at most one block again.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Stream:
         """
         table = self.table(list(self.rows.take(HEAD_ROWS)))
         if table is None:
-            raise BadInputError(f"{self.where}: every row of the first {HEAD_ROWS} is on another side too")
+            raise BadInputError(f"{self.where}: every row of the first {HEAD_ROWS} is also in a held-out split")
         return table
 
 
@@ -128,10 +129,7 @@ class StreamSamples(torch.utils.data.IterableDataset):
                 yield sample
             if not found:
                 raise BadInputError(f"{self._data.stream.where}: no row is left to train on")
-            self._move(round=self._position["round"] + 1, shard=0, block=0, rows=None, taken=0)
-
-    def _move(self, **changes: int | dict[str, Any] | None) -> None:
-        self._position = {**self._position, **changes}
+            self._position.update(round=self._position["round"] + 1, shard=0, block=0, rows=None, taken=0)
 
     def _round(self) -> Iterator[dict[str, Any]]:
         """Yield the rest of one pass over all shards of this process.
@@ -155,10 +153,10 @@ class StreamSamples(torch.utils.data.IterableDataset):
                 key = (self._seed, self._position["round"], shard, self._position["block"])
                 samples = self._samples(block if shared_out else block[self._rank :: self._processes], key)
                 for index in np.random.default_rng(key).permutation(len(samples))[self._position["taken"] :]:
-                    self._move(taken=self._position["taken"] + 1)
+                    self._position.update(taken=self._position["taken"] + 1)
                     yield samples[int(index)]
-                self._move(block=self._position["block"] + 1, rows=rows.state_dict(), taken=0)
-            self._move(shard=self._position["shard"] + 1, block=0, rows=None, taken=0)
+                self._position.update(block=self._position["block"] + 1, rows=rows.state_dict(), taken=0)
+            self._position.update(shard=self._position["shard"] + 1, block=0, rows=None, taken=0)
 
     def _samples(self, block: list[dict[str, Any]], key: tuple[int, ...]) -> Any:
         """Return the task's samples of a block; their random variation follows from the block's key."""
@@ -173,12 +171,7 @@ class StreamSamples(torch.utils.data.IterableDataset):
 
 
 def blocks(rows: IterableDataset, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows in lists of `size`, the last one shorter."""
-    block: list[dict[str, Any]] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
+    """Return an iterator over lists of `size` rows, the last one shorter."""
+    remaining = iter(rows)
+    # Reads no row beyond a block, so that the state of `rows` after a block is the start of the next one.
+    return iter(lambda: list(islice(remaining, size)), [])

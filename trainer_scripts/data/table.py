@@ -111,8 +111,8 @@ class Table:
     def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
         """Return the table of these rows."""
         chosen = np.asarray(indices, dtype=int)
-        return Table(
-            split=self.split,
+        return replace(
+            self,
             ids=[self.ids[i] for i in chosen],
             groups=[self.groups[i] for i in chosen],
             texts=None if self.texts is None else [self.texts[i] for i in chosen],
@@ -120,10 +120,6 @@ class Table:
             targets=None if self.targets is None else self.targets[chosen],
             weights=None if self.weights is None else self.weights[chosen],
             rows=self.rows.select(chosen),
-            image_column=self.image_column,
-            compared_text=self.compared_text,
-            compared_image=self.compared_image,
-            grouped=self.grouped,
         )
 
 
@@ -150,6 +146,7 @@ def map_columns(rows: RowsT, mapping: dict[str, str], where: str) -> RowsT:
             f"{where} has no column {missing[0]!r} that `columns` maps; it has {', '.join(rows.column_names)}"
         )
     clash = [ours for ours, theirs in mapping.items() if ours in rows.column_names and ours != theirs]
+    # A column of the data set that has one of our names gives way to the mapped one.
     renamed = {theirs: ours for ours, theirs in mapping.items() if ours != theirs}
     return rows.remove_columns(clash).rename_columns(renamed) if renamed else rows
 
@@ -169,7 +166,7 @@ def detect_task(rows: Rows, label_column: str) -> str:
     return MULTILABEL if isinstance(rows.features[label_column], List) else CLASSIFICATION
 
 
-def label_names(rows: Rows, label_column: str, arguments: DataArguments | None = None) -> list[str]:
+def label_names(rows: Rows, label_column: str) -> list[str]:
     """Return the label set: that of the ClassLabel, else the values of these (training) rows, sorted."""
     feature = rows.features[label_column]
     inner = feature.feature if isinstance(feature, List) else feature
@@ -234,6 +231,7 @@ def _numbers(rows: Dataset, column: str, shape: tuple[int, ...], ids: Sequence[s
     values = rows[column][:]
     found = _finite(values, (len(ids), *shape))
     if found is None:
+        # Rows are checked one by one only after the column as a whole was refused.
         wrong = next(place for place, value in enumerate(values) if _finite(value, shape) is None)
         what = f"{shape[0]} numbers, one per label" if shape else "a number"
         raise BadInputError(f"{where}, row {ids[wrong]}: {column} must hold {what}, not {values[wrong]!r}")
@@ -269,8 +267,10 @@ def _weights(
     if columns.confidence:
         if labels.ndim != 1 or labels.dtype == object:
             raise BadInputError(f"confidence_column needs one label per row, which {columns.label!r} does not hold")
+        # Confidences are one number per class; the weight is that of the row's own label.
         sure = _targets(rows, columns.confidence, classes, ids, where)[np.arange(len(labels)), labels]
         weights = sure if weights is None else weights * sure
+        # A mean of 1 leaves the learning rate comparable with that of a run without weights.
         weights = weights / max(float(weights.mean()), 1e-9)
     return weights
 
@@ -291,6 +291,7 @@ def make_table(
         if not isinstance(rows.features[columns.image], Image):
             raise BadInputError(f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}")
         rows = rows.cast_column(columns.image, Image(decode=False))
+    # Without the pictures, iterating over the other columns does not read their bytes.
     plain = rows.remove_columns([columns.image]) if columns.image else rows
     ids = [str(value) for value in plain[ID]] if ID in rows.column_names else [str(i) for i in range(len(rows))]
     labels = read_labels(plain, columns.label, names, ids, where)
@@ -345,6 +346,7 @@ def split_rows(splits: DatasetDict, name: str, where: str) -> Any:
 
 def carve_selection(table: Table, arguments: DataArguments) -> tuple[Table, Table]:
     """Return (training, selection) rows of a data set without a selection split; groups stay whole."""
+    # Sorted, so that the draw does not depend on the order of a set.
     groups, share = sorted(set(table.groups)), arguments.selection_share
     if len(groups) < 2:
         raise BadInputError(f"cannot take a selection split out of {len(groups)} group; give more, or such a split")
@@ -366,7 +368,7 @@ def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table
     if arguments.shared_rows == "drop":
         kept = [row for row, key in enumerate(keys) if not guard.leaks(key)]
         if not kept:
-            raise BadInputError(f"every row of {table.split} is on another side too; split the data by group")
+            raise BadInputError(f"every row of {table.split} is also in another split; split the data by group")
         table, keys = table.select(kept), [keys[row] for row in kept]
     guard.hold_out(table.split, keys)
     return table

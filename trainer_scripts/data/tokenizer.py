@@ -26,8 +26,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
         raise BadInputError("no text to train a tokenizer on")
     tokenizer = word_tokenizer(texts, kind, vocabulary_size, SPECIAL_TOKENS, UNKNOWN)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)],
+        single=f"{START} $A {END}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in (START, END)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -44,7 +43,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary_size: int, max_l
 def word_tokenizer(
     texts: Sequence[str], kind: str, vocabulary_size: int, special_tokens: Sequence[str], unknown: str
 ) -> Tokenizer:
-    """Return a lower-casing tokenizer of `wordpiece` or `words` kind; whoever uses it adds its own begin and end."""
+    """Return a lower-casing tokenizer of `wordpiece` or `words` kind; the caller adds begin and end tokens."""
     if kind == "wordpiece":
         vocabulary = wordpiece_vocabulary(texts, vocabulary_size, special_tokens)
         tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
@@ -72,11 +71,14 @@ def wordpiece_vocabulary(texts: Sequence[str], vocabulary_size: int, special_tok
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.BertNormalizer(lowercase=True)
     learner.pre_tokenizer = pre_tokenizers.Sequence(
+        # The mark tells pieces that begin a word from those that continue one.
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(WORD_START)]
     )
     learner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary_size, show_progress=False))
+    # In the order of learning: frequent pieces first, which the cut at the end keeps.
     learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
     alphabet = [piece for piece, _ in learned if len(piece) == 1 and piece != WORD_START]
+    # Every letter alone and as a continuation, so that any word can be spelled.
     pieces = [*special_tokens, *alphabet, *(f"##{letter}" for letter in alphabet)]
     for piece, _ in learned:
         if len(piece) > 1:

@@ -88,7 +88,7 @@ def frozen_parts(configuration: Configuration, model: FlavourPreTrainedModel, sa
         raise BadInputError(f"feature_views keeps random views for a frozen backbone, and {why}")
     if configuration.data.frozen_features == "store" and (reasons or not parts):
         why = "; ".join(reasons.values()) or "the configuration freezes no backbone: freeze_image, freeze_text"
-        raise BadInputError(f"frozen_features: store cannot be done: {why}")
+        raise BadInputError(f"frozen_features: store is impossible here: {why}; leave it out, or change that")
     return Frozen(tuple(parts), reasons)
 
 
@@ -128,6 +128,7 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
     frozen = frozen_parts(configuration, model, trainer.train_dataset)
     tables = {"training": trainer.train_dataset, "evaluation": trainer.eval_dataset}
     was_training = model.training
+    # Normalisation statistics must not move and dropout must not act while features are computed.
     model.eval()
     for name, samples in tables.items():
         varied = name == "training" and getattr(samples, "varies", False)
@@ -137,6 +138,7 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
             normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
             samples.image_features = image_features(configuration, model, samples, normal, views)
         else:
+            # Pictures that are still read are decoded before worker processes are forked, which then share them.
             for kept in (getattr(samples, "pictures", None), getattr(samples, "masks", None)):
                 if kept is not None:
                     kept.load()
@@ -156,6 +158,7 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
 def backbone_key(module: PreTrainedModel) -> dict[str, str]:
     """Return what identifies a backbone: its configuration, and the hash of every weight and statistic."""
     config = module.config.to_dict()
+    # These differ between equal backbones that were loaded from other places or versions.
     for changing in ("transformers_version", "_name_or_path", "dtype"):
         config.pop(changing, None)
     weights = (part for name, value in sorted(module.state_dict().items()) for part in (name, _bytes(value)))
@@ -163,6 +166,7 @@ def backbone_key(module: PreTrainedModel) -> dict[str, str]:
 
 
 def _bytes(value: Tensor) -> bytes:
+    # Viewed as bytes first, because NumPy has no bfloat16.
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
@@ -196,6 +200,7 @@ class PictureExtractor:
         return self._engine.batch(torch.stack(list(loaded)).contiguous(memory_format=torch.channels_last))
 
     def _pixels(self, place: int) -> Tensor:
+        # The file holds all rows in the first view, then all rows in the second.
         view, row = divmod(place, len(self._samples.table))
         samples = self._samples
         picture = samples.picture(row, view, once=True) if hasattr(samples, "picture") else samples.pictures.decode(row)
@@ -216,7 +221,7 @@ def image_features(
         "backbone": backbone_key(encoder.model),
         "output": "map" if encoder.reads_map else "pooled",
         "precision": engine_precision(configuration.training.bf16, encoder.device),
-        "pictures_sha256": pictures_digest(samples),
+        "pictures_sha256": digest_of(map(decode_bytes, table.cells(), table.ids)),
         "preparation": samples.pictures.preparation,
         "normalisation": normal,
         "views": views,
@@ -226,12 +231,6 @@ def image_features(
     extractor = PictureExtractor(engine, samples, normal)
     root = Path(configuration.data.features_dir)
     return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
-
-
-def pictures_digest(samples: FeatureSamples) -> str:
-    """Return the hash of all encoded pictures of a table, in order."""
-    table = samples.table
-    return digest_of(decode_bytes(cell, row) for cell, row in zip(table.cells(), table.ids, strict=True))
 
 
 class TextExtractor:
@@ -276,6 +275,7 @@ def text_features(configuration: Configuration, model: FlavourForClassification,
         "tokens_sha256": digest_of(np.asarray(text, dtype=np.int64).tobytes() for text in tokens),
         "views": 1,
     }
+    # Texts differ in length, so their token states lie one after another in one array.
     offsets = None if encoder.pooled else np.cumsum([0, *map(len, tokens)])
     extractor = TextExtractor(encoder, tokens, model.config.pad_token_id or 0)
     return stored_features(Path(configuration.data.features_dir), key, len(tokens), extractor, offsets, TEXTS_AT_ONCE)

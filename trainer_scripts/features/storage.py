@@ -1,4 +1,4 @@
-"""Features on disk: memory-mapped, under a key that names all they depend on, filled bit by bit, never half taken."""
+"""Features on disk: memory-mapped, under a key of all they depend on, computed in steps, read only when complete."""
 
 import hashlib
 import json
@@ -96,10 +96,11 @@ def stored_features(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Be the only run that makes these features; the lock goes with the process that holds it, however that ends."""
+    """Hold the lock of a features folder inside the block; the system releases it when its process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
+        # The first attempt does not wait, so that a wait can be announced.
         lock.acquire(timeout=0)
     except Timeout:
         print(f"another run computes {folder}; waiting for it", file=sys.stderr, flush=True)
@@ -111,7 +112,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    """Return when another process has come so far; the launcher ends this one where that one fails."""
+    """Wait for another process until `condition` holds; where that process fails, the launcher ends this one."""
     while not condition():
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -122,6 +123,7 @@ def _fill(folder: Path, batches: Sequence[range], extractor: Extractor, offsets:
     extractor.prepare()
     values, done = np.load(folder / VALUES, mmap_mode="r+"), np.load(folder / DONE, mmap_mode="r+")
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if state.num_processes > 1 else 1
+    # Processes of one machine take batches in turn, so that no two write the same places.
     mine = range(state.local_process_index % sharing, len(batches), sharing)
     left = [number for number in mine if not done[number]]
     computed: list[int] = []

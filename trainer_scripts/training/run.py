@@ -15,7 +15,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.data.class_balance import sampling_weights
+from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.features.frozen import features_once

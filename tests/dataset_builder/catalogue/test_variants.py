@@ -108,7 +108,7 @@ def test_fewer_than_the_dishes_is_a_sample_of_them():
 
 def test_more_than_can_be_made_is_refused(monkeypatch):
     monkeypatch.setattr(variants, "_additions_for", lambda setting, flavour: ())
-    with pytest.raises(BadInputError, match=r"50 recipes were asked for, but only .* can be made of 1 dishes"):
+    with pytest.raises(BadInputError, match=r"50 recipes are wanted, but only .* can be made of 1 dishes"):
         widen([Dish("water", "Water", ("mystery",))], 50, seed=0)
 
 

@@ -8,11 +8,10 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.configuration_flavour import FlavourConfig
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.data.class_balance import class_prior, class_weights
 from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import augmentation, evaluation_picture, training_picture, varies
 from trainer_scripts.data.place_samples import PlaceSamples, learns_places, place_names
-from trainer_scripts.data.samples import ClassificationCollator, Samples
+from trainer_scripts.data.samples import ClassificationCollator, Samples, class_prior, class_weights
 from trainer_scripts.data.table import Table
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import Configuration, ModelArguments

@@ -268,7 +268,7 @@ class Task(ABC):
 
     def name_labels(self, rows: datasets.Dataset, column: str, arguments: DataArguments) -> list[str]:
         """Return the label set of training rows; empty for a task without classes."""
-        return label_names(rows, column, arguments)
+        return label_names(rows, column)
 
     def read_labels(
         self, rows: datasets.Dataset, column: str, names: Sequence[str], ids: Sequence[str], where: str

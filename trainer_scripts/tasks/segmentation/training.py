@@ -10,9 +10,9 @@ from dataset_builder.errors import BadInputError
 from modeling_flavour.configuration_flavour_segmentation import FlavourSegmentationConfig
 from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.data.class_balance import class_prior
 from trainer_scripts.data.masks import Masks, source_names
 from trainer_scripts.data.pictures import augmentation, training_picture, varies
+from trainer_scripts.data.samples import class_prior
 from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
