@@ -47,7 +47,7 @@ def test_the_flag_is_up_where_the_classifier_disagrees():
     assert plate(areas, np.array([1, 0]), tastes)["agrees"] is True
     found = plate(areas, np.array([0, 1]), tastes)
     assert (found["flavour"], found["classifier"], found["agrees"]) == ("sweet", "salty", False)
-    assert plate(areas, np.array([0, 1]), tastes, said="sweet")["agrees"] is True
+    assert plate(areas, np.array([0, 1]), tastes, classifier="sweet")["agrees"] is True
     assert plate(np.array([1.0, 0, 0]), None, tastes)["flavour"] == "none"
 
 
