@@ -102,7 +102,7 @@ class CaptionTrainer(WholeTableTrainer):
         assert isinstance(samples, CaptionSamples)
         captions, expected = caption_table(model, samples, self.args.per_device_eval_batch_size)
         # Scores refuse NaN with an error for programmers; a diverged run gets the message with its remedies.
-        check_finite(expected.nats)
+        check_finite(expected)
         scores = scores_of(predictions_of(samples.table, captions, expected))
         return scores, scores["cross_entropy"]
 
