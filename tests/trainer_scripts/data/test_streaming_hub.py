@@ -14,10 +14,10 @@ from tests.trainer_scripts.conftest import write_dataset
 from tests.trainer_scripts.data.test_streaming import STREAM, tokens
 from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
+from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.folder import newest_checkpoint
-from trainer_scripts.training.run import training_samples
 
 ROOT = Path(__file__).resolve().parents[3]
 # Two processes share four files out, and read all of three.
@@ -63,8 +63,12 @@ def two_rounds(dataset: str, folder: Path) -> dict:
     data = load_training_data(configuration)
     _, processor = data.task.build(configuration, data)
 
+    def make_stream() -> StreamSamples:
+        arguments = configuration.training
+        return StreamSamples(configuration, data, processor, arguments.process_index, arguments.world_size)
+
     def rest(position: dict | None = None) -> list[list]:
-        stream, _ = training_samples(configuration, data, processor)
+        stream = make_stream()
         if position is not None:
             stream.load_state_dict(json.loads(json.dumps(position)))
         found = []
@@ -73,7 +77,7 @@ def two_rounds(dataset: str, folder: Path) -> dict:
                 return found
             found.append([number, *tokens([sample])])
 
-    first, _ = training_samples(configuration, data, processor)
+    first = make_stream()
     list(islice(iter(first), 13))
     return {"whole": rest(), "resumed": rest(first.state_dict())}
 

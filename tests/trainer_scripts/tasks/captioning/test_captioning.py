@@ -249,8 +249,8 @@ def test_a_target_that_could_be_copied_is_found(table):
     assert target_is_hidden(model, samples)
     model.read_inputs_ = model.read_inputs
 
-    def unshifted(pixels, words, embeds, encoded, labels, **wanted):
-        return model.read_inputs_(pixels, labels.clamp(min=0), embeds, encoded, None, **wanted)
+    def unshifted(pixels, words, embeds, encoded, labels, features=None, **wanted):
+        return model.read_inputs_(pixels, labels.clamp(min=0), embeds, encoded, None, features, **wanted)
 
     model.read_inputs = unshifted
     assert not target_is_hidden(model, samples)
