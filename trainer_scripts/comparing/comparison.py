@@ -90,6 +90,7 @@ def _add_model(comparison: LoadedModels, model: SavedModel, given: argparse.Name
     _check_split(split, model.selection_split, model.arguments.train_split)
     name = _free_name(comparison, model.name)
     table = load_table(model, dataset, split, comparison.revision)
+    model.ablation_rows = given.ablation_rows
     predictions = model.task.answers(model, table, given.batch_size, name)
     metrics = save_scores(model, Scored(predictions), dataset, split, out, comparison.revision)
     comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics

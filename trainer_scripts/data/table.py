@@ -59,6 +59,7 @@ class Table:
         compared_text: name of a text column that only the split guard reads, or None.
         compared_image: the same for pictures.
         grouped: whether there is a group column; without one each row is a group of its own within its split.
+        chosen_from: the table that these rows were chosen from and their numbers in it; None for a whole split.
     """
 
     split: str
@@ -73,6 +74,7 @@ class Table:
     compared_text: str | None = None
     compared_image: str | None = None
     grouped: bool = True
+    chosen_from: "tuple[Table, np.ndarray] | None" = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,6 +113,8 @@ class Table:
     def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
         """Return the table of these rows."""
         chosen = np.asarray(indices, dtype=int)
+        # Always in terms of the whole split, so that features of its rows are found whatever was chosen before.
+        whole, rows = (self, chosen) if self.chosen_from is None else (self.chosen_from[0], self.chosen_from[1][chosen])
         return replace(
             self,
             ids=[self.ids[i] for i in chosen],
@@ -120,6 +124,7 @@ class Table:
             targets=None if self.targets is None else self.targets[chosen],
             weights=None if self.weights is None else self.weights[chosen],
             rows=self.rows.select(chosen),
+            chosen_from=(whole, rows),
         )
 
 

@@ -12,12 +12,11 @@ from tqdm import tqdm
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.evaluation.scores import CAPTIONS
-from trainer_scripts.tasks.captioning.answers import caption_table, predictions_of
+from trainer_scripts.tasks.captioning.answers import caption_table, captions_of, predictions_of
 from trainer_scripts.tasks.captioning.comparing import BLANK, baseline_lines, changes, faults, target_is_hidden
 from trainer_scripts.tasks.captioning.figures import contact_sheet, word_maps
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import METEOR_SCORE, meteor, meteor_missing
-from trainer_scripts.tasks.captioning.training import evaluation_samples
 from trainer_scripts.tasks.captioning.truth import detail_scores, round_trip, visible_names
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, Scored, ScoredModels, ScoringOptions
 
@@ -30,8 +29,7 @@ WORD_MAPS = "word_maps.png"
 def score(model: SavedModel, compared: ScoredModels, out: Path, options: ScoringOptions) -> Scored:
     """Return captions beside baselines, ablations and truth, and write captions and figures into a folder."""
     table, size = compared.test, options.batch_size
-    samples = evaluation_samples(model.processor, table)
-    captions, expected = caption_table(model.model, samples, size, name=model.name)
+    samples, captions, expected = captions_of(model, table, size, model.name)
     out.mkdir(parents=True, exist_ok=True)
     predictions = predictions_of(table, captions, expected)
     # The baselines take rows and processor from the lines of models.
