@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset_builder.errors import exit_on_bad_input
-from trainer_scripts.settings.command_line import let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import prepare_process
 from trainer_scripts.settings.train_help import asks_for_help, help_page
 
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(help_page(), end="")
         return
     with exit_on_bad_input("train.py"):
-        let_waiting_threads_sleep()
+        prepare_process()
         # Imported here, so that --help does not wait for transformers, nor a mistyped argument for slower libraries.
         from trainer_scripts.settings.configurations import parse_configuration
 

@@ -110,8 +110,8 @@ class Table:
         """Return the table of the first rows, all where there are fewer."""
         return self.select(np.arange(min(number, len(self))))
 
-    def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
-        """Return the table of these rows."""
+    def select(self, indices: Sequence[int] | np.ndarray, as_split: bool = False) -> "Table":
+        """Return the table of these rows; with `as_split` it stands for a split of its own, not for a part of one."""
         chosen = np.asarray(indices, dtype=int)
         # Always in terms of the whole split, so that features of its rows are found whatever was chosen before.
         whole, rows = (self, chosen) if self.chosen_from is None else (self.chosen_from[0], self.chosen_from[1][chosen])
@@ -124,7 +124,7 @@ class Table:
             targets=None if self.targets is None else self.targets[chosen],
             weights=None if self.weights is None else self.weights[chosen],
             rows=self.rows.select(chosen),
-            chosen_from=(whole, rows),
+            chosen_from=None if as_split else (whole, rows),
         )
 
 
@@ -359,8 +359,8 @@ def carve_selection(table: Table, arguments: DataArguments) -> tuple[Table, Tabl
     drawn = np.random.default_rng(arguments.selection_seed).permutation(len(groups))[:number]
     chosen = {groups[index] for index in drawn}
     inside = np.array([group in chosen for group in table.groups])
-    selection = table.select(np.flatnonzero(inside))
-    return table.select(np.flatnonzero(~inside)), replace(selection, split=f"{table.split} (held out)")
+    selection = table.select(np.flatnonzero(inside), as_split=True)
+    return table.select(np.flatnonzero(~inside), as_split=True), replace(selection, split=f"{table.split} (held out)")
 
 
 def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table:
@@ -374,7 +374,7 @@ def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table
         kept = [row for row, key in enumerate(keys) if not guard.leaks(key)]
         if not kept:
             raise BadInputError(f"every row of {table.split} is also in another split; split the data by group")
-        table, keys = table.select(kept), [keys[row] for row in kept]
+        table, keys = table.select(kept, as_split=True), [keys[row] for row in kept]
     guard.hold_out(table.split, keys)
     return table
 

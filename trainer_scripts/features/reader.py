@@ -92,9 +92,8 @@ class BackboneReader:
         config = self._model.config
         frozen = getattr(config, "freeze_image", False) and not getattr(config, "trainable_image_layers", 0)
         shapes = feature_shapes(encoder, extractor.pixels(0))
-        keys = []
+        keys, whole = [], table.chosen_from
         if frozen:
-            whole = table.chosen_from
             keys = [
                 image_key(encoder, samples, self._normal, table=each) for each in (table, whole and whole[0]) if each
             ]
@@ -119,13 +118,14 @@ class BackboneReader:
         offsets: np.ndarray | None = None,
     ) -> RowFeatures | None:
         """Return features from disk where a backbone is frozen (`keys`: of the rows, and of their whole split)."""
-        rows = len(samples.table)
-        if len(keys) > 1 and finished_features(self._root, keys[0], rows) is None:
-            whole, chosen = samples.table.chosen_from
-            found = finished_features(self._root, keys[1], len(whole))
-            if found is not None:
-                return found.select(chosen)
-        if keys and _writable(self._root):
+        rows, part = len(samples.table), samples.table.chosen_from
+        if part is not None:
+            for key, number, chosen in zip(keys, (rows, len(part[0])), (np.arange(rows), part[1]), strict=False):
+                found = finished_features(self._root, key, number, offsets)
+                if found is not None:
+                    return found.select(chosen)
+        # Parts of a split are not worth a file: the next command may choose others.
+        elif keys and _writable(self._root):
             return stored_features(self._root, keys[0], rows, extractor, offsets, batch_size)
         return computed_features(rows, extractor, name, offsets, batch_size, MOST_BYTES)
 
