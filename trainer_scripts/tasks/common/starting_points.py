@@ -170,7 +170,7 @@ def continue_model(
         if difference is None:
             model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
         else:
-            model = with_new_head(model_class, config, arguments.model_name_or_path, revision)
+            model = with_new_head(model_class, config, str(arguments.model_name_or_path), revision)
             if configuration.training.process_index == 0:
                 source = arguments.model_name_or_path
                 print(f"{source} {difference}: its body is kept, its head starts anew", flush=True)
