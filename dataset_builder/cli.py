@@ -110,7 +110,8 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     pictures.add_argument("--attempts", type=int, default=4, metavar="N", help="draws before a row is given up")
     pictures.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures per call (default 8)")
     verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
-    verb.add_argument("--fresh", action="store_true", help="throw away the build that is in DIR")
+    replaced = "replace the build that is in DIR; it is removed when the new one has a shard"
+    verb.add_argument("--fresh", action="store_true", help=replaced)
     verb.add_argument("--only", metavar="ID", help="draw this row again, alone, and compare it with the build in DIR")
     verb.set_defaults(run=_run_build)
 

@@ -39,7 +39,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
         settings: of the rows.
         out: folder of the result: `data/*.parquet` and `manifest.json`.
         processes: None is one per core for plating and one for any other pipeline.
-        fresh: throw away the build that is in the folder.
+        fresh: replace the build that is in the folder; it stays until the new one has its first shard.
 
     Returns:
         The manifest.

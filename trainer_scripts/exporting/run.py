@@ -231,10 +231,16 @@ def write_folder(job: Job, path: Path, out: Path) -> None:
         (folder / CONFIGURATION).write_text(
             yaml.safe_dump(dict(model.configuration), sort_keys=False, allow_unicode=True), "utf-8"
         )
-    # `run` has checked that an earlier export is all that is deleted here.
+    # `run` has checked that there is nothing but an earlier export, which goes when the new one has come.
+    former = job.folder / "former"
     if out.exists():
-        shutil.rmtree(out)
-    folder.replace(out)
+        out.replace(former)
+    try:
+        folder.replace(out)
+    except OSError:
+        if former.exists():
+            former.replace(out)
+        raise
 
 
 def describe_preprocessing(processor: FlavourProcessor) -> dict[str, Any]:

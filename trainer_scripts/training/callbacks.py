@@ -1,6 +1,7 @@
 """Callbacks of training: the epoch of the samples, one line per evaluation, and the position in a stream."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,22 @@ class LinePerEvaluation(TrainerCallback):
     ) -> None:
         """Stop printing: evaluations after training are of the chosen checkpoint, not of the current step."""
         self._training = False
+
+
+class RemoveReplaced(TrainerCallback):
+    """Removes the run that this one replaces, once this one has a checkpoint to go on from.
+
+    Args:
+        folder: where the replaced run is kept.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remove it; the checkpoint has been written whole."""
+        if args.should_save and self._folder.exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class StreamPosition(TrainerCallback):
