@@ -15,6 +15,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.evaluation.scores import definitions
@@ -67,7 +68,7 @@ def run(configuration: Configuration) -> None:
             if not state.finished:
                 train_once(one, data, state.checkpoint)
     if len(repeated) > 1 and configuration.training.should_save:
-        print(write_spread(repeated), flush=True)
+        echo(write_spread(repeated))
     # A process that exits early would stop the others, so all wait here. The process group is destroyed because one
     # that is alive when the interpreter exits aborts it; collecting the wrapped models first releases the group.
     gc.collect()
@@ -79,7 +80,7 @@ def run(configuration: Configuration) -> None:
 def say(configuration: Configuration, message: str) -> None:
     """Print on the main process only."""
     if configuration.training.process_index == 0:
-        print(message, flush=True)
+        echo(message)
 
 
 def ensure_dataset(configuration: Configuration) -> None:

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.settings.configurations import configuration_names
@@ -202,7 +203,7 @@ def _settle(
             "out such arguments, or leave out model_name_or_path to train a new model"
         )
     if printed and configuration.training.process_index == 0:
-        print(f"kept as in the checkpoint, not as in the configuration: {'; '.join(map(str, printed))}", flush=True)
+        echo(f"kept as in the checkpoint, not as in the configuration: {'; '.join(map(str, printed))}")
     with building():
         for name in _config_fields(configuration) & wanted.keys():
             setattr(config, name, wanted[name])
