@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -10,6 +12,7 @@ from typing import Any, NoReturn
 from dataset_builder.messages import echo, one_line
 from model_cards.errors import CardError
 
+TRACEBACK = "FLAVOUR_TRACEBACK"  # variable of the environment that asks for the traceback of an error
 _MAKE_ROOM = "; make room there, or name another place, and repeat the command"
 _REMEDIES: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
@@ -52,13 +55,21 @@ def exit_on_bad_input(program: str) -> Iterator[None]:
 
     `OSError` counts as bad input too: a missing file, a full disk, a folder that cannot be written, a taken port.
     Any other exception is a bug and keeps its traceback.
+
+    Standard input is empty inside the block: no command asks, so a library that does gets no answer.
     """
+    asked = sys.stdin
     try:
-        yield
+        with open(os.devnull, encoding="utf-8") as sys.stdin:
+            yield
     except (BadInputError, CardError, OSError) as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
         remedy = _REMEDIES.get(getattr(error, "errno", None), "")
         echo(f"{program}: error: {one_line(str(error))}{remedy}", sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         echo(f"{program}: interrupted; repeat the command to go on", sys.stderr)
         sys.exit(130)
+    finally:
+        sys.stdin = asked

@@ -27,7 +27,8 @@ FLOORS = {
         {"", "demos"},  # "" are the verb scripts at the top
     ],
     "dataset_builder": [
-        {"columns", "errors"},
+        {"columns", "messages"},
+        {"errors"},
         {"files", "schema", "recipes", "local_hub"},
         {"catalogue"},
         {"labelling", "plating"},

@@ -73,7 +73,7 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
         own = option in ("model_name_or_path", "init_segmenter")
         try:
             configs[option] = AutoConfig.from_pretrained(
-                value, revision=arguments.model_revision or "main" if own else "main"
+                value, revision=arguments.model_revision or "main" if own else "main", trust_remote_code=False
             )
         except (OSError, ValueError, StrictDataclassError) as error:
             reason = str(error).split("\n")[0]
@@ -168,11 +168,19 @@ def continue_model(
     arguments = configuration.model
     revision = arguments.model_revision or "main"
     with building():
-        processor = FlavourProcessor.from_pretrained(arguments.model_name_or_path, revision=revision)
+        processor = FlavourProcessor.from_pretrained(
+            arguments.model_name_or_path, revision=revision, trust_remote_code=False
+        )
     _settle(configuration, config, processor, fields(processor), places)
     with building():
         # The settled config is passed on, so that dropout and losses are those of this run.
-        model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
+        model: Any = model_class.from_pretrained(
+            arguments.model_name_or_path,
+            revision=revision,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
     return model, processor
