@@ -17,6 +17,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration, TrainingArguments
@@ -227,6 +228,7 @@ def describe_results(configuration: Configuration, data: TrainingData, trainer: 
         seen = trainer.state.global_step * at_once
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
+        "schema_version": SCHEMA_VERSION,
         "configuration": configuration.name,
         "task": data.task.name,
         "modality": configuration.model.modality,
