@@ -18,9 +18,11 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.features.frozen import features_once
-from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration, TrainingArguments
+from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
+from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, StreamPosition
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
@@ -228,6 +230,7 @@ def describe_results(configuration: Configuration, data: TrainingData, trainer: 
         seen = trainer.state.global_step * at_once
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
+        "schema_version": SCHEMA_VERSION,
         "configuration": configuration.name,
         "task": data.task.name,
         "modality": configuration.model.modality,
