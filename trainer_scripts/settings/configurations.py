@@ -4,7 +4,6 @@ import argparse
 import copy
 import dataclasses
 import difflib
-from dataset_builder.messages import echo
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
@@ -14,6 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from trainer_scripts.settings.arguments import Configuration, DataArguments, JsonMapping, ModelArguments
 from trainer_scripts.settings.options import OPTION, options_of
 from trainer_scripts.settings.train_help import CONFIGURATIONS, asks_for_help, configuration_names, help_page
