@@ -29,6 +29,7 @@ FLOORS = {
     "dataset_builder": [
         {"columns", "messages"},
         {"errors"},
+        {"boundaries"},
         {"files", "schema", "recipes", "local_hub"},
         {"catalogue"},
         {"labelling", "plating"},
