@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.messages import echo
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.tasks.common.trainer import checkpoint_folder
 
@@ -50,10 +51,9 @@ class LinePerEvaluation(TrainerCallback):
         logs = logs or {}
         self._loss = f"{logs['loss']:.4f}" if "loss" in logs else self._loss
         if self._training and self._metric in logs and state.is_world_process_zero:
-            print(
+            echo(
                 f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss}  "
                 f"{self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}",
-                flush=True,
             )
 
     def on_train_end(

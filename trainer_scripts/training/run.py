@@ -15,8 +15,10 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
@@ -73,7 +75,7 @@ def run(configuration: Configuration) -> None:
             if not state.finished:
                 train_once(one, data, state)
     if len(repeated) > 1 and configuration.training.should_save:
-        print(write_spread(repeated), flush=True)
+        echo(write_spread(repeated))
     # A process that exits early would stop the others, so all wait here. The process group is destroyed because one
     # that is alive when the interpreter exits aborts it; collecting the wrapped models first releases the group.
     gc.collect()
@@ -85,7 +87,7 @@ def run(configuration: Configuration) -> None:
 def say(configuration: Configuration, message: str) -> None:
     """Print on the main process only."""
     if configuration.training.process_index == 0:
-        print(message, flush=True)
+        echo(message)
 
 
 def ensure_dataset(configuration: Configuration) -> None:
@@ -252,6 +254,7 @@ def describe_results(configuration: Configuration, data: TrainingData, trainer: 
         seen = trainer.state.global_step * at_once
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
+        "schema_version": SCHEMA_VERSION,
         "configuration": configuration.name,
         "task": data.task.name,
         "modality": configuration.model.modality,
