@@ -119,9 +119,10 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
 
     def __post_init__(self):
         check_ranges(self)
+        given: Any = self
         # A habit from the Trainer: what it asks for happens in any case.
-        if str(self.resume_from_checkpoint).lower() in ("true", "false"):
-            self.resume_from_checkpoint = None
+        if str(given.resume_from_checkpoint).lower() in ("true", "false"):
+            given.resume_from_checkpoint = None
         wants_deepspeed = self.deepspeed or strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
         if wants_deepspeed and not is_deepspeed_available():
             raise ValueError(
@@ -130,7 +131,6 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
             )
         self._choose_precision()
         # Kept, because the Trainer replaces them by defaults of its own.
-        given: Any = self
         named = given.metric_for_best_model, given.greater_is_better
         super().__post_init__()
         # The Trainer puts "loss" where nothing is given, and the launcher's precision in the place of fp32.
