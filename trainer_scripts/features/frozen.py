@@ -4,7 +4,7 @@ A model trains on them through its inputs `image_features` and `text_features`, 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from modeling_flavour.encoders_flavour import FlavourImageEncoder, FlavourTextEn
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts.data.pictures import normalise, varies
 from trainer_scripts.data.samples import PictureSamples, RowFeatures, Samples, padded
-from trainer_scripts.data.table import Table, decode_bytes
+from trainer_scripts.data.table import decode_bytes
 from trainer_scripts.features.engines import ImageEngine, engine_precision
 from trainer_scripts.features.storage import digest_of, stored_features
 from trainer_scripts.settings.arguments import Configuration, DataArguments
@@ -203,34 +203,34 @@ def outputs_of(encoder: FlavourImageEncoder) -> str:
 
 def image_key(
     encoder: FlavourImageEncoder,
-    samples: PictureSamples,
+    pictures: Iterable[bytes],
+    preparation: str,
     normal: tuple[Sequence[float], Sequence[float]],
     bf16: bool = False,
     views: int = 1,
-    table: Table | None = None,
+    variation: str | None = None,
 ) -> dict[str, Any]:
-    """Return everything that the features of the pictures of some samples depend on.
+    """Return everything that the features of pictures depend on.
 
     Args:
         encoder: holds the backbone.
-        samples: prepare the pictures, and vary them.
+        pictures: their files, in order.
+        preparation: description of the steps between a file and its pixels.
         normal: channel means and standard deviations.
         bf16: whether PyTorch may compute in bfloat16.
         views: random views of each picture.
-        table: rows in place of those of the samples.
+        variation: description of how they vary; None where they do not.
     """
-    rows = samples.table if table is None else table
-    assert samples.pictures is not None  # the samples of a model with an image encoder have pictures
     return {
         "part": IMAGE,
         "backbone": backbone_key(encoder.model),
         "output": outputs_of(encoder),
         "precision": engine_precision(bf16, encoder.device),
-        "pictures_sha256": digest_of(map(decode_bytes, rows.cells(), rows.ids)),
-        "preparation": samples.pictures.preparation,
+        "pictures_sha256": digest_of(pictures),
+        "preparation": preparation,
         "normalisation": normal,
         "views": views,
-        "variation": samples.variation,
+        "variation": variation,
     }
 
 
@@ -243,10 +243,11 @@ def image_features(
 ) -> RowFeatures:
     """Return the features of every picture of some samples, in `views` random views."""
     table, encoder, bf16 = samples.table, model.image_encoder, configuration.training.bf16
-    engine = ImageEngine(encoder, bf16, len(table) * views)
-    extractor = PictureExtractor(engine, samples, normal)
+    assert samples.pictures is not None  # the samples of a model with an image encoder have pictures
+    files, preparation = map(decode_bytes, table.cells(), table.ids), samples.pictures.preparation
+    key = image_key(encoder, files, preparation, normal, bf16, views, samples.variation)
+    extractor = PictureExtractor(ImageEngine(encoder, bf16, len(table) * views), samples, normal)
     root = Path(configuration.data.features_dir)
-    key = image_key(encoder, samples, normal, bf16, views)
     return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
 
 

@@ -3,16 +3,19 @@
 Frozen backbones share the store of training; the features of fine-tuned ones are kept in memory while a command runs.
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from modeling_flavour.encoders_flavour import FlavourImageEncoder
 from trainer_scripts.data.samples import RowFeatures, stacked
+from trainer_scripts.data.table import decode_bytes
 from trainer_scripts.features.engines import ImageEngine, feature_shapes
 from trainer_scripts.features.frozen import (
     PICTURES_AT_ONCE,
@@ -20,6 +23,7 @@ from trainer_scripts.features.frozen import (
     PictureExtractor,
     TextExtractor,
     image_key,
+    outputs_of,
     text_key,
     token_offsets,
 )
@@ -70,36 +74,59 @@ class BackboneReader:
         if getattr(self._model, "image_encoder", None) is not None and samples.pictures is not None:
             samples.image_features = _chosen(samples, whole, "image_features") or self._pictures(samples)
 
-    def stream(self, samples: Any, batches: Sequence[range]) -> Iterator[Any]:
+    def batches(self, samples: Any, batches: Sequence[range]) -> Iterator[Any]:
         """Yield the outputs of the image backbone for batches of rows, each a tensor or a tuple; nothing is kept."""
-        extractor = self._extractor(samples)
+        extractor = PictureExtractor(self._engine_for(len(samples.table)), samples, self._pixels_as)
         extractor.prepare()
         shapes = feature_shapes(self._model.image_encoder, extractor.pixels(0))
         for values in computed_batches(batches, extractor):
-            yield stacked([RowFeatures(values, len(values), shapes=shapes)[row] for row in range(len(values))])
+            yield stacked(rows_of(values, shapes))
 
-    def _extractor(self, samples: Any) -> PictureExtractor:
-        """Return what computes the features of the pictures of samples; all share one engine and its graph."""
+    def stream(self, pictures: int) -> "PictureStream":
+        """Return what computes the image backbone for about so many pictures that come one by one."""
+        return PictureStream(self._engine_for(pictures), self._model.image_encoder)
+
+    def stored(self, pictures: Callable[[], Iterable[bytes]], number: int, preparation: str) -> RowFeatures | None:
+        """Return the features of picture files that are on disk already; None without a frozen backbone or a file."""
+        if not self._frozen_image or not self._root.is_dir():
+            return None
+        encoder = self._model.image_encoder
+        try:
+            key = image_key(encoder, pictures(), preparation, self._pixels_as)
+        except OSError:  # of a missing picture, which is reported where it is read
+            return None
+        found = finished_features(self._root, key, number)
+        # The form of several outputs is not on disk; a finished model that reads several is rare.
+        return None if found is None or " and " in outputs_of(encoder) else found
+
+    @property
+    def _pixels_as(self) -> tuple[Sequence[float], Sequence[float]]:
         assert self._normal is not None
+        return self._normal
+
+    @property
+    def _frozen_image(self) -> bool:
+        config = self._model.config
+        return getattr(config, "freeze_image", False) and not getattr(config, "trainable_image_layers", 0)
+
+    def _engine_for(self, pictures: int) -> ImageEngine:
+        """Return the engine of the image backbone; all tables share it and its graph."""
         if self._engine is None:
-            self._engine = ImageEngine(self._model.image_encoder, False, len(samples.table))
-        self._engine.expect(len(samples.table))
-        return PictureExtractor(self._engine, samples, self._normal)
+            self._engine = ImageEngine(self._model.image_encoder, False, pictures)
+        self._engine.expect(pictures)
+        return self._engine
 
     def _pictures(self, samples: Any) -> RowFeatures | None:
-        assert self._normal is not None
-        encoder, table, extractor = self._model.image_encoder, samples.table, self._extractor(samples)
-        config = self._model.config
-        frozen = getattr(config, "freeze_image", False) and not getattr(config, "trainable_image_layers", 0)
-        shapes = feature_shapes(encoder, extractor.pixels(0))
+        encoder, table = self._model.image_encoder, samples.table
+        extractor = PictureExtractor(self._engine_for(len(table)), samples, self._pixels_as)
         keys, whole = [], table.chosen_from
-        if frozen:
-            keys = [
-                image_key(encoder, samples, self._normal, table=each) for each in (table, whole and whole[0]) if each
-            ]
+        for each in (table, whole and whole[0]):
+            if self._frozen_image and each:
+                files = map(decode_bytes, each.cells(), each.ids)
+                keys.append(image_key(encoder, files, samples.pictures.preparation, self._pixels_as))
         found = self._read(keys, samples, extractor, "image", PICTURES_AT_ONCE)
         if found is not None:
-            found.shapes = shapes
+            found.shapes = feature_shapes(encoder, extractor.pixels(0))
         return found
 
     def _texts(self, samples: Any) -> RowFeatures | None:
@@ -128,6 +155,43 @@ class BackboneReader:
         elif keys and _writable(self._root):
             return stored_features(self._root, keys[0], rows, extractor, offsets, batch_size)
         return computed_features(rows, extractor, name, offsets, batch_size, MOST_BYTES)
+
+
+class PictureStream:
+    """The outputs of an image backbone for pictures that come one by one, from several threads.
+
+    Args:
+        engine: runs the backbone.
+        encoder: holds it.
+    """
+
+    def __init__(self, engine: ImageEngine, encoder: FlavourImageEncoder):
+        self._engine = engine
+        self._encoder = encoder
+        self._shapes: Any = None
+        self._prepared = False
+        self._first = threading.Lock()
+
+    def load(self, pixels: Tensor) -> Any:
+        """Return what `finish` needs of one normalised picture `(3, height, width)`."""
+        with self._first:
+            if not self._prepared:
+                self._engine.prepare(pixels)
+                self._shapes = feature_shapes(self._encoder, pixels)
+                self._prepared = True
+        return self._engine.one(pixels) if self._engine.by_picture else pixels
+
+    def finish(self, loaded: Sequence[Any]) -> list[Any]:
+        """Return the outputs of each of some pictures: a tensor, or a tuple of several outputs."""
+        if self._engine.by_picture:
+            return rows_of(np.concatenate(loaded), self._shapes)
+        return rows_of(self._engine.batch(torch.stack(list(loaded))), self._shapes)
+
+
+def rows_of(values: np.ndarray, shapes: tuple[tuple[int, ...], ...] | None) -> list[Any]:
+    """Return the outputs of each row of a batch, several of them in their shapes."""
+    features = RowFeatures(values, len(values), shapes=shapes)
+    return [features[row] for row in range(len(values))]
 
 
 def _chosen(samples: Any, whole: Any, name: str) -> RowFeatures | None:

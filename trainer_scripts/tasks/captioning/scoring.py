@@ -18,6 +18,7 @@ from trainer_scripts.tasks.captioning.figures import contact_sheet, word_maps
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import METEOR_SCORE, meteor, meteor_missing
 from trainer_scripts.tasks.captioning.truth import detail_scores, round_trip, visible_names
+from trainer_scripts.tasks.common.item_pictures import ItemPictures
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, Scored, ScoredModels, ScoringOptions
 
 CAPTIONS_CSV = "captions.csv"
@@ -118,10 +119,10 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         BadInputError: a picture is missing or broken; its row is named and nothing is written.
     """
     captions: list[str] = []
-    for start in tqdm(range(0, len(items), options.batch_size), desc=model.name, disable=None):
-        pictures = [item.open() for item in items[start : start + options.batch_size]]
-        pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
-        texts = model.processor.tokenizer.batch_decode(model.model.generate(pixels), skip_special_tokens=True)
+    pictures, batches = ItemPictures(model, items), -(-len(items) // options.batch_size)
+    for seen in tqdm(pictures.whole_batches(options.batch_size), total=batches, desc=model.name, disable=None):
+        inputs = pictures.inputs(seen, model.model.dtype)
+        texts = model.processor.tokenizer.batch_decode(model.model.generate(**inputs), skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]
     # Only now, so that a broken picture leaves no part of a table behind.
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
+from modeling_flavour.processing_flavour import FlavourProcessor
 from modeling_flavour.segmentation_heads_flavour import resize
 from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import normalise
@@ -260,10 +261,10 @@ def answer(
     batches = [range(start, min(start + step, len(samples))) for start in range(0, len(samples), step)]
     streamed: Any = None
     if reader is not None and testing.plain and not loss:
-        streamed = reader.stream(samples, batches)
+        streamed = reader.batches(samples, batches)
     for rows in tqdm(batches, desc=name, leave=False, disable=not name):
         if streamed is not None:
-            scores, named, lost = *_answer_features(model, next(streamed), samples), float("nan")
+            scores, named, lost = *answer_features(model, next(streamed), samples.processor), float("nan")
         else:
             scores, named, lost = _answer_batch(model, [samples[row] for row in rows], samples, testing, loss)
         losses.append(lost * len(rows))
@@ -275,11 +276,11 @@ def answer(
 
 
 @torch.inference_mode()
-def _answer_features(
-    model: PreTrainedModel, features: Any, samples: MaskSamples
+def answer_features(
+    model: PreTrainedModel, features: Any, processor: FlavourProcessor
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the result of `predict_views` for the plain view, from the backbone's outputs."""
-    side = input_size(samples.processor)
+    side = input_size(processor)
     features = on_device(features, model.device)
     output = model(image_features=features, picture_size=(side, side), logit_stride=LOGIT_STRIDE)
     scores = None if output.logits is None else output.logits.float().log_softmax(1)
