@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataset_builder.errors import CommandParser, exit_on_bad_input
 from dataset_builder.messages import echo
+from dataset_builder.progress import quiet_libraries
 
 PROGRAM = "flavour-sd"
 
@@ -22,6 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(verbs)
     _add_audit(verbs)
     _add_publish(verbs)
+    for verb in verbs.choices.values():
+        verb.add_argument("--verbose", action="store_true", help="show messages and progress bars of libraries too")
     return parser
 
 
@@ -201,6 +204,8 @@ def _run_publish(parsed: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; bad input ends with one line on stderr and status 2."""
     parsed = build_parser().parse_args(arguments)
+    if not parsed.verbose:
+        quiet_libraries()
     with exit_on_bad_input(f"{PROGRAM} {parsed.verb}"):
         sys.exit(parsed.run(parsed))
 

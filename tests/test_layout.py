@@ -28,6 +28,7 @@ FLOORS = {
     ],
     "dataset_builder": [
         {"columns", "messages"},
+        {"progress"},
         {"errors"},
         {"boundaries"},
         {"files", "schema", "recipes", "local_hub"},

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         echo(help_page().rstrip("\n"))
         return
     with exit_on_bad_input("train.py"):
-        prepare_process()
+        prepare_process(any(word.split("=")[0] == "--verbose" for word in given))
         # Imported here, so that --help does not wait for transformers, nor a mistyped argument for slower libraries.
         from trainer_scripts.settings.configurations import parse_configuration
 

@@ -19,12 +19,12 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from tqdm.auto import tqdm
 
 from dataset_builder import columns
 from dataset_builder.building.shards import ShardWriter
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import lock_file
+from dataset_builder.progress import Progress
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -168,7 +168,7 @@ def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, le
     with (
         _SplitWriter(folder, split, table.features.arrow_schema) as writer,
         ThreadPoolExecutor(os.cpu_count()) as threads,
-        tqdm(total=len(table.splits[split]), desc=split) as progress,
+        Progress(f"importing {split}", len(table.splits[split])) as progress,
     ):
         for batch in _batches(table.splits[split], ROWS_PER_BATCH):
             outcomes = threads.map(lambda row: _encode_row(row, table.features, embed), batch)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
@@ -16,6 +15,7 @@ from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
 from dataset_builder.labelling.soft_labels import FEWEST_CALIBRATING, LabelModel
 from dataset_builder.labelling.tables import LabelSummary, fit_label_model, label_table, read_with_bar
+from dataset_builder.progress import Progress, progress
 from dataset_builder.recipes.recipes import RawRecipe, Skipped, read_recipes
 
 CATALOGUE = "catalogue"
@@ -45,11 +45,11 @@ def label_recipes(
             for dish in catalogue_dishes()
         ]
         model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
-        return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
+        return label_table(progress(named, "labelling", "recipes"), labeller, out, model, processes), model
     table = read_recipes(source, columns)
     model = fit_label_model(table.stream(), labeller).calibrated(*catalogue_labels(labeller))
     scaled = table.table.unit == "B"
-    with tqdm(total=table.table.size, desc="labelling", unit="B" if scaled else " recipes", unit_scale=scaled) as bar:
+    with Progress("labelling", table.table.size, "B" if scaled else "recipes", scaled=scaled) as bar:
         summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
     summary.skipped = table.skipped
     return summary, model

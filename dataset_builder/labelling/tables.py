@@ -14,13 +14,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
-from tqdm import tqdm
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
 from dataset_builder.labelling.rule import Label, Labeller
 from dataset_builder.labelling.soft_labels import LabelModel
+from dataset_builder.progress import Progress
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped
 from dataset_builder.schema import label_features, recipe_features
@@ -149,12 +149,12 @@ def fit_label_model(recipes: Iterable[RawRecipe], labeller: Labeller) -> LabelMo
     return LabelModel.fit([labeller.label(one.title, parse_ingredients(one.ingredients)) for one in first])
 
 
-def read_with_bar(table: RecipeTable, bar: tqdm) -> Iterator[RawRecipe]:
+def read_with_bar(table: RecipeTable, bar: Progress) -> Iterator[RawRecipe]:
     """Yield the recipes of a table while the bar follows the place in the file."""
     for recipe in table.stream():
-        bar.update(table.table.position - bar.n)
+        bar.update(table.table.position - bar.done)
         yield recipe
-    bar.update(table.table.position - bar.n)
+    bar.update(table.table.position - bar.done)
 
 
 _worker_labeller: Labeller | None = None

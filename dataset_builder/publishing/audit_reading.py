@@ -15,13 +15,13 @@ from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from tqdm import tqdm
 
 from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS
 from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
+from dataset_builder.progress import progress
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 
@@ -114,7 +114,7 @@ def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
         if not wanted:
             raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")
         found.update(wanted)
-        for batch in tqdm(_batches(stream, wanted, name), desc=f"reading {split}", unit="batch", leave=False):
+        for batch in progress(_batches(stream, wanted, name), f"reading {split}", "batches"):
             rows.splits += [split] * batch.num_rows
             for column in (one for one in COLUMNS if one != IMAGE):
                 values = batch[column].to_pylist() if column in wanted else [None] * batch.num_rows

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.progress import progress
 from dataset_builder.recipes.hub_names import pinned
 from trainer_scripts.comparing.report import PER_CLASS, compared, shown, usage
 from trainer_scripts.evaluation.ablations import drawn_rows
@@ -117,7 +118,7 @@ def paired_tests(comparison: LoadedModels) -> dict[str, dict[str, Interval]]:
     shown = [score for score in comparison.scores if not score.name.startswith(PER_CLASS)]
     found: dict[str, dict[str, Interval]] = {}
     tested = comparison.tested
-    for line in comparison.lines:
+    for line in progress(comparison.lines, "paired tests", "lines"):
         if line is tested:
             continue
         found[line.name] = {}

@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, L
 
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
+from trainer_scripts.data.plain_table import is_plain_table, open_plain_table
 from trainer_scripts.data.split_guard import Keys, SplitGuard, row_keys
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
 
@@ -129,15 +130,27 @@ class Table:
 
 
 def open_dataset(name: str, revision: str | None = None, streaming: bool = False) -> DatasetDict:
-    """Return the splits of a folder or a Hub data set, with `streaming` as iterable splits.
+    """Return the splits of a folder, a plain table or a Hub data set, with `streaming` as iterable splits.
 
     Raises:
         BadInputError: there is no such data set, or it cannot be read.
     """
     if not Path(name).exists() and name.count("/") != 1:
-        raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
+        raise BadInputError(
+            f"there is no data set at {name!r}; give a folder, a table (CSV, TSV, JSON lines, Parquet), or a Hub id "
+            "such as org/flavour-sd"
+        )
     try:
+        if is_plain_table(name):
+            table = open_plain_table(Path(name))
+            return (
+                DatasetDict({split: rows.to_iterable_dataset() for split, rows in table.items()})
+                if streaming
+                else table
+            )
         return load_dataset(name, revision=revision, streaming=streaming)
+    except BadInputError:
+        raise
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
         raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
@@ -163,6 +176,7 @@ def check_columns(rows: Rows, columns: Columns, where: str) -> None:
             raise BadInputError(
                 f"{where} has no column {name!r}; it has {', '.join(rows.column_names)}. "
                 f'Map it with --columns \'{{"{name}": "THEIR_NAME"}}\''
+                + (", or give --group_column none for rows without groups" if name == columns.group else "")
             )
 
 

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 from accelerate import PartialState
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from dataset_builder.messages import echo
+from dataset_builder.progress import progress
 from trainer_scripts.data.samples import RowFeatures
 from trainer_scripts.features.engines import cores
 
@@ -204,11 +204,12 @@ def computed_batches(batches: Sequence[range], extractor: Extractor, name: str =
         extractor: makes the features, and is prepared.
         name: shown beside the progress bar; empty for no bar.
     """
-    quiet = None if name and PartialState().is_main_process else True
+    rows, most = sum(map(len, batches)), max(map(len, batches), default=1)
+    shown = bool(name) and PartialState().is_main_process
     with ThreadPoolExecutor(cores()) as pool:
         waiting: deque = deque()
         upcoming = iter(batches)
-        for _ in tqdm(batches, desc=f"{name} features", unit="batch", leave=False, disable=quiet):
+        for _ in progress(batches, f"{name} features", total=rows, shown=shown, each=most):
             while len(waiting) <= BATCHES_AHEAD and (batch := next(upcoming, None)) is not None:
                 waiting.append([pool.submit(extractor.load, place) for place in batch])
             yield extractor.run([future.result() for future in waiting.popleft()])

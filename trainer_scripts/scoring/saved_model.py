@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
 from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.data.plain_table import label_sets
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import (
     Table,
@@ -29,6 +31,7 @@ from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, 
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
 from trainer_scripts.tasks.common.starting_points import file_of_model
 from trainer_scripts.tasks.common.task import SavedModel
+from trainer_scripts.tasks.common.trainer import AVERAGED_WEIGHTS
 from trainer_scripts.tasks.registry import task_of
 
 
@@ -58,6 +61,10 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
             loaded = task.model_class.from_pretrained(
                 source, revision=revision, use_safetensors=True, trust_remote_code=False
             )
+            # A checkpoint of a run with a moving average was chosen by that average, which lies beside its weights.
+            averaged = file_of_model(source, AVERAGED_WEIGHTS, revision)
+            if averaged is not None:
+                loaded.load_state_dict(load_file(averaged), strict=False)
             model = loaded.eval().to(device)
         processor = FlavourProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
         configuration = saved_configuration(source, revision)
@@ -97,6 +104,8 @@ def load_table(
     where = f"{dataset}, split {split}"
     rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
     label_column = arguments.label_column or model.task.label_column
+    if model.task.has_label_sets:
+        rows = label_sets(rows, label_column)
     columns = columns_of(arguments, label_column, modality or model.modality)
     # Columns of soft targets and weights only matter in training.
     columns = compared_columns(rows, replace(columns, target=None, weight=None, confidence=None), arguments)

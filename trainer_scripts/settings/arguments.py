@@ -332,6 +332,17 @@ class Configuration:
             if not options[name].derived and not (name in stock and _plain(value) == stock[name])
         }
 
+    def changes(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults."""
+        parts = (self.model, self.data, self.training)
+        fields = {item.name: item for part in parts for item in dataclasses.fields(part)}
+        missing = dataclasses.MISSING
+        defaults = {
+            name: item.default if item.default_factory is missing else item.default_factory()
+            for name, item in fields.items()
+        }
+        return {name: value for name, value in self.as_mapping().items() if value != _plain(defaults[name])}
+
     def as_yaml(self) -> str:
         """Return the configuration as a file that `train.py` reads back."""
         return yaml.safe_dump(self.as_mapping(), sort_keys=False, allow_unicode=True)

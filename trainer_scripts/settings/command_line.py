@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dataset_builder.errors import CommandParser, exit_on_bad_input
+from dataset_builder.progress import quiet_libraries
 from trainer_scripts.settings.options import Range, options_of
 
 # Help of `--columns`, for data whose columns have other names than those a model was trained on.
@@ -53,6 +54,7 @@ class ArgumentParser(CommandParser):
             name = item.name.replace("_", spelling)
             spellings = dict.fromkeys((f"--{name}", f"--{name.translate(_OTHER)}"))
             target.add_argument(*spellings, default=item.default, **given)
+        self.add_argument("--verbose", action="store_true", help="show the messages and progress bars of libraries too")
 
 
 def _reading(kind: Any, allowed: Range | None, choices: tuple[str, ...]) -> dict[str, Any]:
@@ -107,12 +109,14 @@ def command(parser: ArgumentParser, arguments: Sequence[str] | None) -> Iterator
     """Parse a command line for a block of code; bad input in it ends with one line on stderr and status 2."""
     given = parser.parse_args(arguments)
     with exit_on_bad_input(parser.prog):
-        prepare_process()
+        prepare_process(given.verbose)
         yield given
 
 
-def prepare_process() -> None:
-    """Set what makes a process that computes faster; to be called before torch is imported."""
+def prepare_process(verbose: bool = False) -> None:
+    """Set what makes a process that computes faster, and libraries quiet; to be called before these are imported."""
+    if not verbose:
+        quiet_libraries()
     let_waiting_threads_sleep()
     keep_freed_memory()
 

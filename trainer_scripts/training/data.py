@@ -7,11 +7,14 @@ from typing import Any
 
 from datasets import Dataset
 
+from dataset_builder.columns import FLAVOURS_PRESENT
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
+from trainer_scripts.data.plain_table import label_sets
 from trainer_scripts.data.split_guard import SplitGuard, check_split_names, normalise_text
 from trainer_scripts.data.streaming import Stream, streamed
 from trainer_scripts.data.table import (
+    MULTILABEL,
     Columns,
     Table,
     carve_selection,
@@ -54,6 +57,8 @@ def load_training_data(configuration: Configuration) -> TrainingData:
             rows[name] = map_columns(members, arguments.columns, where[name])
     if arguments.streaming:
         _check_streaming(configuration, rows)
+    if configuration.training.task == MULTILABEL and not arguments.streaming:
+        rows = {name: label_sets(each, arguments.label_column or FLAVOURS_PRESENT) for name, each in rows.items()}
     train = rows[arguments.train_split]
     task, label_column = choose_task(configuration.training.task, arguments.label_column, train)
     refuse_options_of_other_tasks(configuration, task.name)

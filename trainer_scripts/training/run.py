@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+import yaml
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
@@ -16,6 +17,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
+from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
@@ -25,7 +27,9 @@ from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
-from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, RemoveReplaced, StreamPosition
+from trainer_scripts.training.averaging import BestWeights
+from trainer_scripts.training.callbacks import EpochOfSamples, RemoveReplaced, StreamPosition, TrainingLines
+from trainer_scripts.training.checkpoints import WholeCheckpoint
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
 from trainer_scripts.training.folder import (
     RunState,
@@ -38,6 +42,7 @@ from trainer_scripts.training.folder import (
     start_run,
     write_spread,
 )
+from trainer_scripts.training.time_budget import TimeBudget
 from trainer_scripts.training.vocabulary_record import (
     VOCABULARY_SOURCE,
     check_vocabulary,
@@ -66,7 +71,7 @@ def run(configuration: Configuration) -> None:
         for state in states:
             if state.checkpoint is not None and not state.finished:
                 check_processes(state.checkpoint, configuration.training.world_size)
-        say(configuration, f"configuration {configuration.name}\n{configuration.as_yaml()}")
+        say(configuration, settings_block(configuration))
         ensure_dataset(configuration)
         # Read once for all seeds: they differ in the model and in the order of the rows alone.
         data = load_training_data(configuration)
@@ -82,6 +87,15 @@ def run(configuration: Configuration) -> None:
     together = PartialState()
     together.wait_for_everyone()
     together.destroy_process_group()
+
+
+def settings_block(configuration: Configuration) -> str:
+    """Return the settings that differ from the defaults as a few lines."""
+    shown = yaml.safe_dump(
+        configuration.changes(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
+    where = configuration.output_dir / CONFIGURATION
+    return f"configuration {configuration.name}; beside the defaults ({where} has all settings):\n{shown}"
 
 
 def say(configuration: Configuration, message: str) -> None:
@@ -120,7 +134,7 @@ def train_once(configuration: Configuration, data: TrainingData, state: RunState
     vocabulary = vocabulary_record(configuration, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
-    trainer = make_trainer(configuration, data, model, processor)
+    trainer = make_trainer(configuration, data, model, processor, vocabulary)
     # All that can be checked has been: from here on the folder changes.
     if state.replaced:
         folder = configuration.output_dir
@@ -150,7 +164,10 @@ def fit(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except ImportError as error:  # the package of the chosen optimizer or kernels is missing
             raise BadInputError(str(error)) from error
-        results = describe_results(configuration, data, trainer, time.time() - started)
+        averaged = average_best(configuration, trainer)
+        results = describe_results(configuration, data, trainer, time.time() - started, trainer.evaluate())
+        if averaged:
+            results["averaged_steps"] = averaged
     # With sharded weights (FSDP, DeepSpeed) every process takes part in gathering them.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if configuration.training.should_save:
@@ -163,6 +180,19 @@ def fit(
     score = f"{results['selection_metric']} {results['selection'][results['selection_metric']]:.4f}"
     seconds = f"{results['seconds']:.0f} s"
     say(configuration, f"{configuration.output_dir}: {score} on {data.selection.split}, {seconds}")
+
+
+def average_best(configuration: Configuration, trainer: Any) -> list[int]:
+    """Try the mean of the best checkpoints where the configuration says so; return the steps of one that is kept."""
+    best = next((each for each in trainer.callback_handler.callbacks if isinstance(each, BestWeights)), None)
+    if best is None:
+        return []
+    steps = best.average(trainer)
+    if configuration.training.should_save:
+        best.finish()
+    kept = f"the mean of the checkpoints at steps {', '.join(map(str, steps))} is kept"
+    say(configuration, kept if steps else "no mean of checkpoints scores higher than the best one alone")
+    return steps
 
 
 def vocabulary_record(configuration: Configuration, data: TrainingData) -> dict[str, Any] | None:
@@ -205,9 +235,16 @@ def check_settings(configuration: Configuration, model: Any) -> None:
         )
 
 
-def make_trainer(configuration: Configuration, data: TrainingData, model: Any, processor: Any) -> transformers.Trainer:
-    """Return the Trainer of a run."""
+def make_trainer(
+    configuration: Configuration,
+    data: TrainingData,
+    model: Any,
+    processor: Any,
+    vocabulary: dict[str, Any] | None = None,
+) -> transformers.Trainer:
+    """Return the Trainer of a run; `vocabulary` is the record that its checkpoints get."""
     check_settings(configuration, model)
+    started = time.time()
     arguments, task = trainer_arguments(configuration, data), data.task
     samples: Any
     if data.stream is None:
@@ -232,18 +269,29 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
         learning_rates={prefix: rate for prefix, rate in rates.items() if rate is not None},
         sampling_weights=sampling_weights(data.train.labels) if arguments.balanced_sampling else None,
         averaged=AveragedWeights(arguments.ema_decay) if arguments.ema_decay is not None else None,
+        budget=TimeBudget(arguments.max_minutes) if arguments.max_minutes is not None else None,
     )
+    # After the averaged weights, which it keeps.
+    if arguments.average_best > 1:
+        chosen_by, direction = str(arguments.metric_for_best_model), bool(arguments.greater_is_better)
+        trainer.add_callback(BestWeights(arguments.average_best, chosen_by, direction, configuration.output_dir))
+
+    def results(scores: dict[str, float]) -> dict[str, Any]:
+        return describe_results(configuration, data, trainer, time.time() - started, scores)
+
+    trainer.add_callback(WholeCheckpoint(configuration, processor, vocabulary, results))
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     trainer.add_callback(RemoveReplaced(aside(configuration.output_dir)))  # last: the others write into checkpoints too
     if not arguments.disable_tqdm:
-        trainer.add_callback(LinePerEvaluation(str(arguments.metric_for_best_model)))
+        trainer.add_callback(TrainingLines(str(arguments.metric_for_best_model)))
     return trainer
 
 
-def describe_results(configuration: Configuration, data: TrainingData, trainer: Any, seconds: float) -> dict[str, Any]:
-    """Return the content of `metrics.json`: selection scores of the chosen checkpoint, and facts of the run."""
-    evaluated = trainer.evaluate()
+def describe_results(
+    configuration: Configuration, data: TrainingData, trainer: Any, seconds: float, evaluated: dict[str, float]
+) -> dict[str, Any]:
+    """Return the content of `metrics.json`: selection scores of a checkpoint, `evaluated`, and facts of the run."""
     scores = data.task.scores(data.names)
     chosen_by = str(trainer.args.metric_for_best_model).removeprefix("eval_")
     names = [*([LOSS] if chosen_by == LOSS else []), *(score.name for score in scores)]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from dataset_builder.progress import progress
 from modeling_flavour.captioning_encoder_flavour import VisualEncoding
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.losses_flavour import IGNORED_LABEL
@@ -49,8 +49,8 @@ def encodings(
         name: shown beside the progress bar; empty for no bar.
     """
     normal = samples.processor.image_processor
-    starts = range(0, len(samples.table), batch_size)
-    for start in tqdm(starts, desc=name, leave=False, disable=not name):
+    rows_in_all = len(samples.table)
+    for start in progress(range(0, rows_in_all, batch_size), name, total=rows_in_all, each=batch_size):
         rows = list(range(start, min(start + batch_size, len(samples.table))))
         chosen = rows if order is None else [int(order[row]) for row in rows]
         if samples.image_features is not None:

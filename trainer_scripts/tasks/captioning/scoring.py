@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from dataset_builder.files import write_csv
+from dataset_builder.progress import progress
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.evaluation.scores import CAPTIONS
@@ -119,8 +119,8 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         BadInputError: a picture is missing or broken; its row is named and nothing is written.
     """
     captions: list[str] = []
-    pictures, batches = ItemPictures(model, items), -(-len(items) // options.batch_size)
-    for seen in tqdm(pictures.whole_batches(options.batch_size), total=batches, desc=model.name, disable=None):
+    pictures, size = ItemPictures(model, items), options.batch_size
+    for seen in progress(pictures.whole_batches(size), model.name, total=len(items), each=size):
         inputs = pictures.inputs(seen, model.model.dtype)
         texts = model.processor.tokenizer.batch_decode(model.model.generate(**inputs), skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from dataset_builder.progress import progress
 from trainer_scripts.data.pictures import normalise
 from trainer_scripts.data.samples import Samples, on_device
 from trainer_scripts.data.table import Table
@@ -38,8 +38,9 @@ def probabilities_of(model: SavedModel, samples: Dataset, batch_size: int, name:
     """
     collate = model.task.collator(model.processor, len(model.names))
     loader: DataLoader = DataLoader(samples, batch_size=batch_size, collate_fn=collate)
+    rows: Any = samples
     found = []
-    for batch in tqdm(loader, desc=name, leave=False, disable=None if name else True):
+    for batch in progress(loader, name, total=len(rows), each=batch_size):
         # With labels the model would compute a loss, which scoring does not need.
         labels = batch.pop("labels")
         batch.update({key: torch.full((len(labels),), value) for key, value in fixed.items()})

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import CATEGORY_IDS
 from dataset_builder.messages import echo, shown
+from dataset_builder.progress import progress
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, Decision, ExpectedF1Decision
 from trainer_scripts.tasks.common.item_pictures import ItemPictures, Seen
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
@@ -46,7 +46,7 @@ def predict_items(
     found, broken = [], []
     pictures = None if model.modality == "text" else ItemPictures(model, items)
     opened = None if pictures is None else pictures.batches(batch_size)
-    for start in tqdm(range(0, len(items), batch_size), desc=model.name, disable=None):
+    for start in progress(range(0, len(items), batch_size), model.name, total=len(items), each=batch_size):
         batch = items[start : start + batch_size]
         seen: list[Seen | None] = [None] * len(batch)
         if opened is not None:

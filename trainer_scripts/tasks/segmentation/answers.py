@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
+from dataset_builder.progress import progress
 from modeling_flavour.processing_flavour import FlavourProcessor
 from modeling_flavour.segmentation_heads_flavour import resize
 from trainer_scripts.data.masks import source_names
@@ -262,7 +262,7 @@ def answer(
     streamed: Any = None
     if reader is not None and testing.plain and not loss:
         streamed = reader.batches(samples, batches)
-    for rows in tqdm(batches, desc=name, leave=False, disable=not name):
+    for rows in progress(batches, name, total=len(samples), each=step):
         if streamed is not None:
             scores, named, lost = *answer_features(model, next(streamed), samples.processor), float("nan")
         else:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from dataset_builder.files import write_whole
+from dataset_builder.progress import progress
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.tasks.common.item_pictures import ItemPictures
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
@@ -42,8 +42,8 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         folder.mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     plates: list[dict[str, Any]] = []
-    pictures, done, batches = ItemPictures(model, items), 0, -(-len(items) // options.batch_size)
-    for seen in tqdm(pictures.whole_batches(options.batch_size), total=batches, desc=model.name, disable=None):
+    pictures, done, size = ItemPictures(model, items), 0, options.batch_size
+    for seen in progress(pictures.whole_batches(size), model.name, total=len(items), each=size):
         batch = items[done : done + len(seen)]
         done += len(seen)
         inputs = pictures.inputs(seen)
