@@ -341,7 +341,12 @@ class Configuration:
             name: item.default if item.default_factory is missing else item.default_factory()
             for name, item in fields.items()
         }
-        return {name: value for name, value in self.as_mapping().items() if value != _plain(defaults[name])}
+        # Empty is empty, in whatever form; and evaluations follow from `eval_strategy`.
+        return {
+            name: value
+            for name, value in self.as_mapping().items()
+            if value != _plain(defaults[name]) and (value or defaults[name]) and name != "do_eval"
+        }
 
     def as_yaml(self) -> str:
         """Return the configuration as a file that `train.py` reads back."""

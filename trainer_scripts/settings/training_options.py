@@ -15,7 +15,10 @@ class TrainingOptions:
     # The checkpoint is always chosen by evaluations, so both happen at the same steps.
     eval_strategy: str = option("epoch", "When to evaluate: epoch or steps.")
     save_strategy: str = option("epoch", "When to save; the same as eval_strategy.")
-    logging_strategy: str = option("epoch", "When to log the training loss: epoch or steps.", resumable=True)
+    logging_strategy: str = option("steps", "When to print and log loss and rate: epoch or steps.", resumable=True)
+    logging_steps: float = option(
+        50, "Steps from one such line to the next; below 1: share of all steps.", allowed=POSITIVE, resumable=True
+    )
     load_best_model_at_end: bool = option(True, "Keep the checkpoint with the best selection score.")
     save_total_limit: int | None = option(
         2, "Number of checkpoints kept during training.", allowed=COUNT, resumable=True

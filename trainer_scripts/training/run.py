@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import gc
 import json
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,15 @@ def run(configuration: Configuration) -> None:
 
 def settings_block(configuration: Configuration) -> str:
     """Return the settings that differ from the defaults as a few lines."""
-    shown = yaml.safe_dump(
-        configuration.changes(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
-    )
+    settings = []
+    for name, value in configuration.changes().items():
+        # Mappings in the form in which they are written in YAML, on one line.
+        shown = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
+        settings.append(f"{name} {shown.removesuffix('...').strip().removesuffix('...').strip()}")
+    lines = textwrap.wrap("; ".join(settings), 116, break_long_words=False, break_on_hyphens=False)
     where = configuration.output_dir / CONFIGURATION
-    return f"configuration {configuration.name}; beside the defaults ({where} has all settings):\n{shown}"
+    heading = f"configuration {configuration.name}; what differs from the defaults (all settings: {where}):"
+    return "\n".join([heading, *(f"  {line}" for line in lines)])
 
 
 def say(configuration: Configuration, message: str) -> None:

@@ -154,7 +154,8 @@ def test_settings_are_printed_as_far_as_they_differ_from_the_defaults(tmp_path, 
     run(tmp_path / "run", small_dataset, *TEXT)
     said = capsys.readouterr().out
     block = said[said.index("configuration flavour_fusion_tiny") : said.index("classification:")]
-    assert len(block.splitlines()) < 40
-    assert "modality: text" in block
+    assert len(block.splitlines()) < 16
+    assert "modality text;" in block
+    assert "do_eval" not in block
     assert "selection_split" not in block
     assert "selection_split" in (tmp_path / "run" / "configuration.yaml").read_text()
