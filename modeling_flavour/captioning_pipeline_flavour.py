@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers.utils import ModelOutput
 
-from .pipelines_flavour import ProcessorPipeline, pipeline_entry
+from .pipelines_flavour import FEATURE_PIPELINE, ProcessorPipeline, pipeline_entry
 
 CAPTIONING_TASK = "flavour-captioning"
 
@@ -58,7 +58,7 @@ class CaptioningPipeline(ProcessorPipeline):
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, torch.Tensor]:
         """Open and normalise one picture."""
-        return dict(self.processor(images=inputs))
+        return dict(self.processor(images=self.picture_of(inputs)))
 
     def _forward(self, input_tensors: dict[str, torch.Tensor], **generate_kwargs: Any) -> ModelOutput:
         generated = self.model.generate(**input_tensors, **generate_kwargs)
@@ -100,4 +100,7 @@ def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Ten
 
 
 IMPLEMENTATION = "captioning_pipeline_flavour.CaptioningPipeline"
-CAPTIONING_PIPELINE = {CAPTIONING_TASK: pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image")}
+CAPTIONING_PIPELINE = {
+    CAPTIONING_TASK: pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image"),
+    **FEATURE_PIPELINE,
+}
