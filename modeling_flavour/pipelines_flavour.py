@@ -123,10 +123,9 @@ class FlavourPipeline(ProcessorPipeline):
         given = self.read_sample(inputs)
         picture, text = given.get("image"), given.get("text")
         text = " ".join(text) if isinstance(text, list) else text
-        sample = {"image": None if picture is None else open_picture(picture), "text": text}
-        if sample["image"] is None and not (sample["text"] or "").strip():
+        if picture is None and not (text or "").strip():
             raise ValueError("A sample has neither a picture nor a text: give at least one of them.")
-        return {"sample": sample}
+        return {"sample": {"image": None if picture is None else open_picture(picture), "text": text}}
 
     def read_sample(self, inputs: Any) -> dict[str, Any]:
         """Return the picture and the text of a sample, a row or a bare input, as `image` and `text`."""
