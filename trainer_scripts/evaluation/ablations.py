@@ -61,11 +61,14 @@ class Ablated(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample, given = self.samples[index], self.samples
-        for rows, names, values in (
-            (self.text_rows, ("text_features", "input_ids"), (given.text_features, given.tokens)),
-            (self.image_rows, ("image_features", "picture"), (given.image_features, given.pictures)),
+        for rows, names, values, present in (
+            (self.text_rows, ("text_features", "input_ids"), (given.text_features, given.tokens), "text_present"),
+            (self.image_rows, ("image_features", "picture"), (given.image_features, given.pictures), "image_present"),
         ):
             if rows is not None:
                 name, source = next(pair for pair in zip(names, values, strict=True) if pair[0] in sample)
                 sample[name] = source[int(rows[index])]
+                # Where rows may lack a part, that of another row may be missing too.
+                if present in sample:
+                    sample[present] = given[int(rows[index])][present]
         return {**sample, **self.constant}

@@ -65,7 +65,8 @@ class BackboneReader:
             samples: of a table.
             whole: samples with features of the split that the table was chosen from, or None.
         """
-        if self._model.dtype != torch.float32:
+        # Where rows may lack their picture there is nothing to compute for these.
+        if self._model.dtype != torch.float32 or samples.table.pictured is not None:
             return
         encoder = getattr(self._model, "text_encoder", None)
         # Word vectors are looked up faster than features.
