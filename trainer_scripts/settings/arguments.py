@@ -57,13 +57,13 @@ class ModelArguments:
     modality: Literal["fusion", "text", "image"] = option("fusion", "Inputs of the model; fusion: text and image.")
     text_encoder: str | None = option(
         None,
-        "Pretrained text encoder (folder or Hub id); none: text_config from scratch.",
+        "Pretrained text encoder (folder, Hub id or package:NAME); none: text_config from scratch.",
         modalities=("fusion", "text"),
         checkpoint_has=_OWN_WEIGHTS,
     )
     image_encoder: str | None = option(
         None,
-        "Pretrained image encoder (folder or Hub id); none: vision_config from scratch.",
+        "Pretrained image encoder (folder, Hub id or package:NAME); none: vision_config from scratch.",
         modalities=("fusion", "image"),
         checkpoint_has=_OWN_WEIGHTS,
     )

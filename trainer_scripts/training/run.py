@@ -27,6 +27,7 @@ from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
+from trainer_scripts.tasks.common.package_weights import with_packages
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.averaging import BestWeights
 from trainer_scripts.training.callbacks import EpochOfSamples, RemoveReplaced, StreamPosition, TrainingLines
@@ -138,12 +139,14 @@ def describe(data: TrainingData) -> str:
 def train_once(configuration: Configuration, data: TrainingData, state: RunState) -> None:
     """Train one model and write checkpoint, code, metrics and card into its folder."""
     set_seed(configuration.training.seed)
-    model, processor = data.task.build(configuration, data)
+    # The saved configuration keeps the names of packages; folders of the cache are of this machine.
+    local = with_packages(configuration)
+    model, processor = data.task.build(local, data)
     # So that pipelines take rows of this data set as they are; mapped columns have another name there.
     given = configuration.data
     processor.text_column = given.columns.get(given.text_column, given.text_column)
     processor.image_column = given.columns.get(given.image_column, given.image_column)
-    vocabulary = vocabulary_record(configuration, data)
+    vocabulary = vocabulary_record(local, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
     trainer = make_trainer(configuration, data, model, processor, vocabulary)
