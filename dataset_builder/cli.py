@@ -34,7 +34,7 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
         nargs="?",
         default="catalogue",
         metavar="RECIPES",
-        help="CSV, TSV, JSON lines or Parquet file, folder, Hub id or ID:CONFIG (default: the embedded catalogue)",
+        help="CSV, TSV, JSON, Parquet or Excel file, folder, Hub id or ID:CONFIG (default: the embedded catalogue)",
     )
     _add_labelling(verb)
     verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
@@ -47,6 +47,10 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
 
 def _add_labelling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--columns", nargs="+", default=[], metavar="PART=NAME", help="as in title=Gericht")
+    verb.add_argument("--encoding", metavar="NAME", help="of CSV and JSON (default: UTF-8, or a guess that is printed)")
+    verb.add_argument(
+        "--keep-equal-titles", action="store_true", help="rows whose title came before are variants of its dish"
+    )
     verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
     verb.add_argument("--match", choices=("word", "substring"), default="word", help="(default: %(default)s)")
     verb.add_argument("--min-ingredient-votes", type=int, default=2, metavar="N", help="(default: %(default)s)")
@@ -127,7 +131,10 @@ def _run_build(parsed: argparse.Namespace) -> int:
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
-    content = "recipes number lexicon images_per_dish seed match min_ingredient_votes min_title_votes on_conflict"
+    content = (
+        "recipes number lexicon images_per_dish seed match min_ingredient_votes min_title_votes on_conflict encoding "
+        "keep_equal_titles"
+    )
     settings = BuildSettings(
         columns=parse_columns(parsed.columns), **{name: given[name] for name in content.split()}, generation=generation
     )
