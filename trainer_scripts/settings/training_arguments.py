@@ -1,10 +1,10 @@
-"""Arguments of training: those of transformers' Trainer, with our defaults, and those that this trainer adds."""
+"""Arguments of training: those of transformers' Trainer, with the options and defaults of `TrainingOptions`."""
 
 import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -25,21 +25,57 @@ from trainer_scripts.settings.options import (
     check_ranges,
     option,
 )
+from trainer_scripts.settings.training_options import TrainingOptions
 
 _HALF = "it would leave the saved weights in half precision, and evaluation computes as training does (--precision)"
 
 
+# Arguments of the Trainer that change neither weights nor scores, so that an interrupted run may go on with others.
+RUN_ALONE = (
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+    "dataloader_prefetch_factor",
+    "ddp_backend",
+    "ddp_broadcast_buffers",
+    "ddp_bucket_cap_mb",
+    "debug",
+    "disable_tqdm",
+    "eval_accumulation_steps",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "hub_always_push",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_strategy",
+    "include_num_input_tokens_seen",
+    "log_level",
+    "log_level_replica",
+    "log_on_each_node",
+    "logging_first_step",
+    "project",
+    "report_to",
+    "run_name",
+    "skip_memory_metrics",
+    "torch_empty_cache_steps",
+    "trackio_bucket_id",
+    "trackio_space_id",
+    "trackio_static_space_id",
+)
+
+
 @dataclass
-class TrainingArguments(transformers.TrainingArguments):
+class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
     """The Trainer's own arguments, and what this trainer adds."""
 
-    _argument_group_name = "training"
     # Properties of the Trainer's arguments that are not defined anew below.
     INHERITED_OPTIONS: ClassVar[dict[str, Option]] = {
         **dict.fromkeys(("data_seed", "seed"), Option(allowed=SEED)),
         **dict.fromkeys(("learning_rate", "max_grad_norm", "warmup_steps", "weight_decay"), Option(allowed=NATURAL)),
-        **dict.fromkeys(("per_device_eval_batch_size", "per_device_train_batch_size"), Option(allowed=COUNT)),
-        **{f"{kind}_steps": Option(needs=(f"{kind}_strategy", "steps")) for kind in ("eval", "logging", "save")},
+        "per_device_train_batch_size": Option(allowed=COUNT),
+        "per_device_eval_batch_size": Option(allowed=COUNT, resumable=True),
+        **{f"{kind}_steps": Option(needs=(f"{kind}_strategy", "steps")) for kind in ("eval", "save")},
+        "logging_steps": Option(needs=("logging_strategy", "steps"), resumable=True),
         "dataloader_num_workers": Option(allowed=NATURAL, resumable=True),
         "gradient_accumulation_steps": Option(allowed=COUNT),
         "label_smoothing_factor": Option(
@@ -47,6 +83,8 @@ class TrainingArguments(transformers.TrainingArguments):
         ),
         "num_train_epochs": Option(allowed=POSITIVE),
         "output_dir": Option(resumable=True),
+        # What is logged, and how batches reach the device, is not what is learned.
+        **dict.fromkeys(RUN_ALONE, Option(resumable=True)),
         "batch_eval_metrics": Option(refused="scores are of all rows together"),
         "bf16_full_eval": Option(refused=_HALF),
         "dataloader_persistent_workers": Option(
@@ -61,8 +99,9 @@ class TrainingArguments(transformers.TrainingArguments):
             "publishes a finished run)"
         ),
         "resume_from_checkpoint": Option(
-            refused="a repeated command goes on from the checkpoints in its output_dir, and model_name_or_path starts "
-            "from other weights"
+            resumable=True,
+            refused="a repeated command goes on from the last checkpoint in its output_dir by itself (`true` says the "
+            "same), and model_name_or_path starts from other weights",
         ),
         "train_sampling_strategy": Option(
             refused="it would prepare every picture to learn how long its text is, and texts are short here "
@@ -76,73 +115,14 @@ class TrainingArguments(transformers.TrainingArguments):
         ),
     }
 
-    # The checkpoint is always chosen by evaluations, so both happen at the same steps.
-    eval_strategy: str = option("epoch", "When to evaluate: epoch or steps.")
-    save_strategy: str = option("epoch", "When to save; the same as eval_strategy.")
-    logging_strategy: str = option("epoch", "When to log the training loss: epoch or steps.")
-    load_best_model_at_end: bool = option(True, "Keep the checkpoint with the best selection score.")
-    save_total_limit: int | None = option(
-        2, "Number of checkpoints kept during training.", allowed=COUNT, resumable=True
-    )
-    restore_callback_states_from_checkpoint: bool = option(
-        True, "Early stopping continues its count when a run is resumed."
-    )
-    ddp_find_unused_parameters: bool | None = option(False, "Every parameter of our models takes part in the loss.")
-    dataloader_pin_memory: bool = option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.")
-    remove_unused_columns: bool = option(False, "The collator makes exactly the inputs of the model.")
-    task: str | None = option(None, "classification, multilabel, ...; none: inferred from the label column.")
-    # `precision` stands for `bf16` and `fp16`.
-    bf16: bool = option(False, "The same as --precision bf16.", derived=True)
-    use_cpu: bool = option(False, "Train on the CPU even where there is a GPU.", resumable=True)
-    fp16: bool = option(False, "The same as --precision fp16.", derived=True)
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
-        "auto", "auto: that of `accelerate launch`, else bf16 where the device gains from it."
-    )
-    text_learning_rate: float | None = option(
-        None, "Learning rate of the text encoder; none: learning_rate.", allowed=NATURAL
-    )
-    image_learning_rate: float | None = option(
-        None, "Learning rate of the image encoder; none: learning_rate.", allowed=NATURAL
-    )
-    early_stopping_patience: int | None = option(
-        None, "Stop after this number of evaluations without a better one.", allowed=COUNT
-    )
-    class_weights: bool = option(False, "Weight classes by inverse frequency.", config_fields=("class_weights",))
-    gradient_log_steps: int = option(
-        0,
-        "Multi-task: interval in steps at which the angle between the two losses' gradients in the encoder is logged; "
-        "0: never.",
-        allowed=NATURAL,
-        tasks=("segmentation",),
-    )
-    frozen_image_epochs: float = option(
-        0.0, "Captioning: number of first epochs in which the image encoder is fixed.", allowed=NATURAL, tasks=CAPTIONS
-    )
-    self_critical_draws: int = option(
-        0,
-        "Captioning: train for CIDEr on this number of sampled captions per picture, at least 2; 0: train on the "
-        "captions of the data.",
-        allowed=NATURAL,
-        tasks=CAPTIONS,
-    )
-    balanced_sampling: bool = option(False, "Draw training rows so that classes come equally often.")
-    prior_bias: bool = option(
-        True,
-        "Start the output bias at the log-odds of the training split.",
-        checkpoint_has="its own output bias",
-    )
-    ema_decay: float | None = option(
-        None,
-        "Average the weights over steps with this decay and evaluate the average.",
-        allowed=SHARE_BELOW_ONE,
-    )
-    seeds: int = option(
-        1, "Number of trainings, with seed, seed + 1, ...; their spread is reported.", allowed=COUNT, resumable=True
-    )
-    overwrite: bool = option(False, "Train again in a folder that holds a finished run.", resumable=True)
+    dataloader_pin_memory: bool = option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.", resumable=True)
 
     def __post_init__(self):
         check_ranges(self)
+        given: Any = self
+        # A habit from the Trainer: what it asks for happens in any case.
+        if str(given.resume_from_checkpoint).lower() in ("true", "false"):
+            given.resume_from_checkpoint = None
         wants_deepspeed = self.deepspeed or strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
         if wants_deepspeed and not is_deepspeed_available():
             raise ValueError(
@@ -151,7 +131,6 @@ class TrainingArguments(transformers.TrainingArguments):
             )
         self._choose_precision()
         # Kept, because the Trainer replaces them by defaults of its own.
-        given: Any = self
         named = given.metric_for_best_model, given.greater_is_better
         super().__post_init__()
         # The Trainer puts "loss" where nothing is given, and the launcher's precision in the place of fp32.

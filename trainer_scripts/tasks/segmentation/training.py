@@ -72,13 +72,15 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
     sources, fields = open_sources(arguments), model_fields(configuration, data)
     if arguments.model_name_or_path:
         config = sources["model_name_or_path"]
-        check_kind(configuration, config, FlavourSegmentationConfig, data.names)
+        check_kind(configuration, config, FlavourSegmentationConfig)
         check_heads(configuration, config)
         return continue_model(configuration, config, FlavourForSegmentation, lambda _: fields)
     revision = arguments.model_revision or "main"
     with building():
         if arguments.init_segmenter:
-            processor = FlavourProcessor.from_pretrained(arguments.init_segmenter, revision=revision)
+            processor = FlavourProcessor.from_pretrained(
+                arguments.init_segmenter, revision=revision, trust_remote_code=False
+            )
             # A field without a value must not overwrite that of the checkpoint.
             fields = {name: value for name, value in fields.items() if value is not None}
             model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)
