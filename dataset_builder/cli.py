@@ -157,13 +157,29 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
         "--reference", action="store_true", help="refer to the pictures by path instead of embedding them"
     )
     verb.add_argument("--strict", action="store_true", help="a missing or broken picture is an error")
+    _add_allow_outside(verb)
     verb.set_defaults(run=_run_import)
+
+
+def _add_allow_outside(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="open pictures outside their folder too, which names such as ../x.jpg and links lead to",
+    )
 
 
 def _run_import(parsed: argparse.Namespace) -> int:
     from dataset_builder.importers import import_table
 
-    summary = import_table(parsed.name, parsed.source, parsed.out, embed=not parsed.reference, strict=parsed.strict)
+    summary = import_table(
+        parsed.name,
+        parsed.source,
+        parsed.out,
+        embed=not parsed.reference,
+        strict=parsed.strict,
+        allow_outside=parsed.allow_outside,
+    )
     echo(str(summary))
     return 0
 

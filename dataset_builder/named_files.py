@@ -16,7 +16,7 @@ from PIL import Image
 MOST_BYTES = 128 << 20
 MOST_PIXELS = 100_000_000
 
-MISSING = "missing"
+MISSING, OUTSIDE = "missing", "outside its folder"
 
 
 class RefusedFileError(ValueError):
@@ -66,7 +66,7 @@ def resolve(name: str, folder: Path, allow_outside: bool = False) -> Path:
         # Links are followed before anything is compared or opened.
         real = os.path.realpath(path)
         if not allow_outside and not Path(real).is_relative_to(os.path.realpath(folder)):
-            raise RefusedFileError("outside its folder")
+            raise RefusedFileError(OUTSIDE)
         status = os.stat(real)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RefusedFileError(MISSING) from error

@@ -136,7 +136,8 @@ def label_table(
     summary = LabelSummary()
 
     def write(path: Path) -> None:
-        with pq.ParquetWriter(path, features.arrow_schema) as writer:
+        # As a stream: Arrow would take a name such as a:b for an address.
+        with path.open("wb") as stream, pq.ParquetWriter(stream, features.arrow_schema) as writer:
             for batch, counted in _map_chunks(work, recipes, labeller, processes):
                 writer.write_batch(batch)
                 summary.merge(counted)

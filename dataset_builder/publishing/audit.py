@@ -1,5 +1,6 @@
 """The audit of a data set: accuracy of the labelling rule alone, content that crosses splits, faults of pictures."""
 
+import glob
 import json
 import re
 from collections import Counter, defaultdict
@@ -135,7 +136,8 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
         known = json.loads((build.folder / AUDIT_JSON).read_text(encoding="utf-8"))
         if isinstance(known, dict) and same.items() <= known.items():
             return Audit({**known, "dataset": name})
-    files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
+    # Escaped: brackets and stars in the name of a folder would be taken as patterns.
+    files = {split: [glob.escape(str(path)) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
     audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     audited.write(build.folder)

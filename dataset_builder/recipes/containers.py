@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.recipes.text import shown
+from dataset_builder.messages import shown
 
 # What must be held in memory as a whole: a Parquet file or a sheet in an archive, a JSON document that is no list.
 MOST_BYTES = 256 << 20

@@ -10,8 +10,8 @@ from typing import TextIO
 from charset_normalizer import from_bytes
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import shown
 from dataset_builder.recipes.containers import Source
-from dataset_builder.recipes.text import shown
 
 UTF8 = "utf-8-sig"
 _MARKS = {

@@ -6,11 +6,11 @@ from itertools import islice
 from typing import Any, TextIO
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import shown
 from dataset_builder.recipes.containers import LONGEST_LINE, MOST_BYTES, Source
 from dataset_builder.recipes.encodings import damage, encoding_of, open_text
 from dataset_builder.recipes.json_shapes import DEEPEST, depth_of, records_of
 from dataset_builder.recipes.table_file import FIRST_ROWS, Row, TableFile
-from dataset_builder.recipes.text import shown
 
 _CHUNK = 1 << 16
 _ADVICE = "write one object per line, as `jq -c '.[]'` does with a list"

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import shown
 from dataset_builder.recipes.containers import Source
 from dataset_builder.recipes.table_file import FIRST_ROWS, Row, TableFile
-from dataset_builder.recipes.text import shown
 
 # What a batch of the wanted columns may take in memory before any value becomes a Python object.
 _BATCH_BYTES = 64 << 20
@@ -95,7 +96,10 @@ class ParquetFile(TableFile):
     def _open(self, read_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         """Open the file; inside the block, whatever Arrow cannot read is reported as a damaged file."""
         try:
-            with pq.ParquetFile(self._source.whole(), read_dictionary=list(read_dictionary)) as file:
+            whole = self._source.whole()
+            # As a stream: Arrow would take a name such as a:b for an address.
+            stream = pa.OSFile(str(whole)) if isinstance(whole, Path) else whole
+            with pq.ParquetFile(stream, read_dictionary=list(read_dictionary)) as file:
                 for field in file.schema_arrow:
                     if _depth(field.type) > _DEEPEST:
                         raise BadInputError(

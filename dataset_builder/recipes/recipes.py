@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import escaped, shown
 from dataset_builder.named_files import RefusedFileError, resolve
 from dataset_builder.recipes.ingredient_lists import cell_text, has_ingredients, lines_of, parse_ingredients
 from dataset_builder.recipes.part_names import (
@@ -29,7 +30,7 @@ from dataset_builder.recipes.part_names import (
 )
 from dataset_builder.recipes.table_file import FIRST_ROWS, Row
 from dataset_builder.recipes.tables import TableFile, open_table
-from dataset_builder.recipes.text import plain_title, readable, shown
+from dataset_builder.recipes.text import plain_title, readable
 
 NO_TITLE = "without title"
 NO_INGREDIENTS = "without ingredients"
@@ -38,6 +39,7 @@ SURPLUS = "with surplus cells"
 OVERSIZED = "with a text of more than a million characters"
 _LONGEST_TEXT = 1_000_000
 _NAMED = 20
+_LONGEST_NAME = 60
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -76,7 +78,8 @@ class Skipped:
         """Count one row and keep its name while there is room."""
         self.count += 1
         if len(self.names) < _NAMED:
-            self.names.append(shown(name))
+            name = escaped(" ".join(name[: 10 * _LONGEST_NAME].split()))
+            self.names.append(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}...")
 
     def merge(self, other: "Skipped") -> None:
         """Count the rows of another one."""

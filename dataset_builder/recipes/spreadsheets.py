@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import shown
 from dataset_builder.recipes.containers import MOST_BYTES, Source, unpacked
 from dataset_builder.recipes.table_file import Row, TableFile, distinct
-from dataset_builder.recipes.text import shown
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 # How the older form of Excel's files begins.

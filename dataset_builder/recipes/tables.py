@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import shown
 from dataset_builder.recipes.containers import ZIP, Source
 from dataset_builder.recipes.delimited import DelimitedFile
 from dataset_builder.recipes.encodings import checked_encoding
@@ -16,7 +17,6 @@ from dataset_builder.recipes.json_tables import JsonFile
 from dataset_builder.recipes.parquet_tables import ParquetFile
 from dataset_builder.recipes.spreadsheets import MAGIC, SUFFIXES, SpreadsheetFile
 from dataset_builder.recipes.table_file import Row, TableFile
-from dataset_builder.recipes.text import shown
 
 __all__ = ["ACCEPTED", "Row", "TableFile", "open_table"]
 

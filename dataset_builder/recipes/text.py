@@ -57,14 +57,3 @@ def plain_title(title: str) -> str:
         letters = ACCENTS.sub("", unicodedata.normalize("NFKD", title)).casefold()
     words = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in letters).split()
     return unicodedata.normalize("NFC", " ".join(words)) or title.strip()
-
-
-def shown(value: object, most: int = 60) -> str:
-    """Return a value for a message: in one line, control characters escaped, cut to `most` characters.
-
-    >>> shown("a\\x1b[31mb" + "c" * 99, 12)
-    'a\\\\x1b[31m...'
-    """
-    text = " ".join(str(value)[: 4 * most].split())
-    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
