@@ -30,7 +30,7 @@ FLOORS = {
         {"columns", "messages"},
         {"progress"},
         {"errors"},
-        {"boundaries"},
+        {"boundaries", "named_files"},
         {"files", "schema", "recipes", "local_hub"},
         {"catalogue"},
         {"labelling", "plating"},
