@@ -1,5 +1,6 @@
 """Training within a number of minutes: the schedule of the learning rate fits the time, and training stops in it."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +8,15 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 
+from dataset_builder.files import write_json
+from trainer_scripts.tasks.common.trainer import checkpoint_folder
 
-class TimeBudget(TrainerCallback, ExportableState):
+SPENT = "time_budget.json"
+
+
+class TimeBudget(TrainerCallback):
     """Stops training when its time is up, after one more evaluation, so that the best model so far is returned.
 
     The time that the last evaluation and the loading of the best model will take is kept free, as far as earlier
@@ -19,30 +24,32 @@ class TimeBudget(TrainerCallback, ExportableState):
 
     Args:
         minutes: for features, training and evaluations together.
-        spent: seconds that are gone already.
 
     Attributes:
         share: of the time that is gone, from 0 to 1; the same in all processes.
     """
 
-    def __init__(self, minutes: float, spent: float = 0.0):
+    def __init__(self, minutes: float):
         self._minutes = minutes
-        self.spent = spent
+        self._before = 0.0  # seconds that an interrupted run has used
         self.share = 0.0
         self._started = time.monotonic()
         self._paused = self._started  # when the last step or epoch ended
         self._evaluation = 0.0  # seconds of the longest one
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: the time that is gone."""
-        return {"args": {"minutes": self._minutes}, "attributes": {"spent": self._gone()}}
-
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock; a resumed run has set `spent`."""
-        self._started = time.monotonic()
+        """Count the time that the run used before it was interrupted."""
+        kept = checkpoint_folder(args, state) / SPENT
+        if state.global_step > 0 and kept.is_file():
+            self._before = float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])
         self._look(args)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the time that is gone into the checkpoint."""
+        if args.should_save:
+            write_json(checkpoint_folder(args, state) / SPENT, {"seconds": self._gone()})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop when the time is up."""
@@ -82,7 +89,7 @@ class TimeBudget(TrainerCallback, ExportableState):
         return timed
 
     def _gone(self) -> float:
-        return self.spent + time.monotonic() - self._started
+        return self._before + time.monotonic() - self._started
 
     def _look(self, args: TrainingArguments) -> None:
         # After training the chosen weights are evaluated once more.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.conftest import make_row, png, write_dataset
 from trainer_scripts.evaluation.ablations import drawn_rows, partners
 from trainer_scripts.features import engines
@@ -15,7 +16,9 @@ from trainer_scripts.features import frozen as features
 from trainer_scripts.features import reader as reading
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.captioning.answers import caption_table
-from trainer_scripts.tasks.common.task import SavedModel
+from trainer_scripts.tasks.classification.predicting import predict_items
+from trainer_scripts.tasks.common import item_pictures
+from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel
 from trainer_scripts.training.data import load_training_data
 
 TEXT = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
@@ -190,3 +193,63 @@ def test_the_fast_engine_gives_several_outputs_too(tmp_path, dataset, kind, monk
     plain = replace(model, keeps=False)
     assert_equal(model.task.answers(model, table, 5), plain.task.answers(plain, table, 5))
     assert model.reader._engine.by_picture
+
+
+def items_of(table, folder):
+    """The rows of a table as files to predict."""
+    folder.mkdir()
+    items = []
+    for name, cell, text in zip(table.ids, table.cells(), table.texts or [None] * len(table), strict=True):
+        (folder / f"{name}.png").write_bytes(cell["bytes"])
+        items.append(Item(name, text, folder / f"{name}.png"))
+    return items
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@torch.inference_mode()
+def test_predictions_from_features_are_those_of_processor_and_model(tmp_path, dataset, graph, monkeypatch):
+    if graph:
+        pytest.importorskip("onnxscript")
+        monkeypatch.setattr(engines, "WORTH_A_GRAPH", 1)
+    model, table = saved("map and vector", dataset, tmp_path)
+    items = items_of(table, tmp_path / "pictures")
+    found, broken = predict_items(model, items, 5, False)
+    pictures, texts = [item.picture for item in items], [item.text for item in items]
+    logits = model.model(**model.processor(images=pictures, text=texts)).logits
+    assert np.allclose(found, logits.softmax(-1).numpy(), atol=1e-5)
+    assert broken == []
+    # One row lacks its picture and is predicted from its text.
+    items[3] = replace(items[3], picture=tmp_path / "nowhere.png")
+    found, broken = predict_items(model, items, 5, True)
+    alone = model.model(**model.processor(text=[items[3].text])).logits.softmax(-1).numpy()
+    assert broken == [items[3].item_id]
+    assert np.allclose(found[3], alone[0], atol=1e-5)
+
+
+def test_predictions_read_what_scoring_has_stored(tmp_path, dataset, monkeypatch):
+    model, table = saved("fusion", dataset, tmp_path, "--freeze_image", "true", "--freeze_text", "true")
+    scored = model.task.answers(model, table, 5).probabilities
+    monkeypatch.setattr(engines.ImageEngine, "batch", lambda *given: pytest.fail("computed anew"))
+    again = replace(model, kept={})
+    found, _ = predict_items(again, items_of(table, tmp_path / "pictures"), 5, False)
+    assert np.allclose(found, scored, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["merge captioner", "transformer captioner", "segmenter", "ingredients"])
+def test_every_task_predicts_files_from_features(tmp_path, dataset, kind):
+    model, table = saved(kind, dataset, tmp_path)
+    items = items_of(table, tmp_path / "pictures")
+    options = PredictionOptions(5, "refuse", None, None, None)
+    ours, plain = tmp_path / "ours" / "out.csv", tmp_path / "plain" / "out.csv"
+    for out in (ours, plain):
+        out.parent.mkdir()
+        if out is plain:  # pixels in place of features
+            monkey = pytest.MonkeyPatch()
+            monkey.setattr(item_pictures, "FlavourPreTrainedModel", type(None))
+        message = model.task.predict(model, items, out, options)
+        assert message.startswith(f"{len(items)} ")
+    monkey.undo()
+    assert ours.read_text() == plain.read_text()
+    (tmp_path / "pictures" / f"{table.ids[2]}.png").write_bytes(b"no picture")
+    with pytest.raises(BadInputError, match=f"row {table.ids[2]}: .* mend or remove it"):
+        model.task.predict(model, items, tmp_path / "broken.csv", options)

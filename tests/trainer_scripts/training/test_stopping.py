@@ -34,7 +34,18 @@ class Clock:
 def test_training_stops_in_time_with_the_best_model_so_far(tmp_path, small_dataset, monkeypatch, strategy):
     monkeypatch.setattr(time_budget, "time", Clock())
     # Without the limit there would be 200 steps.
-    folder = run(tmp_path / "run", small_dataset, *TEXT, *strategy, "--num_train_epochs", "50", "--max_minutes", "0.5")
+    folder = run(
+        tmp_path / "run",
+        small_dataset,
+        *TEXT,
+        *strategy,
+        "--num_train_epochs",
+        "50",
+        "--max_minutes",
+        "0.5",
+        "--logging_steps",
+        "2",
+    )
     metrics = read_metrics(folder)
     assert 1 <= metrics["steps"] < 30
     evaluated = {line["step"]: line["eval_accuracy"] for line in metrics["history"][:-1] if "eval_accuracy" in line}
@@ -71,11 +82,24 @@ def test_enough_time_changes_nothing(tmp_path, small_dataset):
     assert_equal_weights(plain, timed)
 
 
-def test_a_resumed_run_goes_on_with_the_time_that_is_left():
-    budget = TimeBudget(minutes=2.0, spent=30.0)
-    kept = budget.state()
-    again = TimeBudget.from_state(kept)
-    assert again.spent == pytest.approx(30.0, abs=5)
+def test_a_resumed_run_goes_on_with_the_time_that_is_left(tmp_path, small_dataset, monkeypatch):
+    # 200 steps at three looks at the clock each would take 10 minutes.
+    longer = (*TEXT, "--num_train_epochs", "50", "--max_minutes", "2", "--early_stopping_patience", "none")
+    longer += ("--logging_steps", "4")
+    with monkeypatch.context() as patch:
+        patch.setattr(time_budget, "time", Clock())
+        whole = read_metrics(run(tmp_path / "whole", small_dataset, *longer))
+    with monkeypatch.context() as patch:
+        patch.setattr(time_budget, "time", Clock())
+        with interrupted_after(patch, 14):
+            run(tmp_path / "run", small_dataset, *longer)
+    spent = json.loads((tmp_path / "run" / "checkpoint-12" / time_budget.SPENT).read_text())["seconds"]
+    assert 12 < spent < 120
+    monkeypatch.setattr(time_budget, "time", Clock())
+    again = read_metrics(run(tmp_path / "run", small_dataset, *longer))
+    assert again["steps"] == pytest.approx(whole["steps"], abs=4)
+    rates = [line["learning_rate"] for line in again["history"] if "learning_rate" in line]
+    assert rates == sorted(rates, reverse=True)
 
 
 @pytest.mark.parametrize("more", [(), ("--ema_decay", "0.5")], ids=["plain", "moving average"])

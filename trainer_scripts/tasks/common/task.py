@@ -9,14 +9,13 @@ from typing import Any, ClassVar, Protocol
 import datasets
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_csv
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
-from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
 from trainer_scripts.evaluation.decisions import THRESHOLD
@@ -233,17 +232,6 @@ class Item:
     item_id: str
     text: str | None
     picture: Path | None
-
-    def open(self) -> Image.Image:
-        """Return the picture.
-
-        Raises:
-            BadInputError: it is missing or broken; the message names the row.
-        """
-        try:
-            return open_picture(self.picture)
-        except (OSError, ValueError) as error:
-            raise BadInputError(f"row {self.item_id}: {error}; mend or remove it") from error
 
 
 def write_labels(path: Path, rows: Iterable[tuple[str, str]]) -> None:
