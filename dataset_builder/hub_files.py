@@ -78,7 +78,7 @@ def check_against(path: Path, files: Mapping[str, Mapping[str, object]], name: s
 
     Args:
         path: the file.
-        files: `files` of the manifest: name -> `bytes` and `sha256`.
+        files: `hashes` of the manifest: name -> `bytes` and `sha256`.
         name: of the file there; one without an entry is not checked.
     """
     stated = files.get(name)

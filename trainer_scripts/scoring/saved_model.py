@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.kinds import check_kind
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import (
@@ -25,7 +26,6 @@ from trainer_scripts.data.table import (
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
-from trainer_scripts.settings.values import check_kind
 from trainer_scripts.tasks.common.model_folder import (
     load_config,
     load_processor,

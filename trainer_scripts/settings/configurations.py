@@ -13,13 +13,13 @@ from transformers import HfArgumentParser
 
 from dataset_builder.boundaries import outside, parse_yaml, read_text
 from dataset_builder.errors import BadInputError
+from dataset_builder.kinds import check_kind
 from dataset_builder.messages import echo, shown
 from trainer_scripts.settings.arguments import Configuration, DataArguments, JsonMapping, ModelArguments
 from trainer_scripts.settings.options import OPTION, options_of
 from trainer_scripts.settings.train_help import CONFIGURATIONS, asks_for_help, configuration_names, help_page
 from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.settings.training_options import TrainingOptions
-from trainer_scripts.settings.values import check_kind
 
 ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
 MOST_BASES = 20

@@ -1,5 +1,9 @@
-"""Whether a value of a configuration file is of the type that its option is annotated with."""
+"""Whether a value of a YAML or JSON file is of the type that it is annotated with.
 
+The schema of such a file is a mapping of names to annotations, or the annotations of a dataclass.
+"""
+
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -8,7 +12,21 @@ from typing import Any, Literal, Union, get_args, get_origin
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import shown
 
-_WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "nothing"}
+_WORDS = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    NoneType: "nothing",
+    Any: "anything",
+}
+
+
+def check_entries(content: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    """Raise BadInputError for the first entry that is not of its annotated type; absent entries are no concern here."""
+    for name, kind in kinds.items():
+        if name in content:
+            check_kind(name, content[name], kind, where)
 
 
 def check_kind(name: str, value: Any, kind: Any, where: str) -> None:
@@ -39,10 +57,11 @@ def fits(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     kind = origin or kind
-    if not isinstance(kind, type):
+    if kind is Any or not isinstance(kind, type):
         return True
-    if issubclass(kind, dict):
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if issubclass(kind, Mapping):
+        inner = members[1] if members else Any
+        return isinstance(value, dict) and all(isinstance(key, str) and fits(one, inner) for key, one in value.items())
     return isinstance(value, str if issubclass(kind, Path | Enum) else kind)
 
 
@@ -55,9 +74,9 @@ def describe(kind: Any) -> str:
         return f"one of {', '.join(map(str, members))}"
     plain = get_origin(kind) or kind
     if plain in (list, tuple):
-        return "a list"
-    if isinstance(plain, type) and issubclass(plain, dict):
-        return "a mapping of names"
+        return f"a list of {describe(members[0])} each" if members else "a list"
+    if isinstance(plain, type) and issubclass(plain, Mapping):
+        return f"a mapping of names to {describe(members[1])} each" if members else "a mapping of names"
     if isinstance(plain, type) and issubclass(plain, Path | Enum):
         return "a text"
     return _WORDS.get(plain, str(plain))
