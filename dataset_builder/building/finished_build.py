@@ -219,9 +219,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     missing = [f"{key} ({meaning})" for key, meaning in MANIFEST_KEYS.items() if key not in manifest]
     if missing:
         raise BadInputError(f"{path} does not state {', '.join(missing)}; build again with this version of the package")
-    broken = [key for key in ("generator", "counts") if not isinstance(manifest[key], dict)]
-    if broken:
-        raise BadInputError(f"{path} has no object under {', '.join(broken)}; build again")
     return manifest
 
 

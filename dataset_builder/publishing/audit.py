@@ -94,7 +94,8 @@ class Audit:
 
 def _hash_of(facts: Mapping[str, Any]) -> str:
     """Return the hash of an audit, whatever the data set is called."""
-    content = {name: value for name, value in facts.items() if name not in (AUDIT_HASH, "dataset")}
+    # Through JSON once, which turns numbers as keys into text, and so their order.
+    content = json.loads(json.dumps({name: value for name, value in facts.items() if name != "dataset"}))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
