@@ -37,7 +37,7 @@ def newest_checkpoint(folder: Path, needed: Sequence[str] = ()) -> Path | None:
 
 def sound_checkpoint(found: Iterable[Path]) -> tuple[Path | None, list[str]]:
     """Return the first checkpoint that is whole, and a sentence for each before it that is not."""
-    faults = []
+    faults: list[str] = []
     for path in found:
         fault = fault_of(path)
         if fault is None:
