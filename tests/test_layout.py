@@ -29,7 +29,7 @@ FLOORS = {
     "dataset_builder": [
         {"columns", "messages"},
         {"errors"},
-        {"boundaries", "kinds"},
+        {"boundaries", "kinds", "named_files"},
         {"hub_files"},
         {"files", "hub_data", "schema", "recipes", "local_hub"},
         {"catalogue"},
