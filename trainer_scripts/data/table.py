@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value
 
+from dataset_builder.boundaries import patiently
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_data import load_tables
 from trainer_scripts.data.plain_table import is_plain_table, open_plain_table
 from trainer_scripts.data.split_guard import Keys, SplitGuard, row_keys
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
@@ -153,20 +155,15 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
             f"there is no data set at {name!r}; give a folder, a table (CSV, TSV, JSON lines, Parquet), or a Hub id "
             "such as org/flavour-sd"
         )
-    try:
-        if is_plain_table(name):
-            table = open_plain_table(Path(name))
-            return (
-                DatasetDict({split: rows.to_iterable_dataset() for split, rows in table.items()})
-                if streaming
-                else table
-            )
-        return load_dataset(name, revision=revision, streaming=streaming)
-    except BadInputError:
-        raise
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
-        hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
-        raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
+
+    def load() -> DatasetDict:
+        if not is_plain_table(name):
+            return load_tables(name, revision=revision, streaming=streaming)
+        table = open_plain_table(Path(name))
+        return DatasetDict({split: rows.to_iterable_dataset() if streaming else rows for split, rows in table.items()})
+
+    hint = f"build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
+    return patiently(f"cannot read data set {name!r}", hint or "give the folder or the Hub id of a data set", load)
 
 
 def map_columns(rows: RowsT, mapping: dict[str, str], where: str) -> RowsT:

@@ -31,7 +31,6 @@ from trainer_scripts.tasks.common.package_weights import with_packages
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.averaging import BestWeights
 from trainer_scripts.training.callbacks import EpochOfSamples, RemoveReplaced, StreamPosition, TrainingLines
-from trainer_scripts.training.checkpoints import WholeCheckpoint
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
 from trainer_scripts.training.folder import (
     RunState,
@@ -51,6 +50,7 @@ from trainer_scripts.training.vocabulary_record import (
     load_vocabulary_record,
     record_vocabulary,
 )
+from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
 
 LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it holds weights and smoothing
 
