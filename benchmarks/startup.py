@@ -1,7 +1,7 @@
 """Seconds until every command's `--help` has answered, and until `import modeling_flavour` is done.
 
 Each stands beside the imports that any program of its kind pays for: torch, torchvision, transformers and timm for the
-models, the Trainer's arguments for `train.py`, which lists them, and argparse for the others.
+models, the Trainer's arguments for `train.py`, which lists them without these imports, and argparse for the others.
 """
 
 import subprocess

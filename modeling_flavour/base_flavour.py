@@ -33,6 +33,8 @@ class FlavourPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     # Written into the config by `save_pretrained`, so that these Auto classes and pipelines load the checkpoint.
     auto_classes: tuple[str, ...] = ()
+    # Prefixes of the parameters that belong to single labels: those of a head, which another label set draws anew.
+    label_parameters: tuple[str, ...] = ()
     custom_pipelines: dict[str, dict] = {}
 
     @torch.no_grad()

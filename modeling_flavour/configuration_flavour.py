@@ -8,6 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .configuration_labels_flavour import LabelledConfig
+
 DEFAULT_LABELS = ("sweet", "salty", "sour", "bitter", "umami")
 
 # Keyword arguments that transformers itself passes to a config beyond the declared fields;
@@ -70,7 +72,7 @@ def check_ranges(config: Any, at_least_one: tuple[str, ...], below_one: tuple[st
 
 
 @strict
-class FlavourConfig(PreTrainedConfig):
+class FlavourConfig(LabelledConfig, PreTrainedConfig):
     r"""Configuration of [`FlavourForClassification`].
 
     A model has a text part, an image part, or both; leave a part's config `None` to build the model without it.
@@ -104,7 +106,8 @@ class FlavourConfig(PreTrainedConfig):
         trainable_image_layers: With `freeze_image`: number of last layers with weights that still train, in
             eval mode too, so that they normalise with the statistics of pretraining.
         problem_type: `single_label_classification` or `multi_label_classification`.
-        label_smoothing: Share of probability spread evenly over the classes.
+        label_smoothing: Share of probability spread evenly over the classes. Like the next two, it is a setting of one
+            training run and is neither saved with the config nor read from a saved one.
         class_weights: Factor per class on its loss terms.
         class_prior: Share of samples per class; the output bias starts there. `None` starts at zero.
         initializer_range: Standard deviation of freshly initialised embeddings and output weights.
@@ -127,6 +130,8 @@ class FlavourConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["text_embeds", "image_embeds"]
     # Where words are embedded without a text model, `resize_token_embeddings` writes here what it did.
     attribute_map = {"vocab_size": "word_vocab_size"}
+    run_fields = ("label_smoothing", "class_weights", "class_prior")
+    label_fields = ("class_weights", "class_prior")
 
     text_config: PreTrainedConfig | dict | None = None
     vision_config: PreTrainedConfig | dict | None = None
@@ -153,8 +158,8 @@ class FlavourConfig(PreTrainedConfig):
     trainable_image_layers: int = 0
     problem_type: Literal["single_label_classification", "multi_label_classification"] = "single_label_classification"
     label_smoothing: float | int = 0.0
-    class_weights: list[float] | tuple[float, ...] | None = None
-    class_prior: list[float] | tuple[float, ...] | None = None
+    class_weights: list[float | int] | tuple[float | int, ...] | None = None
+    class_prior: list[float | int] | tuple[float | int, ...] | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):

@@ -7,13 +7,14 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_flavour import check_ranges, drop_backbone_labels, reject_unknown_arguments
+from .configuration_labels_flavour import LabelledConfig
 
 # `generate` reads its defaults from these, so that a model answers well without any argument.
 GENERATION_FIELDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
 @strict
-class FlavourCaptionerConfig(PreTrainedConfig):
+class FlavourCaptionerConfig(LabelledConfig, PreTrainedConfig):
     r"""Configuration of [`FlavourForTransformerCaptioning`] and [`FlavourForMergeCaptioning`].
 
     Args:
@@ -32,7 +33,8 @@ class FlavourCaptionerConfig(PreTrainedConfig):
         eos_token_id: Its end token.
         decoder_start_token_id: First token that is fed to the decoder; `None` means the begin token.
         tie_word_embeddings: Whether the output layer shares its weights with the word embeddings.
-        label_smoothing: Share of probability spread evenly over the vocabulary in the loss.
+        label_smoothing: Share of probability spread evenly over the vocabulary in the loss; a setting of one training
+            run, which is neither saved with the config nor read from a saved one.
         num_place_labels: Classes of an optional head that classifies each place of the picture; 0 means no head. It
             learns from masks beside the captions, and raises the scores of the words that name the classes it predicts.
         place_loss_weight: Weight of its cross-entropy beside that of the captions.
@@ -57,6 +59,7 @@ class FlavourCaptionerConfig(PreTrainedConfig):
     has_text, has_image = False, True
     sub_configs_defaults = {"vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True)}
     keys_to_ignore_at_inference = ["past_key_values"]
+    run_fields = ("label_smoothing",)
 
     vision_config: PreTrainedConfig | dict | None = None
     decoder_type: Literal["transformer", "merge"] = "transformer"

@@ -7,12 +7,13 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_flavour import check_ranges, complete_labels, drop_backbone_labels, reject_unknown_arguments
+from .configuration_labels_flavour import LabelledConfig
 
 UNKNOWN_PIXEL = 255
 
 
 @strict
-class FlavourSegmentationConfig(PreTrainedConfig):
+class FlavourSegmentationConfig(LabelledConfig, PreTrainedConfig):
     r"""Configuration of [`FlavourForSegmentation`].
 
     Class 0 is the background; every other class is something to eat. `ingredient_head` adds one score per class but
@@ -35,6 +36,8 @@ class FlavourSegmentationConfig(PreTrainedConfig):
         dropout: Probability in the head and before the ingredient scores.
         loss: What the masks are learned with: `cross_entropy`, `focal`, `dice` or `lovasz`.
         class_weights: Factor per class on `cross_entropy` and `focal` and, scaled to mean 1, on the ingredient loss.
+            Like `ingredient_prior`, it is a setting of one training run and is neither saved with the config nor read
+            from a saved one.
         ingredient_loss_weight: Weight of the ingredient loss, with `loss_weighting="fixed"`.
         loss_weighting: `fixed`, or `uncertainty`: both weights are learned (Kendall et al. 2018).
         ingredient_prior: Share of pictures with each ingredient class; the output bias starts there, with
@@ -62,6 +65,8 @@ class FlavourSegmentationConfig(PreTrainedConfig):
     has_text, has_image = False, True
     sub_configs_defaults = {"vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True)}
     keys_to_ignore_at_inference = ["losses"]
+    run_fields = ("class_weights", "ingredient_prior")
+    label_fields = ("class_weights", "ingredient_prior", "source_labels", "class_map")
 
     vision_config: PreTrainedConfig | dict | None = None
     head: Literal["deeplabv3", "deeplabv3plus", "none"] = "deeplabv3"
@@ -74,10 +79,10 @@ class FlavourSegmentationConfig(PreTrainedConfig):
     ingredients_from: Literal["features", "masks"] = "features"
     dropout: float | int = 0.5
     loss: Literal["cross_entropy", "focal", "dice", "lovasz"] = "cross_entropy"
-    class_weights: list[float] | tuple[float, ...] | None = None
+    class_weights: list[float | int] | tuple[float | int, ...] | None = None
     ingredient_loss_weight: float | int = 1.0
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
-    ingredient_prior: list[float] | tuple[float, ...] | None = None
+    ingredient_prior: list[float | int] | tuple[float | int, ...] | None = None
     ignore_index: int = UNKNOWN_PIXEL
     source_labels: list[str] | None = None
     class_map: list[int] | None = None

@@ -38,24 +38,25 @@ def classification_loss(
         logits: `(batch, num_labels)`.
         labels: `(batch,)` class ids, or `(batch, num_labels)`: shares of the classes that sum to 1 (soft labels), or
             with several labels per sample 0/1.
-        config: Has `problem_type`, `label_smoothing`, `class_weights`, `num_labels`.
+        config: Has `problem_type`, `label_smoothing`, `class_weights`.
         sample_weights: `(batch,)`.
 
     Raises:
         ValueError: `labels` have another shape.
     """
     logits = logits.float()
+    num_labels = logits.shape[-1]  # those of the head, which may have been replaced by hand
     multi_label = config.problem_type == "multi_label_classification"
     if labels.shape != logits.shape and (multi_label or labels.shape != logits.shape[:1]):
         expected = f"{tuple(logits.shape)}" if multi_label else f"{tuple(logits.shape[:1])} or {tuple(logits.shape)}"
         raise ValueError(f"For {config.problem_type}, labels must have shape {expected}, got {tuple(labels.shape)}.")
-    targets = labels if labels.ndim == 2 else functional.one_hot(labels, config.num_labels)
+    targets = labels if labels.ndim == 2 else functional.one_hot(labels, num_labels)
     targets = targets.to(logits.dtype)
     if config.label_smoothing:
-        uniform = 0.5 if multi_label else 1 / config.num_labels
+        uniform = 0.5 if multi_label else 1 / num_labels
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing * uniform
     if multi_label:
-        terms = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") / config.num_labels
+        terms = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") / num_labels
     else:
         terms = -targets * logits.log_softmax(dim=-1)
     if config.class_weights is not None:

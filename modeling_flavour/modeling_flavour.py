@@ -54,6 +54,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
 
     main_input_name = "input_ids"
     auto_classes = ("AutoModel", "AutoModelForImageClassification", "AutoModelForSequenceClassification")
+    label_parameters = ("classifier.", "fusion.text_classifier.", "fusion.image_classifier.", "fusion.bias")
     custom_pipelines = CLASSIFICATION_PIPELINE
 
     def __init__(self, config: FlavourConfig):

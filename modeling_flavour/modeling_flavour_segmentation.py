@@ -71,6 +71,7 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     auto_classes = ("AutoModel", "AutoModelForSemanticSegmentation")
+    label_parameters = ("head.classifier.", "auxiliary.classifier.", "ingredient_classifier.")
     custom_pipelines = SEGMENTATION_PIPELINE
 
     def __init__(self, config: FlavourSegmentationConfig):

@@ -9,16 +9,21 @@ from collections.abc import Sequence
 
 from dataset_builder.errors import exit_on_bad_input
 from trainer_scripts.settings.command_line import let_waiting_threads_sleep
+from trainer_scripts.settings.train_help import asks_for_help, help_page
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what the command line describes; bad input ends with one line on stderr and status 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if asks_for_help(given):
+        print(help_page(), end="")
+        return
     with exit_on_bad_input("train.py"):
         let_waiting_threads_sleep()
-        # The configuration first, so that --help and a mistyped argument do not wait for slow libraries.
+        # Imported here, so that --help does not wait for transformers, nor a mistyped argument for slower libraries.
         from trainer_scripts.settings.configurations import parse_configuration
 
-        configuration = parse_configuration(sys.argv[1:] if arguments is None else arguments)
+        configuration = parse_configuration(given)
         from trainer_scripts.training.run import run
 
         run(configuration)

@@ -30,6 +30,26 @@ def run(folder: Path, *command: str, **variables: str) -> tuple[str, int, set[st
     return ended.stdout + "\n".join(said), ended.returncode, imported
 
 
+VERBS = [path.stem for path in (ROOT / "trainer_scripts").glob("*.py") if path.stem != "__init__"]
+
+
+@pytest.mark.parametrize("script", VERBS)
+def test_help_of_every_verb_imports_no_slow_library(tmp_path, script):
+    # In a process of its own, as this one has imported everything.
+    code = (
+        "import contextlib, runpy, sys\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        "with contextlib.suppress(SystemExit):\n"
+        f"    runpy.run_path({str(ROOT / 'trainer_scripts' / f'{script}.py')!r}, run_name='__main__')\n"
+        "slow = {'torch', 'transformers', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {slow}' if slow else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "usage: " in ended.stdout
+    assert "--out" in ended.stdout
+
+
 @pytest.mark.parametrize("script", ["score", "compare", "predict", "export", "demo"])
 @pytest.mark.parametrize(("arguments", "message", "status"), [(["--help"], "--out", 0), (["--outt"], "error: ", 2)])
 def test_help_and_mistyped_arguments_of_the_verbs_need_no_library(tmp_path, script, arguments, message, status):
@@ -64,10 +84,10 @@ def test_the_help_of_flavour_sd_needs_no_library(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message", "status", "variables", "spins"),
     [
-        (["--help"], "--early_stopping_patience", 0, {}, False),
+        (["default", "--freeze_text", "2"], "freeze-text: ", 2, {}, False),
         (["default", "--freeze_tex", "true"], "did you mean freeze_text", 2, {"OMP_WAIT_POLICY": "ACTIVE"}, True),
     ],
-    ids=["help", "mistyped"],
+    ids=["mistyped value", "mistyped name"],
 )
 def test_training_reads_its_arguments_with_the_trainers_and_no_more_and_lets_waiting_threads_sleep(
     tmp_path, arguments, message, status, variables, spins

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import transformers
 import yaml
 
 from dataset_builder.columns import DISH_ID, IMAGE, TITLE
@@ -26,7 +26,9 @@ from trainer_scripts.settings.options import (
     option,
     options_of,
 )
-from trainer_scripts.settings.training_arguments import TrainingArguments
+
+if TYPE_CHECKING:  # `--help` lists these arguments without loading transformers
+    from trainer_scripts.settings.training_arguments import TrainingArguments
 
 DEFAULT_DATASET = "outputs/flavour-sd"
 _VARIATION, _FROZEN = "variation of training samples", "outputs of frozen encoders"
@@ -277,9 +279,6 @@ class DataArguments:
             )
 
 
-ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
-
-
 @dataclass
 class Configuration:
     """One run: its name and its three groups of arguments.
@@ -291,7 +290,7 @@ class Configuration:
     name: str
     model: ModelArguments
     data: DataArguments
-    training: TrainingArguments
+    training: "TrainingArguments"
     given: frozenset[str] = frozenset()
 
     @property
@@ -316,6 +315,8 @@ class Configuration:
 
     def as_mapping(self) -> dict[str, Any]:
         """Return every setting of ours, and of the Trainer's those that differ from its defaults or from ours."""
+        import transformers  # at hand already, as `training` derives from it
+
         defaults = {item.name: item.default for item in dataclasses.fields(self.training)}
         # Defaults that we change are written too: a later version may have others.
         stock = {
@@ -337,7 +338,7 @@ class Configuration:
 
 def _plain(value: Any) -> Any:
     """Return a value as YAML and JSON hold it."""
-    if isinstance(value, transformers.utils.ExplicitEnum):
+    if isinstance(value, Enum):
         return value.value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

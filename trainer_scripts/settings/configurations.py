@@ -13,24 +13,25 @@ import yaml
 from transformers import HfArgumentParser
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.settings.arguments import ARGUMENT_CLASSES, Configuration, JsonMapping
+from trainer_scripts.settings.arguments import Configuration, DataArguments, JsonMapping, ModelArguments
 from trainer_scripts.settings.options import OPTION, options_of
+from trainer_scripts.settings.train_help import CONFIGURATIONS, asks_for_help, configuration_names, help_page
+from trainer_scripts.settings.training_arguments import TrainingArguments
+from trainer_scripts.settings.training_options import TrainingOptions
 
+ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
 NOTHING = ("none", "null")
-CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 DEFAULT_CONFIGURATION = "default"
-LIBRARY_GROUP = "further arguments of the Trainer of transformers"
 
 
 class _Parser(HfArgumentParser):
-    """The parser of argument dataclasses, in groups by concern; wrong values raise instead of printing the usage.
+    """The parser of argument dataclasses; wrong values raise instead of printing the usage.
 
     `none` takes an optional setting of ours back, such as one of the configuration's.
     """
 
     def __init__(self, classes: Sequence[Any], **settings: Any):
         self._options = options_of(*classes)
-        self._groups: dict[str, Any] = {}
         # `none` is a word for other options, such as --report_to of the Trainer.
         ours = [item for part in classes for item in dataclasses.fields(part) if OPTION in item.metadata]
         self._optional = {item.name for item in ours if NoneType in get_args(item.type)}
@@ -40,12 +41,9 @@ class _Parser(HfArgumentParser):
         # A copy, because the parent changes the type of the field and gives all of its metadata to argparse.
         shown = copy.copy(field)
         shown.metadata = {"help": field.metadata.get("help")}
-        properties = self._options[field.name]
-        group = properties.group if OPTION in field.metadata else LIBRARY_GROUP
-        if group is not None:
-            parser = self._groups[group] = self._groups.get(group) or self.add_argument_group(group)
-        if properties.choices:  # the parent knows choices by their type only
-            shown.type = Literal[properties.choices]
+        choices = self._options[field.name].choices
+        if choices:  # the parent knows choices by their type only
+            shown.type = Literal[choices]
         super()._parse_dataclass_field(parser, shown)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
@@ -58,11 +56,6 @@ class _Parser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise BadInputError(f"{message}; `--help` lists all arguments")
-
-
-def configuration_names() -> list[str]:
-    """Return the names of the configurations that come with the package."""
-    return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
 
 
 def configuration_path(name: str) -> Path:
@@ -105,19 +98,13 @@ def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUM
     Raises:
         BadInputError: an unknown configuration or argument (close matches are named), or a value of the wrong type.
     """
+    if asks_for_help(arguments):
+        print(help_page([TrainingOptions if part is TrainingArguments else part for part in classes]), end="")
+        raise SystemExit(0)
     given = list(arguments)
     named = frozenset(_argument_name(word) for word in given if word.startswith("--"))
     name = given.pop(0) if given and not given[0].startswith("--") else DEFAULT_CONFIGURATION
-    parser = _Parser(
-        classes,
-        prog="train.py",
-        usage="train.py [CONFIGURATION] [--argument value ...]",
-        allow_abbrev=False,
-        description="Configurations: " + ", ".join(configuration_names()),
-    )
-    if {"-h", "--help"} & {name, *given}:
-        parser.print_help()
-        raise SystemExit(0)
+    parser = _Parser(classes, prog="train.py", allow_abbrev=False)
     path = configuration_path(name)
     settings = read_configuration(path)
     known = list(options_of(*classes))

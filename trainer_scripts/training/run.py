@@ -19,7 +19,8 @@ from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.features.frozen import features_once
-from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration, TrainingArguments
+from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
+from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, StreamPosition
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts

@@ -6,9 +6,13 @@ import yaml
 from dataset_builder.errors import BadInputError
 from trainer_scripts import train
 from trainer_scripts.settings import training_arguments
-from trainer_scripts.settings.arguments import ARGUMENT_CLASSES
 from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks
-from trainer_scripts.settings.configurations import CONFIGURATIONS, configuration_names, parse_configuration
+from trainer_scripts.settings.configurations import (
+    ARGUMENT_CLASSES,
+    CONFIGURATIONS,
+    configuration_names,
+    parse_configuration,
+)
 from trainer_scripts.settings.options import options_of
 from trainer_scripts.settings.training_arguments import TrainingArguments, bf16_gains
 from trainer_scripts.training.data import load_training_data

@@ -1,5 +1,6 @@
 """A new option is one new field: every check, the parser, the help and the saved file follow from its definition."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -9,8 +10,9 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.settings.arguments import DataArguments, ModelArguments
 from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks
 from trainer_scripts.settings.command_line import ArgumentParser
-from trainer_scripts.settings.configurations import parse_configuration
-from trainer_scripts.settings.options import COUNT, REQUIRED, SHARE, option
+from trainer_scripts.settings.configurations import ARGUMENT_CLASSES, parse_configuration
+from trainer_scripts.settings.options import COUNT, REQUIRED, SHARE, option, options_of
+from trainer_scripts.settings.train_help import help_page
 from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.training.folder import inspect_run, start_run
 
@@ -94,6 +96,18 @@ def test_help_groups_our_options_by_concern_apart_from_those_of_the_trainer(caps
         "further arguments of the Trainer of transformers": "--learning_rate",
     }.items():
         assert [title for title, text in groups.items() if f"\n  {name} " in text] == [group]
+
+
+def test_help_lists_every_argument_that_is_parsed_and_no_other():
+    parsed = {name for name in options_of(*ARGUMENT_CLASSES) if not name.startswith("_")}
+    listed = set(re.findall(r"^  --([a-z0-9_]+)", help_page(), re.MULTILINE))
+    assert listed == parsed
+
+
+def test_help_shows_text_and_default_of_the_trainers_arguments():
+    text = " ".join(help_page().split())
+    assert "--gradient_accumulation_steps" in text
+    assert "The initial learning rate for the optimizer. (default: 5e-05)" in text.replace("5e-5", "5e-05")
 
 
 @dataclass

@@ -1,10 +1,13 @@
 """Where a model starts from: parts that do not fit or are absent are refused by name, and what a checkpoint keeps."""
 
+import json
+
 import pytest
 import torch
 
 from dataset_builder.errors import BadInputError
 from tests.trainer_scripts.tiny_runs import SMALL, run, weights
+from trainer_scripts import score
 from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_configuration
 from trainer_scripts.tasks.classification import training as classification
 from trainer_scripts.training.data import load_training_data
@@ -108,7 +111,6 @@ def test_a_text_model_has_no_image_encoder_to_start(small_dataset, trained):
         (("--config", '{"dropout": 2}'), r"dropout must lie in \[0, 1\)"),
         (("--config", '{"place_loss_weight": 1}'), "place_loss_weight: the masks show 6 classes .* has no head for"),
         (("--modality", "text"), "modality 'text' does not fit .*; give --modality fusion"),
-        (("--task", "multilabel", "--label_column", "flavours"), "was made for single_label_classification"),
     ],
 )
 def test_what_a_checkpoint_cannot_follow_is_refused_by_name(small_dataset, trained, arguments, message):
@@ -141,15 +143,50 @@ def test_a_checkpoint_needs_none_of_the_parts_that_its_configuration_started_fro
     assert torch.equal(model.classifier.weight, weights(trained)["classifier.weight"])
 
 
-def test_another_label_set_is_refused_with_the_labels_that_differ(small_dataset, trained):
+def kept_but_for_the_head(model, start):
+    """Whether all weights but those of the head are the checkpoint's."""
+    heads, state = type(model).label_parameters, model.state_dict()
+    assert state.keys() >= {name for name in weights(start) if not name.startswith(heads)}
+    for name, value in weights(start).items():
+        assert name.startswith(heads) or torch.equal(state[name], value), name
+    return True
+
+
+def test_other_labels_get_a_new_head_on_the_body_of_the_checkpoint(small_dataset, trained, capsys):
     many = ("--task", "multilabel", "--label_column", "flavours", "--metric_for_best_model", "samples_f1")
     tagger = trained.parent / "many"
     run(tagger, small_dataset, *many, "--num_train_epochs", "1", "--modality", "image")
-    with pytest.raises(BadInputError, match=r"has 5 labels and the data 6 \(only the data: background, tomato, "):
-        go_on(tagger, small_dataset, "--modality", "image", "--task", "multilabel", "--label_column",
-              "ingredient_labels")  # fmt: skip
-    with pytest.raises(BadInputError, match="was made for multi_label_classification"):
-        go_on(tagger, small_dataset, "--modality", "image")
+    capsys.readouterr()
+    asked = ("--task", "multilabel", "--label_column", "ingredient_labels", "--prior_bias", "true")
+    model, _ = go_on(tagger, small_dataset, "--modality", "image", *asked)
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"{tagger} has 5 labels and the data 6 (only the data: background, tomato, cucumber, lemon; only the "
+        "checkpoint: sweet, salty, sour, bitter): its body is kept, its head starts anew"
+    ]
+    assert kept_but_for_the_head(model, tagger)
+    assert model.config.id2label[1] == "tomato"
+    assert model.config.label2id["tomato"] == 1
+    assert model.classifier.bias.tolist() == pytest.approx(model.prior_scores().tolist())
+    assert model.prior_scores().abs().min() > 0
+    # As many labels, one per row instead of several.
+    model, _ = go_on(tagger, small_dataset, "--modality", "image")
+    assert "was made for multi_label_classification, and the label column is for single_" in capsys.readouterr().out
+    assert model.config.problem_type == "single_label_classification"
+    assert kept_but_for_the_head(model, tagger)
+    assert not torch.equal(model.classifier.weight, weights(tagger)["classifier.weight"])
+
+
+def test_a_run_on_other_labels_goes_from_training_to_scores(small_dataset, trained, tmp_path):
+    start = ("--model_name_or_path", str(trained), "--num_train_epochs", "1")
+    many = ("--task", "multilabel", "--label_column", "ingredient_labels", "--metric_for_best_model", "samples_f1")
+    folder = run(tmp_path / "run", small_dataset, *start, *many, "--class_weights", "true", "--config", "{}")
+    saved = json.loads((folder / "config.json").read_text())
+    assert list(saved["id2label"].values())[:2] == ["background", "tomato"]
+    assert not {"class_prior", "class_weights", "label_smoothing"} & saved.keys()
+    assert json.loads((folder / "metrics.json").read_text())["label_names"][1] == "tomato"
+    score.main([str(folder), str(small_dataset), "--split", "test", "--out", str(tmp_path / "scores")])
+    assert (tmp_path / "scores" / "metrics.json").is_file()
 
 
 def test_a_checkpoint_of_another_task_is_refused(small_dataset, trained):

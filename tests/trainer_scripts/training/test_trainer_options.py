@@ -9,8 +9,8 @@ from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import train
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.settings.arguments import TrainingArguments
 from trainer_scripts.settings.configurations import parse_configuration
+from trainer_scripts.settings.training_arguments import TrainingArguments
 
 TEXT = ("--modality", "text")
 

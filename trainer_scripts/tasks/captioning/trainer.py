@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
-from trainer_scripts.settings.arguments import TrainingArguments
+from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.captioning.answers import caption_table, predictions_of, scores_of
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import CiderD

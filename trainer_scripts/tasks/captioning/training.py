@@ -72,7 +72,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourCapt
     sources = open_sources(arguments)
     if arguments.model_name_or_path:
         config = sources["model_name_or_path"]
-        check_kind(configuration, config, FlavourCaptionerConfig, [])
+        check_kind(configuration, config, FlavourCaptionerConfig)
         # Batches of drawn captions carry no masks.
         teaches = learns_places(configuration) and not training.self_critical_draws
         places = len(place_names(configuration, data.train)) if teaches else None

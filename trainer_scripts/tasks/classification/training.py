@@ -30,8 +30,8 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
     arguments = configuration.model
     sources = open_sources(arguments)
     if arguments.model_name_or_path:
-        config, problem_type = sources["model_name_or_path"], PROBLEM_TYPES[data.train.labels.ndim]
-        check_kind(configuration, config, FlavourConfig, data.names, problem_type)
+        config = sources["model_name_or_path"]
+        check_kind(configuration, config, FlavourConfig)
         places = len(place_names(configuration, data.train)) if learns_places(configuration) else None
         fields = partial(_config_fields, configuration, data)
         return continue_model(configuration, config, FlavourForClassification, fields, places)

@@ -2,20 +2,22 @@
 
 A checkpoint keeps its weights, its tokenizer and its preprocessing. A contradicting option on the command line is
 refused; a contradicting value in the configuration file is only printed, so that one configuration can continue models
-of several sizes.
+of several sizes. Where the data has other labels than the checkpoint, the head alone starts anew.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from dataset_builder.errors import BadInputError
+from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from modeling_flavour.loading_flavour import load_checked
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.settings.configurations import configuration_names
@@ -27,6 +29,8 @@ SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_en
 FOLDERS = (".", "~", "/", "outputs/")
 TOKENIZER_KINDS = {"WordLevel": "words", "WordPiece": "wordpiece"}
 NAMED = 4
+# Fields of a config that a new head is made by.
+HEAD_FIELDS = ("id2label", "problem_type", "class_prior", "ingredient_prior")
 
 
 @contextmanager
@@ -102,14 +106,8 @@ class Contradiction:
         return f"{self.name} {self.wanted!r} (the checkpoint: {self.kept!r})"
 
 
-def check_kind(
-    configuration: Configuration,
-    config: PreTrainedConfig,
-    config_class: type[PreTrainedConfig],
-    names: Sequence[str],
-    problem_type: str | None = None,
-) -> None:
-    """Raise BadInputError unless checkpoint and configuration have the same task, inputs and label set."""
+def check_kind(configuration: Configuration, config: PreTrainedConfig, config_class: type[PreTrainedConfig]) -> None:
+    """Raise BadInputError unless checkpoint and configuration have the same task and inputs."""
     source = configuration.model.model_name_or_path
     if not isinstance(config, config_class):
         raise BadInputError(
@@ -122,33 +120,29 @@ def check_kind(
             f"modality {configuration.model.modality!r} does not fit {source}, a model of modality {modality!r}; "
             f"give --modality {modality}"
         )
-    if problem_type is not None and config.problem_type != problem_type:
-        raise BadInputError(
-            f"{source} was made for {config.problem_type}, and the label column is for {problem_type}; name another "
-            "--label_column, or start a new model"
-        )
-    if names:
-        _check_labels(str(source), list((config.id2label or {}).values()), list(names))
 
 
-def _check_labels(source: str, kept: list[str], wanted: list[str]) -> None:
-    if kept == wanted:
-        return
-    missing = [name for name in wanted if name not in kept]
-    extra = [name for name in kept if name not in wanted]
-    shown = [f"only the data: {', '.join(missing[:NAMED])}"] if missing else []
-    shown += [f"only the checkpoint: {', '.join(extra[:NAMED])}"] if extra else []
-    raise BadInputError(
-        f"{source} has {len(kept)} labels and the data {len(wanted)} ({'; '.join(shown) or 'in another order'}); a "
-        "checkpoint keeps its label set: give data with these labels, or start a new model (--init_image_encoder takes "
-        "the image encoder of this one)"
-    )
+def other_labels(config: PreTrainedConfig, wanted: dict[str, Any]) -> str | None:
+    """Return how the labels of the data differ from those of a checkpoint; None where they are the same."""
+    if "id2label" not in wanted:
+        return None
+    kept, names = list((config.id2label or {}).values()), list(wanted["id2label"].values())
+    if kept != names:
+        missing = [name for name in names if name not in kept]
+        extra = [name for name in kept if name not in names]
+        shown = [f"only the data: {', '.join(missing[:NAMED])}"] if missing else []
+        shown += [f"only the checkpoint: {', '.join(extra[:NAMED])}"] if extra else []
+        return f"has {len(kept)} labels and the data {len(names)} ({'; '.join(shown) or 'in another order'})"
+    problem = wanted.get("problem_type", config.problem_type)
+    if config.problem_type != problem:
+        return f"was made for {config.problem_type}, and the label column is for {problem}"
+    return None
 
 
 def continue_model(
     configuration: Configuration,
     config: PreTrainedConfig,
-    model_class: type[PreTrainedModel],
+    model_class: type[FlavourPreTrainedModel],
     fields: Callable[[FlavourProcessor], dict[str, Any]],
     places: int | None = None,
 ) -> tuple[Any, FlavourProcessor]:
@@ -168,13 +162,36 @@ def continue_model(
     revision = arguments.model_revision or "main"
     with building():
         processor = FlavourProcessor.from_pretrained(arguments.model_name_or_path, revision=revision)
-    _settle(configuration, config, processor, fields(processor), places)
+    wanted = fields(processor)
+    difference = other_labels(config, wanted)
+    _settle(configuration, config, processor, wanted, places, difference is not None)
     with building():
         # The settled config is passed on, so that dropout and losses are those of this run.
-        model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
+        if difference is None:
+            model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
+        else:
+            model = with_new_head(model_class, config, str(arguments.model_name_or_path), revision)
+            if configuration.training.process_index == 0:
+                source = arguments.model_name_or_path
+                print(f"{source} {difference}: its body is kept, its head starts anew", flush=True)
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
     return model, processor
+
+
+def with_new_head(
+    model_class: type[FlavourPreTrainedModel], config: PreTrainedConfig, source: str, revision: str
+) -> FlavourPreTrainedModel:
+    """Return the model of a config whose labels differ from the checkpoint's: all of its weights but those per label.
+
+    Weights per label are left out by name, because another label set may have as many labels.
+    """
+    donor = model_class.from_pretrained(source, revision=revision)
+    model = model_class(config).to(donor.dtype)
+    heads = model_class.label_parameters
+    body = {name: value for name, value in donor.state_dict().items() if not name.startswith(heads)}
+    load_checked(model, body, source, allowed_missing=heads)
+    return model
 
 
 def _settle(
@@ -183,6 +200,7 @@ def _settle(
     processor: FlavourProcessor,
     wanted: dict[str, Any],
     places: int | None,
+    new_head: bool,
 ) -> None:
     """Apply the settings that shape training only to a checkpoint's config, and refuse or print the others."""
     if places is not None and config.num_place_labels != places:
@@ -195,6 +213,8 @@ def _settle(
     refused: list[Contradiction] = []
     printed: list[Contradiction] = []
     for each in _contradictions(configuration, config, processor, wanted):
+        if new_head and each.option == "prior_bias":  # the bias of a new head starts as that of a new model
+            continue
         (refused if each.option in configuration.given else printed).append(each)
     if refused:
         raise BadInputError(
@@ -204,7 +224,9 @@ def _settle(
     if printed and configuration.training.process_index == 0:
         print(f"kept as in the checkpoint, not as in the configuration: {'; '.join(map(str, printed))}", flush=True)
     with building():
-        for name in _config_fields(configuration) & wanted.keys():
+        applied = [name for name in wanted if name in _config_fields(configuration)]
+        # The labels come first: setting them empties the fields that describe the former ones.
+        for name in [*(name for name in HEAD_FIELDS if new_head and name in wanted), *applied]:
             setattr(config, name, wanted[name])
         # Values that were set one by one have passed no cross-field check yet.
         config.validate()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.settings.arguments import TrainingArguments
+from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.trainer import WholeTableTrainer
 from trainer_scripts.tasks.segmentation.answers import answer
 from trainer_scripts.tasks.segmentation.samples import MaskSamples

@@ -72,7 +72,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
     sources, fields = open_sources(arguments), model_fields(configuration, data)
     if arguments.model_name_or_path:
         config = sources["model_name_or_path"]
-        check_kind(configuration, config, FlavourSegmentationConfig, data.names)
+        check_kind(configuration, config, FlavourSegmentationConfig)
         check_heads(configuration, config)
         return continue_model(configuration, config, FlavourForSegmentation, lambda _: fields)
     revision = arguments.model_revision or "main"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
@@ -393,7 +394,7 @@ def test_a_filter_is_remapped_in_the_config_and_in_the_scores(mask_data, tmp_pat
     assert ((true[:, 2] > 0) == (labels[:, 4] > 0)).all()
 
 
-def test_a_segmenter_goes_on_with_the_settings_that_fit_it(runs, mask_data, tmp_path):
+def test_a_segmenter_goes_on_with_the_settings_that_fit_it(runs, mask_data, tmp_path, capsys):
     def go_on(kind, start, *more):
         given = ["--model_name_or_path", str(runs / start), *more]
         configuration = parse_configuration(arguments(kind, mask_data, tmp_path / "run", *given))
@@ -406,10 +407,21 @@ def test_a_segmenter_goes_on_with_the_settings_that_fit_it(runs, mask_data, tmp_
     config = model.config
     assert (config.dropout, config.loss, config.class_weights, config.freeze_image) == (0.3, "focal", None, True)
     assert not any(parameter.requires_grad for parameter in model.image_encoder.model.parameters())
+    groups = ("--label_level", "group", "--config", HEADS["segmentation"])
+    capsys.readouterr()
+    model, _ = go_on("segmentation", "segmentation", *groups)
+    assert "has 6 labels and the data" in (said := capsys.readouterr().out)
+    assert said.endswith("its body is kept, its head starts anew\n")
+    assert model.config.class_map == class_map(
+        ["background", *INGREDIENTS], list(model.config.id2label.values()), "group"
+    )
+    saved = load_file(runs / "segmentation" / "model.safetensors")
+    for name, value in model.state_dict().items():
+        assert name.startswith("head.classifier.") or torch.equal(value, saved[name]), name
+    assert model.head.classifier.out_channels == model.config.num_labels < 6
     for kind, start, more, message in (
         ("segmentation", "multitask", (), "no ingredient head, and .* has a mask head and an ingredient head"),
         ("segmentation", "ingredients", (), "has no mask head and an ingredient head"),
-        ("segmentation", "segmentation", ("--label_level", "group"), "has 6 labels and the data"),
         (
             "segmentation",
             "segmentation",

@@ -1,0 +1,77 @@
+"""Options of training that this trainer adds to the Trainer's, or gives another default; no library is loaded here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer_scripts.settings.options import CAPTIONS, COUNT, NATURAL, SHARE_BELOW_ONE, option
+
+
+@dataclass
+class TrainingOptions:
+    """Options of training beside those that the Trainer of transformers has, and defaults that differ from its own."""
+
+    _argument_group_name = "training"
+
+    # The checkpoint is always chosen by evaluations, so both happen at the same steps.
+    eval_strategy: str = option("epoch", "When to evaluate: epoch or steps.")
+    save_strategy: str = option("epoch", "When to save; the same as eval_strategy.")
+    logging_strategy: str = option("epoch", "When to log the training loss: epoch or steps.")
+    load_best_model_at_end: bool = option(True, "Keep the checkpoint with the best selection score.")
+    save_total_limit: int | None = option(
+        2, "Number of checkpoints kept during training.", allowed=COUNT, resumable=True
+    )
+    restore_callback_states_from_checkpoint: bool = option(
+        True, "Early stopping continues its count when a run is resumed."
+    )
+    ddp_find_unused_parameters: bool | None = option(False, "Every parameter of our models takes part in the loss.")
+    remove_unused_columns: bool = option(False, "The collator makes exactly the inputs of the model.")
+    task: str | None = option(None, "classification, multilabel, ...; none: inferred from the label column.")
+    # `precision` stands for `bf16` and `fp16`.
+    bf16: bool = option(False, "The same as --precision bf16.", derived=True)
+    use_cpu: bool = option(False, "Train on the CPU even where there is a GPU.", resumable=True)
+    fp16: bool = option(False, "The same as --precision fp16.", derived=True)
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "auto", "auto: that of `accelerate launch`, else bf16 where the device gains from it."
+    )
+    text_learning_rate: float | None = option(
+        None, "Learning rate of the text encoder; none: learning_rate.", allowed=NATURAL
+    )
+    image_learning_rate: float | None = option(
+        None, "Learning rate of the image encoder; none: learning_rate.", allowed=NATURAL
+    )
+    early_stopping_patience: int | None = option(
+        None, "Stop after this number of evaluations without a better one.", allowed=COUNT
+    )
+    class_weights: bool = option(False, "Weight classes by inverse frequency.", config_fields=("class_weights",))
+    gradient_log_steps: int = option(
+        0,
+        "Multi-task: interval in steps at which the angle between the two losses' gradients in the encoder is logged; "
+        "0: never.",
+        allowed=NATURAL,
+        tasks=("segmentation",),
+    )
+    frozen_image_epochs: float = option(
+        0.0, "Captioning: number of first epochs in which the image encoder is fixed.", allowed=NATURAL, tasks=CAPTIONS
+    )
+    self_critical_draws: int = option(
+        0,
+        "Captioning: train for CIDEr on this number of sampled captions per picture, at least 2; 0: train on the "
+        "captions of the data.",
+        allowed=NATURAL,
+        tasks=CAPTIONS,
+    )
+    balanced_sampling: bool = option(False, "Draw training rows so that classes come equally often.")
+    prior_bias: bool = option(
+        True,
+        "Start the output bias at the log-odds of the training split.",
+        checkpoint_has="its own output bias",
+    )
+    ema_decay: float | None = option(
+        None,
+        "Average the weights over steps with this decay and evaluate the average.",
+        allowed=SHARE_BELOW_ONE,
+    )
+    seeds: int = option(
+        1, "Number of trainings, with seed, seed + 1, ...; their spread is reported.", allowed=COUNT, resumable=True
+    )
+    overwrite: bool = option(False, "Train again in a folder that holds a finished run.", resumable=True)
