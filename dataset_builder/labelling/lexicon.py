@@ -22,7 +22,8 @@ from dataset_builder.errors import BadInputError
 
 INGREDIENT = "ingredient"
 TITLE = "title"
-SOURCES = (INGREDIENT, TITLE)
+DISH = "dish"
+SOURCES = (INGREDIENT, TITLE, DISH)
 DEFAULT_LEXICON = Path(__file__).parents[1] / "data" / "lexicon.csv"
 
 _COLUMNS = ("flavour", "source", "phrase")
