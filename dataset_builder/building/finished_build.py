@@ -25,7 +25,7 @@ from dataset_builder.labelling.lexicon import Lexicon
 
 MANIFEST = "manifest.json"
 DATA = "data"
-RULE = ("match", "min_ingredient_votes", "min_title_votes", "on_conflict")
+RULE = ("rule", "min_lead", "match", "min_ingredient_votes", "min_title_votes", "on_conflict")
 MANIFEST_KEYS = {
     "schema_version": "version of the columns",
     "generator": "settings with which the pictures were made",
@@ -146,9 +146,11 @@ class FinishedBuild:
 
 
 def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the labelling rule, as `Labeller` takes them beside the lexicon."""
+    """Return the settings of the labelling rule, as `make_labeller` takes them beside the lexicon."""
     settings = manifest.get("settings")
-    return {name: settings[name] for name in RULE if name in settings} if isinstance(settings, Mapping) else {}
+    known = {name: settings[name] for name in RULE if name in settings} if isinstance(settings, Mapping) else {}
+    # Builds that name no rule were made before there were several.
+    return {"rule": "votes", **known}
 
 
 def write_lexicon(folder: Path, lexicon: Lexicon) -> None:

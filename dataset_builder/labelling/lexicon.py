@@ -48,8 +48,9 @@ class Lexicon:
     """The entries of a lexicon file, in the order of the file.
 
     The file is CSV with the columns `flavour,source,phrase` and, if wanted, `weight` (a whole number, 1 when empty);
-    `source` is "ingredient" or "title". Ties between flavours fall to the one that the file names first. Blanks around
-    a phrase belong to it, as substring matching finds them; those of a file that writes one after each comma do not.
+    `source` is "ingredient", "title", or "dish" for names of dishes, which only the rule that weighs evidence reads.
+    Ties between flavours fall to the one that the file names first. Blanks around a phrase belong to it, as substring
+    matching finds them; those of a file that writes one after each comma do not.
     """
 
     def __init__(self, entries: tuple[LexiconEntry, ...], path: Path):
@@ -86,12 +87,21 @@ class Lexicon:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over what shapes labels: the entries and their order."""
-        lines = (f"{entry.flavour},{entry.source},{entry.phrase},{entry.weight}\n" for entry in self.entries)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return _digest(self.entries)
+
+    @cached_property
+    def digest_of_words(self) -> str:
+        """The same without the names of dishes, as builds recorded it before lexicons had them."""
+        return _digest(tuple(entry for entry in self.entries if entry.source != DISH))
 
     def of_source(self, source: str) -> tuple[LexiconEntry, ...]:
-        """Return the entries for "ingredient" or for "title"."""
+        """Return the entries for "ingredient", "title" or "dish"."""
         return tuple(entry for entry in self.entries if entry.source == source)
+
+
+def _digest(entries: tuple[LexiconEntry, ...]) -> str:
+    lines = (f"{entry.flavour},{entry.source},{entry.phrase},{entry.weight}\n" for entry in entries)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:

@@ -1,4 +1,4 @@
-"""The labelling rule: taste words become votes, votes become a flavour label that records its reasons.
+"""The rule that counts votes, labels and their reasons, and the scores of labels. The default rule is in `weighing`.
 
 Two methods vote: the ingredients and the title. Each names the flavour with the most votes, or none when the votes are
 too few. If they agree, or only one of them names a flavour, that is the label; a conflict is settled by `on_conflict`.
@@ -88,6 +88,8 @@ class Labeller:
         ValueError: a value that is not allowed.
     """
 
+    rule = "votes"
+
     def __init__(
         self,
         lexicon: Lexicon | None = None,
@@ -108,6 +110,7 @@ class Labeller:
         # The arguments with which another process builds the same labeller.
         self.settings = {
             "lexicon": self.lexicon,
+            "rule": self.rule,
             "match": match,
             "min_ingredient_votes": min_ingredient_votes,
             "min_title_votes": min_title_votes,

@@ -82,12 +82,14 @@ class WeighedLabeller:
         ValueError: a value that is not allowed.
     """
 
+    rule = "weighed"
+
     def __init__(self, lexicon: Lexicon | None = None, min_lead: float = 0.0):
         if not 0 <= min_lead < 1:
             raise ValueError(f"min_lead is {min_lead}; give a share from 0 up, below 1")
         self.lexicon = lexicon or Lexicon.load()
         self.min_lead = min_lead
-        self.settings = {"lexicon": self.lexicon, "rule": "weighed", "min_lead": min_lead}
+        self.settings = {"lexicon": self.lexicon, "rule": self.rule, "min_lead": min_lead}
         self._ingredients = self.lexicon.of_source(INGREDIENT)
         self._in_lines = PhraseMatcher([entry.phrase for entry in self._ingredients])
         dishes = self.lexicon.of_source(DISH)

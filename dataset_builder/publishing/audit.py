@@ -13,11 +13,13 @@ from typing import Any
 from datasets import load_dataset
 
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
-from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TASTE, TITLE
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.rule import Labeller, LabelScores, score_labels
+from dataset_builder.labelling.reference import disagreement_text, distance, fingerprint, read_reference
+from dataset_builder.labelling.rule import LabelScores, score_labels
 from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
 from dataset_builder.publishing.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
 from dataset_builder.publishing.versions import listed
@@ -26,7 +28,7 @@ from model_cards.runs import is_catalogue
 
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
-AUDIT_VERSION = 2  # of the content of audit.json
+AUDIT_VERSION = 3  # of the content of audit.json
 READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
 EXAMPLES = 20
 ACCENTS = re.compile("[\u0300-\u036f]")
@@ -51,9 +53,9 @@ class Rule:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def labeller(self) -> Labeller:
+    def labeller(self) -> AnyLabeller:
         """The rule itself."""
-        return Labeller(self.lexicon, **self.settings)
+        return make_labeller(self.lexicon, **self.settings)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
     if stated is None:
         return Rule(own, None)
     settings = rule_settings(manifest)
-    if stated == own.digest:
+    if stated in (own.digest, own.digest_of_words):
         return Rule(own, True, settings)
     try:
         lexicon = own if kept is None else Lexicon.load(kept)
@@ -161,6 +163,7 @@ def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -
             },
             "repeated_pictures": _repeated_pictures(rows),
             "reference": _reference(rows) if is_catalogue(manifest) else None,
+            "disagreements": _disagreements(rows, is_catalogue(manifest)),
             "pictures": _pictures(rows, manifest.get("given_up", {})),
         }
     )
@@ -188,7 +191,7 @@ def _balance(rows: Rows) -> dict[str, dict[str, int]]:
     return counts if FLAVOUR in rows else {}
 
 
-def _rule(rows: Rows, labeller: Labeller) -> dict[str, dict[str, dict[str, float]]]:
+def _rule(rows: Rows, labeller: AnyLabeller) -> dict[str, dict[str, dict[str, float]]]:
     """Return the scores of the labelling rule against the labels per view and split, "all" for all splits together."""
     labelled = _labelled(rows)
     if not labelled or TITLE not in rows or INGREDIENTS not in rows:
@@ -294,6 +297,44 @@ def _reference(rows: Rows) -> dict[str, Any] | None:
     }
 
 
+def _disagreements(rows: Rows, of_catalogue: bool) -> dict[str, Any] | None:
+    """Return the rows on which label, soft label and a person's label are furthest apart; None without soft labels.
+
+    Rows of the catalogue have the authors' reference flavour; others are looked up in the embedded reference labels.
+    """
+    from dataset_builder.catalogue.ingredients import reference_flavours
+
+    if FLAVOUR not in rows or TASTE not in rows:
+        return None
+    catalogue = reference_flavours() if of_catalogue and DISH_ID in rows else {}
+    people = {one.fingerprint: one.flavour for one in read_reference()}
+    # Pictures of one recipe repeat its labels: each line is shown once.
+    apart: dict[str, float] = {}
+    judged: set[str] = set()
+    for n in _labelled(rows):
+        if (taste := rows.columns[TASTE][n]) is None:
+            continue
+        title = (rows.columns[TITLE][n] if TITLE in rows else None) or rows.name(n)
+        if catalogue:
+            known = catalogue.get(rows.columns[DISH_ID][n])
+            reference = known[0] if known and not _is_variant(rows, n) else None
+        else:
+            lines = (rows.columns[INGREDIENTS][n] if INGREDIENTS in rows else None) or []
+            reference = people.get(fingerprint(title, lines))
+        flavour = rows.columns[FLAVOUR][n]
+        shown = disagreement_text(title, flavour, taste, reference)
+        apart[shown] = distance(flavour, taste, reference)
+        if reference:
+            judged.add(shown)
+    furthest = sorted((shown for shown, far in apart.items() if far > 0), key=lambda shown: -apart[shown])
+    return {
+        "recipes": len(apart),
+        "with_reference": len(judged),
+        "differing": len(furthest),
+        "examples": furthest[:EXAMPLES],
+    }
+
+
 def _is_variant(rows: Rows, position: int) -> bool:
     """Return whether the id of a row, `DISH-VARIANT-PICTURE`, names another variant than the first."""
     end = str(rows.columns[ID][position]).removeprefix(f"{rows.columns[DISH_ID][position]}-") if ID in rows else ""
@@ -370,6 +411,11 @@ def _other_lines(facts: Mapping[str, Any]) -> list[str]:
             f"The labels agree with the authors' own judgement of the dish in {100 * reference['accuracy']:.1f} % of "
             f"{reference['rows']} rows, variants left out (macro-F1 {reference['macro_f1']:.3f}), and name one of the "
             f"tastes that the authors find present in {100 * reference['label_among_present']:.1f} %."
+        )
+    if (apart := facts["disagreements"]) and apart["differing"]:
+        lines.append(
+            f"Label, soft label and a person's label (known of {apart['with_reference']} recipes) differ in "
+            f"{apart['differing']} of {apart['recipes']} recipes; the furthest apart are listed in the audit."
         )
     if pictures := facts["pictures"]:
         why = "".join(f", {number} {reason}" for reason, number in pictures["reasons"].items())

@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from tqdm import tqdm
 
 from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS
-from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TASTE, TITLE
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
@@ -26,7 +26,7 @@ from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 
 BATCH = 256
-COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
+COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, TASTE, GENERATION, IMAGE)
 
 
 @dataclass
@@ -153,6 +153,9 @@ def _value(column: str, value: Any, feature: Any) -> Any:
     if column == INGREDIENTS:
         plain = isinstance(value, list) and all(isinstance(one, str) for one in value)
         return value if plain or value is None else list(parse_ingredients(value))
+    if column == TASTE:
+        numbers = isinstance(value, list) and len(value) == len(FLAVOURS) and not any(one is None for one in value)
+        return value if numbers else None
     if column == GENERATION:
         return value if isinstance(value, dict) else None
     missing = value is None or value != value  # as NaN is
