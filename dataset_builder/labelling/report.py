@@ -34,8 +34,8 @@ CATALOGUE = "catalogue"
 RULE_OPTIONS = ("rule", "min_lead", "match", "min_ingredient_votes", "min_title_votes", "on_conflict")
 _SHOWN = 20
 NOT_CALIBRATED = (
-    f"soft labels are not calibrated, and overconfident: the lexicon has phrases for fewer than "
-    f"{FEWEST_CALIBRATING} dishes of the catalogue, whose reference flavours would calibrate them"
+    f"soft labels are not calibrated: the lexicon has phrases for fewer than {FEWEST_CALIBRATING} dishes of the "
+    "catalogue, whose reference flavours would calibrate them"
 )
 
 

@@ -133,10 +133,13 @@ class WeighedLabeller:
     def _decide_uncached(self, lines: tuple[_Line, ...], title: tuple[tuple[int, bool], ...]) -> Label:
         of_ingredients = self._weigh(lines)
         of_title = [0.0] * len(FLAVOURS)
+        names_sweet = False
         for place, is_head in title:
             entry = self._titles[place]
             of_title[FLAVOURS.index(entry.flavour)] += entry.weight * _TITLE * (_HEAD if is_head else 1)
-        if _is_dessert(of_ingredients, of_title):
+            # "Sweet" and "honey" before another noun do not make a dessert.
+            names_sweet = names_sweet or (entry.flavour == "sweet" and (is_head or entry.source == DISH))
+        if _is_dessert(of_ingredients, of_title, names_sweet):
             of_ingredients = [
                 value if flavour == _SWEET else value * _OTHERS_OF_DESSERT
                 for flavour, value in enumerate(of_ingredients)
@@ -200,10 +203,10 @@ class WeighedLabeller:
         return found
 
 
-def _is_dessert(of_ingredients: list[float], of_title: list[float]) -> bool:
-    """Return whether the title says so, or sugar does where nothing of meat and stock is and the title is silent."""
+def _is_dessert(of_ingredients: list[float], of_title: list[float], names_sweet: bool) -> bool:
+    """Return whether the title names a sweet dish, or it is silent and there is sugar, and nothing of meat or stock."""
     others = max(value for flavour, value in enumerate(of_title) if flavour != _SWEET)
-    if of_title[_SWEET] >= _DESSERT_TITLE and of_title[_SWEET] > others:
+    if names_sweet and of_title[_SWEET] >= _DESSERT_TITLE and of_title[_SWEET] > others:
         return True
     return not others and not of_ingredients[_UMAMI] and of_ingredients[_SWEET] >= _DESSERT_SUGAR
 

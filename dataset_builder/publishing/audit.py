@@ -13,15 +13,21 @@ from typing import Any
 from datasets import load_dataset
 
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
-from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TASTE, TITLE
+from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.reference import disagreement_text, distance, fingerprint, read_reference
-from dataset_builder.labelling.rule import LabelScores, score_labels
+from dataset_builder.labelling.rule import score_labels
 from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
 from dataset_builder.publishing.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
+from dataset_builder.publishing.audit_reference import (
+    EXAMPLES,
+    against_reference,
+    disagreements,
+    figures_of,
+    labelled_rows,
+)
 from dataset_builder.publishing.versions import listed
 from model_cards.cards import fill, read_template
 from model_cards.runs import is_catalogue
@@ -30,7 +36,6 @@ AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
 AUDIT_VERSION = 3  # of the content of audit.json
 READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
-EXAMPLES = 20
 ACCENTS = re.compile("[\u0300-\u036f]")
 RULES = {
     True: "The labelling rule alone",
@@ -162,8 +167,8 @@ def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -
                 "pictures": _crossing_pictures(rows),
             },
             "repeated_pictures": _repeated_pictures(rows),
-            "reference": _reference(rows) if is_catalogue(manifest) else None,
-            "disagreements": _disagreements(rows, is_catalogue(manifest)),
+            "reference": against_reference(rows) if is_catalogue(manifest) else None,
+            "disagreements": disagreements(rows, is_catalogue(manifest)),
             "pictures": _pictures(rows, manifest.get("given_up", {})),
         }
     )
@@ -180,20 +185,16 @@ def plain_title(title: str) -> str:
     return unicodedata.normalize("NFC", " ".join(words)) or title.strip()
 
 
-def _labelled(rows: Rows) -> list[int]:
-    return [n for n, flavour in enumerate(rows.columns[FLAVOUR]) if flavour in FLAVOURS] if FLAVOUR in rows else []
-
-
 def _balance(rows: Rows) -> dict[str, dict[str, int]]:
     counts = {split: dict.fromkeys(FLAVOURS, 0) for split in dict.fromkeys(rows.splits)}
-    for n in _labelled(rows):
+    for n in labelled_rows(rows):
         counts[rows.splits[n]][rows.columns[FLAVOUR][n]] += 1
     return counts if FLAVOUR in rows else {}
 
 
 def _rule(rows: Rows, labeller: AnyLabeller) -> dict[str, dict[str, dict[str, float]]]:
     """Return the scores of the labelling rule against the labels per view and split, "all" for all splits together."""
-    labelled = _labelled(rows)
+    labelled = labelled_rows(rows)
     if not labelled or TITLE not in rows or INGREDIENTS not in rows:
         return {}
     figures: dict[str, dict[str, dict[str, float]]] = {}
@@ -201,19 +202,14 @@ def _rule(rows: Rows, labeller: AnyLabeller) -> dict[str, dict[str, dict[str, fl
     for view, choose in VIEWS.items():
         texts = (choose(rows.columns[TITLE][n] or "", rows.columns[INGREDIENTS][n] or []) for n in labelled)
         answers = [labeller.label(title, ingredients).flavour for title, ingredients in texts]
-        figures[view] = {"all": _figures(score_labels(answers, truth))}
+        figures[view] = {"all": figures_of(score_labels(answers, truth))}
         for split in dict.fromkeys(rows.splits):
             # Every row is labelled once; the scores of a split come from its share of the answers.
             chosen = [place for place, n in enumerate(labelled) if rows.splits[n] == split]
             if chosen:
                 scores = score_labels([answers[place] for place in chosen], [truth[place] for place in chosen])
-                figures[view][split] = _figures(scores)
+                figures[view][split] = figures_of(scores)
     return figures
-
-
-def _figures(scores: LabelScores) -> dict[str, float]:
-    hits = sum(scores.confusion[n, n] for n in range(len(FLAVOURS)))
-    return {"coverage": scores.coverage, "accuracy": float(hits / scores.rows), "macro_f1": scores.macro_f1}
 
 
 def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
@@ -260,85 +256,6 @@ def _repeated_pictures(rows: Rows) -> dict[str, Any] | None:
             f"{listed([rows.name(n) for n in members])} ({rows.splits[members[0]]})" for members in sets[:EXAMPLES]
         ],
     }
-
-
-def _reference(rows: Rows) -> dict[str, Any] | None:
-    """Compare the labels with the authors' reference flavours of the dishes that have one.
-
-    A reference belongs to the named dish; a variant has other ingredients and may taste different.
-    """
-    from dataset_builder.catalogue.ingredients import reference_flavours
-
-    if DISH_ID not in rows or FLAVOUR not in rows:
-        return None
-    reference = reference_flavours()
-    known = [n for n in _labelled(rows) if rows.columns[DISH_ID][n] in reference and not _is_variant(rows, n)]
-    if not known:
-        return None
-    labels = [rows.columns[FLAVOUR][n] for n in known]
-    truth = [reference[rows.columns[DISH_ID][n]][0] for n in known]
-    scores = score_labels(labels, truth)
-    # The weaker criterion: the label is one of the tastes that the authors find present.
-    among = sum(label in reference[rows.columns[DISH_ID][n]][1] for n, label in zip(known, labels, strict=True))
-    differing = {
-        rows.columns[DISH_ID][n]: f"{rows.columns[TITLE][n] if TITLE in rows else rows.columns[DISH_ID][n]}: "
-        f"labelled {label}, reference {flavour}"
-        for n, label, flavour in zip(known, labels, truth, strict=True)
-        if label != flavour
-    }
-    return {
-        "rows": len(known),
-        "dishes": len({rows.columns[DISH_ID][n] for n in known}),
-        **_figures(scores),
-        "label_among_present": among / len(known),
-        "confusion": scores.confusion[:, : len(FLAVOURS)].tolist(),
-        "dishes_differing": len(differing),
-        "examples": list(differing.values())[:EXAMPLES],
-    }
-
-
-def _disagreements(rows: Rows, of_catalogue: bool) -> dict[str, Any] | None:
-    """Return the rows on which label, soft label and a person's label are furthest apart; None without soft labels.
-
-    Rows of the catalogue have the authors' reference flavour; others are looked up in the embedded reference labels.
-    """
-    from dataset_builder.catalogue.ingredients import reference_flavours
-
-    if FLAVOUR not in rows or TASTE not in rows:
-        return None
-    catalogue = reference_flavours() if of_catalogue and DISH_ID in rows else {}
-    people = {one.fingerprint: one.flavour for one in read_reference()}
-    # Pictures of one recipe repeat its labels: each line is shown once.
-    apart: dict[str, float] = {}
-    judged: set[str] = set()
-    for n in _labelled(rows):
-        if (taste := rows.columns[TASTE][n]) is None:
-            continue
-        title = (rows.columns[TITLE][n] if TITLE in rows else None) or rows.name(n)
-        if catalogue:
-            known = catalogue.get(rows.columns[DISH_ID][n])
-            reference = known[0] if known and not _is_variant(rows, n) else None
-        else:
-            lines = (rows.columns[INGREDIENTS][n] if INGREDIENTS in rows else None) or []
-            reference = people.get(fingerprint(title, lines))
-        flavour = rows.columns[FLAVOUR][n]
-        shown = disagreement_text(title, flavour, taste, reference)
-        apart[shown] = distance(flavour, taste, reference)
-        if reference:
-            judged.add(shown)
-    furthest = sorted((shown for shown, far in apart.items() if far > 0), key=lambda shown: -apart[shown])
-    return {
-        "recipes": len(apart),
-        "with_reference": len(judged),
-        "differing": len(furthest),
-        "examples": furthest[:EXAMPLES],
-    }
-
-
-def _is_variant(rows: Rows, position: int) -> bool:
-    """Return whether the id of a row, `DISH-VARIANT-PICTURE`, names another variant than the first."""
-    end = str(rows.columns[ID][position]).removeprefix(f"{rows.columns[DISH_ID][position]}-") if ID in rows else ""
-    return re.fullmatch(r"\d{2}-\d{2}", end) is not None and not end.startswith("00-")
 
 
 def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] | None:

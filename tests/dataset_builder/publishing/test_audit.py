@@ -34,7 +34,7 @@ FOODS = {
 @pytest.fixture
 def no_reference(monkeypatch):
     """No dish has a reference flavour, unless a test says so."""
-    monkeypatch.setattr("dataset_builder.catalogue.ingredients.reference_flavours", dict)
+    monkeypatch.setattr("dataset_builder.publishing.audit_reference.reference_flavours", dict)
 
 
 def labelled_rows():
@@ -100,7 +100,7 @@ def test_disagreement_with_the_reference_flavours(tmp_path, monkeypatch):
     reference = {f"dish-{n:03d}": (list(FOODS)[n % 5], (list(FOODS)[n % 5],)) for n in range(8)}
     reference["dish-000"] = ("sour", ("sweet", "sour"))
     reference["dish-001"] = ("umami", ("umami",))
-    monkeypatch.setattr("dataset_builder.catalogue.ingredients.reference_flavours", lambda: reference)
+    monkeypatch.setattr("dataset_builder.publishing.audit_reference.reference_flavours", lambda: reference)
     rows = make_rows()
     rows["train"].append(make_row(30, id="dish-003-01-00", dish_id="dish-003", flavour="umami"))
     found = audit(str(write_build(tmp_path / "build", rows)))
@@ -141,7 +141,8 @@ def test_parts_without_their_columns_are_named(tmp_path, no_reference):
     (tmp_path / "data" / "train.csv").write_text("title,label\nSoup,a\nSoup,b\n")
     found = audit(str(tmp_path / "data"))
     assert found.facts["rule"] == {}
-    assert "Not audited for want of the columns: id, dish_id, ingredients, flavour, generation, image." in found.lines
+    absent = "id, dish_id, ingredients, flavour, taste, generation, image"
+    assert f"Not audited for want of the columns: {absent}." in found.lines
     assert "The rule alone was not scored: labels, titles or ingredients are absent." in found.lines
     assert "not looked for" in found.markdown
     (tmp_path / "data" / "train.csv").write_text("name,label\nSoup,a\n")
@@ -252,7 +253,7 @@ def test_the_settings_of_the_rule_are_those_of_the_build(tmp_path):
     generation = GenerationSettings(size=64)
     build(BuildSettings(recipes, lexicon=lexicon, generation=generation, **rule), tmp_path / "build", processes=1)
     found = audit(str(tmp_path / "build")).facts
-    assert found["labelling"]["settings"] == rule
+    assert found["labelling"]["settings"] == {"rule": "votes", **rule}
     assert found["rule"]["ingredients"]["all"]["accuracy"] == 1.0
 
 
@@ -264,7 +265,7 @@ def test_the_lexicon_of_the_package_is_not_copied(tmp_path, recipe_file):
 
 def test_the_reference_is_for_the_dishes_of_the_catalogue_only(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "dataset_builder.catalogue.ingredients.reference_flavours", lambda: {"dish-000": ("sour", ("sour",))}
+        "dataset_builder.publishing.audit_reference.reference_flavours", lambda: {"dish-000": ("sour", ("sour",))}
     )
     for recipes, known in ((None, True), ("recipes.csv", False)):
         folder = write_build(tmp_path / str(known), make_rows(), {"settings": {"recipes": recipes}})
