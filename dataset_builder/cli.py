@@ -4,19 +4,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 
-from dataset_builder.errors import exit_on_bad_input
+from dataset_builder.errors import CommandParser, exit_on_bad_input
+from dataset_builder.messages import echo
 
 PROGRAM = "flavour-sd"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; every verb sets `run`, a function from the parsed arguments to the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Recipes to a labelled, illustrated, versioned data set."
-    )
+    parser = CommandParser(prog=PROGRAM, description="Recipes to a labelled, illustrated, versioned data set.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_build(verbs)
     _add_label(verbs)
@@ -74,7 +72,7 @@ def _add_labelling(verb: argparse.ArgumentParser) -> None:
 def _run_label(parsed: argparse.Namespace) -> int:
     from dataset_builder.labelling.report import run_label
 
-    print(run_label(parsed))
+    echo(run_label(parsed))
     return 0
 
 
@@ -125,7 +123,8 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     pictures.add_argument("--attempts", type=int, default=4, metavar="N", help="draws before a row is given up")
     pictures.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures per call (default 8)")
     verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
-    verb.add_argument("--fresh", action="store_true", help="throw away the build that is in DIR")
+    replaced = "replace the build that is in DIR; it is removed when the new one has a shard"
+    verb.add_argument("--fresh", action="store_true", help=replaced)
     verb.add_argument("--only", metavar="ID", help="draw this row again, alone, and compare it with the build in DIR")
     verb.set_defaults(run=_run_build)
 
@@ -153,11 +152,11 @@ def _run_build(parsed: argparse.Namespace) -> int:
     out = Path(parsed.out)
     if parsed.only is not None:
         path, comparison = draw_one(settings, out, parsed.only)
-        print(f"{parsed.only} drawn again: {path}; {comparison or 'no build to compare it with'}")
+        echo(f"{parsed.only} drawn again: {path}; {comparison or 'no build to compare it with'}")
         return 1 if comparison not in (None, "equal") else 0
     manifest = build(settings, out, parsed.processes, parsed.fresh)
     if int(os.environ.get("RANK", "0")) == 0:  # only the main process of a launcher prints
-        print(summary(manifest, out))
+        echo(summary(manifest, out))
     return 0
 
 
@@ -177,7 +176,7 @@ def _run_import(parsed: argparse.Namespace) -> int:
     from dataset_builder.importers import import_table
 
     summary = import_table(parsed.name, parsed.source, parsed.out, embed=not parsed.reference, strict=parsed.strict)
-    print(summary)
+    echo(str(summary))
     return 0
 
 
@@ -196,8 +195,8 @@ def _run_audit(parsed: argparse.Namespace) -> int:
     audited = audit(parsed.dataset)
     folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
     audited.write(folder)
-    print("\n".join(f"- {line}" for line in audited.lines))
-    print(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
+    echo("\n".join(f"- {line}" for line in audited.lines))
+    echo(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
     return 0
 
 
@@ -214,15 +213,12 @@ def _add_publish(verbs: argparse._SubParsersAction) -> None:
 def _run_publish(parsed: argparse.Namespace) -> int:
     from dataset_builder.publishing.publish import publish
 
-    print(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run))
+    echo(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run))
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; bad input ends with one line on stderr and status 2."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        # Titles may have letters that the terminal cannot show.
-        sys.stdout.reconfigure(errors="backslashreplace")
     parsed = build_parser().parse_args(arguments)
     with exit_on_bad_input(f"{PROGRAM} {parsed.verb}"):
         sys.exit(parsed.run(parsed))

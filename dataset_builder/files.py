@@ -1,14 +1,17 @@
 """Files that are complete under their own name or absent, and the lock that keeps other processes away from them."""
 
+import csv
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo, spreadsheet_cell
 
 # Before version 4, filelock leaves a lock to forked processes too: those of a killed build end within a picture.
 SECONDS_FOR_A_LOCK = 1
@@ -58,6 +61,30 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write CSV whole; text that a spreadsheet would run as a formula gets an apostrophe in front, and is counted."""
+    changed = 0
+
+    def cells(row: Sequence[Any]) -> Iterable[Any]:
+        nonlocal changed
+        for cell in row:
+            safe = spreadsheet_cell(cell) if isinstance(cell, str) else cell
+            changed += safe is not cell
+            yield safe
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows(cells(row) for row in (header, *rows))
+
+    write_whole(path, write)
+    if changed:
+        echo(
+            f"{changed} cells of {path} begin like a formula; an apostrophe stands before them",
+            sys.stderr,
+        )
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any] | None:

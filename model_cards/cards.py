@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 from jinja2.sandbox import SandboxedEnvironment
 
 from model_cards import runs
@@ -192,7 +192,7 @@ def model_card(
     results = runs.results_of(folder)
     if result := compared.get("result"):
         rows = result["split"], result["dataset"]
-        results = [*(one for one in results if (one["split"], one["dataset"]) != rows), result]
+        results = [*(each for each in results if (each["split"], each["dataset"]) != rows), result]
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
@@ -217,28 +217,21 @@ def model_card(
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
     evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
-    language = ["en"] if is_catalogue(manifest) else None
-    data = _model_metadata(name, licence, tag, dataset, evaluated, language)
-    body = fill(read_template(runs.TEMPLATES[task]), values, "the model card")
-    card = join_card(data.to_dict(), body)
-    check_length(card, "the model card")
-    return card
-
-
-def _model_metadata(
-    name: str, licence: str, tag: str, dataset: str | None, evaluated: list[EvalResult], language: list[str] | None
-) -> ModelCardData:
-    """Return the metadata of the card; `ModelCardData` takes a model name only together with results."""
-    return ModelCardData(
+    data = ModelCardData(
         license=licence,
-        language=language,
+        language=["en"] if is_catalogue(manifest) else None,
         library_name="transformers",
         pipeline_tag=tag,
         tags=["food", "recipes", "taste", "image-text"],
         datasets=[dataset] if dataset else None,
+        # `ModelCardData` takes a model name only together with results.
         model_name=name if evaluated else None,
         eval_results=evaluated or None,
     )
+    body = fill(read_template(runs.TEMPLATES[task]), values, "the model card")
+    card = join_card(data.to_dict(), body)
+    check_length(card, "the model card")
+    return card
 
 
 def write_model_card(folder: Path, **facts: Any) -> Path:

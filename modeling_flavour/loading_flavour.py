@@ -28,7 +28,7 @@ def pooler_arguments(config: PreTrainedConfig) -> dict[str, bool]:
 
 def family_image_encoder(checkpoint: str, **kwargs) -> PreTrainedModel:
     """Return the image encoder of a checkpoint of the family, whatever its task; `kwargs` go to `from_pretrained`."""
-    donor = AutoModel.from_pretrained(checkpoint, **kwargs)
+    donor = AutoModel.from_pretrained(checkpoint, **{"trust_remote_code": False, **kwargs})
     encoder = getattr(donor, "image_encoder", None)
     if encoder is None:
         raise ValueError(f"The model at {checkpoint} has no image part to start from.")
@@ -79,6 +79,7 @@ def load_part(source: str | dict | PreTrainedConfig, **kwargs) -> tuple[PreTrain
         return source, None
     if isinstance(source, dict):
         return AutoConfig.for_model(**source), None
+    kwargs = {"trust_remote_code": False, **kwargs}
     config = AutoConfig.from_pretrained(source, **kwargs)
     # A model of this family, recognised by its fields: its classes may be loaded from remote code.
     if hasattr(config, "vision_config") and hasattr(config, "freeze_image"):

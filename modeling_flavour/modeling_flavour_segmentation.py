@@ -152,7 +152,9 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             ValueError: The checkpoint has another label set than `id2label` in `fields`, or a weight other than those
                 of the new head is missing, unexpected or of another shape; each is named.
         """
-        donor, report = cls.from_pretrained(checkpoint, revision=revision, output_loading_info=True)
+        donor, report = cls.from_pretrained(
+            checkpoint, revision=revision, output_loading_info=True, trust_remote_code=False
+        )
         # Weights that the loader initialised would pass for loaded ones below.
         gaps = {"missing": report["missing_keys"], "unexpected": report["unexpected_keys"]}
         listed = "; ".join(f"{kind}: {', '.join(sorted(map(str, names)))}" for kind, names in gaps.items() if names)

@@ -141,6 +141,7 @@ def image_processor_for(
 
 def backbone_image_processor(backbone: str | dict | PreTrainedConfig, size: int | None, **kwargs) -> Any:
     """Return the image processor of a backbone as it is used for classification; see `image_processor_for`."""
+    kwargs = {"trust_remote_code": False, **kwargs}
     config: Any = backbone
     if isinstance(backbone, dict):
         config = AutoConfig.for_model(**backbone)
@@ -250,7 +251,7 @@ class FlavourProcessor(ProcessorMixin):
             **kwargs: Passed to `from_pretrained` of the parts.
         """
         if isinstance(text, str | Path):
-            text = AutoTokenizer.from_pretrained(text, **kwargs)
+            text = AutoTokenizer.from_pretrained(text, **{"trust_remote_code": False, **kwargs})
         if isinstance(image, str | Path | dict | PreTrainedConfig):
             image = image_processor_for(image, size, whole, **kwargs)
         return cls(image, text, max_length=max_length)
@@ -282,6 +283,7 @@ class FlavourProcessor(ProcessorMixin):
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
         processor_dict = processor_dict or {}
+        kwargs = {"trust_remote_code": False, **kwargs}
         parts: list[Any] = []
         for name, loader in (("image_processor", AutoImageProcessor), ("tokenizer", AutoTokenizer)):
             absent = name in processor_dict and processor_dict[name] is None

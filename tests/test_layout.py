@@ -27,7 +27,9 @@ FLOORS = {
         {"", "demos"},  # "" are the verb scripts at the top
     ],
     "dataset_builder": [
-        {"columns", "errors"},
+        {"columns", "messages"},
+        {"errors"},
+        {"boundaries"},
         {"files", "schema", "recipes", "local_hub"},
         {"catalogue"},
         {"labelling", "plating"},

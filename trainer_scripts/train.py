@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset_builder.errors import exit_on_bad_input
+from dataset_builder.messages import echo
 from trainer_scripts.settings.command_line import let_waiting_threads_sleep
 from trainer_scripts.settings.train_help import asks_for_help, help_page
 
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train what the command line describes; bad input ends with one line on stderr and status 2."""
     given = sys.argv[1:] if arguments is None else arguments
     if asks_for_help(given):
-        print(help_page(), end="")
+        echo(help_page().rstrip("\n"))
         return
     with exit_on_bad_input("train.py"):
         let_waiting_threads_sleep()

@@ -21,6 +21,7 @@ from dataset_builder.building.shards import BuildFolder, write_table
 from dataset_builder.building.workers import draw_here, draw_in_processes
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.report import NOT_CALIBRATED
+from dataset_builder.messages import shown
 from dataset_builder.pictures.illustrator import GenerationSettings
 from dataset_builder.pictures.pipelines import PLATING
 
@@ -39,7 +40,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
         settings: of the rows.
         out: folder of the result: `data/*.parquet` and `manifest.json`.
         processes: None is one per core for plating and one for any other pipeline.
-        fresh: throw away the build that is in the folder.
+        fresh: replace the build that is in the folder; it stays until the new one has its first shard.
 
     Returns:
         The manifest.
@@ -165,7 +166,7 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
 
 def _some(names: list[str], count: int, most: int = 5) -> str:
     more = f" and {count - most} more, see manifest.json" if count > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(shown(name) for name in names[:most]) + more
 
 
 def draw_one(settings: BuildSettings, out: Path, row_id: str) -> tuple[Path, str | None]:

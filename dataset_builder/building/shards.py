@@ -5,7 +5,8 @@ While a build runs, everything is below `.unfinished`, which no data set reader 
     DIR/.unfinished/settings.json
     DIR/.unfinished/data/train-00000-of-00010.parquet
 
-When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last.
+When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last. A build
+that another one replaces (`--fresh`) lies in `DIR/.replaced` until the other has a shard.
 """
 
 import io
@@ -31,6 +32,7 @@ ROWS_PER_GROUP = 100
 PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
 MEND = "give --fresh or another folder"
+WHOLE = "whole"  # in the folder of a replaced build, when all of it is there
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
 # Setting -> message where its recorded hash differs.
 CHANGED = {
@@ -137,6 +139,7 @@ class BuildFolder:
         self.manifest_path = root / "manifest.json"
         self._unfinished = root / ".unfinished"
         self._settings_path = self._unfinished / "settings.json"
+        self._replaced = root / ".replaced"
         self._lock: FileLock | None = None
 
     @property
@@ -159,8 +162,9 @@ class BuildFolder:
         self._unfinished.mkdir(parents=True, exist_ok=True)
         refusal = f"another build is running in {self.root}; wait for it or give another --out"
         self._lock = lock_file(self._unfinished / "lock", refusal)
+        self._settle_replaced()  # a killed build left it
         if fresh:
-            self._clear()
+            self._set_aside()
         self.check(settings)
         if self.manifest() is None:
             self._unfinished.mkdir(exist_ok=True)
@@ -213,6 +217,7 @@ class BuildFolder:
         if self._lock is None:
             return
         try:
+            self._settle_replaced()
             if self.manifest() is not None:
                 shutil.rmtree(self._unfinished, ignore_errors=True)
         finally:
@@ -222,14 +227,34 @@ class BuildFolder:
             with suppress(OSError):
                 self._unfinished.rmdir()
 
-    def _clear(self) -> None:
-        """Delete the files of a build, and no others."""
+    def _set_aside(self) -> None:
+        """Move the files of a build, and no others, to where they can be moved back from."""
         if not self.manifest_path.exists() and not self._settings_path.exists():
             return
-        if self.manifest_path.exists():  # from now on the data are not whole
-            write_json(self.manifest_path, {"finished": False, "settings": {}})
-        shutil.rmtree(self.root / "data", ignore_errors=True)
-        shutil.rmtree(self._unfinished / "data", ignore_errors=True)
-        (self.root / LEXICON).unlink(missing_ok=True)
-        self.manifest_path.unlink(missing_ok=True)
-        self._settings_path.unlink(missing_ok=True)
+        # The manifest goes first and comes back last: without it the data are not taken for a finished build.
+        for path in self._files():
+            if path.exists():
+                kept = self._replaced / path.relative_to(self.root)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, kept)
+        (self._replaced / WHOLE).touch()
+
+    def _settle_replaced(self) -> None:
+        """Remove the build that was set aside if the new one has a shard; else move it back."""
+        if not self._replaced.exists():
+            return
+        # Killed while it moved, its own shards may still lie where those of the new build will.
+        if not (self._replaced / WHOLE).exists() or not any(self.data.glob("*.parquet")):
+            for path in reversed(self._files()):
+                kept = self._replaced / path.relative_to(self.root)
+                if kept.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                if kept.exists():
+                    path.parent.mkdir(exist_ok=True)
+                    os.replace(kept, path)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+
+    def _files(self) -> tuple[Path, ...]:
+        """Return where the files of a build are, finished or not."""
+        lexicon = self.root / LEXICON
+        return self.manifest_path, self._settings_path, lexicon, self.root / "data", self._unfinished / "data"

@@ -8,6 +8,7 @@ from dataset_builder.catalogue.ingredients import ingredients
 from dataset_builder.catalogue.matching import MATCH_MODES, clause_end, phrase_key
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.labelling.lexicon import DISH, SOURCES, Lexicon, LexiconEntry
+from dataset_builder.messages import echo
 
 # A list this many times longer than another of its source wins by its length.
 UNEVEN = 3
@@ -96,8 +97,8 @@ def run_lint(path: str | None, match: str | None = None) -> int:
     lexicon = Lexicon.load(path)
     findings = lint(lexicon, match or ("word" if path is None else "substring"))
     for finding in findings:
-        print(f"{lexicon.path}:{finding.line}: {finding.check}: {finding.message}")
-    print(f"{len(findings) or 'nothing'} found in {len(lexicon.entries)} phrases")
+        echo(f"{lexicon.path}:{finding.line}: {finding.check}: {finding.message}")
+    echo(f"{len(findings) or 'nothing'} found in {len(lexicon.entries)} phrases")
     return 1 if findings else 0
 
 

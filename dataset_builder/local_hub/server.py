@@ -26,6 +26,7 @@ from pathlib import Path
 from dataset_builder.errors import exit_on_bad_input
 from dataset_builder.local_hub.handler import ROUTES, Handler, Request
 from dataset_builder.local_hub.store import Store
+from dataset_builder.messages import echo
 
 HOST = "127.0.0.1"
 OUR_PACKAGES = ("dataset_builder", "modeling_flavour", "trainer_scripts", "model_cards", "tests")
@@ -163,7 +164,7 @@ def main() -> None:
     parsed = parser.parse_args()
     tokens = dict(entry.partition("=")[::2] for entry in parsed.token)
     with exit_on_bad_input("local_hub"), LocalHub(parsed.folder, tokens, parsed.port) as hub:
-        print(f"HF_ENDPOINT={hub.url}", flush=True)
+        echo(f"HF_ENDPOINT={hub.url}")
         threading.Event().wait()
 
 

@@ -73,7 +73,7 @@ def locate(name: str, revision: str | None) -> Path:
             raise BadInputError(f"pipeline {name!r} is a folder and has no revision {revision!r}; leave --revision out")
         return folder
     try:
-        return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
+        return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True, trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives "
@@ -118,7 +118,9 @@ def load_pipeline(
         transformers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.disable_progress_bar()
         try:
-            pipeline = DiffusionPipeline.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False
+            )
         except (OSError, ValueError, AttributeError) as error:
             raise BadInputError(f"pipeline {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         _require_text_to_image(pipeline, name)

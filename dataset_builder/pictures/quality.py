@@ -102,8 +102,8 @@ class OffPrompt:
         place, revision = pinned(name)
         given: dict[str, Any] = {} if revision is None else {"revision": revision}
         try:
-            self.processor = CLIPProcessor.from_pretrained(place, **given)
-            self.model = CLIPModel.from_pretrained(place, use_safetensors=True, **given).eval()
+            self.processor = CLIPProcessor.from_pretrained(place, trust_remote_code=False, **given)
+            self.model = CLIPModel.from_pretrained(place, use_safetensors=True, trust_remote_code=False, **given).eval()
         except (OSError, ValueError) as error:
             raise BadInputError(
                 f"CLIP model {name!r} cannot be loaded ({str(error).splitlines()[0]}); "

@@ -1,11 +1,11 @@
 """Answers of all lines of a comparison side by side, row by row, for people who want to see where models differ."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataset_builder.files import write_csv
 from trainer_scripts.evaluation.lines import Line
 from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, Score, Values
 from trainer_scripts.scoring.results import decision_of
@@ -30,10 +30,7 @@ def write_rows(comparison: LoadedModels, out: Path) -> None:
             columns[line.name] = _answers(comparison, line, part)
         values = score_of_rows(line, score)
         columns[f"{line.name}: {score.name}"] = [f"{value:.4f}" for value in values]
-    with (out / ROWS).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    write_csv(out / ROWS, list(columns), zip(*columns.values(), strict=True))
 
 
 def examples(comparison: LoadedModels) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dataset_builder.labelling.calibration import calibration_curve
 from trainer_scripts.comparing.calibration_and_cost import calibrated
+from trainer_scripts.evaluation.intervals import Interval
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.evaluation.scores import CALIBRATION_BINS, CLASSES
 from trainer_scripts.scoring.scored_models import LoadedModels
@@ -92,16 +93,18 @@ def scores(path: Path, entries: dict[str, Any], names: Sequence[str]) -> None:
     height = 0.9 + 0.32 * len(entries)
     figure, panels = pyplot.subplots(1, len(names), figsize=(2.5 + 4 * len(names), height), layout="constrained",
                                      squeeze=False, sharey=True)  # fmt: skip
-    for axes, score in zip(panels[0], names, strict=True):
+    for axes, name in zip(panels[0], names, strict=True):
         for row, entry in enumerate(entries.values()):
-            found = entry["scores"].get(score)
-            if found is None:
+            score = entry["scores"].get(name)
+            if score is None:
                 continue
-            value = getattr(found, "value", found)
-            whiskers = np.abs([[value - found.low], [found.high - value]]) if hasattr(found, "low") else None
+            value, whiskers = score, None
+            if isinstance(score, Interval):
+                value = score.value
+                whiskers = np.abs([[value - score.low], [score.high - value]])
             colour = "C0" if entry["kind"] == "model" else "C7"
             axes.errorbar([value], [row], xerr=whiskers, fmt="o", color=colour, capsize=3)
-        axes.set(xlabel=f"{score}, 95 % interval over groups")
+        axes.set(xlabel=f"{name}, 95 % interval over groups")
         axes.grid(axis="x", alpha=0.3)
     panels[0][0].set_yticks(range(len(entries)), list(entries))
     panels[0][0].invert_yaxis()

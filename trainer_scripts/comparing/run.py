@@ -9,6 +9,7 @@ from transformers.utils import CONFIG_NAME
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.messages import echo
 from model_cards.runs import COMPARISON
 from trainer_scripts.comparing.by_row import examples, write_rows
 from trainer_scripts.comparing.calibration_and_cost import calibration, cost, spread
@@ -52,9 +53,9 @@ def run(given: argparse.Namespace) -> None:
     write_json(given.out / COMPARISON, as_plain(content))
     for model in comparison.saved.values():
         refresh_card(model, given.out / COMPARISON)
-    print(text)
-    print("Verdicts\n\n" + "\n".join(content["verdicts"]))
-    print(f"written to {given.out}")
+    echo(text)
+    echo("Verdicts\n\n" + "\n".join(content["verdicts"]))
+    echo(f"written to {given.out}")
 
 
 def models_and_dataset(sources: Sequence[str]) -> tuple[list[str], str | None]:

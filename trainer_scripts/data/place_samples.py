@@ -53,6 +53,8 @@ class PlaceSamples(Samples):
             from the labels.
     """
 
+    masks: Masks
+
     def __init__(
         self,
         table: Table,

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from dataset_builder.columns import UNKNOWN
 from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.data.masks import Masks
 from trainer_scripts.data.pictures import Pictures, Prepare, normalise
 from trainer_scripts.data.table import Table
 
@@ -54,7 +55,37 @@ class RowFeatures:
         return self.of(row)
 
 
-class Samples(Dataset):
+class PictureSamples(Dataset):
+    """Samples whose pictures the stored features of a frozen backbone may replace.
+
+    Attributes:
+        table: the rows.
+        pictures: the pictures by row number; None in a model of texts.
+        masks: their masks by row number, where samples have them.
+        image_features: stored features; where they are set, samples carry them in place of pictures.
+        varies: whether pictures change from epoch to epoch.
+        variation: seed and steps of that change, as text; None where nothing changes.
+        not_stored: why features of these pictures are never stored, or None.
+        not_stored_varied: why those of varied pictures are not, or None.
+    """
+
+    table: Table
+    pictures: Pictures | None = None
+    masks: Masks | None = None
+    image_features: RowFeatures | None = None
+    varies: bool = False
+    variation: str | None = None
+    not_stored: str | None = None
+    not_stored_varied: str | None = None
+
+    def picture(self, index: int, epoch: int, once: bool = False) -> torch.Tensor:
+        """Return the uint8 picture of a row as an epoch shows it; `once` leaves it out of the cache."""
+        if self.pictures is None:
+            raise ValueError("these samples have no pictures")
+        return self.pictures.decode(index) if once else self.pictures[index]
+
+
+class Samples(PictureSamples):
     """Map-style samples of one table: tokens, uint8 picture, label, soft target and weight by row number.
 
     The random variation of a training picture follows from seed, epoch and row alone, so that a resumed run and one
@@ -72,8 +103,7 @@ class Samples(Dataset):
     ):
         self.table = table
         self.epoch = 0
-        # Stored outputs of frozen backbones; where they are set, samples carry them in place of pictures and tokens.
-        self.image_features: RowFeatures | None = None
+        # Stored outputs of a frozen text backbone; where they are set, samples carry them in place of tokens.
         self.text_features: RowFeatures | None = None
         self._augment = augment
         self._seed = seed
@@ -82,7 +112,10 @@ class Samples(Dataset):
         self.tokens: list[list[int]] | None = None
         if table.texts is not None and processor.tokenizer is not None:
             self.tokens = tokenize(processor, table.texts)
-        self.pictures = Pictures(table, prepare) if prepare is not None and table.image_column is not None else None
+        if prepare is not None and table.image_column is not None:
+            self.pictures = Pictures(table, prepare)
+        if augment is not None:
+            self.varies, self.variation = True, f"seed {seed}: {augment}"
 
     def __len__(self) -> int:
         return len(self.table)
@@ -113,22 +146,9 @@ class Samples(Dataset):
         kept = np.random.default_rng(draw).random(len(tokens)) >= self._word_dropout
         return [token if keep else self._unknown for token, keep in zip(tokens, kept, strict=True)]
 
-    @property
-    def varies(self) -> bool:
-        """Whether pictures change from epoch to epoch."""
-        return self._augment is not None
-
-    @property
-    def variation(self) -> str:
-        """Seed and steps of the random variation, as text."""
-        return f"seed {self._seed}: {self._augment}"
-
     def picture(self, index: int, epoch: int, once: bool = False) -> torch.Tensor:
         """Return the uint8 picture of a row, varied as in an epoch; `once` leaves it out of the cache."""
-        if self.pictures is None:
-            raise ValueError("these samples have no pictures")
-        # Features are computed once, so caching their pictures would gain nothing.
-        picture = self.pictures.decode(index) if once else self.pictures[index]
+        picture = super().picture(index, epoch, once)
         if self._augment is None:
             return picture
         return varied(picture, self._augment, sample_seed(self._seed, epoch, index))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from dataset_builder.messages import echo
 from dataset_builder.publishing.publish import publish
 from dataset_builder.publishing.release import publish_model
 from dataset_builder.publishing.versions import published_versions
@@ -19,11 +20,11 @@ def main(data: str, model: str, comparison: str) -> None:
     """Publish a finished build and a finished run, and print their addresses."""
     api = HfApi()
     if VERSION not in published_versions(api, DATASET, "dataset"):
-        print(publish(Path(data), DATASET, VERSION, licence="cc-by-4.0"))
+        echo(publish(Path(data), DATASET, VERSION, licence="cc-by-4.0"))
     if VERSION not in published_versions(api, MODEL, "model"):
         # The card names the exact data that the model was trained on.
         source = {"dataset": DATASET, "dataset_revision": f"v{VERSION}"}
-        print(publish_model(Path(model), MODEL, VERSION, **source, comparison=Path(comparison)))
+        echo(publish_model(Path(model), MODEL, VERSION, **source, comparison=Path(comparison)))
 
 
 if __name__ == "__main__":

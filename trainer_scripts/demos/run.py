@@ -13,6 +13,7 @@ from dataset_builder.building.build import build
 from dataset_builder.building.plan import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import LocalHub
+from dataset_builder.messages import echo
 from trainer_scripts import compare, score, train
 from trainer_scripts.demos import read_back, segmentation
 from trainer_scripts.demos.all_cores import train_on_all_cores
@@ -53,15 +54,15 @@ def run(given: argparse.Namespace) -> None:
         comparison = out / "comparison"
         step("comparing on the test split", compare.main, [*models, str(data), "--out", str(comparison)])
         step("publishing to a Hub on loopback and reading it back", publish_and_read, data, out)
-        print(f"results: {comparison}/comparison.md")
+        echo(f"results: {comparison}/comparison.md")
 
 
 def step(name: str, work: Callable[..., Any], *arguments: Any) -> None:
     """Run one step and print its duration."""
-    print(f"\n== {name}", flush=True)
+    echo(f"\n== {name}")
     started = time.monotonic()
     work(*arguments)
-    print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
+    echo(f"== {name}: {time.monotonic() - started:.0f} s")
 
 
 def train_classifiers(data: Path, out: Path, epochs: float | None) -> None:
@@ -89,7 +90,7 @@ def publish_and_read(data: Path, out: Path) -> None:
         command.append(str(out / "comparison" / "comparison.json"))
         if subprocess.run(command, env=hub.environment(TOKEN), check=False).returncode:
             raise BadInputError(f"publishing to {hub.url} failed; see the lines above, then repeat the command")
-        print(hub.run_python(Path(read_back.__file__).read_text(encoding="utf-8")), end="")
+        echo(hub.run_python(Path(read_back.__file__).read_text(encoding="utf-8")).rstrip("\n"))
 
 
 def caption(data: Path, out: Path, epochs: float | None = None) -> None:
@@ -112,4 +113,4 @@ def caption(data: Path, out: Path, epochs: float | None = None) -> None:
     for model, folder in zip((transformer, merge), scores, strict=True):
         score.main([model, str(data), "--split", "test", "--out", folder])
     compare.main([*scores, "--out", str(out / "comparison")])
-    print(f"pictures with truth and caption: {scores[0]}/contact_sheet.png")
+    echo(f"pictures with truth and caption: {scores[0]}/contact_sheet.png")

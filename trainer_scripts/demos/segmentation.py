@@ -7,6 +7,7 @@ epochs, so that they differ in their training targets alone. Masks are scored by
 from pathlib import Path
 from typing import Any
 
+from dataset_builder.messages import echo
 from trainer_scripts import compare, score
 from trainer_scripts.demos.all_cores import train_on_all_cores
 from trainer_scripts.evaluation.score_file import read_scores
@@ -32,7 +33,7 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
         epochs: of each training; None: the configuration's.
     """
     for name, (configuration, argument) in RUNS.items():
-        print(f"-- training {name} ({configuration})", flush=True)
+        echo(f"-- training {name} ({configuration})")
         start = [] if argument is None else [argument, str(out / START)]
         length = [] if epochs is None else ["--num_train_epochs", str(epochs)]
         train_on_all_cores([configuration, "--dataset", str(data), "--output_dir", str(out / name), *start, *length])
@@ -41,8 +42,8 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
     for name, folder in scores.items():
         classifier = ["--classifier", str(out / "classifier")] if name != "classifier" else []
         score.main([str(out / name), str(data), "--out", str(folder), *classifier])
-    print(summary({name: read_scores(folder) for name, folder in scores.items()}))
-    print(f"panels, bars, confusions and flavour maps: {out}/*/scores/test/*.png; the verdict: {out}/verdict")
+    echo(summary({name: read_scores(folder) for name, folder in scores.items()}))
+    echo(f"panels, bars, confusions and flavour maps: {out}/*/scores/test/*.png; the verdict: {out}/verdict")
 
 
 def summary(scored: dict[str, dict[str, Any]]) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.messages import echo
 from model_cards.runs import CONFIGURATION
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.table import Table
@@ -102,14 +103,14 @@ def run(given: argparse.Namespace) -> None:
         tried = [Measurement(TORCH, megabytes(model.model), scores), job.measure(PLAIN, plain)]
         chosen, path = choose(job, plain, tried)
         table = finish_table(job, tried, chosen, path, report)
-        print(table, flush=True)
+        echo(table)
         if given.max_mb is not None and chosen.megabytes > given.max_mb:
             raise BadInputError(
                 f"{chosen.name} has {chosen.megabytes:.2f} MB, over --max-mb {given.max_mb:g}; nothing was written. "
                 "--quantize int8 makes the smallest"
             )
         write_folder(job, path, out)
-    print(f"written to {out}")
+    echo(f"written to {out}")
 
 
 def default_folder(model: SavedModel, given: argparse.Namespace) -> Path:
@@ -165,7 +166,7 @@ def choose(job: Job, plain: Path, tried: list[Measurement]) -> tuple[Measurement
         # A score that rises counts as a loss too: the answers have changed as much, and on other rows it may fall.
         if abs(lost) <= given.max_loss:
             return tried[-1], path
-        print(f"{name}: {score} changes by {-lost:+.2f} points on {job.selection}, over --max-loss {given.max_loss:g}")
+        echo(f"{name}: {score} changes by {-lost:+.2f} points on {job.selection}, over --max-loss {given.max_loss:g}")
     raise BadInputError(f"no form keeps {score} within --max-loss {given.max_loss:g} points; raise it, or leave fp32")
 
 
@@ -231,10 +232,16 @@ def write_folder(job: Job, path: Path, out: Path) -> None:
         (folder / CONFIGURATION).write_text(
             yaml.safe_dump(dict(model.configuration), sort_keys=False, allow_unicode=True), "utf-8"
         )
-    # `run` has checked that an earlier export is all that is deleted here.
+    # `run` has checked that there is nothing but an earlier export, which goes when the new one has come.
+    former = job.folder / "former"
     if out.exists():
-        shutil.rmtree(out)
-    folder.replace(out)
+        out.replace(former)
+    try:
+        folder.replace(out)
+    except OSError:
+        if former.exists():
+            former.replace(out)
+        raise
 
 
 def describe_preprocessing(processor: FlavourProcessor) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,25 +21,14 @@ from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.encoders_flavour import FlavourTextEncoder
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts.data.pictures import normalise, varies
-from trainer_scripts.data.samples import RowFeatures, Samples, padded
-from trainer_scripts.data.table import Table, decode_bytes
+from trainer_scripts.data.samples import PictureSamples, RowFeatures, Samples, padded
+from trainer_scripts.data.table import decode_bytes
 from trainer_scripts.features.engines import ImageEngine, engine_precision
 from trainer_scripts.features.storage import digest_of, stored_features
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 
 IMAGE, TEXT = "image", "text"
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 8, 64
-
-
-class FeatureSamples(Protocol):
-    """Samples of pictures that stored features may replace."""
-
-    table: Table
-    image_features: RowFeatures | None
-
-    @property
-    def pictures(self) -> Any:
-        """The pictures by row number; None in a model of texts."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class Frozen:
     reasons: dict[str, str]
 
 
-def frozen_parts(configuration: Configuration, model: FlavourPreTrainedModel, samples: FeatureSamples) -> Frozen:
+def frozen_parts(configuration: Configuration, model: FlavourPreTrainedModel, samples: PictureSamples) -> Frozen:
     """Return the backbones of a configuration's model whose features can be stored.
 
     Raises:
@@ -97,20 +86,20 @@ def _vary(data: DataArguments) -> bool:
     return varies(data) or data.crop_size is not None
 
 
-def _image_reason(configuration: Configuration, model: FlavourPreTrainedModel, samples: FeatureSamples) -> str | None:
+def _image_reason(configuration: Configuration, model: FlavourPreTrainedModel, samples: PictureSamples) -> str | None:
     """Return why the frozen image backbone has to be computed in every epoch, or None."""
     data = configuration.data
     if getattr(model.config, "trainable_image_layers", 0):
         return "trainable_image_layers lets the last layers of the image backbone train"
-    if hasattr(model.config, "aspp_rates"):
-        return "a segmenter reads maps of several layers, which take more disk than computing them anew takes time"
+    if samples.not_stored:
+        return samples.not_stored
     if getattr(model.config, "num_place_labels", 0):
         return "what lies at each place is read from the backbone's whole map, varied with the mask"
     if data.mixup_alpha > 0:
         return "mixup_alpha mixes pixels before the backbone sees them"
     varied = _vary(data)
-    if varied and not hasattr(samples, "picture"):
-        return "captions change with their varied pictures; leave out crop_scale, flip, rotation and color_jitter"
+    if varied and samples.not_stored_varied:
+        return samples.not_stored_varied
     if varied and data.feature_views < 1:
         return "pictures vary at random; --feature_views K keeps K random views of each"
     return None
@@ -131,15 +120,14 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
     # Normalisation statistics must not move and dropout must not act while features are computed.
     model.eval()
     for name, samples in tables.items():
-        varied = name == "training" and getattr(samples, "varies", False)
-        views = configuration.data.feature_views if varied else 1
+        views = configuration.data.feature_views if name == "training" and samples.varies else 1
         if IMAGE in frozen.parts:
             collator = trainer.data_collator
             normal = ([float(value) for value in collator.mean], [float(value) for value in collator.std])
             samples.image_features = image_features(configuration, model, samples, normal, views)
         else:
             # Pictures that are still read are decoded before worker processes are forked, which then share them.
-            for kept in (getattr(samples, "pictures", None), getattr(samples, "masks", None)):
+            for kept in (samples.pictures, samples.masks):
                 if kept is not None:
                     kept.load()
         if TEXT in frozen.parts:
@@ -179,7 +167,7 @@ class PictureExtractor:
         normal: channel means and standard deviations.
     """
 
-    def __init__(self, engine: ImageEngine, samples: FeatureSamples, normal: tuple[Sequence[float], Sequence[float]]):
+    def __init__(self, engine: ImageEngine, samples: PictureSamples, normal: tuple[Sequence[float], Sequence[float]]):
         self._engine = engine
         self._samples = samples
         self._normal = normal
@@ -202,20 +190,20 @@ class PictureExtractor:
     def _pixels(self, place: int) -> Tensor:
         # The file holds all rows in the first view, then all rows in the second.
         view, row = divmod(place, len(self._samples.table))
-        samples = self._samples
-        picture = samples.picture(row, view, once=True) if hasattr(samples, "picture") else samples.pictures.decode(row)
-        return normalise([picture], *self._normal)[0]
+        # Features are computed once, so caching their pictures would gain nothing.
+        return normalise([self._samples.picture(row, view, once=True)], *self._normal)[0]
 
 
 def image_features(
     configuration: Configuration,
     model: FlavourPreTrainedModel,
-    samples: FeatureSamples,
+    samples: PictureSamples,
     normal: tuple[Sequence[float], Sequence[float]],
     views: int,
 ) -> RowFeatures:
     """Return the features of every picture of some samples, in `views` random views."""
     table, encoder = samples.table, model.image_encoder
+    assert samples.pictures is not None  # the samples of a model with an image encoder have pictures
     key = {
         "part": IMAGE,
         "backbone": backbone_key(encoder.model),
@@ -225,7 +213,7 @@ def image_features(
         "preparation": samples.pictures.preparation,
         "normalisation": normal,
         "views": views,
-        "variation": getattr(samples, "variation", None) if getattr(samples, "varies", False) else None,
+        "variation": samples.variation,
     }
     engine = ImageEngine(encoder, configuration.training.bf16, len(table) * views)
     extractor = PictureExtractor(engine, samples, normal)

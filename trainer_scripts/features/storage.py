@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.messages import echo
 from trainer_scripts.data.samples import RowFeatures
 from trainer_scripts.features.engines import cores
 
@@ -103,7 +104,7 @@ def _locked(folder: Path) -> Iterator[None]:
         # The first attempt does not wait, so that a wait can be announced.
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"another run computes {folder}; waiting for it", file=sys.stderr, flush=True)
+        echo(f"another run computes {folder}; waiting for it", sys.stderr)
         lock.acquire(poll_interval=SECONDS_BETWEEN_LOOKS)
     try:
         yield

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import TEST_HEADER, TRAIN_HEADER, read_records
+from dataset_builder.messages import echo
 from dataset_builder.recipes.tables import open_table
 from trainer_scripts.evaluation.decisions import EXPECTED_F1
 from trainer_scripts.scoring.saved_model import load_model
@@ -27,7 +28,7 @@ def run(given: argparse.Namespace) -> None:
     )
     check_decision(model, options)
     items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
-    print(model.task.predict(model, items, given.out, options))
+    echo(model.task.predict(model, items, given.out, options))
 
 
 def check_decision(model: SavedModel, options: PredictionOptions) -> None:

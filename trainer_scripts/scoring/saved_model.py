@@ -55,8 +55,11 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
             model: PreTrainedModel | OnnxModel = OnnxModel(graph, config, task.graph)
         else:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = task.model_class.from_pretrained(source, revision=revision).eval().to(device)
-        processor = FlavourProcessor.from_pretrained(source, revision=revision)
+            loaded = task.model_class.from_pretrained(
+                source, revision=revision, use_safetensors=True, trust_remote_code=False
+            )
+            model = loaded.eval().to(device)
+        processor = FlavourProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
         configuration = saved_configuration(source, revision)
         # Of the run that trained the model, or of the export that made the graph.
         path = file_of_model(source, METRICS, revision) or file_of_model(source, EXPORT_REPORT, revision)

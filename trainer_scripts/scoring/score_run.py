@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from trainer_scripts.evaluation.decisions import EXPECTED_F1
 from trainer_scripts.scoring.results import refresh_card, save_scores, table_of_scores
 from trainer_scripts.scoring.saved_model import load_model, load_table
@@ -38,9 +39,9 @@ def run(given: argparse.Namespace) -> None:
             f"{model.source} fails the health check: {'; '.join(scored.faults)}; train it anew, or longer"
         )
     refresh_card(model)
-    print(f"{given.model} on {given.dataset}, {given.split}: {content['rows']} rows in {content['groups']} groups")
-    print("\n".join([table_of_scores(content), *model.task.describe(scored.details)]))
-    print(f"written to {out}")
+    echo(f"{given.model} on {given.dataset}, {given.split}: {content['rows']} rows in {content['groups']} groups")
+    echo("\n".join([table_of_scores(content), *model.task.describe(scored.details)]))
+    echo(f"written to {out}")
 
 
 def read_options(given: argparse.Namespace, model: SavedModel) -> ScoringOptions:

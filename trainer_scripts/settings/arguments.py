@@ -260,6 +260,7 @@ class DataArguments:
         "auto",
         "Output of frozen backbones: auto keeps it on disk if possible, store refuses if not, recompute keeps none.",
         group=_FROZEN,
+        resumable=True,
     )
     feature_views: int = option(
         0,

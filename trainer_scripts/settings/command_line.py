@@ -10,7 +10,7 @@ from math import isfinite, nan
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from dataset_builder.errors import exit_on_bad_input
+from dataset_builder.errors import CommandParser, exit_on_bad_input
 from trainer_scripts.settings.options import Range, options_of
 
 # Help of `--columns`, for data whose columns have other names than those a model was trained on.
@@ -18,7 +18,7 @@ COLUMNS_HELP = 'column mapping of this data set, ours to theirs: \'{"title": "na
 _OTHER = str.maketrans("-_", "_-")
 
 
-class ArgumentParser(argparse.ArgumentParser):
+class ArgumentParser(CommandParser):
     """Parser of the options of a dataclass, spelled with hyphens and with underscores alike.
 
     Args:

@@ -13,6 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from trainer_scripts.settings.arguments import Configuration, DataArguments, JsonMapping, ModelArguments
 from trainer_scripts.settings.options import OPTION, options_of
 from trainer_scripts.settings.train_help import CONFIGURATIONS, asks_for_help, configuration_names, help_page
@@ -99,7 +100,7 @@ def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUM
         BadInputError: an unknown configuration or argument (close matches are named), or a value of the wrong type.
     """
     if asks_for_help(arguments):
-        print(help_page([TrainingOptions if part is TrainingArguments else part for part in classes]), end="")
+        echo(help_page([TrainingOptions if part is TrainingArguments else part for part in classes]).rstrip("\n"))
         raise SystemExit(0)
     given = list(arguments)
     named = frozenset(_argument_name(word) for word in given if word.startswith("--"))

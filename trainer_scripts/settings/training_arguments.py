@@ -30,6 +30,40 @@ from trainer_scripts.settings.training_options import TrainingOptions
 _HALF = "it would leave the saved weights in half precision, and evaluation computes as training does (--precision)"
 
 
+# Arguments of the Trainer that change neither weights nor scores, so that an interrupted run may go on with others.
+RUN_ALONE = (
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+    "dataloader_prefetch_factor",
+    "ddp_backend",
+    "ddp_broadcast_buffers",
+    "ddp_bucket_cap_mb",
+    "debug",
+    "disable_tqdm",
+    "eval_accumulation_steps",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "hub_always_push",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_strategy",
+    "include_num_input_tokens_seen",
+    "log_level",
+    "log_level_replica",
+    "log_on_each_node",
+    "logging_first_step",
+    "project",
+    "report_to",
+    "run_name",
+    "skip_memory_metrics",
+    "torch_empty_cache_steps",
+    "trackio_bucket_id",
+    "trackio_space_id",
+    "trackio_static_space_id",
+)
+
+
 @dataclass
 class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
     """The Trainer's own arguments, and what this trainer adds."""
@@ -38,8 +72,10 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
     INHERITED_OPTIONS: ClassVar[dict[str, Option]] = {
         **dict.fromkeys(("data_seed", "seed"), Option(allowed=SEED)),
         **dict.fromkeys(("learning_rate", "max_grad_norm", "warmup_steps", "weight_decay"), Option(allowed=NATURAL)),
-        **dict.fromkeys(("per_device_eval_batch_size", "per_device_train_batch_size"), Option(allowed=COUNT)),
-        **{f"{kind}_steps": Option(needs=(f"{kind}_strategy", "steps")) for kind in ("eval", "logging", "save")},
+        "per_device_train_batch_size": Option(allowed=COUNT),
+        "per_device_eval_batch_size": Option(allowed=COUNT, resumable=True),
+        **{f"{kind}_steps": Option(needs=(f"{kind}_strategy", "steps")) for kind in ("eval", "save")},
+        "logging_steps": Option(needs=("logging_strategy", "steps"), resumable=True),
         "dataloader_num_workers": Option(allowed=NATURAL, resumable=True),
         "gradient_accumulation_steps": Option(allowed=COUNT),
         "label_smoothing_factor": Option(
@@ -47,6 +83,8 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
         ),
         "num_train_epochs": Option(allowed=POSITIVE),
         "output_dir": Option(resumable=True),
+        # What is logged, and how batches reach the device, is not what is learned.
+        **dict.fromkeys(RUN_ALONE, Option(resumable=True)),
         "batch_eval_metrics": Option(refused="scores are of all rows together"),
         "bf16_full_eval": Option(refused=_HALF),
         "dataloader_persistent_workers": Option(
@@ -61,8 +99,9 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
             "publishes a finished run)"
         ),
         "resume_from_checkpoint": Option(
-            refused="a repeated command goes on from the checkpoints in its output_dir, and model_name_or_path starts "
-            "from other weights"
+            resumable=True,
+            refused="a repeated command goes on from the last checkpoint in its output_dir by itself (`true` says the "
+            "same), and model_name_or_path starts from other weights",
         ),
         "train_sampling_strategy": Option(
             refused="it would prepare every picture to learn how long its text is, and texts are short here "
@@ -76,10 +115,14 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
         ),
     }
 
-    dataloader_pin_memory: bool = option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.")
+    dataloader_pin_memory: bool = option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.", resumable=True)
 
     def __post_init__(self):
         check_ranges(self)
+        given: Any = self
+        # A habit from the Trainer: what it asks for happens in any case.
+        if str(given.resume_from_checkpoint).lower() in ("true", "false"):
+            given.resume_from_checkpoint = None
         wants_deepspeed = self.deepspeed or strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
         if wants_deepspeed and not is_deepspeed_available():
             raise ValueError(
@@ -88,7 +131,6 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
             )
         self._choose_precision()
         # Kept, because the Trainer replaces them by defaults of its own.
-        given: Any = self
         named = given.metric_for_best_model, given.greater_is_better
         super().__post_init__()
         # The Trainer puts "loss" where nothing is given, and the launcher's precision in the place of fp32.

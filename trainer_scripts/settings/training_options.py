@@ -15,7 +15,7 @@ class TrainingOptions:
     # The checkpoint is always chosen by evaluations, so both happen at the same steps.
     eval_strategy: str = option("epoch", "When to evaluate: epoch or steps.")
     save_strategy: str = option("epoch", "When to save; the same as eval_strategy.")
-    logging_strategy: str = option("epoch", "When to log the training loss: epoch or steps.")
+    logging_strategy: str = option("epoch", "When to log the training loss: epoch or steps.", resumable=True)
     load_best_model_at_end: bool = option(True, "Keep the checkpoint with the best selection score.")
     save_total_limit: int | None = option(
         2, "Number of checkpoints kept during training.", allowed=COUNT, resumable=True
@@ -74,4 +74,9 @@ class TrainingOptions:
     seeds: int = option(
         1, "Number of trainings, with seed, seed + 1, ...; their spread is reported.", allowed=COUNT, resumable=True
     )
-    overwrite: bool = option(False, "Train again in a folder that holds a finished run.", resumable=True)
+    overwrite: bool = option(
+        False,
+        "Train again in a folder that holds a finished run, or one by another configuration; it is removed when the "
+        "new one has its first checkpoint.",
+        resumable=True,
+    )

@@ -1,6 +1,7 @@
 """Callbacks of training: the epoch of the samples, one line per evaluation, and the position in a stream."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.messages import echo
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.tasks.common.trainer import checkpoint_folder
 
@@ -49,10 +51,9 @@ class LinePerEvaluation(TrainerCallback):
         logs = logs or {}
         self._loss = f"{logs['loss']:.4f}" if "loss" in logs else self._loss
         if self._training and self._metric in logs and state.is_world_process_zero:
-            print(
+            echo(
                 f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss}  "
                 f"{self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}",
-                flush=True,
             )
 
     def on_train_end(
@@ -60,6 +61,22 @@ class LinePerEvaluation(TrainerCallback):
     ) -> None:
         """Stop printing: evaluations after training are of the chosen checkpoint, not of the current step."""
         self._training = False
+
+
+class RemoveReplaced(TrainerCallback):
+    """Removes the run that this one replaces, once this one has a checkpoint to go on from.
+
+    Args:
+        folder: where the replaced run is kept.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remove it; the checkpoint has been written whole."""
+        if args.should_save and self._folder.exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class StreamPosition(TrainerCallback):

@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from trainer_scripts.data.split_guard import SplitGuard, check_split_names, normalise_text
 from trainer_scripts.data.streaming import Stream, streamed
 from trainer_scripts.data.table import (
@@ -72,10 +73,9 @@ def load_training_data(configuration: Configuration) -> TrainingData:
         carved = carve_selection(tables[arguments.train_split], arguments)
         tables[arguments.train_split], tables[arguments.selection_split] = carved
         if configuration.training.process_index == 0:
-            print(
+            echo(
                 f"there is no split {arguments.selection_split!r}: {len(carved[1])} rows are taken out of "
                 f"{arguments.train_split} to choose the checkpoint, {len(carved[0])} are left to train on",
-                flush=True,
             )
     return _guarded(tables, task, names, arguments)
 

@@ -1,8 +1,13 @@
-"""The output folder of a run: whether it is new, interrupted or finished, and the files written at start and end."""
+"""The output folder of a run: whether it is new, interrupted or finished, and the files written at start and end.
+
+A run that is trained anew (`--overwrite`) is moved aside when the new one starts, after everything that can be checked,
+and removed when the new one has its first checkpoint. Where the new one ends before, it is moved back.
+"""
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,41 +34,83 @@ class RunState:
     Attributes:
         finished: whether the run ended and wrote its results.
         checkpoint: newest complete checkpoint, from which the run is resumed, or None.
+        replaced: whether the folder holds a run that the new one replaces.
     """
 
     finished: bool
     checkpoint: Path | None
+    replaced: bool = False
 
 
 def inspect_run(configuration: Configuration) -> RunState:
-    """Return the state of the output folder; with `--overwrite` a run in it is deleted first.
+    """Return the state of the output folder; nothing in it is changed.
+
+    With `--overwrite` a finished run, or one by another configuration, is trained anew; an interrupted run by the same
+    configuration goes on, as without it.
 
     Raises:
         BadInputError: the folder holds something else, or a run by another configuration.
     """
-    folder = configuration.output_dir
+    folder, overwrite = configuration.output_dir, configuration.training.overwrite
     before = read_configuration(folder)
-    if configuration.training.overwrite and before is not None:
-        shutil.rmtree(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return RunState(False, None)
     if before is None:
         raise BadInputError(f"{folder} is not empty and holds no run; give another --output_dir")
+    finished = (folder / METRICS).is_file()
     now = configuration.as_mapping()
     free = {name for name, properties in configuration.options.items() if properties.resumable}
     changed = sorted(key for key in {*before, *now} - free if before.get(key) != now.get(key))
+    if overwrite and (finished or changed):
+        return RunState(False, None, replaced=True)
     if changed:
+        checkpoint = newest_checkpoint(folder)
+        lost = f"that interrupted run and its {checkpoint.name}" if checkpoint is not None else "that run"
         raise BadInputError(
-            f"{folder} holds a run by another configuration ({', '.join(changed[:4])} differ); "
-            "give another --output_dir, or --overwrite to train anew there"
+            f"{folder} holds a run by another configuration ({', '.join(changed[:4])} differ); give another "
+            "--output_dir, or leave these options as they were, or --overwrite true, which trains anew and removes "
+            f"{'that finished run' if finished else lost}"
         )
     # Without optimizer and random state nothing can be resumed: such a run begins anew.
     if configuration.training.save_only_model:
-        return RunState((folder / METRICS).is_file(), None)
+        return RunState(finished, None)
     # Callbacks write their files after the Trainer's own, so a checkpoint without them was interrupted.
     needed = [AVERAGED_WEIGHTS] if configuration.training.ema_decay is not None else []
     needed += [POSITION.format(rank=0)] if configuration.data.streaming else []
-    return RunState((folder / METRICS).is_file(), newest_checkpoint(folder, needed))
+    return RunState(finished, newest_checkpoint(folder, needed))
+
+
+def aside(folder: Path) -> Path:
+    """Return where a run is kept while the one that replaces it has no checkpoint yet."""
+    folder = folder.resolve()  # "." has no name
+    return folder.with_name(f"{folder.name}.replaced")
+
+
+@contextmanager
+def replacing(configuration: Configuration, state: RunState) -> Iterator[None]:
+    """Keep the run that a new one replaces until the new one has a checkpoint; a failure before moves it back."""
+    folder, kept = configuration.output_dir, aside(configuration.output_dir)
+    if not configuration.training.should_save or not (state.replaced or kept.exists()):
+        yield
+        return
+    if state.replaced and kept.exists() and not holds_work(folder):
+        shutil.rmtree(folder)  # a run that was killed before its first checkpoint; the one aside is still the last
+    elif state.replaced:
+        shutil.rmtree(kept, ignore_errors=True)  # replaced by the run that is here now
+        folder.rename(kept)
+    try:
+        yield
+    except BaseException:
+        if kept.exists() and not holds_work(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            kept.rename(folder)
+        raise
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+def holds_work(folder: Path) -> bool:
+    """Whether a folder holds a finished run or a checkpoint to go on from."""
+    return (folder / METRICS).is_file() or newest_checkpoint(folder) is not None
 
 
 def check_processes(checkpoint: Path, processes: int) -> None:
@@ -72,7 +119,7 @@ def check_processes(checkpoint: Path, processes: int) -> None:
     if writers != processes:
         raise BadInputError(
             f"{checkpoint} was written by {writers} processes and {processes} would go on, each step with other rows; "
-            f"launch {writers}, or --overwrite to train anew"
+            f"launch {writers}, or train anew in another --output_dir"
         )
 
 

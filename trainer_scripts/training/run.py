@@ -15,20 +15,26 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
+from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
-from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, StreamPosition
+from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, RemoveReplaced, StreamPosition
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
 from trainer_scripts.training.folder import (
+    RunState,
+    aside,
     check_budget,
     check_processes,
     finish_run,
     inspect_run,
+    replacing,
     start_run,
     write_spread,
 )
@@ -45,6 +51,7 @@ LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it ho
 def run(configuration: Configuration) -> None:
     """Train the model of a configuration, once per seed; finished seeds are skipped, interrupted ones resumed."""
     transformers.utils.logging.disable_progress_bar()
+    refuse_idle_options(configuration)  # before the folder is compared: what is refused differs from every run
     # The first of several seeds trains in the run's own folder.
     repeated = [configuration]
     for index in range(1, configuration.training.seeds):
@@ -54,7 +61,7 @@ def run(configuration: Configuration) -> None:
         repeated.append(dataclasses.replace(configuration, training=training))
     states = [inspect_run(one) for one in repeated]
     if all(state.finished for state in states):
-        say(configuration, f"{configuration.training.output_dir} is finished; --overwrite trains it anew")
+        say(configuration, f"{configuration.training.output_dir} is finished; --overwrite true trains it anew")
     else:
         for state in states:
             if state.checkpoint is not None and not state.finished:
@@ -66,9 +73,9 @@ def run(configuration: Configuration) -> None:
         say(configuration, describe(data))
         for one, state in zip(repeated, states, strict=True):
             if not state.finished:
-                train_once(one, data, state.checkpoint)
+                train_once(one, data, state)
     if len(repeated) > 1 and configuration.training.should_save:
-        print(write_spread(repeated), flush=True)
+        echo(write_spread(repeated))
     # A process that exits early would stop the others, so all wait here. The process group is destroyed because one
     # that is alive when the interpreter exits aborts it; collecting the wrapped models first releases the group.
     gc.collect()
@@ -80,7 +87,7 @@ def run(configuration: Configuration) -> None:
 def say(configuration: Configuration, message: str) -> None:
     """Print on the main process only."""
     if configuration.training.process_index == 0:
-        print(message, flush=True)
+        echo(message)
 
 
 def ensure_dataset(configuration: Configuration) -> None:
@@ -106,16 +113,34 @@ def describe(data: TrainingData) -> str:
     return f"{data.task.name}: {rows}, {len(data.names)} labels{left_out}"
 
 
-def train_once(configuration: Configuration, data: TrainingData, checkpoint: Path | None) -> None:
+def train_once(configuration: Configuration, data: TrainingData, state: RunState) -> None:
     """Train one model and write checkpoint, code, metrics and card into its folder."""
     set_seed(configuration.training.seed)
     model, processor = data.task.build(configuration, data)
     vocabulary = vocabulary_record(configuration, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
+    trainer = make_trainer(configuration, data, model, processor)
+    # All that can be checked has been: from here on the folder changes.
+    if state.replaced:
+        folder = configuration.output_dir
+        say(configuration, f"the run in {folder} is kept in {aside(folder)} until the new one has a checkpoint")
+    with replacing(configuration, state):
+        fit(configuration, data, trainer, processor, vocabulary, state.checkpoint)
+
+
+def fit(
+    configuration: Configuration,
+    data: TrainingData,
+    trainer: Any,
+    processor: Any,
+    vocabulary: dict[str, Any] | None,
+    checkpoint: Path | None,
+) -> None:
+    """Train, from a checkpoint where there is one, and write everything into the folder of the run."""
+    model = trainer.model
     if configuration.training.should_save:
         start_run(configuration)
-    trainer = make_trainer(configuration, data, model, processor)
     started = time.time()
     # The features of frozen encoders are computed here, once, so their time is part of the training time.
     with features_once(configuration, trainer) as frozen:
@@ -210,6 +235,7 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
+    trainer.add_callback(RemoveReplaced(aside(configuration.output_dir)))  # last: the others write into checkpoints too
     if not arguments.disable_tqdm:
         trainer.add_callback(LinePerEvaluation(str(arguments.metric_for_best_model)))
     return trainer
@@ -228,6 +254,7 @@ def describe_results(configuration: Configuration, data: TrainingData, trainer: 
         seen = trainer.state.global_step * at_once
     model = trainer.accelerator.unwrap_model(trainer.model)
     return {
+        "schema_version": SCHEMA_VERSION,
         "configuration": configuration.name,
         "task": data.task.name,
         "modality": configuration.model.modality,

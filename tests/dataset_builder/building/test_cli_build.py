@@ -259,6 +259,57 @@ def test_a_fresh_build_leaves_no_lexicon_of_the_one_before(recipe_file, tmp_path
     assert not (out / "lexicon.csv").exists()
 
 
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--pipeline", "no/such/pipeline"), ("--pipeline", "TINY", "--size", 65), ("--lexicon", "no-such.csv")],
+    ids=["pipeline", "size", "lexicon"],
+)
+def test_a_fresh_build_that_draws_nothing_leaves_the_one_before(wrong, recipe_file, tmp_path, tiny_sd):
+    out = tmp_path / "out"
+    assert run(recipe_file, "--size", 64, "--out", out) == 0
+    before = content_of(out)
+    wrong = [tiny_sd if word == "TINY" else word for word in wrong]
+    assert run(recipe_file, "--out", out, "--steps", 1, *wrong, "--fresh") == 2
+    assert content_of(out) == before
+    assert not (out / ".unfinished").exists()
+    assert not (out / ".replaced").exists()
+
+
+def test_an_interrupted_build_survives_a_fresh_one_that_draws_nothing(recipe_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        draw, drawn = Plan.draw_shard, []
+
+        def stop_after_two(self, *given):
+            if len(drawn) == 2:
+                raise BadInputError("enough")
+            drawn.append(1)
+            return draw(self, *given)
+
+        patch.setattr(Plan, "draw_shard", stop_after_two)
+        assert run(recipe_file, "--size", 64, "--out", out, "--processes", 1) == 2
+    before = content_of(out)
+    assert len([name for name in before if name.suffix == ".parquet"]) == 2
+    assert run(recipe_file, "--size", 64, "--out", out, "--pipeline", "no/such/pipeline", "--fresh") == 2
+    assert content_of(out) == before
+
+
+@pytest.mark.parametrize("moved", ["manifest.json", "data"])
+def test_a_build_that_was_killed_while_it_was_replaced_is_whole_again(moved, recipe_file, tmp_path):
+    out = tmp_path / "out"
+    assert run(recipe_file, "--size", 64, "--out", out) == 0
+    before = content_of(out)
+    for name in ("manifest.json", "data")[: 1 if moved == "manifest.json" else 2]:
+        (out / ".replaced").mkdir(exist_ok=True)
+        (out / name).rename(out / ".replaced" / name)
+    assert run(recipe_file, "--size", 64, "--out", out) == 0
+    assert content_of(out) == before
+
+
 def test_a_changed_recipe_table_is_noticed(recipe_file, tmp_path, capsys):
     table, out = tmp_path / "recipes.csv", tmp_path / "out"
     text = Path(recipe_file).read_text()

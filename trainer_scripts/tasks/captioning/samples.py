@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Transform
 
@@ -14,12 +13,12 @@ from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.masks import Masks, nearest
 from trainer_scripts.data.pictures import Pictures, Prepare, normalise
-from trainer_scripts.data.samples import RowFeatures, place_masks, sample_seed, varied
+from trainer_scripts.data.samples import PictureSamples, place_masks, sample_seed, varied
 from trainer_scripts.data.table import Table
 from trainer_scripts.tasks.captioning.text import mirrored, names_no_side
 
 
-class CaptionSamples(Dataset):
+class CaptionSamples(PictureSamples):
     """Training samples: a varied picture and the tokens of one caption that is true of it.
 
     A flipped picture gets its caption mirrored; one whose caption cannot be is never flipped, and one whose caption
@@ -39,6 +38,11 @@ class CaptionSamples(Dataset):
         seed: of the random choices.
     """
 
+    pictures: Pictures
+    not_stored_varied = (
+        "captions change with their varied pictures; leave out crop_scale, flip, rotation and color_jitter"
+    )
+
     def __init__(
         self,
         table: Table,
@@ -57,8 +61,6 @@ class CaptionSamples(Dataset):
         self.processor = processor
         self.epoch = 0
         self.pictures = Pictures(table, prepare)
-        # Stored outputs of a frozen backbone; where they are set, samples carry them in place of pictures.
-        self.image_features: RowFeatures | None = None
         self.masks = Masks(table) if masks else None
         self.tokens = [tokenize(processor, captions) for captions in table.labels]
         self._mirrored = [self._mirror(processor, captions) for captions in table.labels] if flip else None

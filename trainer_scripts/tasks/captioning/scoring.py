@@ -1,6 +1,5 @@
 """Scores, figures and files of a saved captioner on a split, and captions for rows without references."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from dataset_builder.files import write_csv
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.evaluation.scores import CAPTIONS
@@ -86,13 +86,11 @@ def write_captions(
 ) -> None:
     """Write the captions as CSV (with the reference captions, if any) and in COCO's results format."""
     rows = list(zip(ids, captions, strict=True))
-    with table.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if references is None:
-            writer.writerows([("ImageID", "Caption"), *rows])
-        else:
-            joined = [(*row, " | ".join(of_one)) for row, of_one in zip(rows, references, strict=True)]
-            writer.writerows([("ImageID", "Caption", "References"), *joined])
+    if references is None:
+        write_csv(table, ("ImageID", "Caption"), rows)
+    else:
+        joined = [(*row, " | ".join(of_one)) for row, of_one in zip(rows, references, strict=True)]
+        write_csv(table, ("ImageID", "Caption", "References"), joined)
     coco = [{"image_id": coco_id(name), "caption": caption} for name, caption in rows]
     results.write_text(json.dumps(coco, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

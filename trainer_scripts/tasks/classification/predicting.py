@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import CATEGORY_IDS
+from dataset_builder.messages import echo, shown
 from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, Decision, ExpectedF1Decision
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
@@ -101,4 +102,4 @@ def report(what: str, ids: Sequence[str]) -> None:
     """Count and name the rows that something is wrong with."""
     if ids:
         more = ", ..." if len(ids) > NAMED else ""
-        print(f"{len(ids)} {what}: {', '.join(ids[:NAMED])}{more}", file=sys.stderr)
+        echo(f"{len(ids)} {what}: {', '.join(map(shown, ids[:NAMED]))}{more}", sys.stderr)

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.loading_flavour import load_checked
 from modeling_flavour.processing_flavour import FlavourProcessor
@@ -76,7 +77,7 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
         own = option in ("model_name_or_path", "init_segmenter")
         try:
             configs[option] = AutoConfig.from_pretrained(
-                value, revision=arguments.model_revision or "main" if own else "main"
+                value, revision=arguments.model_revision or "main" if own else "main", trust_remote_code=False
             )
         except (OSError, ValueError, StrictDataclassError) as error:
             reason = str(error).split("\n")[0]
@@ -161,19 +162,26 @@ def continue_model(
     arguments = configuration.model
     revision = arguments.model_revision or "main"
     with building():
-        processor = FlavourProcessor.from_pretrained(arguments.model_name_or_path, revision=revision)
+        processor = FlavourProcessor.from_pretrained(
+            arguments.model_name_or_path, revision=revision, trust_remote_code=False
+        )
     wanted = fields(processor)
     difference = other_labels(config, wanted)
     _settle(configuration, config, processor, wanted, places, difference is not None)
     with building():
         # The settled config is passed on, so that dropout and losses are those of this run.
         if difference is None:
-            model: Any = model_class.from_pretrained(arguments.model_name_or_path, revision=revision, config=config)
+            model: Any = model_class.from_pretrained(
+                arguments.model_name_or_path,
+                revision=revision,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
         else:
             model = with_new_head(model_class, config, str(arguments.model_name_or_path), revision)
             if configuration.training.process_index == 0:
-                source = arguments.model_name_or_path
-                print(f"{source} {difference}: its body is kept, its head starts anew", flush=True)
+                echo(f"{arguments.model_name_or_path} {difference}: its body is kept, its head starts anew")
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
     return model, processor
@@ -186,7 +194,7 @@ def with_new_head(
 
     Weights per label are left out by name, because another label set may have as many labels.
     """
-    donor = model_class.from_pretrained(source, revision=revision)
+    donor = model_class.from_pretrained(source, revision=revision, use_safetensors=True, trust_remote_code=False)
     model = model_class(config).to(donor.dtype)
     heads = model_class.label_parameters
     body = {name: value for name, value in donor.state_dict().items() if not name.startswith(heads)}
@@ -222,7 +230,7 @@ def _settle(
             "out such arguments, or leave out model_name_or_path to train a new model"
         )
     if printed and configuration.training.process_index == 0:
-        print(f"kept as in the checkpoint, not as in the configuration: {'; '.join(map(str, printed))}", flush=True)
+        echo(f"kept as in the checkpoint, not as in the configuration: {'; '.join(map(str, printed))}")
     with building():
         applied = [name for name in wanted if name in _config_fields(configuration)]
         # The labels come first: setting them empties the fields that describe the former ones.

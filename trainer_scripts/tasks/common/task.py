@@ -1,6 +1,5 @@
 """The interface of a task, and the records that it exchanges with training, scoring, comparing and exporting."""
 
-import csv
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_whole
+from dataset_builder.files import write_csv
 from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
@@ -209,14 +208,7 @@ class Item:
 
 def write_labels(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Write `ImageID,Labels` with a line per row, in the order of the rows; the file appears whole or not at all."""
-
-    def write(partial: Path) -> None:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["ImageID", "Labels"])
-            writer.writerows(rows)
-
-    write_whole(path, write)
+    write_csv(path, ["ImageID", "Labels"], rows)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_whole
 
 AVERAGED_WEIGHTS = "averaged.safetensors"
 
@@ -111,10 +112,9 @@ class AveragedWeights(TrainerCallback):
         """Write the average into the checkpoint."""
         path = checkpoint_folder(args, state) / AVERAGED_WEIGHTS
         if args.should_save and path.parent.is_dir():
-            # Under another name first, so that a run which is killed here leaves no broken file to resume from.
-            partial = path.with_suffix(".partial")
-            save_file({name: value.contiguous() for name, value in self._average.items()}, partial)
-            partial.replace(path)
+            average = {name: value.contiguous() for name, value in self._average.items()}
+            # A run that is killed here leaves no broken file to resume from.
+            write_whole(path, lambda partial: save_file(average, partial))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object

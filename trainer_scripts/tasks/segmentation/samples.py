@@ -6,7 +6,6 @@ from typing import Any
 
 import PIL.Image
 import torch
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -14,7 +13,7 @@ from torchvision.transforms.v2 import functional
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.masks import Masks, lost_classes, nearest
 from trainer_scripts.data.pictures import Pictures, Prepare, WholePicture, normalise
-from trainer_scripts.data.samples import sample_seed, varied
+from trainer_scripts.data.samples import PictureSamples, sample_seed, varied
 from trainer_scripts.data.table import Table
 from trainer_scripts.tasks.common.starting_points import input_size
 from trainer_scripts.tasks.segmentation.classes import shown_classes
@@ -25,7 +24,7 @@ def own_size(picture: PIL.Image.Image) -> torch.Tensor:
     return functional.pil_to_tensor(picture)
 
 
-class MaskSamples(Dataset):
+class MaskSamples(PictureSamples):
     """Pictures with their mask, and the ingredients each shows.
 
     Args:
@@ -37,6 +36,10 @@ class MaskSamples(Dataset):
         prepare: how pictures are read; None shrinks the whole picture to the model's input.
         seed: of the variation, together with epoch and row.
     """
+
+    pictures: Pictures
+    masks: Masks
+    not_stored = "a segmenter reads maps of several layers, which take more disk than computing them anew takes time"
 
     def __init__(
         self,

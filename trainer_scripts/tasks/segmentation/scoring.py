@@ -1,6 +1,5 @@
 """Scores per class, trivial baselines and figures of a saved segmenter on a split."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from dataset_builder.columns import FLAVOUR, FLAVOURS
+from dataset_builder.files import write_csv
 from trainer_scripts.data.pictures import normalise, readable_picture
 from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.evaluation.decisions import Decision
@@ -100,13 +100,12 @@ def flavour_summary(plates: Sequence[dict[str, Any]], table: Table, options: Sco
 
 def write_plates(path: Path, ids: Sequence[str], plates: Sequence[dict[str, Any]]) -> None:
     """Write per picture its taste vector, its flavour, and the classifier's with a flag where they disagree."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", *FLAVOURS, "flavour", "classifier", "disagrees"])
-        for name, plate in zip(ids, plates, strict=True):
-            flag = "" if "agrees" not in plate else "" if plate["agrees"] else "yes"
-            taste = [f"{value:.3f}" for value in plate["taste"]]
-            writer.writerow([name, *taste, plate["flavour"], plate.get("classifier", ""), flag])
+    rows = []
+    for name, found in zip(ids, plates, strict=True):
+        flag = "" if found.get("agrees", True) else "yes"
+        taste = [f"{value:.3f}" for value in found["taste"]]
+        rows.append([name, *taste, found["flavour"], found.get("classifier", ""), flag])
+    write_csv(path, ["id", *FLAVOURS, "flavour", "classifier", "disagrees"], rows)
 
 
 def draw(

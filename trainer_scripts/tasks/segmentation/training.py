@@ -78,7 +78,9 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
     revision = arguments.model_revision or "main"
     with building():
         if arguments.init_segmenter:
-            processor = FlavourProcessor.from_pretrained(arguments.init_segmenter, revision=revision)
+            processor = FlavourProcessor.from_pretrained(
+                arguments.init_segmenter, revision=revision, trust_remote_code=False
+            )
             # A field without a value must not overwrite that of the checkpoint.
             fields = {name: value for name, value in fields.items() if value is not None}
             model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)
