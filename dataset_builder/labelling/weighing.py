@@ -14,6 +14,7 @@ two never contradict. Among flavours that are level the title decides.
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from operator import add
 from typing import NamedTuple
 
 from dataset_builder.catalogue.matching import PhraseMatcher, phrase_key
@@ -33,6 +34,7 @@ from dataset_builder.labelling.rule import (
     TOGETHER,
     TOO_CLOSE,
     Label,
+    Votes,
 )
 
 # The amount that counts the weight of a word once, and the bounds of the factor.
@@ -52,21 +54,27 @@ LEVEL = 0.98
 _PRESENT = 2.0
 _CACHED_TEXTS = 1 << 17
 _CACHED_LABELS = 1 << 14
-_SWEET = FLAVOURS.index("sweet")
+_SWEET = FLAVOURS.index("sweet")  # the first of all
 _UMAMI = FLAVOURS.index("umami")
 # Words and marks after which a title says what goes with the dish.
 _AFTER_HEAD = re.compile(
-    r"\b(?:with|without|in|on|of|and|or|for|from|alla|alle|al|all|con|di|e|à|au|aux|et|avec|mit|und|auf|y|de|com)\b"
+    r"\s(?:with|without|in|on|of|and|or|for|from|alla|alle|al|all|con|di|e|à|au|aux|et|avec|mit|und|auf|y|de|com)\b"
     r"|[,;:(&/\u2013]|\s-\s",
     re.IGNORECASE,
 )
 
 
 class _Line(NamedTuple):
-    """What one ingredient line says: its amount, and per flavour its heaviest word and all of them, by index."""
+    """What one ingredient line says.
 
-    grams: float | None
-    evidence: tuple[tuple[int, int, int], ...]
+    Attributes:
+        times: how often its amount counts the weight of a word; None where it states none.
+        evidence: word, by index, and weight: the heaviest word of each flavour.
+        words: all its words, by index.
+    """
+
+    times: float | None
+    evidence: tuple[tuple[int, int], ...]
     words: frozenset[int]
 
 
@@ -98,24 +106,30 @@ class WeighedLabeller:
         words = [entry for entry in self.lexicon.of_source(TITLE) if phrase_key(entry.phrase) not in known]
         self._titles: tuple[LexiconEntry, ...] = (*words, *dishes)
         self._in_titles = PhraseMatcher([entry.phrase for entry in self._titles])
+        self._flavour_of = [FLAVOURS.index(entry.flavour) for entry in self._ingredients]
+        # Per word of titles: its flavour, its evidence, and whether it is the name of a dish.
+        self._said = [
+            (FLAVOURS.index(entry.flavour), entry.weight * _TITLE, entry.source == DISH) for entry in self._titles
+        ]
         # Flavours that the lexicon names first come first among equals.
         self._order = [FLAVOURS.index(flavour) for flavour in self.lexicon.flavours]
         self._line = lru_cache(_CACHED_TEXTS)(self._read_line)
-        self._decide = lru_cache(_CACHED_LABELS)(self._decide_uncached)
+        self._spoken = lru_cache(_CACHED_LABELS)(self._spoken_uncached)
 
     def label(self, title: str, ingredients: Iterable[str]) -> Label:
         """Label one recipe."""
-        return self._decide(tuple([self._line(line) for line in ingredients]), self._read_title(title))
+        return self._decide([self._line(line) for line in ingredients], self._read_title(title))
 
     def _read_line(self, text: str) -> _Line:
         heaviest: dict[int, tuple[int, int]] = {}
         words = frozenset(place for place in self._in_lines.affirmed(text) if self._ingredients[place].weight)
         for place in sorted(words):
-            entry = self._ingredients[place]
-            flavour = FLAVOURS.index(entry.flavour)
-            if entry.weight > heaviest.get(flavour, (0, 0))[1]:
-                heaviest[flavour] = (place, entry.weight)
-        return _Line(grams_of(text), tuple([(flavour, *of) for flavour, of in heaviest.items()]), words)
+            flavour, weight = self._flavour_of[place], self._ingredients[place].weight
+            if flavour not in heaviest or weight > heaviest[flavour][1]:
+                heaviest[flavour] = (place, weight)
+        grams = grams_of(text)
+        times = None if grams is None else min(_MOST_TIMES, max(_FEWEST_TIMES, (grams / USUAL_GRAMS) ** (1 / 3)))
+        return _Line(times, tuple(heaviest.values()), words)
 
     def _read_title(self, title: str) -> tuple[tuple[int, bool], ...]:
         """Return the words of a title, by index, and whether each is the head noun."""
@@ -130,90 +144,97 @@ class WeighedLabeller:
             words[match.phrase] = words.get(match.phrase, False) or match.end == head_end
         return tuple([(place, is_head) for place, is_head in words.items() if self._titles[place].weight])
 
-    def _decide_uncached(self, lines: tuple[_Line, ...], title: tuple[tuple[int, bool], ...]) -> Label:
+    def _decide(self, lines: list[_Line], title: tuple[tuple[int, bool], ...]) -> Label:
         of_ingredients = self._weigh(lines)
         of_title = [0.0] * len(FLAVOURS)
         names_sweet = False
         for place, is_head in title:
-            entry = self._titles[place]
-            of_title[FLAVOURS.index(entry.flavour)] += entry.weight * _TITLE * (_HEAD if is_head else 1)
+            flavour, evidence, is_dish = self._said[place]
+            of_title[flavour] += evidence * _HEAD if is_head else evidence
             # "Sweet" and "honey" before another noun do not make a dessert.
-            names_sweet = names_sweet or (entry.flavour == "sweet" and (is_head or entry.source == DISH))
+            names_sweet = names_sweet or (flavour == _SWEET and (is_head or is_dish))
         if _is_dessert(of_ingredients, of_title, names_sweet):
-            of_ingredients = [
-                value if flavour == _SWEET else value * _OTHERS_OF_DESSERT
-                for flavour, value in enumerate(of_ingredients)
-            ]
-        total = [one + other for one, other in zip(of_ingredients, of_title, strict=True)]
+            sweet = of_ingredients[_SWEET]
+            of_ingredients = [value * _OTHERS_OF_DESSERT for value in of_ingredients]
+            of_ingredients[_SWEET] = sweet
+        total = list(map(add, of_ingredients, of_title)) if title else of_ingredients[:]
         most = max(total)
-        level = [flavour for flavour in self._order if total[flavour] >= most * LEVEL]
-        winner = max(level, key=of_title.__getitem__)  # the first of equals
+        least_of_level = most * LEVEL
+        level = [flavour for flavour in self._order if total[flavour] >= least_of_level]
+        winner = level[0]
         if len(level) > 1:
+            winner = max(level, key=of_title.__getitem__)  # the first of equals
             # What decides among equals counts a little, so that the soft scores have the same first flavour.
             total[winner] = most / LEVEL
-        by_ingredients = _first(of_ingredients, self._order, LEAST)
-        by_title = _first(of_title, self._order, 0.0)
-        second = max(value for flavour, value in enumerate(total) if flavour != winner)
+        by_ingredients = self._first(of_ingredients, LEAST)
+        by_title = self._first(of_title, 0.0) if title else None
         whole = sum(total) + SMOOTHING * len(FLAVOURS)
-        flavour: str | None = FLAVOURS[winner]
+        source = _source(FLAVOURS[winner], by_ingredients, by_title, len(level) > 1)
         if most < LEAST and by_title is None:
-            flavour, source = None, NO_VOTES
-        elif (total[winner] - second) / whole < self.min_lead:
-            flavour, source = None, TOO_CLOSE
-        else:
-            source = _source(FLAVOURS[winner], by_ingredients, by_title, len(level) > 1)
+            source = NO_VOTES
+        elif self.min_lead and (total[winner] - sorted(total)[-2]) / whole < self.min_lead:
+            source = TOO_CLOSE
+        named = None if source in (NO_VOTES, TOO_CLOSE) else FLAVOURS[winner]
         present = [
             name
             for place, name in enumerate(FLAVOURS)
-            if name == flavour or of_ingredients[place] >= _PRESENT or of_title[place] > 0
+            if of_ingredients[place] >= _PRESENT or of_title[place] or name == named
         ]
         return Label(
-            flavour,
+            named,
             tuple(present),
             tuple([(value + SMOOTHING) / whole for value in total]),
             source,
-            {
-                "ingredients": _spoken(self._ingredients, frozenset().union(*[line.words for line in lines])),
-                "title": _spoken(self._titles, [place for place, _ in title]),
-            },
+            self._spoken(frozenset().union(*[line[2] for line in lines]), title),
             by_ingredients,
             by_title,
         )
 
-    def _weigh(self, lines: tuple[_Line, ...]) -> list[float]:
+    def _weigh(self, lines: list[_Line]) -> list[float]:
         """Return the evidence of the ingredients per flavour; a word in several lines counts once, where it is most."""
         # A recipe that states most of its amounts is weighed by them. Of others the order says what is most.
-        stated = sum([line.grams is not None for line in lines])
-        by_amount = stated and stated * 2 >= len(lines)
-        heaviest: dict[tuple[int, int], float] = {}
-        for position, (grams, evidence, _) in enumerate(lines):
+        unstated = [line[0] for line in lines].count(None)
+        by_amount = unstated < len(lines) and unstated * 2 <= len(lines)
+        heaviest: dict[int, float] = {}
+        for position, (times, evidence, _) in enumerate(lines):
             if not evidence:
                 continue
             if not by_amount:
                 times = 2.0 if position < MAIN_INGREDIENTS else 1.0
-            elif grams is None:
+            elif times is None:
                 times = _UNSTATED
-            else:
-                times = min(_MOST_TIMES, max(_FEWEST_TIMES, (grams / USUAL_GRAMS) ** (1 / 3)))
-            for flavour, place, weight in evidence:
-                heaviest[flavour, place] = max(heaviest.get((flavour, place), 0.0), weight * times)
+            for place, weight in evidence:
+                value = weight * times
+                if place not in heaviest or value > heaviest[place]:
+                    heaviest[place] = value
         found = [0.0] * len(FLAVOURS)
-        for (flavour, _), value in heaviest.items():
-            found[flavour] += value
+        for place, value in heaviest.items():
+            found[self._flavour_of[place]] += value
         return found
+
+    def _first(self, evidence: list[float], least: float) -> str | None:
+        """Return the flavour with the most evidence, the first one of the lexicon on a tie; None with too little."""
+        most = max(evidence)
+        if not most or most < least:
+            return None
+        if evidence.count(most) == 1:
+            return FLAVOURS[evidence.index(most)]
+        return FLAVOURS[next(flavour for flavour in self._order if evidence[flavour] == most)]
+
+    def _spoken_uncached(self, of_ingredients: frozenset[int], title: tuple[tuple[int, bool], ...]) -> Votes:
+        """Return the words that spoke; recipes share the result, so that it must not be changed."""
+        return {
+            "ingredients": _by_flavour(self._ingredients, of_ingredients),
+            "title": _by_flavour(self._titles, [place for place, _ in title]),
+        }
 
 
 def _is_dessert(of_ingredients: list[float], of_title: list[float], names_sweet: bool) -> bool:
     """Return whether the title names a sweet dish, or it is silent and there is sugar, and nothing of meat or stock."""
-    others = max(value for flavour, value in enumerate(of_title) if flavour != _SWEET)
+    others = max(of_title[_SWEET + 1 :])
     if names_sweet and of_title[_SWEET] >= _DESSERT_TITLE and of_title[_SWEET] > others:
         return True
     return not others and not of_ingredients[_UMAMI] and of_ingredients[_SWEET] >= _DESSERT_SUGAR
-
-
-def _first(evidence: list[float], order: list[int], least: float) -> str | None:
-    best = max(order, key=evidence.__getitem__)
-    return FLAVOURS[best] if evidence[best] > 0 and evidence[best] >= least else None
 
 
 def _source(flavour: str, by_ingredients: str | None, by_title: str | None, level: bool) -> str:
@@ -228,7 +249,7 @@ def _source(flavour: str, by_ingredients: str | None, by_title: str | None, leve
     return CONFLICT_TITLE if flavour == by_title else TOGETHER
 
 
-def _spoken(entries: tuple[LexiconEntry, ...], places: Iterable[int]) -> dict[str, list[str]]:
+def _by_flavour(entries: tuple[LexiconEntry, ...], places: Iterable[int]) -> dict[str, list[str]]:
     words: dict[str, list[str]] = {flavour: [] for flavour in FLAVOURS}
     for place in sorted(places):
         words[entries[place].flavour].append(entries[place].phrase.strip())
