@@ -32,7 +32,7 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
         nargs="?",
         default="catalogue",
         metavar="RECIPES",
-        help="CSV, TSV, JSON lines or Parquet file, folder, Hub id or ID:CONFIG (default: the embedded catalogue)",
+        help="CSV, TSV, JSON, Parquet or Excel file, folder, Hub id or ID:CONFIG (default: the embedded catalogue)",
     )
     _add_labelling(verb)
     verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
@@ -52,6 +52,10 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
 
 def _add_labelling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--columns", nargs="+", default=[], metavar="PART=NAME", help="as in title=Gericht")
+    verb.add_argument("--encoding", metavar="NAME", help="of CSV and JSON (default: UTF-8, or a guess that is printed)")
+    verb.add_argument(
+        "--keep-equal-titles", action="store_true", help="rows whose title came before are variants of its dish"
+    )
     verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
     rule = verb.add_argument_group("labelling rule")
     rule.add_argument(
@@ -141,7 +145,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
-    content = "recipes number lexicon images_per_dish seed"
+    content = "recipes number lexicon images_per_dish seed encoding keep_equal_titles"
     rule = {name: given[name] for name in RULE_OPTIONS}
     settings = BuildSettings(
         columns=parse_columns(parsed.columns),
@@ -169,13 +173,29 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
         "--reference", action="store_true", help="refer to the pictures by path instead of embedding them"
     )
     verb.add_argument("--strict", action="store_true", help="a missing or broken picture is an error")
+    _add_allow_outside(verb)
     verb.set_defaults(run=_run_import)
+
+
+def _add_allow_outside(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="open pictures outside their folder too, which names such as ../x.jpg and links lead to",
+    )
 
 
 def _run_import(parsed: argparse.Namespace) -> int:
     from dataset_builder.importers import import_table
 
-    summary = import_table(parsed.name, parsed.source, parsed.out, embed=not parsed.reference, strict=parsed.strict)
+    summary = import_table(
+        parsed.name,
+        parsed.source,
+        parsed.out,
+        embed=not parsed.reference,
+        strict=parsed.strict,
+        allow_outside=parsed.allow_outside,
+    )
     echo(str(summary))
     return 0
 

@@ -154,6 +154,24 @@ class FlavourPreTrainedModel(PreTrainedModel):
             raise ValueError("This model reads text only, so it cannot encode pictures: use encode_text.")
         return self.image_encoder.features(pixel_values)
 
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Return one vector per picture, `(batch, size)` floats: the mean over its places.
+
+        Args:
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+
+        Raises:
+            ValueError: The model has no image part.
+        """
+        if getattr(self, "image_encoder", None) is None:
+            raise ValueError("This model reads text only, so it has no features of pictures: use get_text_features.")
+        # A captioner's encoder overrides `forward`; the backbone's outputs are the same for all.
+        return self.image_encoder.run_backbone(pixel_values).feature_map.mean((2, 3))
+
+    def sample_features(self, pixel_values: Tensor, **inputs: Tensor) -> Tensor:
+        """Return the features of the pipeline `feature-extraction`, `(batch, size)`."""
+        return self.get_image_features(pixel_values)
+
     def load_image_encoder(self, checkpoint: str, **kwargs) -> None:
         """Start the image backbone, and the head over places where both have one, from another model of the family.
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers.utils import ModelOutput
 
-from .pipelines_flavour import ProcessorPipeline, pipeline_entry
+from .pipelines_flavour import FEATURE_PIPELINE, ProcessorPipeline, pipeline_entry
 
 CAPTIONING_TASK = "flavour-captioning"
 
@@ -28,8 +28,9 @@ class CaptioningPipeline(ProcessorPipeline):
     """Pictures to captions.
 
     Takes one picture or a list of them (path, address, PIL image, array or tensor) and returns for each a list of
-    `top_k` dictionaries: `generated_text`, and `score`, the geometric mean of the probabilities of its tokens. Other
-    settings go to `generate`, one by one or together as `generate_kwargs`.
+    `top_k` dictionaries: `generated_text`; `log_probability`, the sum of the log-probabilities of its own tokens, end
+    token included; and `score`, the geometric mean of their probabilities. Other settings go to `generate`, one by one
+    or together as `generate_kwargs`.
 
     Example:
 
@@ -58,35 +59,43 @@ class CaptioningPipeline(ProcessorPipeline):
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, torch.Tensor]:
         """Open and normalise one picture."""
-        return dict(self.processor(images=inputs))
+        return dict(self.processor(images=self.picture_of(inputs)))
 
     def _forward(self, input_tensors: dict[str, torch.Tensor], **generate_kwargs: Any) -> ModelOutput:
         generated = self.model.generate(**input_tensors, **generate_kwargs)
         sequences = generated if isinstance(generated, torch.Tensor) else generated.sequences
         pictures = input_tensors["pixel_values"]
-        scores = sequence_scores(self.model, pictures, sequences)
+        sums, numbers = sequence_log_probabilities(self.model, pictures, sequences)
         # One row per picture again, so that the loader can take the batch apart.
+        of_each = (len(pictures), -1)
         return ModelOutput(
-            sequences=sequences.unflatten(0, (len(pictures), -1)), scores=scores.unflatten(0, (len(pictures), -1))
+            sequences=sequences.unflatten(0, of_each),
+            log_probabilities=sums.unflatten(0, of_each),
+            scores=(sums / numbers.clamp(min=1)).exp().unflatten(0, of_each),
         )
 
     def postprocess(self, model_outputs: ModelOutput, **parameters: Any) -> list[dict[str, Any]]:
         """Write the sentences."""
         texts = self.processor.tokenizer.batch_decode(model_outputs["sequences"][0], skip_special_tokens=True)
-        scores = model_outputs["scores"][0].tolist()
+        figures = (model_outputs[name][0].tolist() for name in ("scores", "log_probabilities"))
         return [
-            {"generated_text": as_sentence(text), "score": score} for text, score in zip(texts, scores, strict=True)
+            {"generated_text": as_sentence(text), "score": score, "log_probability": log_probability}
+            for text, score, log_probability in zip(texts, *figures, strict=True)
         ]
 
 
 @torch.no_grad()
-def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
-    """Return the geometric mean of each sequence's token probabilities, end token included, `(sequences,)`.
+def sequence_log_probabilities(
+    model: Any, pixel_values: torch.Tensor, sequences: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the log-probabilities of each sequence's own tokens, end token included, and their number.
+
+    What follows the first end token is padding, whatever its id: sequences are filled up to the longest beside them.
 
     Args:
         model: A captioner.
         pixel_values: `(batch, 3, height, width)`.
-        sequences: `(batch * n, length)` with the start token first and padding after the end, as `generate` gives them.
+        sequences: `(batch * n, length)` with the start token first, as `generate` gives them.
     """
     encoded = model.get_encoder()(pixel_values.to(model.dtype))
     # Pictures are encoded once; the encoding is repeated for the sequences of each picture.
@@ -95,9 +104,15 @@ def sequence_scores(model: Any, pixel_values: torch.Tensor, sequences: torch.Ten
     logits = model(encoder_outputs=encoded, decoder_input_ids=sequences[:, :-1], use_cache=False).logits
     targets = sequences[:, 1:]
     said = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    real = targets != model.config.pad_token_id
-    return ((said * real).sum(1) / real.sum(1).clamp(min=1)).exp()
+    ended = model.generation_config.eos_token_id
+    ended = model.config.eos_token_id if ended is None else ended
+    ends = torch.isin(targets, torch.as_tensor(ended, device=targets.device)).int()
+    own = (ends.cumsum(1) - ends == 0) & (targets != model.config.pad_token_id)
+    return (said * own).sum(1), own.sum(1)
 
 
 IMPLEMENTATION = "captioning_pipeline_flavour.CaptioningPipeline"
-CAPTIONING_PIPELINE = {CAPTIONING_TASK: pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image")}
+CAPTIONING_PIPELINE = {
+    CAPTIONING_TASK: pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image"),
+    **FEATURE_PIPELINE,
+}

@@ -83,7 +83,8 @@ def explain(model: Any, processor: Any, image: Any = None, text: str | None = No
     """
     model.eval()
     text = text if text is None or text.strip() else None
-    inputs = processor(images=None if image is None else [image], text=None if text is None else [text])
+    given = {"images": image, "text": text}
+    inputs = processor(**{name: [part] for name, part in given.items() if part is not None})
     inputs = inputs.to(model.device)
     pixel_values = inputs.get("pixel_values")
     encoded_text: Any = None

@@ -183,6 +183,53 @@ class FlavourForClassification(FlavourPreTrainedModel):
             raise ValueError("This model sees pictures only, so it cannot encode texts: use encode_image.")
         return self.text_encoder.features(input_ids, attention_mask, **kwargs)
 
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Return one vector per text, `(batch, text size)` floats: what the fusion, or the head, reads of it.
+
+        Args:
+            input_ids: `(batch, length)` token ids.
+            attention_mask: `(batch, length)`, 1 at tokens and 0 at padding; `None` means no padding.
+            token_type_ids: `(batch, length)`, as the tokenizers of BERT and its like give them.
+
+        Raises:
+            ValueError: The model has no text part.
+        """
+        if self.text_encoder is None:
+            raise ValueError("This model sees pictures only, so it has no features of texts: use get_image_features.")
+        return self(input_ids, attention_mask, token_type_ids=token_type_ids, return_dict=True).text_embeds
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Return one vector per picture, `(batch, image size)` floats: what the fusion, or the head, reads of it.
+
+        Args:
+            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+
+        Raises:
+            ValueError: The model has no image part.
+        """
+        if self.image_encoder is None:
+            raise ValueError("This model reads text only, so it has no features of pictures: use get_text_features.")
+        return self(pixel_values=pixel_values, return_dict=True).image_embeds
+
+    def sample_features(self, **inputs: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the features of the pipeline `feature-extraction`, `(batch, text size + image size)`."""
+        output = self(**inputs, return_dict=True)
+        known = output.text_embeds if output.text_embeds is not None else output.image_embeds
+        parts = []
+        for name, present, dense in (
+            ("text_embeds", "text_present", getattr(self, "text_dense", None)),
+            ("image_embeds", "image_present", getattr(self, "image_dense", None)),
+        ):
+            if dense is None:
+                continue
+            features = output[name] if output.get(name) is not None else known.new_zeros(len(known), dense.output_size)
+            # What a network makes of a missing part means nothing.
+            here = inputs.get(present)
+            parts.append(features if here is None else features * here[:, None].to(features.dtype))
+        return torch.cat(parts, dim=-1)
+
     def check_inputs(
         self, input_ids=None, inputs_embeds=None, text_features=None, pixel_values=None, image_features=None
     ) -> None:
@@ -300,7 +347,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image_embeds = self.image_dense(self.dropout(seen) if self.config.feature_norm else seen)
         known: Any = text_embeds if text_embeds is not None else image_embeds
         if self.fusion is None:
-            return text_embeds, image_embeds, self.score(known)
+            return text_embeds, image_embeds, self.score_features(known)
         text_present = presence(text_present, text_embeds, known)
         image_present = presence(image_present, image_embeds, known)
         if self.training and self.config.modality_dropout:
@@ -318,10 +365,10 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image_embeds = None if image_embeds is None else image_embeds.mean(dim=1)
         else:
             fused = self.fusion(texts, images, text_present, image_present)
-        logits = fused if isinstance(self.fusion, LateFusion) else self.score(fused)
+        logits = fused if isinstance(self.fusion, LateFusion) else self.score_features(fused)
         return text_embeds, image_embeds, logits
 
-    def score(self, features: Tensor) -> Tensor:
+    def score_features(self, features: Tensor) -> Tensor:
         """Return the class scores of fused features."""
         # Without dense layers in the head nothing else would keep the classifier from leaning on single features.
         features = self.head(features) if len(self.head) else self.dropout(features)

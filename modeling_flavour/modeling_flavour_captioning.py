@@ -33,6 +33,24 @@ def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:
     return shifted.masked_fill(shifted == IGNORED_LABEL, padding)
 
 
+def without_begin(ids: Tensor, begin: int, end: int, padding: int, first: int = 0) -> Tensor:
+    """Return captions `(batch, length)` without a begin token at place `first`; the rest moves up, padding follows.
+
+    Tokenizers put a begin token before a caption, which the decoder gets as its start and never has to say.
+
+    >>> without_begin(torch.tensor([[2, 7, 8, 3], [7, 8, 3, -100]]), begin=2, end=3, padding=-100)
+    tensor([[   7,    8,    3, -100],
+            [   7,    8,    3, -100]])
+    """
+    if ids.shape[1] <= first:
+        return ids
+    begins = ids[:, first] == begin
+    if begin == end and ids.shape[1] > first + 1:  # then the end token of an empty caption looks the same
+        begins &= ids[:, first + 1] != padding
+    moved = torch.cat([ids[:, :first], ids[:, first + 1 :], ids.new_full((len(ids), 1), padding)], dim=1)
+    return torch.where(begins[:, None], moved, ids)
+
+
 def captioning_loss(
     logits: Tensor, labels: Tensor, label_smoothing: float, num_items_in_batch: Tensor | int | None
 ) -> Tensor:
@@ -131,12 +149,51 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             inputs: `(batch, 3, height, width)` pictures, also as `pixel_values`.
             *args: Passed on.
             image_features: Output of `encode_image` instead of pictures.
-            **kwargs: Passed on.
+            **kwargs: Passed on. `input_ids` and `attention_mask`, which the processor makes of `text`, are how the
+                captions begin; what follows is written.
+
+        Raises:
+            ValueError: There is no picture; or beginnings of different length for an LSTM, which knows no padding.
         """
+        seen = (inputs, kwargs.get("pixel_values"), image_features, kwargs.get("encoder_outputs"))
+        if all(each is None for each in seen):
+            raise ValueError("Give pixel_values, image_features or encoder_outputs: a caption is written to a picture.")
+        for name in ("text_present", "image_present"):  # of the processor; the mask says the same
+            kwargs.pop(name, None)
+        beginning, mask = kwargs.pop("input_ids", None), kwargs.pop("attention_mask", None)
+        if beginning is not None:
+            kwargs |= self.begin_with(beginning, mask)
+            if self.decoder_type == "transformer" and not {"max_new_tokens", "max_length"} & kwargs.keys():
+                # The usual length was meant for captions without a given beginning.
+                left = self.config.max_position_embeddings - kwargs["decoder_input_ids"].shape[1]
+                kwargs["max_new_tokens"] = min(self.generation_config.max_new_tokens or left, left)
         if image_features is not None:
             check_alternatives(pixel_values=kwargs.get("pixel_values", inputs), image_features=image_features)
             kwargs["encoder_outputs"] = self.image_encoder(features=image_features)
         return super().generate(inputs, *args, **kwargs)
+
+    def begin_with(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
+        """Return the decoder's inputs for beginnings of captions `(batch, length)`, with or without special tokens."""
+        config = self.config
+        special = torch.tensor([config.bos_token_id, config.eos_token_id, config.pad_token_id], device=input_ids.device)
+        own = ~torch.isin(input_ids, special)
+        if attention_mask is not None:
+            own &= attention_mask.bool()
+        rows = [ids[here] for ids, here in zip(input_ids, own, strict=True)]
+        longest = max(map(len, rows))
+        if self.decoder_type != "transformer" and any(len(ids) < longest for ids in rows):
+            raise ValueError(
+                "The beginnings of the captions have different numbers of tokens, and an LSTM knows no padding before "
+                "them: give captions with beginnings of one length at a time."
+            )
+        # Padding stands before the start token, so that the words that follow are at the end of each row.
+        start = config.decoder_start_token_id
+        begun = input_ids.new_full((len(rows), longest + 1), config.pad_token_id)
+        mask = torch.zeros_like(begun)
+        for row, ids in enumerate(rows):
+            begun[row, longest - len(ids) :] = torch.cat([ids.new_tensor([start]), ids])
+            mask[row, longest - len(ids) :] = 1
+        return {"decoder_input_ids": begun} | ({} if mask.all() else {"decoder_attention_mask": mask})
 
     def read_inputs(
         self,
@@ -164,7 +221,11 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         if decoder_inputs_embeds is None:
             if decoder_input_ids is None:
                 if labels is None:
-                    raise ValueError("Give labels to learn from, or decoder_input_ids to go on from.")
+                    raise ValueError(
+                        "Give labels to learn from, or decoder_input_ids to go on from. (A Trainer with "
+                        "label_smoothing_factor takes the labels away: let the collator add decoder_input_ids, made by "
+                        "prepare_decoder_input_ids_from_labels, or set config.label_smoothing instead.)"
+                    )
                 decoder_input_ids = shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
             decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
         return encoder_outputs, decoder_inputs_embeds, decoder_input_ids
@@ -256,7 +317,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             past_key_values: Keys and values, or state of the LSTM, of earlier words; `decoder_input_ids` are then only
                 the new ones.
             decoder_inputs_embeds: `(batch, length, hidden_size)` instead of `decoder_input_ids`.
-            labels: `(batch, length)` caption and end token, without begin token; -100 at padding.
+            labels: `(batch, length)` caption and end token, -100 at padding; a begin token in front is taken off.
             place_masks: `(batch, height, width)` mask of class ids, -100 where unknown, for the optional head.
             said_ids: `(batch, all words so far)` where `decoder_input_ids` are only the new ones; see `SeenWords`.
             num_items_in_batch: Words that one optimiser step sums over; see `captioning_loss`.
@@ -270,6 +331,11 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        tokens = (self.config.bos_token_id, self.config.eos_token_id)
+        if labels is not None:
+            labels = without_begin(labels, *tokens, padding=IGNORED_LABEL)
+            if decoder_input_ids is not None:  # made from labels with a begin token, it follows the start
+                decoder_input_ids = without_begin(decoder_input_ids, *tokens, self.config.pad_token_id, first=1)
         encoded, words, ids = self.read_inputs(
             pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, image_features, **wanted
         )
@@ -298,7 +364,8 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         )
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """Return the decoder's input for `labels`; see `shift_right`."""
+        """Return the decoder's input for `labels`, with or without begin token; see `shift_right`."""
+        labels = without_begin(labels, self.config.bos_token_id, self.config.eos_token_id, padding=IGNORED_LABEL)
         return shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
 
     def get_input_embeddings(self) -> nn.Module:

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch.utils.data import Dataset
 from transformers import Pipeline
 
-from .processing_flavour import open_picture
+from .pictures_flavour import is_picture_address, open_picture
 
 
 def pipeline_entry(implementation: str, auto_class: str, kind: str) -> dict[str, Any]:
@@ -13,10 +16,14 @@ def pipeline_entry(implementation: str, auto_class: str, kind: str) -> dict[str,
     return {"impl": implementation, "pt": [auto_class], "type": kind}
 
 
+FEATURE_PIPELINE = {
+    "feature-extraction": pipeline_entry("pipelines_flavour.FlavourFeaturePipeline", "AutoModel", "multimodal")
+}
 CLASSIFICATION_PIPELINE = {
     "flavour-classification": pipeline_entry(
         "pipelines_flavour.FlavourClassificationPipeline", "AutoModel", "multimodal"
-    )
+    ),
+    **FEATURE_PIPELINE,
 }
 
 # A setting that a call does not mention keeps the value given when the pipeline was made; `None` means all.
@@ -32,8 +39,30 @@ def sanitize_top_k(top_k: int | None) -> dict[str, int | None]:
     return {"top_k": top_k}
 
 
+class Rows(Dataset):
+    """The rows of a data set of `datasets`, or the values of one of its columns, as the base class reads them."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.rows[number]
+
+
+def is_sequence(inputs: Any) -> bool:
+    """Whether inputs are a data set or a column of one: read by number, and nothing that is a single input."""
+    single = (str, bytes, bytearray, dict, list, tuple, np.ndarray, torch.Tensor, Image.Image, Dataset)
+    return not isinstance(inputs, single) and hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")
+
+
 class ProcessorPipeline(Pipeline):
-    """A pipeline that reads its inputs with the model's own processor, and is saved with it."""
+    """A pipeline that reads its inputs with the model's own processor, and is saved with it.
+
+    A `datasets.Dataset`, or a column of one, is answered row by row, with a list; a streamed one with an iterator.
+    """
 
     _load_processor = True
     _load_tokenizer = False
@@ -45,6 +74,19 @@ class ProcessorPipeline(Pipeline):
         if self.processor is None:
             raise ValueError(f"{type(self).__name__} needs the model's processor: pass processor=.")
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answer for one input, a list, a generator, a data set or a column of one."""
+        if is_sequence(inputs):
+            return list(super().__call__(Rows(inputs), *args, **kwargs))
+        if hasattr(inputs, "column_names") and hasattr(inputs, "__iter__"):  # streamed
+            inputs = (row for row in inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def picture_of(self, inputs: Any) -> Any:
+        """Return the picture of an input: itself, or that of a row of a data set."""
+        column = self.processor.image_column
+        return inputs[column] if isinstance(inputs, dict) and column in inputs else inputs
+
     def save_pretrained(self, save_directory, **kwargs: Any) -> None:
         """Save model and processor; the base class saves the parts of a processor alone."""
         super().save_pretrained(save_directory, **kwargs)
@@ -54,9 +96,13 @@ class ProcessorPipeline(Pipeline):
 class FlavourPipeline(ProcessorPipeline):
     """Base class of the pipelines of texts and pictures: reads samples, and makes tensors of whole batches.
 
-    A sample is a dictionary with `image`, `text`, or both, or just a picture, or just a text for a model without
-    pictures. A picture is anything that [`FlavourProcessor`] takes: path, address, PIL image, array.
+    A sample is a dictionary with `image`, `text`, or both; a row of a data set with the columns that the model was
+    trained on; or just a picture, or just a text for a model without pictures. A picture is anything that
+    [`FlavourProcessor`] takes: path, address, PIL image, array.
     """
+
+    # Whether a bare string that is no picture is a text also where the model reads pictures.
+    bare_texts = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -74,31 +120,73 @@ class FlavourPipeline(ProcessorPipeline):
 
     def preprocess(self, inputs: Any) -> dict[str, Any]:
         """Read one sample: its picture opened, its text as given."""
+        given = self.read_sample(inputs)
+        picture, text = given.get("image"), given.get("text")
+        text = " ".join(text) if isinstance(text, list) else text
+        if picture is None and not (text or "").strip():
+            raise ValueError("A sample has neither a picture nor a text: give at least one of them.")
+        return {"sample": {"image": None if picture is None else open_picture(picture), "text": text}}
+
+    def read_sample(self, inputs: Any) -> dict[str, Any]:
+        """Return the picture and the text of a sample, a row or a bare input, as `image` and `text`."""
         if not isinstance(inputs, dict):
-            # A bare string is a path to a picture where the model reads pictures, else a text.
-            textual = isinstance(inputs, str) and self.image_processor is None
-            if isinstance(inputs, str) and not textual and self.tokenizer is not None:
-                raise ValueError(f"Is {inputs!r} a picture or a text? Give a dictionary with image, text, or both.")
-            inputs = {"text": inputs} if textual else {"image": inputs}
+            if not isinstance(inputs, str) or self.tokenizer is None:
+                return {"image": inputs}
+            if self.image_processor is None or (self.bare_texts and not is_picture_address(inputs)):
+                return {"text": inputs}
+            if not is_picture_address(inputs):
+                raise ValueError("Is a string a picture or a text? Give a dictionary with image, text, or both.")
+            return {"image": inputs}
+        if inputs.keys() <= {"bytes", "path"} and inputs:
+            return {"image": inputs}
+        columns = {"image": self.processor.image_column, "text": self.processor.text_column}
+        parts = {"image": self.image_processor, "text": self.tokenizer}
+        own = {name: columns[name] for name, part in parts.items() if part is not None}
+        # A row of the data that the model learned from has further columns, which nothing reads.
+        if set(own.values()) <= set(inputs) and (own.get("text") == "text" or "text" not in inputs):
+            return {name: inputs[column] for name, column in own.items()}
         unknown = sorted(set(inputs) - {"image", "text"})
         if unknown:
-            raise ValueError(f"A sample has image and text, got also: {', '.join(unknown)}.")
-        picture = inputs.get("image")
-        sample = {"image": None if picture is None else open_picture(picture), "text": inputs.get("text")}
-        if sample["image"] is None and not (sample["text"] or "").strip():
-            raise ValueError("A sample has neither a picture nor a text: give at least one of them.")
-        return {"sample": sample}
+            wanted = " and ".join(own.values())
+            raise ValueError(
+                f"A sample has image and text, got also: {', '.join(unknown)}. A row of a data set has {wanted}."
+            )
+        return inputs
 
     def tensors(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Return the processed tensors of a batch of samples, on the model's device."""
         samples = model_inputs["sample"]
         # A batch of one arrives as the sample itself.
         samples = samples if isinstance(samples, list) else [samples]
+        # A part that no sample has is left out, so that its backbone does not run.
         given = {
-            name: [sample[key] for sample in samples] if any(sample[key] is not None for sample in samples) else None
+            name: [sample[key] for sample in samples]
             for name, key in (("images", "image"), ("text", "text"))
+            if any(sample[key] is not None for sample in samples)
         }
         return dict(self.processor(**given).to(self.device))
+
+
+class FlavourFeaturePipeline(FlavourPipeline):
+    """Features of texts and pictures, one vector per sample.
+
+    A classifier gives the vectors that its head reads, the text's before the picture's, zeros where a sample lacks one
+    of them; a captioner or a segmenter gives the mean over the picture's places. `return_tensors=True` gives a tensor
+    `(size,)` in place of a list of numbers.
+    """
+
+    bare_texts = True
+
+    def _sanitize_parameters(self, return_tensors: bool | None = None):
+        return {}, {}, {} if return_tensors is None else {"return_tensors": return_tensors}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {"features": self.model.sample_features(**self.tensors(model_inputs))}
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor], return_tensors: bool = False) -> Any:
+        """Return the features of one sample."""
+        features = model_outputs["features"][0]
+        return features if return_tensors else features.float().tolist()
 
 
 class FlavourClassificationPipeline(FlavourPipeline):

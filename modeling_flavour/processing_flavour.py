@@ -2,17 +2,15 @@
 
 import difflib
 import inspect
-import io
 import re
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -24,97 +22,20 @@ from transformers import (
 )
 from transformers.image_utils import PILImageResampling
 
+from .pictures_flavour import Picture, open_picture
+
 RESAMPLING = {name.lower(): value for name, value in PILImageResampling.__members__.items()}
-Picture = Any  # PIL image, array, tensor, path, address, bytes, or the dictionary of an undecoded `datasets` image
 
 
-def open_picture(source: Picture) -> Image.Image:
-    """Open a picture of any common kind as upright 8-bit RGB.
+class Omitted:
+    """Type of `OMITTED`."""
 
-    Args:
-        source: PIL image; array or tensor `(height, width)`, `(height, width, channels)` or
-            `(channels, height, width)`, 8-bit, 16-bit, or float between 0 and 1; path; `http(s)` or `data` address;
-            encoded bytes or an open file; or the dictionary with `bytes` or `path` that `datasets` gives for an
-            undecoded image. Arrays of three channels are RGB.
-
-    Raises:
-        TypeError: It is nothing of these.
-        ValueError: The bytes are no picture, the address does not answer, or the array has another shape.
-        FileNotFoundError: There is no such file.
-    """
-    name = "the given picture"
-    if isinstance(source, dict):
-        keys = ", ".join(map(repr, source))
-        source = source["bytes"] if source.get("bytes") is not None else source.get("path")
-        if source is None:
-            raise ValueError(f"The dictionary of a picture needs bytes or a path, got one of {keys or 'nothing'}.")
-    if isinstance(source, str | Path):
-        name = str(source)
-        if name.startswith(("http://", "https://", "data:image/")):
-            source = fetch(name)
-    if isinstance(source, bytes | bytearray | memoryview):
-        source = io.BytesIO(source)
-    if isinstance(source, torch.Tensor):
-        source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
-    if isinstance(source, np.ndarray):
-        return array_to_rgb(source)
-    if not (isinstance(source, Image.Image | str | Path) or hasattr(source, "read")):
-        raise TypeError(
-            "A picture may be a PIL image, an array, a tensor, a path, an address or encoded bytes, got "
-            f"{type(source).__name__}."
-        )
-    try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
-        return to_rgb(image)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow meets broken files
-        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+    def __repr__(self) -> str:
+        return "OMITTED"
 
 
-def fetch(address: str) -> bytes:
-    """Return the bytes at an `http(s)` address, or in a `data` address."""
-    try:
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            return answer.read()
-    except (OSError, ValueError) as error:  # a ValueError where base64 is damaged
-        raise ValueError(f"{address[:100]} cannot be fetched: {error}") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a PIL image upright and to 8-bit RGB: transparency over white, deep greys scaled to 8 bits."""
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return array_to_rgb(np.asarray(image))
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def array_to_rgb(values: np.ndarray) -> Image.Image:
-    """Return an array, in any of the layouts and depths that `open_picture` lists, as an RGB image."""
-    # Channels first, unless the last axis could be channels too.
-    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
-        values = values.transpose(1, 2, 0)
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.dtype.kind not in "buif":
-        raise ValueError(f"A picture needs whole or floating numbers, got an array of {values.dtype}.")
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (3, 4)) or not values.size:
-        raise ValueError(f"A picture needs shape (height, width[, 1, 3 or 4]) or channels first, got {values.shape}.")
-    if np.issubdtype(values.dtype, np.floating):
-        if not (np.isfinite(values).all() and values.min() >= 0):
-            raise ValueError("A picture of floats needs finite values between 0 and 1 (or 0 and 255).")
-        values = values * (255 if values.max() <= 1 else 1)
-    elif values.dtype == bool:
-        values = values * np.uint8(255)
-    elif values.dtype != np.uint8 and (values.dtype == np.uint16 or values.max(initial=0) > 255):
-        # 65535 / 257 = 255: the full range of 16 bits maps to that of 8 bits.
-        values = values / 257
-    image = Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
-    return to_rgb(image)
+# The default of a part that a call does not mention; `None` is a missing part, whose columns are made all the same.
+OMITTED: Any = Omitted()
 
 
 def image_processor_for(
@@ -205,6 +126,16 @@ def check_text(text: Any) -> str | None:
     return text if text and text.strip() else None
 
 
+def as_type(data: dict[str, torch.Tensor], return_tensors: str | None) -> BatchFeature:
+    """Return tensors as PyTorch's, NumPy's or, with `None`, as lists of samples."""
+    if return_tensors == "pt":
+        return BatchFeature(data)
+    arrays = {name: value.numpy() for name, value in data.items()}
+    if return_tensors == "np":
+        return BatchFeature(arrays)
+    return BatchFeature({name: list(value) if value.ndim > 2 else value.tolist() for name, value in arrays.items()})
+
+
 class FlavourProcessor(ProcessorMixin):
     """Pictures and texts to the tensors that the models of the family take.
 
@@ -213,9 +144,19 @@ class FlavourProcessor(ProcessorMixin):
         tokenizer: Any tokenizer of transformers; `None` for a model without text.
         max_length: Longest text in tokens, special tokens included; longer ones are cut.
         letters_only: Whether to drop everything but letters from texts first.
+        text_column: Column of a data set that holds the texts; pipelines take its rows as they are.
+        image_column: Column that holds the pictures.
     """
 
-    def __init__(self, image_processor=None, tokenizer=None, max_length: int = 40, letters_only: bool = False):
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        max_length: int = 40,
+        letters_only: bool = False,
+        text_column: str = "title",
+        image_column: str = "image",
+    ):
         # Not the base class's initialiser: it refuses absent parts.
         if image_processor is None and tokenizer is None:
             raise ValueError("Give an image_processor, a tokenizer, or both.")
@@ -228,6 +169,8 @@ class FlavourProcessor(ProcessorMixin):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.letters_only = letters_only
+        self.text_column = text_column
+        self.image_column = image_column
         self.chat_template = None
 
     @classmethod
@@ -292,60 +235,115 @@ class FlavourProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of the tensors made for a complete batch."""
+        """Names of the tensors made where both parts are given, or the only part there is."""
         text = ["input_ids", "attention_mask"] if self.tokenizer is not None else []
-        return text + (["pixel_values"] if self.image_processor is not None else [])
+        image = ["pixel_values"] if self.image_processor is not None else []
+        return text + image + (["text_present", "image_present"] if text and image else [])
 
     def __call__(
         self,
-        images: Any = None,
-        text: Any = None,
+        images: Any = OMITTED,
+        text: Any = OMITTED,
         padding: bool | str = True,
         truncation: bool = True,
         max_length: int | None = None,
-        return_tensors: str = "pt",
+        return_tensors: str | None = "pt",
         **kwargs,
     ) -> BatchFeature:
         """Make tensors of pictures, texts, or both.
 
+        Which tensors there are depends on the arguments that a call mentions, never on their values: rows without a
+        picture or a text have the same columns as complete ones.
+
         Args:
-            images: One picture or a list, each as `open_picture` takes it; `None` in a list is a missing picture.
-            text: One text or a list; `None` or a blank text in a list is a missing text.
+            images: One picture or a list, each as `open_picture` takes it; `None`, alone or in a list, is a missing
+                picture.
+            text: One text or a list; `None` or a blank text is a missing text.
             padding: `True` to the longest text of the batch, `"max_length"` to `max_length`.
             truncation: Whether to cut texts at `max_length`.
             max_length: In tokens; `None` takes that of the processor.
-            return_tensors: Must be `"pt"`.
+            return_tensors: `"pt"`, `"np"`, or `None` for lists.
             **kwargs: Refused: pictures are prepared as the image processor says.
 
         Returns:
-            `pixel_values` `(batch, 3, height, width)` float32, `input_ids` and `attention_mask` `(batch, length)`, each
-            where any sample has that part, and `image_present`, `text_present` `(batch,)` where some samples lack it.
+            `pixel_values` `(batch, 3, height, width)` float32 where `images` is given, `input_ids` and `attention_mask`
+            `(batch, length)` where `text` is, and `image_present`, `text_present` `(batch,)` bool where both are.
 
         Raises:
             ValueError: Neither is given, for the batch or for one sample; a part that this processor lacks is given; or
                 numbers of pictures and texts differ.
             TypeError: A picture or a text is nothing of the kind.
         """
-        if return_tensors != "pt":
-            raise ValueError(
-                f"FlavourProcessor makes PyTorch tensors: return_tensors must be 'pt', not {return_tensors!r}."
-            )
+        if return_tensors not in ("pt", "np", None):
+            raise ValueError(f"return_tensors must be 'pt', 'np' or None, not {return_tensors!r}.")
         if kwargs:
             taken = ", ".join(list(inspect.signature(self.__call__).parameters)[:-1])
             raise ValueError(f"FlavourProcessor takes no {', '.join(sorted(kwargs))}; it takes {taken}.")
-        pictures = None if images is None else as_list(images)
-        texts = None if text is None else [check_text(item) for item in as_list(text)]
+        pictures = None if images is OMITTED or images is None else as_list(images)
+        texts = None if text is OMITTED or text is None else [check_text(item) for item in as_list(text)]
         self.check_batch(pictures, texts)
+        # `None` alone stands for a batch of missing parts.
+        if images is None and texts is not None and self.image_processor is not None:
+            pictures = [None] * len(texts)
+        if text is None and pictures is not None and self.tokenizer is not None:
+            texts = [None] * len(pictures)
         data: dict[str, torch.Tensor] = {}
-        if texts is not None and any(item is not None for item in texts):
+        if texts is not None:
             data |= self.encode_texts(texts, padding, truncation, max_length)
-            if None in texts:
-                data["text_present"] = torch.tensor([item is not None for item in texts])
-        if pictures is not None and any(item is not None for item in pictures):
+        if pictures is not None:
             data["pixel_values"] = self.encode_pictures(pictures)
-            if any(item is None for item in pictures):
-                data["image_present"] = torch.tensor([item is not None for item in pictures])
-        return BatchFeature(data)
+        if texts is not None and pictures is not None:
+            data["text_present"] = torch.tensor([item is not None for item in texts])
+            data["image_present"] = torch.tensor([item is not None for item in pictures])
+        return as_type(data, return_tensors)
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = "pt",
+        verbose: bool = True,
+    ) -> BatchFeature:
+        """Join samples to a batch, texts padded; so that `DataCollatorWithPadding(processor)` works.
+
+        Args:
+            encoded_inputs: List of samples, or a dictionary of lists of their values, as `__call__` gives them for one
+                row each: a leading axis of one is taken off. Further columns, such as `labels`, are stacked.
+            padding: As for `__call__`.
+            max_length: For `padding="max_length"`.
+            pad_to_multiple_of: Round the length up to a multiple.
+            return_attention_mask: Ignored: there is always one beside texts.
+            return_tensors: `"pt"`, `"np"`, or `None` for lists.
+            verbose: Ignored.
+        """
+        if isinstance(encoded_inputs, Mapping):
+            names = list(encoded_inputs)
+            columns = zip(*encoded_inputs.values(), strict=True)
+            encoded_inputs = [dict(zip(names, values, strict=True)) for values in columns]
+        samples = [{name: np.asarray(value) for name, value in sample.items()} for sample in encoded_inputs]
+        tokens = {"input_ids": 1, "attention_mask": 1, "pixel_values": 3, "text_present": 0, "image_present": 0}
+        for sample in samples:
+            for name, axes in tokens.items():
+                if name in sample and sample[name].ndim == axes + 1 and len(sample[name]) == 1:
+                    sample[name] = sample[name][0]
+        data: dict[str, torch.Tensor] = {}
+        if samples and "input_ids" in samples[0]:
+            texts = [{name: sample[name].tolist() for name in ("input_ids", "attention_mask")} for sample in samples]
+            padded = self.tokenizer.pad(
+                texts,
+                padding=padding,
+                max_length=max_length or (self.max_length if padding == "max_length" else None),
+                pad_to_multiple_of=pad_to_multiple_of,
+                return_tensors="pt",
+            )
+            data |= {name: padded[name] for name in ("input_ids", "attention_mask")}
+        for name in samples[0] if samples else ():
+            if name not in data:
+                data[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
+        return as_type(data, return_tensors)
 
     def check_batch(self, pictures: list | None, texts: list | None) -> None:
         """Raise ValueError for a batch that the processor cannot read, naming the first such sample."""
@@ -382,18 +380,23 @@ class FlavourProcessor(ProcessorMixin):
             return_tensors="pt",
         )
         missing = torch.tensor([item is None for item in texts])[:, None]
-        mask = encoded["attention_mask"].masked_fill(missing, 0)
-        return {"input_ids": encoded["input_ids"], "attention_mask": mask}
+        ids, mask = encoded["input_ids"], encoded["attention_mask"].masked_fill(missing, 0)
+        if not ids.shape[1]:  # no text, and a tokenizer without special tokens
+            ids, mask = ids.new_full((len(texts), 1), self.tokenizer.pad_token_id or 0), mask.new_zeros(len(texts), 1)
+        return {"input_ids": ids.long(), "attention_mask": mask.long()}
 
     def encode_pictures(self, pictures: Sequence[Picture | None]) -> torch.Tensor:
         """Return normalised pictures; a missing one is zero, the mean colour."""
         opened = [open_picture(item) for item in pictures if item is not None]
-        values = self.image_processor(images=opened, return_tensors="pt")["pixel_values"]
+        # Of nothing but missing pictures, a white one tells the shape.
+        seen = opened or [Image.new("RGB", (32, 32), "white")]
+        values = self.image_processor(images=seen, return_tensors="pt")["pixel_values"]
         if len(opened) == len(pictures):
             return values
         here = torch.tensor([item is not None for item in pictures])
         complete = values.new_zeros(len(pictures), *values.shape[1:])
-        complete[here] = values
+        if opened:
+            complete[here] = values
         return complete
 
 

@@ -5,8 +5,15 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .pipelines_flavour import UNSET, FlavourClassificationPipeline, ProcessorPipeline, pipeline_entry, sanitize_top_k
-from .processing_flavour import open_picture
+from .pictures_flavour import open_picture
+from .pipelines_flavour import (
+    FEATURE_PIPELINE,
+    UNSET,
+    FlavourClassificationPipeline,
+    ProcessorPipeline,
+    pipeline_entry,
+    sanitize_top_k,
+)
 from .segmentation_heads_flavour import resize
 
 SEGMENTATION_TASK = "flavour-segmentation"
@@ -42,7 +49,7 @@ class SegmentationPipeline(ProcessorPipeline):
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
         """Open and normalise one picture."""
-        picture = open_picture(inputs)
+        picture = open_picture(self.picture_of(inputs))
         return {**self.processor(images=picture), "size": torch.tensor([[picture.height, picture.width]])}
 
     def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> dict[str, torch.Tensor]:
@@ -95,4 +102,5 @@ SEGMENTATION_PIPELINE = {
         "segmentation_pipeline_flavour.SegmentationPipeline", "AutoModelForSemanticSegmentation", "image"
     ),
     "flavour-classification": pipeline_entry("segmentation_pipeline_flavour.IngredientPipeline", "AutoModel", "image"),
+    **FEATURE_PIPELINE,
 }

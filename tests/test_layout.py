@@ -29,7 +29,7 @@ FLOORS = {
     "dataset_builder": [
         {"columns", "messages"},
         {"errors"},
-        {"boundaries"},
+        {"boundaries", "named_files"},
         {"files", "schema", "recipes", "local_hub"},
         {"catalogue"},
         {"labelling", "plating"},

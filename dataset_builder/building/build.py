@@ -132,6 +132,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         "skipped_recipes": {
             reason: {"count": left_out.count, "names": left_out.names} for reason, left_out in plan.skipped.items()
         },
+        **({"notes": list(plan.notes)} if plan.notes else {}),
         "given_up": given_up,
         "rejected": dict(sorted(rejected.items())),
         "prompts_cut": cut,
@@ -143,7 +144,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
 
 def summary(manifest: dict[str, Any], out: Path) -> str:
     """Return the summary of a finished build for the terminal."""
-    lines = [f"{manifest['rows']} rows in {out}"]
+    lines = [*manifest.get("notes", []), f"{manifest['rows']} rows in {out}"]
     for split, labels in manifest["counts"].items():
         parts = ", ".join(f"{flavour} {count}" for flavour, count in labels.items())
         lines.append(f"  {split:<10} {sum(labels.values()):>6}  ({parts})")

@@ -34,6 +34,8 @@ PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_ind
 MEND = "give --fresh or another folder"
 WHOLE = "whole"  # in the folder of a replaced build, when all of it is there
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
+# Hash of a content -> settings that matter only through it.
+SAME_CONTENT = {"recipes_sha256": {"recipes", "columns", "number"}, "lexicon_sha256": {"lexicon"}}
 # Setting -> message where its recorded hash differs.
 CHANGED = {
     "recipes_sha256": "the recipes, their labels or their splits changed",
@@ -185,10 +187,14 @@ class BuildFolder:
             return
         # As JSON would return them: tuples become lists.
         known = json.loads(json.dumps(settings))
+        differing = {name for name in recorded.keys() | known.keys() if recorded.get(name) != known.get(name)}
+        # A table or lexicon of another name is the same one where its content is.
+        for content, names in SAME_CONTENT.items():
+            if recorded.get(content) is not None and content not in differing:
+                differing -= names
         differences = [
             CHANGED.get(name) or f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
-            for name in sorted(recorded.keys() | known.keys())
-            if recorded.get(name) != known.get(name)
+            for name in sorted(differing)
         ]
         if differences:
             raise BadInputError(

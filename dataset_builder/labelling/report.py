@@ -28,7 +28,7 @@ from dataset_builder.labelling.reference import (
 from dataset_builder.labelling.rule import LABEL_SOURCES, Label, LabelScores, score_labels
 from dataset_builder.labelling.soft_labels import FEWEST_CALIBRATING, SoftLabels, fit_soft_labels
 from dataset_builder.labelling.tables import LabelSummary, fit_label_model, label_table, read_with_bar
-from dataset_builder.recipes.recipes import RawRecipe, Skipped, read_recipes
+from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped, read_recipes
 
 CATALOGUE = "catalogue"
 RULE_OPTIONS = ("rule", "min_lead", "match", "min_ingredient_votes", "min_title_votes", "on_conflict")
@@ -45,6 +45,8 @@ def label_recipes(
     out: str | Path,
     columns: Mapping[str, str] | None = None,
     processes: int | None = None,
+    encoding: str | None = None,
+    keep_equal_titles: bool = False,
 ) -> tuple[LabelSummary, SoftLabels]:
     """Label a recipe table, or the embedded catalogue, into a Parquet file, with a progress bar.
 
@@ -60,12 +62,13 @@ def label_recipes(
         ]
         model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
         return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
-    table = read_recipes(source, columns)
+    table = read_recipes(source, columns, encoding, keep_equal_titles)
     model = fit_label_model(table.stream(), labeller).calibrated(*catalogue_labels(labeller))
     scaled = table.table.unit == "B"
     with tqdm(total=table.table.size, desc="labelling", unit="B" if scaled else " recipes", unit_scale=scaled) as bar:
         summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
     summary.skipped = table.skipped
+    summary.notes = table.table.notes
     return summary, model
 
 
@@ -153,15 +156,14 @@ def catalogue_report(labeller: AnyLabeller, plot: str | Path | None = None) -> s
 
 
 def reference_report(
-    source: str,
-    columns: Mapping[str, str],
+    table: RecipeTable | None,
     references: Sequence[Reference],
     labeller: AnyLabeller,
     model: SoftLabels,
 ) -> str:
     """Return how well rule and soft labels agree with labels that people gave, on a table and on the catalogue.
 
-    The table is read once more; the catalogue's own reference flavours are always scored.
+    The table, None for the catalogue alone, is read once more; the catalogue's own references are always scored.
 
     Raises:
         BadInputError: the table has no dish of the reference.
@@ -169,14 +171,14 @@ def reference_report(
     labels, truth = catalogue_labels(labeller)
     found = agreement([label.flavour for label in labels], truth)
     own = agreement_text("catalogue, authors' reference flavours", found)
-    if source == CATALOGUE:
+    if table is None:
         return f"{own}\nthe reference labels of real dishes need the table of these dishes; give it as RECIPES"
-    judged = judge(read_recipes(source, columns).stream(), references, labeller, model)
+    judged = judge(table.stream(), references, labeller, model)
     if not judged:
         titles = ", ".join(repr(one.title) for one in references[:3])
         raise BadInputError(
-            f"{source} has none of the {len(references)} dishes of the reference (such as {titles}); give their table, "
-            "or --reference FILE with labels of its dishes"
+            f"{table.table.name} has none of the {len(references)} dishes of the reference (such as {titles}); give "
+            "their table, or --reference FILE with labels of its dishes"
         )
     lines = [f"reference labels: {len(judged):,} of {len(references):,} dishes are in the table"]
     for half, of_half in by_half(judged).items():
@@ -255,12 +257,23 @@ def run_label(arguments: Namespace) -> str:
     _check_files(arguments)
     labeller = make_labeller(Lexicon.load(arguments.lexicon), **settings)
     references = None if arguments.reference is None else read_reference(arguments.reference or None)
-    summary, model = label_recipes(arguments.recipes, labeller, arguments.out, columns, arguments.processes)
-    parts = [summary_text(summary)]
+    summary, model = label_recipes(
+        arguments.recipes,
+        labeller,
+        arguments.out,
+        columns,
+        arguments.processes,
+        arguments.encoding,
+        arguments.keep_equal_titles,
+    )
+    parts = [*summary.notes, summary_text(summary)]
     if model.temperature == 1:
         parts.append(NOT_CALIBRATED)
     if arguments.recipes == CATALOGUE or arguments.reliability:
         parts.append(catalogue_report(labeller, arguments.reliability))
     if references is not None:
-        parts.append(reference_report(arguments.recipes, columns, references, labeller, model))
+        table = None
+        if arguments.recipes != CATALOGUE:
+            table = read_recipes(arguments.recipes, columns, arguments.encoding, arguments.keep_equal_titles)
+        parts.append(reference_report(table, references, labeller, model))
     return "\n\n".join([*parts, f"written to {arguments.out}"])

@@ -1,8 +1,7 @@
 """The audit of a data set: accuracy of the labelling rule alone, content that crosses splits, faults of pictures."""
 
+import glob
 import json
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +28,7 @@ from dataset_builder.publishing.audit_reference import (
     labelled_rows,
 )
 from dataset_builder.publishing.versions import listed
+from dataset_builder.recipes.text import plain_title
 from model_cards.cards import fill, read_template
 from model_cards.runs import is_catalogue
 
@@ -36,7 +36,6 @@ AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
 AUDIT_VERSION = 3  # of the content of audit.json
 READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
-ACCENTS = re.compile("[\u0300-\u036f]")
 RULES = {
     True: "The labelling rule alone",
     False: "The default rule alone, which is not the rule that made these labels (its lexicon is not available)",
@@ -143,7 +142,8 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
         known = json.loads((build.folder / AUDIT_JSON).read_text(encoding="utf-8"))
         if isinstance(known, dict) and same.items() <= known.items():
             return Audit({**known, "dataset": name})
-    files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
+    # Escaped: brackets and stars in the name of a folder would be taken as patterns.
+    files = {split: [glob.escape(str(path)) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
     audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     audited.write(build.folder)
@@ -172,17 +172,6 @@ def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -
             "pictures": _pictures(rows, manifest.get("given_up", {})),
         }
     )
-
-
-def plain_title(title: str) -> str:
-    """Return a title without accents, case and punctuation, so that equal dishes have equal titles.
-
-    Accents are those of Latin, Greek and Cyrillic letters; in other scripts marks are vowels and stay. A title without
-    any letter or digit is left as it is.
-    """
-    letters = ACCENTS.sub("", unicodedata.normalize("NFKD", title)).casefold()
-    words = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in letters).split()
-    return unicodedata.normalize("NFC", " ".join(words)) or title.strip()
 
 
 def _balance(rows: Rows) -> dict[str, dict[str, int]]:

@@ -1,5 +1,6 @@
 """Reads the rows of any data set for the audit; a value of another form than in our builds becomes None."""
 
+import glob
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +18,30 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from tqdm import tqdm
 
-from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS
-from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TASTE, TITLE
+from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS, SHARD
+from dataset_builder.columns import (
+    DISH_ID,
+    FLAVOUR,
+    FLAVOURS,
+    GENERATION,
+    ID,
+    IMAGE,
+    INGREDIENTS,
+    SPLITS,
+    TASTE,
+    TITLE,
+)
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import UNREADABLE
+from dataset_builder.messages import shown
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 
 BATCH = 256
+_READERS = {
+    ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
+}  # fmt: skip
 COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, TASTE, GENERATION, IMAGE)
 
 
@@ -55,9 +71,15 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
     name, configuration = configured(dataset)
     path = Path(name)
     try:
+        if path.is_dir() and (shards := _shards(path)):
+            return load_dataset("parquet", data_files=shards, streaming=True)
         if path.is_file():
-            return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
+            return _open_file(path)
+        if path.exists() and not path.is_dir():
+            raise BadInputError(f"{shown(path)} is no regular file; give a table, a folder of tables or a Hub id")
         return load_dataset(name, configuration, streaming=True)
+    except BadInputError:
+        raise
     except (DataFilesNotFoundError, EmptyDatasetError) as error:
         # The message of the first lists all extensions that `datasets` reads, so that it is not passed on.
         raise BadInputError(
@@ -72,6 +94,28 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
             f"{name} cannot be read ({_first_line(error)}); give a folder of its tables: of a set on the Hub, "
             "`hf download --repo-type dataset --revision refs/convert/parquet` gets them"
         ) from error
+
+
+def _shards(folder: Path) -> dict[str, list[str]]:
+    """Return the shards of a build or import per split, as patterns of `datasets` that stand for these files alone."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("data/*.parquet")):
+        if (match := SHARD.fullmatch(path.name)) is None:
+            return {}
+        # Escaped: brackets and stars in the name of a folder would be taken as patterns.
+        found.setdefault(match["split"], []).append(glob.escape(str(path.resolve())))
+    order = sorted(found, key=lambda split: (*SPLITS, split).index(split))
+    return {split: found[split] for split in order}
+
+
+def _open_file(path: Path) -> IterableDatasetDict:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise BadInputError(
+            f"{shown(path)} is no table by its name; give CSV, JSON lines or Parquet, or a folder of them"
+        )
+    more = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    return load_dataset(reader, data_files=[glob.escape(str(path.resolve()))], streaming=True, **more)
 
 
 def manifest_of(dataset: str) -> Mapping[str, Any]:

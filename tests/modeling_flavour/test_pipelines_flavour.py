@@ -75,7 +75,7 @@ def test_batches_may_mix_samples_of_any_kind(pipe, saved, picture):
 def test_bad_samples_are_refused(pipe, picture):
     for sample, message in (
         ({}, "neither a picture nor a text"),
-        ({"image": picture, "title": "soup"}, "got also: title"),
+        ({"image": picture, "titel": "soup"}, "got also: titel"),
         ("greek salad", "picture or a text"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -132,7 +132,8 @@ def test_explanation_accounts_for_the_prediction(processor, picture, fusion, vis
         bitter = model.config.label2id["bitter"]
         probability = model(**inputs).logits.softmax(-1)[0, bitter].item()
         nothing = torch.tensor([False])
-        neither = model(**inputs, text_present=nothing, image_present=nothing).logits.softmax(-1)[0, bitter].item()
+        absent = {**inputs, "text_present": nothing, "image_present": nothing}
+        neither = model(**absent).logits.softmax(-1)[0, bitter].item()
         without = model(**processor(images=picture, text="greek salad feta")).logits.log_softmax(-1)[0, bitter].item()
     assert reasons.label == "bitter"
     assert reasons.probability == pytest.approx(probability, abs=1e-5)

@@ -24,6 +24,7 @@ from trainer_scripts.settings.arguments import DataArguments
 # Pictures are kept a little larger than the network's input, so that a random crop still has pixels to choose from.
 CROP_MARGIN = 1.5
 CROP_RATIO = (0.8, 1.25)
+GREY_SIDE = 64
 
 Prepare = Callable[[Image.Image], torch.Tensor]
 
@@ -139,6 +140,7 @@ class Pictures(Kept):
         self._column = table.image_column
         self._ids = table.ids
         self._prepare = prepare
+        self._pictured = table.pictured
 
     @property
     def preparation(self) -> str:
@@ -146,7 +148,9 @@ class Pictures(Kept):
         return repr(self._prepare)
 
     def decode(self, index: int) -> torch.Tensor:
-        """Return one picture, decoded anew."""
+        """Return one picture, decoded anew; a grey one for a row that lacks its own, which no model looks at."""
+        if self._pictured is not None and not self._pictured[index]:
+            return self._prepare(Image.new("RGB", (GREY_SIDE, GREY_SIDE), "grey"))
         data = decode_bytes(self._cells[index][self._column], self._ids[index])
         return self._prepare(readable_picture(data, self._ids[index]))
 

@@ -112,8 +112,12 @@ class Samples(PictureSamples):
         self.tokens: list[list[int]] | None = None
         if table.texts is not None and processor.tokenizer is not None:
             self.tokens = tokenize(processor, table.texts)
+            if table.pictured is not None:  # a missing text may have no token at all
+                self.tokens = [tokens or [processor.tokenizer.pad_token_id or 0] for tokens in self.tokens]
         if prepare is not None and table.image_column is not None:
             self.pictures = Pictures(table, prepare)
+        if table.pictured is not None and not table.pictured.all():
+            self.not_stored = "some rows lack their picture (missing_parts)"
         if augment is not None:
             self.varies, self.variation = True, f"seed {seed}: {augment}"
 
@@ -131,6 +135,9 @@ class Samples(PictureSamples):
             sample["image_features"] = self.image_features.of(index, self.epoch)
         elif self.pictures is not None:
             sample["picture"] = self.picture(index, self.epoch)
+        if self.table.pictured is not None:
+            sample["text_present"] = bool((self.table.texts or [])[index].strip())
+            sample["image_present"] = bool(self.table.pictured[index])
         if self.table.targets is not None:
             sample["targets"] = self.table.targets[index]
         if self.table.weights is not None:
@@ -239,6 +246,9 @@ class ClassificationCollator:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
         if "mask" in samples[0]:
             batch["place_masks"] = place_masks([sample["mask"] for sample in samples])
+        for name in ("text_present", "image_present"):
+            if name in samples[0]:
+                batch[name] = torch.tensor([sample[name] for sample in samples])
         batch["labels"] = torch.stack([torch.as_tensor(sample["labels"]) for sample in samples])
         if "weights" in samples[0]:
             batch["sample_weights"] = torch.stack([torch.as_tensor(sample["weights"]) for sample in samples])

@@ -23,7 +23,8 @@ RowsT = TypeVar("RowsT", Dataset, IterableDataset)
 class Columns:
     """Names of the columns in use; None where the model needs no such column.
 
-    `compared_text` and `compared_image` are columns that only the split guard reads.
+    `compared_text` and `compared_image` are columns that only the split guard reads; with `may_lack` a row may lack its
+    text or its picture, not both.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Columns:
     confidence: str | None = None
     compared_text: str | None = None
     compared_image: str | None = None
+    may_lack: bool = False
 
     def needed(self) -> list[str]:
         """Return the names of all columns in use."""
@@ -59,6 +61,7 @@ class Table:
         compared_text: name of a text column that only the split guard reads, or None.
         compared_image: the same for pictures.
         grouped: whether there is a group column; without one each row is a group of its own within its split.
+        pictured: whether each row has its picture, where rows may lack a part; a missing text is then empty.
     """
 
     split: str
@@ -73,13 +76,16 @@ class Table:
     compared_text: str | None = None
     compared_image: str | None = None
     grouped: bool = True
+    pictured: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def keys(self) -> Iterator[Keys]:
         """Yield the keys of each row that must not occur in two splits."""
-        texts: Any = self.texts if self.texts is not None else self._compared_texts()
+        texts: Any = self._compared_texts()
+        if self.texts is not None:
+            texts = (text if text.strip() else None for text in self.texts)
         pictures = self.cells() if self.image_column is not None else self._column(self.compared_image)
         groups: Any = self.groups if self.grouped else [None] * len(self)
         for row_id, group, text, picture in zip(self.ids, groups, texts, pictures, strict=True):
@@ -104,6 +110,12 @@ class Table:
         for batch in self.rows.select_columns([name]).with_format("arrow").iter(256):
             yield from batch[name].to_pylist()
 
+    def lacking(self) -> tuple[int, int]:
+        """Return how many rows lack their text, and how many their picture."""
+        if self.pictured is None:
+            return 0, 0
+        return sum(not text.strip() for text in self.texts or ()), int((~self.pictured).sum())
+
     def first(self, number: int) -> "Table":
         """Return the table of the first rows, all where there are fewer."""
         return self.select(np.arange(min(number, len(self))))
@@ -119,6 +131,7 @@ class Table:
             labels=self.labels[chosen],
             targets=None if self.targets is None else self.targets[chosen],
             weights=None if self.weights is None else self.weights[chosen],
+            pictured=None if self.pictured is None else self.pictured[chosen],
             rows=self.rows.select(chosen),
         )
 
@@ -213,17 +226,31 @@ def label_ids(rows: Dataset, label_column: str, names: Sequence[str], ids: Seque
     return table
 
 
-def _texts(rows: Dataset, column: str, ids: Sequence[str], where: str) -> list[str]:
-    """Return the texts; a list of strings is joined. A row without text is an error that names it."""
+def _texts(rows: Dataset, column: str, ids: Sequence[str], where: str, may_lack: bool) -> list[str]:
+    """Return the texts; a list of strings is joined. A row without text is an error that names it, or has none."""
     texts = []
     for row_id, value in zip(ids, rows[column], strict=True):
         text = " ".join(value) if isinstance(value, list) else value
-        if not text or not str(text).strip():
+        text = "" if text is None else str(text)
+        if not text.strip() and not may_lack:
             raise BadInputError(
-                f"{where}, row {row_id}: {column} is empty; remove the row or train on the picture alone"
+                f"{where}, row {row_id}: {column} is empty; remove the row, train on the picture alone, or let a "
+                "fusion model learn from what there is (--missing_parts learn)"
             )
-        texts.append(str(text))
+        texts.append(text)
     return texts
+
+
+def _pictured(rows: Dataset, columns: Columns, texts: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+    """Return which rows have a picture; a row with neither picture nor text is an error that names it."""
+    found = []
+    for batch in rows.select_columns([columns.image]).with_format("arrow").iter(256):
+        cells = batch[columns.image].to_pylist()
+        found += [cell is not None and bool(cell.get("bytes") or cell.get("path")) for cell in cells]
+    for row_id, text, here in zip(ids, texts, found, strict=True):
+        if not here and not text.strip():
+            raise BadInputError(f"{where}, row {row_id} has neither a picture nor a text; remove the row")
+    return np.array(found)
 
 
 def _numbers(rows: Dataset, column: str, shape: tuple[int, ...], ids: Sequence[str], where: str) -> np.ndarray:
@@ -295,11 +322,12 @@ def make_table(
     plain = rows.remove_columns([columns.image]) if columns.image else rows
     ids = [str(value) for value in plain[ID]] if ID in rows.column_names else [str(i) for i in range(len(rows))]
     labels = read_labels(plain, columns.label, names, ids, where)
+    texts = _texts(plain, columns.text, ids, where, columns.may_lack) if columns.text else None
     return Table(
         split=split,
         ids=ids,
         groups=[str(value) for value in plain[columns.group]] if columns.group else list(ids),
-        texts=_texts(plain, columns.text, ids, where) if columns.text else None,
+        texts=texts,
         labels=labels,
         targets=_targets(plain, columns.target, len(names), ids, where) if columns.target else None,
         weights=_weights(plain, columns, labels, len(names), ids, where),
@@ -308,6 +336,7 @@ def make_table(
         compared_text=columns.compared_text,
         compared_image=columns.compared_image,
         grouped=columns.group is not None,
+        pictured=_pictured(rows, columns, texts or [], ids, where) if columns.may_lack else None,
     )
 
 
@@ -334,6 +363,7 @@ def columns_of(arguments: DataArguments, label_column: str, modality: str) -> Co
         target=arguments.target_column,
         weight=arguments.weight_column,
         confidence=arguments.confidence_column,
+        may_lack=arguments.missing_parts == "learn" and modality == "fusion",
     )
 
 
@@ -381,7 +411,10 @@ def decode_bytes(value: Any, row_id: str) -> bytes:
         BadInputError: there is no picture, or its file cannot be read.
     """
     if value is None or (value.get("bytes") is None and not value.get("path")):
-        raise BadInputError(f"row {row_id} has no picture; give it one or remove the row")
+        raise BadInputError(
+            f"row {row_id} has no picture; give it one, remove the row, or let a fusion model learn from what there is "
+            "(--missing_parts learn)"
+        )
     if value.get("bytes") is not None:
         return value["bytes"]
     try:

@@ -68,6 +68,10 @@ class Ablated(Dataset):
             sample["input_ids"] = self.samples.tokens[self.text_rows[index]]
         if self.image_rows is not None and self.samples.pictures is not None:
             sample["picture"] = self.samples.pictures[int(self.image_rows[index])]
+        # Where rows may lack a part, that of another row may be missing too.
+        for name, rows in (("text_present", self.text_rows), ("image_present", self.image_rows)):
+            if rows is not None and name in sample:
+                sample[name] = self.samples[int(rows[index])][name]
         if self.blank_text is not None:
             sample["input_ids"] = self.blank_text
         if self.blank_image is not None:

@@ -166,9 +166,10 @@ def _limits(values: np.ndarray, value: float, highest: float) -> tuple[float, fl
     moved = values - (values.mean() - value)
     low, high = np.quantile(moved, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     # What is never below zero, such as a calibration error, has no limit there either.
-    if values.min() >= 0 and value >= 0:
-        low = max(low, 0.0)
-    return float(max(low, -highest)), float(min(high, highest))
+    lowest = 0.0 if values.min() >= 0 and value >= 0 else -highest
+    low, high = np.clip([low, high], lowest, highest)
+    # Where all resamples of few rows lie on one side of the value, the interval still holds it.
+    return float(min(low, value)), float(max(high, value))
 
 
 def _affordable(score: Score, resamples: int) -> int:

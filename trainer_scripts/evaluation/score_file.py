@@ -7,6 +7,7 @@ from typing import Any
 from dataset_builder.errors import BadInputError
 from trainer_scripts.evaluation.intervals import Interval
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
+from trainer_scripts.evaluation.scores import present_definitions
 
 # Version 2: `metrics`, and per line of `baselines` and `ablations`: score -> {"value", and where known "low", "high"};
 # `leads`: line -> score -> the gain of the model on that line; `details`: tables of one task alone; `files`; `faults`.
@@ -37,7 +38,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
     for name, kind in REQUIRED.items():
         if not isinstance(content.get(name), kind):
             raise BadInputError(f"{folder / METRICS} has no valid entry {name!r}; score the model anew")
-    return content
+    return {**content, "definitions": present_definitions(content["definitions"])}
 
 
 def upgraded(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

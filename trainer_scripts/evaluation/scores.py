@@ -5,7 +5,8 @@ bootstrap over groups and the paired tests, without computing any of them a seco
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from dataset_builder.labelling.calibration import bin_numbers
 from trainer_scripts.evaluation.decisions import Decision, ExpectedF1Decision
 
 CALIBRATION_BINS = 15
+# The rule of every macro average, whatever the task: absent classes have no score and no share in the mean.
+OVER_PRESENT = "plain mean over the classes that are true or predicted somewhere"
+# How earlier versions said that absent classes count as 0.
+_OVER_ALL = re.compile(r"plain mean over all \d+ (classes of the label set|labels)")
 SMALLEST_PROBABILITY = 1e-7
 
 # The pairs of truth and answer in predictions; each score reads one of them.
@@ -99,6 +104,49 @@ def f1_from_sums(sums: np.ndarray) -> np.ndarray:
     return _ratio(2 * hits, predicted + true)
 
 
+def macro_f1_from_sums(sums: np.ndarray) -> np.ndarray:
+    """Return the mean F1 `(...)` over the classes that are true or predicted somewhere, from the same sums."""
+    _, predicted, true = np.split(sums, 3, axis=-1)
+    present = predicted + true > 0
+    return _ratio((f1_from_sums(sums) * present).sum(axis=-1), present.sum(axis=-1))
+
+
+def check_probabilities(probabilities: np.ndarray, sum_to_one: bool = False) -> None:
+    """Raise ValueError for logits or other numbers in the place of probabilities.
+
+    Args:
+        probabilities: `(rows, classes)`.
+        sum_to_one: whether those of a row share a whole, as a softmax gives them.
+    """
+    outside = probabilities[(probabilities < 0) | (probabilities > 1)]
+    activation = "softmax" if sum_to_one else "sigmoid"
+    if outside.size:
+        raise ValueError(
+            f"predictions must be probabilities between 0 and 1, got {outside.flat[0]:g}; apply a {activation} to "
+            "logits"
+        )
+    totals = probabilities.sum(axis=-1)
+    if sum_to_one and not np.allclose(totals, 1, atol=1e-2):
+        wrong = totals[~np.isclose(totals, 1, atol=1e-2)].flat[0]
+        raise ValueError(
+            f"the probabilities of a row must sum to 1, got a sum of {wrong:g}; apply a {activation} to logits"
+        )
+
+
+def present_definitions(stated: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the definitions of a file with those of earlier versions in the words of this one.
+
+    Scores of such files are computed anew from their predictions.
+    """
+    found = {}
+    for name, one in stated.items():
+        definition = _OVER_ALL.sub(OVER_PRESENT, one["definition"])
+        changed = definition != one["definition"]
+        sha256 = hashlib.sha256(f"{name}: {definition}".encode()).hexdigest() if changed else one["sha256"]
+        found[name] = {**one, "definition": definition, "sha256": sha256}
+    return found
+
+
 def _one_hot(indices: np.ndarray, classes: int) -> np.ndarray:
     # Row `i` of the identity matrix is the one-hot vector of class `i`.
     return np.eye(classes)[indices.astype(int)]
@@ -146,15 +194,14 @@ def _calibration_error(sums: np.ndarray) -> np.ndarray:
 
 def classification_scores(label_names: Sequence[str]) -> tuple[Score, ...]:
     """Return the scores of single-label classification; labels are ids `(rows,)`, probabilities `(rows, classes)`."""
-    classes = len(label_names)
     f1 = "F1 = 2 hits / (predicted + true), 0 when both are 0; prediction: the most probable class"
     scores = [
         Score("accuracy", "share of rows whose largest probability is on the true label", _correct, mean_of_rows),
         Score(
             "macro_f1",
-            f"{f1}; plain mean over all {classes} classes of the label set",
+            f"{f1}; {OVER_PRESENT}",
             _class_counts,
-            lambda sums: f1_from_sums(sums).mean(axis=-1),
+            macro_f1_from_sums,
         ),
         Score(
             "nll",
@@ -254,9 +301,9 @@ def multilabel_scores(
         Score("micro_f1", f"{f1}, counted over all rows and labels together; {rule}", counts, micro),
         Score(
             "macro_f1",
-            f"{f1}, per label over all rows; plain mean over all {len(label_names)} labels; {rule}",
+            f"{f1}, per label over all rows; {OVER_PRESENT}; {rule}",
             counts,
-            lambda sums: f1_from_sums(sums).mean(axis=-1),
+            macro_f1_from_sums,
         ),
         Score(
             "map",

@@ -1,9 +1,11 @@
 """The result of scoring a model: predictions, `metrics.json`, and the card that shows them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
@@ -11,12 +13,15 @@ from model_cards.cards import write_model_card
 from model_cards.runs import COMPARISON, read_configuration
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD, Decision, ExpectedF1Decision
 from trainer_scripts.evaluation.lines import MODEL, Line
-from trainer_scripts.evaluation.predictions import METRICS
+from trainer_scripts.evaluation.predictions import METRICS, Predictions
 from trainer_scripts.evaluation.score_file import SCHEMA_VERSION, Entry, entry
-from trainer_scripts.evaluation.scores import Score, definitions, multilabel_scores
+from trainer_scripts.evaluation.scores import CLASSES, INGREDIENTS, MASKS, Score, definitions, multilabel_scores
 from trainer_scripts.scoring.onnx_model import GRAPH
+from trainer_scripts.tasks.captioning.scores import SINGLE_PICTURE
 from trainer_scripts.tasks.common.task import SavedModel, Scored
 from trainer_scripts.tasks.registry import task_named
+
+NAMED = 8
 
 
 def save_scores(
@@ -87,9 +92,29 @@ def save_scores(
         "files": scored.files,
         "faults": scored.faults,
     }
+    absent = absent_labels(content["label_names"], predictions)
+    if absent:
+        content["absent_labels"] = absent
     predictions.save(folder)
     write_json(folder / METRICS, content)
     return content
+
+
+def absent_labels(names: Sequence[str], predictions: Predictions) -> list[str]:
+    """Return the labels that no row has; macro averages leave them out unless they are predicted."""
+    found: list[str] = []
+    for part, (truth, answer) in predictions.parts.items():
+        if part == CLASSES:
+            present = np.bincount(truth.astype(int), minlength=len(names)) if truth.ndim == 1 else truth.sum(axis=0)
+        elif part == INGREDIENTS:
+            # The background is no ingredient.
+            present = np.concatenate([[1], truth.sum(axis=0)])
+        elif part == MASKS:
+            present = np.split(answer.sum(axis=0), 3)[2]
+        else:
+            continue
+        found += [name for name, count in zip(names, present, strict=True) if not count and name not in found]
+    return found
 
 
 def decision_of(metrics: Mapping[str, Any]) -> Decision | ExpectedF1Decision:
@@ -156,4 +181,10 @@ def table_of_scores(content: Mapping[str, Any]) -> str:
         interval = f"  [{score['low']:.4f}, {score['high']:.4f}]" if "low" in score else ""
         beside = ", ".join(f"{who} {line[name]['value']:.3f}" for who, line in others.items() if name in line)
         rows.append(f"{name:<{width}}  {score['value']:.4f}{interval}" + (f"  ({beside})" if beside else ""))
+    if content.get("absent_labels"):
+        absent = content["absent_labels"]
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        rows.append(f"absent from these rows, and from macro averages: {', '.join(absent[:NAMED])}{more}")
+    if "cider" in content["metrics"] and content["rows"] == 1:
+        rows.append(SINGLE_PICTURE)
     return "\n".join(rows)

@@ -182,6 +182,12 @@ class DataArguments:
     shared_rows: Literal["refuse", "drop"] = option(
         "refuse", "Training rows whose picture, text or group is in another split: refuse, or drop and count them."
     )
+    missing_parts: Literal["refuse", "learn"] = option(
+        "refuse",
+        "Rows without a picture or without a text: refuse, or learn from the part there is and count them.",
+        tasks=CLASSIFIERS,
+        modalities=("fusion",),
+    )
     max_train_samples: int | None = option(None, "Train on this number of first rows only.", allowed=COUNT)
     streaming: bool = option(False, "Read training rows while training, from a folder or a Hub; needs max_steps.")
     stream_block: int = option(256, "Number of streamed rows that are shuffled together.", allowed=COUNT)

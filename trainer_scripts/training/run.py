@@ -110,6 +110,9 @@ def describe(data: TrainingData) -> str:
             f"{len(data.selection)} rows choose the checkpoint, {len(data.names)} labels"
         )
     rows = f"{len(data.train)} training rows, {len(data.selection)} rows choose the checkpoint"
+    lacking = [sum(counts) for counts in zip(data.train.lacking(), data.selection.lacking(), strict=True)]
+    if any(lacking):
+        left_out += f", {lacking[0]} rows lack their text and {lacking[1]} their picture"
     return f"{data.task.name}: {rows}, {len(data.names)} labels{left_out}"
 
 
@@ -117,6 +120,10 @@ def train_once(configuration: Configuration, data: TrainingData, state: RunState
     """Train one model and write checkpoint, code, metrics and card into its folder."""
     set_seed(configuration.training.seed)
     model, processor = data.task.build(configuration, data)
+    # So that pipelines take rows of this data set as they are; mapped columns have another name there.
+    given = configuration.data
+    processor.text_column = given.columns.get(given.text_column, given.text_column)
+    processor.image_column = given.columns.get(given.image_column, given.image_column)
     vocabulary = vocabulary_record(configuration, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)

@@ -142,6 +142,35 @@ def test_limits_stay_within_the_range_of_the_score():
     assert (best.low, best.value, best.high) == (1, 1, 1)
 
 
+def answers_to_try():
+    """Truth and probabilities of perfect, tiny and one-sided answers, of one label per row."""
+    several = np.array([0] * 20 + [1] * 8 + [2] * 2 + [3])
+    draw = np.random.default_rng(4)
+    return {
+        "perfect": (several, np.eye(4)[several]),
+        "perfect, a class absent": (several[:28], np.eye(4)[several[:28]]),
+        "one row, right": (np.array([1]), np.eye(4)[[1]]),
+        "one row, wrong": (np.array([1]), np.eye(4)[[2]]),
+        "two rows": (np.array([1, 2]), np.eye(4)[[1, 1]]),
+        "never right": (several, np.eye(4)[(several + 1) % 4]),
+        "rare classes": (several, draw.dirichlet(np.ones(4) * 0.3, len(several))),
+    }
+
+
+@pytest.mark.parametrize("case", answers_to_try())
+@pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
+def test_intervals_hold_their_value_and_stay_in_range(case, several):
+    labels, probabilities = answers_to_try()[case]
+    truth = np.eye(4)[labels] if several else labels
+    groups = [str(row) for row in range(len(labels))]
+    scores = multilabel_scores("abcd") if several else classification_scores("abcd")
+    for score in scores:
+        found = bootstrap(score, truth, probabilities, groups)
+        assert 0 <= found.low <= found.value <= found.high <= score.highest, score.name
+        gain = paired_difference(score, truth, probabilities, np.full_like(probabilities, 0.25), groups, 200)
+        assert -score.highest <= gain.low <= gain.value <= gain.high <= score.highest, score.name
+
+
 @pytest.mark.parametrize("score", [*CAPTION_SCORES, METEOR_SCORE, *mask_scores(), *multilabel_scores("ab")])
 def test_what_is_no_share_says_how_large_it_may_be(score):
     largest = {"cider", "nll", "cross_entropy", "perplexity", "words"}

@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.evaluation.intervals import Interval
+from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.score_file import SCHEMA_VERSION, entry, read_scores
+from trainer_scripts.scoring.results import absent_labels, table_of_scores
 
 COMMON = {
     "model": "outputs/one",
@@ -122,3 +125,19 @@ def test_a_score_is_written_with_the_limits_that_it_has():
     assert entry(0.5) == {"value": 0.5}
     assert entry(Interval(0.5, 0.4, 0.6)) == {"value": 0.5, "low": 0.4, "high": 0.6}
     assert entry(Interval(0.1, 0.0, 0.2, 0.03))["p"] == 0.03
+
+
+def test_absent_labels_are_named_for_every_task():
+    names = ["background", "egg", "rice"]
+    one = Predictions.of_classes(["a", "b"], ["a", "b"], np.array([1, 1]), np.eye(3)[[1, 2]])
+    many = Predictions.of_classes(["a"], ["a"], np.array([[0, 1, 0]]), np.full((1, 3), 0.5))
+    counts = np.array([[4.0, 0, 0, 5, 1, 0, 5, 1, 0]])
+    masks = Predictions(["a"], ["a"], {"masks": (counts, counts)})
+    shown = Predictions(["a"], ["a"], {"ingredients": (np.array([[0, 1]]), np.array([[0.2, 0.9]]))})
+    assert absent_labels(names, one) == absent_labels(names, many) == ["background", "rice"]
+    assert absent_labels(names, masks) == ["rice"]
+    assert absent_labels(names, shown) == ["egg"]
+    content = {"metrics": {"cider": {"value": 0.0}}, "baselines": {}, "ablations": {}, "rows": 1}
+    table = table_of_scores({**content, "absent_labels": ["rice"]})
+    assert "absent from these rows, and from macro averages: rice" in table
+    assert "cider is 0 for a single picture" in table

@@ -11,11 +11,15 @@ from torchmetrics.classification import MulticlassCalibrationError, MultilabelAv
 from trainer_scripts.evaluation import scores as module
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.scores import (
+    OVER_PRESENT,
     classification_scores,
+    definitions,
     evaluate_scores,
     multilabel_scores,
+    present_definitions,
     tuned_thresholds,
 )
+from trainer_scripts.tasks.segmentation.scores import confusion_matrix, mask_scores, pixel_counts
 
 METRICS = Path(module.__file__).parents[1] / "metrics"
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")
@@ -55,7 +59,7 @@ def test_classification_scores_where_only_one_class_occurs():
     found = evaluate_scores(classification_scores(NAMES), labels, probabilities)
     assert found["accuracy"] == 1
     assert found["f1_sweet"] == 1
-    assert found["macro_f1"] == pytest.approx(0.2)
+    assert found["macro_f1"] == 1  # of the one class that is there
     assert found["ece"] == pytest.approx(0.1)
 
 
@@ -71,6 +75,32 @@ def test_multilabel_scores_equal_scikit_learn_and_torchmetrics(seed):
     assert found["map"] == pytest.approx(float(expected), abs=1e-5)
     expected = reference.f1_score(truth, predicted, average=None, zero_division=0)
     assert [found[f"f1_{name}"] for name in "abcdef"] == pytest.approx(expected)
+
+
+def test_every_macro_average_follows_one_rule():
+    """A class that is neither true nor predicted has no share; one that is predicted in vain counts as 0."""
+    truth, probabilities = np.eye(4)[[0, 0, 1, 1]], np.eye(4)[[0, 0, 1, 2]]
+    several = evaluate_scores(multilabel_scores("abcd"), truth.astype(int), probabilities)
+    one = evaluate_scores(classification_scores("abcd"), truth.argmax(1), probabilities)
+    counts = pixel_counts(confusion_matrix(truth.argmax(1), probabilities.argmax(1), 4))[None]
+    masks = {score.name: score(counts, counts) for score in mask_scores()}
+    expected = (1 + 2 / 3 + 0) / 3
+    assert [one["macro_f1"], several["macro_f1"], masks["dice"]] == pytest.approx([expected] * 3)
+    scores = (*classification_scores("abcd"), *multilabel_scores("abcd"), *mask_scores())
+    averages = [score for score in scores if score.name in ("macro_f1", "dice", "dice_food", "miou", "miou_food")]
+    assert len(averages) == 6
+    assert all(OVER_PRESENT in score.definition for score in averages)
+
+
+def test_definitions_of_former_versions_are_read_in_the_words_of_this_one():
+    for scores, former in (
+        (classification_scores("ab"), "plain mean over all 2 classes of the label set"),
+        (multilabel_scores("ab"), "plain mean over all 2 labels"),
+    ):
+        score = next(score for score in scores if score.name == "macro_f1")
+        old = {"definition": score.definition.replace(OVER_PRESENT, former), "sha256": "of the former"}
+        assert present_definitions({"macro_f1": old}) == definitions([score])
+    assert present_definitions(definitions(mask_scores())) == definitions(mask_scores())
 
 
 def test_multilabel_average_precision_leaves_out_labels_that_never_occur():
@@ -97,7 +127,7 @@ def test_a_frequent_label_does_not_hide_in_macro_f1_and_map():
     always_first = np.tile([0.9, 0.1, 0.1], (100, 1))
     found = evaluate_scores(multilabel_scores("abc"), truth, always_first)
     assert found["samples_f1"] == pytest.approx(0.76)
-    assert found["macro_f1"] < 0.3
+    assert found["macro_f1"] < 0.45
     assert found["map"] < 0.6
 
 

@@ -58,9 +58,11 @@ def test_classification_equals_scikit_learn_and_torchmetrics(case):
     predicted = probabilities.argmax(1)
     assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(labels, predicted))
     f1 = sklearn.f1_score(labels, predicted, labels=range(4), average=None, zero_division=0)
-    assert found["macro_f1"] == pytest.approx(f1.mean())
+    # A class that is neither true nor predicted has no share in the mean, as by default in both libraries.
+    assert found["macro_f1"] == pytest.approx(sklearn.f1_score(labels, predicted, average="macro", zero_division=0))
+    macro = MulticlassF1Score(4, average="macro")(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    assert found["macro_f1"] == pytest.approx(float(macro), abs=1e-6)
     assert [found[f"f1_{index}"] for index in range(4)] == pytest.approx(f1)
-    # torchmetrics leaves a class that is neither true nor predicted out of its mean, so it is asked class by class.
     each = MulticlassF1Score(4, average="none")(torch.from_numpy(probabilities), torch.from_numpy(labels))
     assert [found[f"f1_{index}"] for index in range(4)] == pytest.approx(each.tolist(), abs=1e-6)
     clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1)
@@ -72,6 +74,23 @@ def test_classification_equals_scikit_learn_and_torchmetrics(case):
     if case != "probabilities of 0 and 1":
         ece = MulticlassCalibrationError(4, n_bins=15)(torch.from_numpy(probabilities), torch.from_numpy(labels))
         assert found["ece"] == pytest.approx(float(ece), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["flavour_classification", "flavour_multilabel"])
+def test_logits_are_refused_where_probabilities_are_expected(name):
+    several = name.endswith("multilabel")
+    truth = [[1, 0], [0, 1]] if several else [0, 1]
+    with pytest.raises(ValueError, match=r"must be probabilities between 0 and 1, got -3.5; apply a s\w+ to logits"):
+        module(name).compute(predictions=[[0.5, -3.5], [0.2, 0.8]], references=truth)
+    if not several:
+        with pytest.raises(ValueError, match=r"must sum to 1, got a sum of 1\.7; apply a softmax to logits"):
+            module(name).compute(predictions=[[0.8, 0.9], [0.2, 0.8]], references=truth)
+
+
+def test_a_single_picture_says_why_cider_is_0():
+    with pytest.warns(UserWarning, match="cider is 0 for a single picture"):
+        found = module("flavour_captioning").compute(predictions=["a red plate"], references=[["a red plate"]])
+    assert found["cider"] == 0
 
 
 def multilabel_cases():
@@ -93,9 +112,12 @@ def test_multilabel_equals_scikit_learn_and_torchmetrics(case):
     truth, probabilities = multilabel_cases()[case]
     found = module("flavour_multilabel").compute(predictions=probabilities, references=truth, best_label_fallback=False)
     predicted = probabilities >= 0.5
-    for average in ("samples", "micro", "macro"):
+    for average in ("samples", "micro"):
         expected = sklearn.f1_score(truth, predicted, average=average, zero_division=0)
         assert found[f"{average}_f1"] == pytest.approx(expected), average
+    known = [index for index in range(5) if truth[:, index].any() or predicted[:, index].any()]
+    expected = sklearn.f1_score(truth[:, known], predicted[:, known], average="macro", zero_division=0) if known else 0
+    assert found["macro_f1"] == pytest.approx(expected)
     each = MultilabelF1Score(5, average="none")(torch.from_numpy(probabilities), torch.from_numpy(truth))
     assert [found[f"f1_{index}"] for index in range(5)] == pytest.approx(each.tolist(), abs=1e-6)
     present = [index for index in range(5) if truth[:, index].any()]

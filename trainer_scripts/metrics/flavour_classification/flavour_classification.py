@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from trainer_scripts.evaluation.scores import classification_scores, definitions, evaluate_scores
+from trainer_scripts.evaluation.scores import check_probabilities, classification_scores, definitions, evaluate_scores
 
 _DESCRIPTION = "Accuracy, macro-F1, per-class F1, negative log-likelihood and expected calibration error."
 _INPUTS = """
@@ -29,6 +29,7 @@ class FlavourClassification(evaluate.Metric):
     def _compute(self, predictions, references, label_names=None, with_definitions=False):
         # `evaluate` stores float32; scores are computed in float64 as everywhere else.
         probabilities = np.asarray(predictions, dtype=np.float64)
+        check_probabilities(probabilities, sum_to_one=True)
         names = label_names or [str(index) for index in range(probabilities.shape[-1])]
         scores = classification_scores(names)
         result = evaluate_scores(scores, np.asarray(references), probabilities)

@@ -5,7 +5,7 @@ import evaluate
 import numpy as np
 
 from trainer_scripts.evaluation.decisions import Decision
-from trainer_scripts.evaluation.scores import definitions, evaluate_scores, multilabel_scores
+from trainer_scripts.evaluation.scores import check_probabilities, definitions, evaluate_scores, multilabel_scores
 
 _DESCRIPTION = "Samples-, micro-, macro- and per-label F1, mean average precision, cross-entropy and calibration error."
 _INPUTS = """
@@ -37,6 +37,7 @@ class FlavourMultilabel(evaluate.Metric):
     ):
         # `evaluate` stores float32; scores are computed in float64 as everywhere else.
         probabilities = np.asarray(predictions, dtype=np.float64)
+        check_probabilities(probabilities)
         names = label_names or [str(index) for index in range(probabilities.shape[-1])]
         scores = multilabel_scores(names, Decision(float(threshold), best_label_fallback))
         result = evaluate_scores(scores, np.asarray(references), probabilities)

@@ -6,6 +6,7 @@ METEOR needs Java and the `meteor` extra, which carries Meteor 1.5; without them
 import importlib.util
 import math
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -239,6 +240,9 @@ METEOR_SCORE = Score(
 )
 
 
+SINGLE_PICTURE = "cider is 0 for a single picture: each of its words is in every scored picture, and so weighs nothing"
+
+
 def text_scores(candidates: Sequence[str], references: References) -> dict[str, float]:
     """Return all scores of generated captions.
 
@@ -249,6 +253,8 @@ def text_scores(candidates: Sequence[str], references: References) -> dict[str, 
         raise ValueError(f"{len(candidates)} captions against {len(references)} pictures; give one caption per picture")
     if not all(references):
         raise ValueError("a picture has no reference caption; leave it out")
+    if len(references) == 1:
+        warnings.warn(SINGLE_PICTURE, stacklevel=2)
     return values(TEXT_SCORES, {CAPTIONS: (references, list(candidates))})
 
 

@@ -11,7 +11,14 @@ import numpy as np
 
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from trainer_scripts.evaluation.decisions import Decision
-from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score, multilabel_scores
+from trainer_scripts.evaluation.scores import (
+    GROUP_MASKS,
+    INGREDIENTS,
+    MASKS,
+    OVER_PRESENT,
+    Score,
+    multilabel_scores,
+)
 from trainer_scripts.tasks.segmentation.classes import food_groups
 
 MASK_SELECTION = "miou_food"
@@ -93,7 +100,7 @@ def _counts(counts: np.ndarray, _: np.ndarray) -> np.ndarray:
 def mask_scores() -> tuple[Score, ...]:
     """Return the scores of masks; give `pixel_counts` of every picture as labels and again as probabilities."""
     whole = "one count of pixels over all pictures, unknown pixels left out"
-    over = "plain mean over the classes that are true or predicted somewhere"
+    over = OVER_PRESENT
 
     def score(name: str, text: str, formula: Callable[[np.ndarray], np.ndarray]) -> Score:
         return Score(name, f"{text}; {whole}", _counts, formula, part=MASKS)

@@ -199,6 +199,7 @@ def test_each_fault_is_named():
     assert faults(["a", "b"], ["a", "a"], True) == []
     assert "all 2 captions are equal" in faults(["a", "a"], ["b", "b"], True)[0]
     assert "the pictures are not used" in faults(["a", "b"], ["a", "b"], True)[0]
+    assert faults(["a"], ["a"], True) == []  # by chance
     assert "can be copied" in faults(["a", "b"], ["b", "b"], False)[0]
 
 
