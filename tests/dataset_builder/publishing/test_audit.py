@@ -309,3 +309,32 @@ def test_titles_are_compared_without_case_accents_and_punctuation():
         == plain_title("creme  brulee: The Classic")
         == "creme brulee the classic"
     )
+
+
+def test_rows_on_which_label_soft_label_and_reference_differ_most_come_first(tmp_path, monkeypatch):
+    rows = make_rows()
+    for row in rows["train"]:
+        row["flavour"], row["taste"] = 0, [0.9, 0.1, 0.0, 0.0, 0.0]
+    # The soft label contradicts the label of one row, a person's label both labels of another.
+    rows["train"][1] |= {"title": "Split plate", "taste": [0.2, 0.5, 0.3, 0.0, 0.0]}
+    rows["train"][2] |= {"title": "Judged plate"}
+    judged = {rows["train"][2]["dish_id"]: ("umami", ("umami",)), rows["train"][3]["dish_id"]: ("sweet", ("sweet",))}
+    monkeypatch.setattr("dataset_builder.publishing.audit_reference.reference_flavours", lambda: judged)
+    of_others = {row["title"] for split in ("test", "validation") for row in rows[split]}
+    found = audit(str(write_build(tmp_path / "build", rows)))
+    apart = [line for line in found.facts["disagreements"]["examples"] if line.split(":")[0] not in of_others]
+    assert apart == [
+        "Judged plate: label sweet, soft sweet 0.90, reference umami",
+        "Split plate: label sweet, soft salty 0.50",
+    ]
+    assert "Judged plate: label sweet" in found.markdown
+    assert found.facts["disagreements"]["with_reference"] == 2
+
+
+def test_builds_of_before_the_choice_of_rules_are_audited_with_theirs():
+    settings = {"match": "word", "min_ingredient_votes": 2, "min_title_votes": 1, "on_conflict": "ingredients"}
+    manifest = {"lexicon_sha256": Lexicon.load().digest_of_words, "settings": {"recipes": None, **settings}}
+    rule = audits.find_rule(manifest, None)
+    assert rule.made_the_labels is True
+    assert dict(rule.settings) == {"rule": "votes", **settings}
+    assert isinstance(rule.labeller, Labeller)
