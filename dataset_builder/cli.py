@@ -129,6 +129,9 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
     replaced = "replace the build that is in DIR; it is removed when the new one has a shard"
     verb.add_argument("--fresh", action="store_true", help=replaced)
+    verb.add_argument(
+        "--verify", action="store_true", help="compare every byte of a finished build with its hashes, not sizes alone"
+    )
     verb.add_argument("--only", metavar="ID", help="draw this row again, alone, and compare it with the build in DIR")
     verb.set_defaults(run=_run_build)
 
@@ -158,7 +161,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
         path, comparison = draw_one(settings, out, parsed.only)
         echo(f"{parsed.only} drawn again: {path}; {comparison or 'no build to compare it with'}")
         return 1 if comparison not in (None, "equal") else 0
-    manifest = build(settings, out, parsed.processes, parsed.fresh)
+    manifest = build(settings, out, parsed.processes, parsed.fresh, parsed.verify)
     if int(os.environ.get("RANK", "0")) == 0:  # only the main process of a launcher prints
         echo(summary(manifest, out))
     return 0

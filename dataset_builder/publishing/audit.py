@@ -1,6 +1,7 @@
 """The audit of a data set: accuracy of the labelling rule alone, content that crosses splits, faults of pictures."""
 
 import glob
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from datasets import load_dataset
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_json
+from dataset_builder.files import read_json, write_json
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import score_labels
@@ -34,7 +35,8 @@ from model_cards.runs import is_catalogue
 
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
-AUDIT_VERSION = 3  # of the content of audit.json
+AUDIT_VERSION = 4  # of the content of audit.json
+AUDIT_HASH = "sha256"  # of the rest, so that figures that were changed by hand are not published
 READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
 RULES = {
     True: "The labelling rule alone",
@@ -93,7 +95,14 @@ class Audit:
         """Write `AUDIT.md` and `audit.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
-        write_json(folder / AUDIT_JSON, self.facts)
+        write_json(folder / AUDIT_JSON, {**self.facts, AUDIT_HASH: _hash_of(self.facts)})
+
+
+def _hash_of(facts: Mapping[str, Any]) -> str:
+    """Return the hash of an audit, whatever the data set is called."""
+    # Through JSON once, which turns numbers as keys into text, and so their order.
+    content = json.loads(json.dumps({name: value for name, value in facts.items() if name != "dataset"}))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def audit(dataset: str) -> Audit:
@@ -138,9 +147,10 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     rule = find_rule(build.manifest, build.lexicon_file)
     # An audit is reused only for the same shards, the same rule and the same form of the audit.
     same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
-    with suppress(FileNotFoundError, ValueError):  # an audit that is missing or broken is made again
-        known = json.loads((build.folder / AUDIT_JSON).read_text(encoding="utf-8"))
-        if isinstance(known, dict) and same.items() <= known.items():
+    with suppress(BadInputError):  # an audit that is missing, broken or changed by hand is made again
+        known = read_json(build.folder / AUDIT_JSON, "audit again") or {}
+        stated = known.pop(AUDIT_HASH, None)
+        if same.items() <= known.items() and stated == _hash_of(known):
             return Audit({**known, "dataset": name})
     # Escaped: brackets and stars in the name of a folder would be taken as patterns.
     files = {split: [glob.escape(str(path)) for path in paths] for split, paths in build.shards.items()}
