@@ -11,6 +11,7 @@ from tqdm import tqdm
 from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import sole_writer
 from dataset_builder.labelling.calibration import Reliability, picture_kinds, plot_reliability, reliability
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
@@ -197,15 +198,16 @@ def run_label(arguments: Namespace) -> str:
         arguments.min_title_votes,
         arguments.on_conflict,
     )
-    summary, model = label_recipes(
-        arguments.recipes,
-        labeller,
-        arguments.out,
-        columns,
-        arguments.processes,
-        arguments.encoding,
-        arguments.keep_equal_titles,
-    )
+    with sole_writer(Path(arguments.out)):
+        summary, model = label_recipes(
+            arguments.recipes,
+            labeller,
+            arguments.out,
+            columns,
+            arguments.processes,
+            arguments.encoding,
+            arguments.keep_equal_titles,
+        )
     parts = [*summary.notes, summary_text(summary)]
     if model.temperature == 1:
         parts.append(NOT_CALIBRATED)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import sole_writer
 from dataset_builder.importers.comp5329 import TEST_HEADER, TRAIN_HEADER, read_records
 from dataset_builder.messages import echo
 from dataset_builder.recipes.tables import open_table
@@ -28,7 +29,9 @@ def run(given: argparse.Namespace) -> None:
     )
     check_decision(model, options)
     items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
-    echo(model.task.predict(model, items, given.out, options))
+    with sole_writer(given.out):
+        message = model.task.predict(model, items, given.out, options)
+    echo(message)
 
 
 def check_decision(model: SavedModel, options: PredictionOptions) -> None:

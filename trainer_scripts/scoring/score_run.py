@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
 from trainer_scripts.evaluation.decisions import EXPECTED_F1
 from trainer_scripts.scoring.results import refresh_card, save_scores, table_of_scores
@@ -31,8 +32,9 @@ def run(given: argparse.Namespace) -> None:
     compared = LoadedModels(
         {model.name: model}, [], {}, {model.name: table}, given.dataset, given.split, given.dataset_revision
     )
-    scored = model.task.score(model, compared, out, options)
-    content = save_scores(model, scored, given.dataset, given.split, out, given.dataset_revision, given.decision)
+    with sole_writer(out):
+        scored = model.task.score(model, compared, out, options)
+        content = save_scores(model, scored, given.dataset, given.split, out, given.dataset_revision, given.decision)
     # The files are written all the same, so that the fault can be looked at.
     if scored.faults:
         raise BadInputError(
