@@ -19,7 +19,18 @@ from tqdm import tqdm
 
 from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS, SHARD
 from dataset_builder.building.shards import MANIFEST_KINDS
-from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, SPLITS, TITLE
+from dataset_builder.columns import (
+    DISH_ID,
+    FLAVOUR,
+    FLAVOURS,
+    GENERATION,
+    ID,
+    IMAGE,
+    INGREDIENTS,
+    SPLITS,
+    TASTE,
+    TITLE,
+)
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
 from dataset_builder.importers.table import UNREADABLE
@@ -33,7 +44,7 @@ BATCH = 256
 _READERS = {
     ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
 }  # fmt: skip
-COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
+COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, TASTE, GENERATION, IMAGE)
 
 
 @dataclass
@@ -188,6 +199,9 @@ def _value(column: str, value: Any, feature: Any) -> Any:
     if column == INGREDIENTS:
         plain = isinstance(value, list) and all(isinstance(one, str) for one in value)
         return value if plain or value is None else list(parse_ingredients(value))
+    if column == TASTE:
+        numbers = isinstance(value, list) and len(value) == len(FLAVOURS) and not any(one is None for one in value)
+        return value if numbers else None
     if column == GENERATION:
         return value if isinstance(value, dict) else None
     missing = value is None or value != value  # as NaN is
