@@ -27,7 +27,9 @@ def run(given: argparse.Namespace) -> None:
         given.batch_size, given.missing_pictures, given.threshold, given.thresholds, given.decision
     )
     check_decision(model, options)
-    items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
+    items = read_items(
+        given.table, given.images, given.id_column, given.text_column, model.modality, given.allow_outside
+    )
     echo(model.task.predict(model, items, given.out, options))
 
 
@@ -42,8 +44,10 @@ def check_decision(model: SavedModel, options: PredictionOptions) -> None:
         raise BadInputError(f"--decision expected_f1 needs no thresholds; leave out {named[0]}")
 
 
-def read_items(table: str, images: Path | None, id_column: str, text_column: str, modality: str) -> list[Item]:
-    """Return the rows of a table in its order.
+def read_items(
+    table: str, images: Path | None, id_column: str, text_column: str, modality: str, allow_outside: bool = False
+) -> list[Item]:
+    """Return the rows of a table in its order; `allow_outside` lets ids name pictures outside the folder.
 
     Raises:
         BadInputError: no such table, no such columns, no row, a row without id or with cells beyond the header, or no
@@ -72,4 +76,7 @@ def read_items(table: str, images: Path | None, id_column: str, text_column: str
             pairs.append((str(row[id_column]), " ".join(text) if isinstance(text, list) else str(text or "")))
     if not pairs:
         raise BadInputError(f"{table} has no rows")
-    return [Item(name, text if reads_text else None, None if folder is None else folder / name) for name, text in pairs]
+    return [
+        Item(name, text if reads_text else None, None if folder is None else folder / name, folder, allow_outside)
+        for name, text in pairs
+    ]

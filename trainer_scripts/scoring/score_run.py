@@ -18,7 +18,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         BadInputError: the model cannot use the decision, or fails the health check of its task.
     """
-    model = load_model(given.model, given.revision, given.columns)
+    model = load_model(given.model, given.revision, given.columns, given.allow_outside)
     expected_f1 = given.decision == EXPECTED_F1
     if (expected_f1 or given.tune_thresholds) and not model.task.has_label_sets:
         option = "--tune_thresholds" if given.tune_thresholds else "--decision expected_f1"
@@ -55,7 +55,7 @@ def read_options(given: argparse.Namespace, model: SavedModel) -> ScoringOptions
     # The classifier reads the same rows with its own columns.
     flavours = None
     if given.classifier is not None:
-        other = load_model(given.classifier, columns=given.columns)
+        other = load_model(given.classifier, columns=given.columns, allow_outside=given.allow_outside)
         table = load_table(other, given.dataset, given.split, given.dataset_revision)
         flavours = other.task.flavours(other, table, given.batch_size)
         if flavours is None:

@@ -159,6 +159,7 @@ class DataArguments:
     columns: JsonMapping = option(JsonMapping, "Column mapping, ours to theirs: {title: name, flavour: label}.")
     text_column: str = option(TITLE, "Column of the model's text input.")
     image_column: str = option(IMAGE, "Column of the model's image input.")
+    allow_outside: bool = option(False, "Open pictures that the rows name outside the folder of the data set.")
     label_column: str | None = option(None, "Column that is learned; none: that of the task.")
     label_level: Literal["ingredient", "group"] = option(
         "ingredient",

@@ -13,7 +13,6 @@ from tqdm import tqdm
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import CATEGORY_IDS
 from dataset_builder.messages import echo, shown
-from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, Decision, ExpectedF1Decision
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
 
@@ -51,7 +50,7 @@ def predict_items(
             pictures = []
             for item in batch:
                 try:
-                    pictures.append(open_picture(item.picture))
+                    pictures.append(item.read_picture())
                 except (OSError, ValueError) as error:
                     if not (without_picture and model.modality == "fusion"):
                         hint = ", or give --missing_pictures text" if model.modality == "fusion" else ""

@@ -1,5 +1,6 @@
 """The interface of a task, and the records that it exchanges with training, scoring, comparing and exporting."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from transformers import EvalPrediction, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_csv
+from dataset_builder.messages import shown
+from dataset_builder.named_files import OUTSIDE, RefusedFileError, read_regular, resolve
 from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
@@ -188,11 +191,29 @@ class Scored:
 
 @dataclass(frozen=True)
 class Item:
-    """One row to predict: its id as given, its text, its picture file."""
+    """One row to predict: its id as given, its text, its picture file, and the folder that it must lie in."""
 
     item_id: str
     text: str | None
     picture: Path | None
+    folder: Path | None = None
+    allow_outside: bool = False
+
+    def read_picture(self) -> Image.Image:
+        """Return the picture.
+
+        Raises:
+            ValueError: it is missing, broken, outside its folder, or no regular file.
+        """
+        if self.picture is None:
+            raise ValueError("there is no picture")
+        try:
+            path = resolve(os.path.abspath(self.picture), self.folder or self.picture.parent, self.allow_outside)
+            data = read_regular(path)
+        except RefusedFileError as error:
+            hint = "; --allow_outside takes it" if str(error) == OUTSIDE else ""
+            raise ValueError(f"the picture {shown(self.picture)} is {error}{hint}") from error
+        return open_picture(data)
 
     def open(self) -> Image.Image:
         """Return the picture.
@@ -201,7 +222,7 @@ class Item:
             BadInputError: it is missing or broken; the message names the row.
         """
         try:
-            return open_picture(self.picture)
+            return self.read_picture()
         except (OSError, ValueError) as error:
             raise BadInputError(f"row {self.item_id}: {error}; mend or remove it") from error
 
