@@ -17,8 +17,9 @@ from dataset_builder.building.shards import Shard, divide
 from dataset_builder.catalogue.ingredients import catalogue_dishes, visible_ingredients
 from dataset_builder.catalogue.variants import widen
 from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.languages import vocabulary_of
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.report import catalogue_labels
+from dataset_builder.labelling.report import FOREIGN, catalogue_labels
 from dataset_builder.labelling.rule import Labeller
 from dataset_builder.labelling.soft_labels import LabelModel
 from dataset_builder.labelling.tables import FIT_RECIPES
@@ -118,7 +119,12 @@ class Plan:
             self.notes = table.table.notes
             self.skipped = {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
         labelled = []
+        # The catalogue is in the language of its own lexicon.
+        vocabulary = None if settings.recipes is None or settings.match == "substring" else vocabulary_of(self.lexicon)
         for dish in dishes:
+            if vocabulary is not None and not vocabulary.fits(*vocabulary.count(dish.ingredients)):
+                self.skipped.setdefault(FOREIGN, Skipped()).add(dish.title)
+                continue
             label = labeller.label(dish.title, dish.ingredients)
             if label.flavour is None:
                 self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)

@@ -33,7 +33,10 @@ from trainer_scripts.tasks.registry import task_of
 
 
 def load_model(
-    source: str, revision: str = "main", columns: Mapping[str, str] | None = None, allow_outside: bool = False
+    source: str,
+    revision: str = "main",
+    columns: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> SavedModel:
     """Load a checkpoint of this package from a folder or a Hub, or an exported graph from a folder.
 

@@ -29,7 +29,7 @@ def rows(*cells):
 
 def check(place, path, allow_outside=False):
     data = (place / "set" / "a.png").read_bytes()
-    cells = [{"bytes": data, "path": "/etc/passwd"}, {"bytes": None, "path": path}]
+    cells = [{"bytes": data, "path": "stored.png"}, {"bytes": None, "path": path}]
     check_files(rows(*cells), "image", str(place / "set"), allow_outside, "the set, split train")
 
 
@@ -61,7 +61,7 @@ def test_outside_is_opened_where_the_user_means_it(place):
 @pytest.mark.parametrize("path", ["/dev/zero", "{}/set/pipe.png"])
 def test_no_device_or_pipe_is_ever_read(place, path):
     cell = {"bytes": None, "path": path.format(place)}
-    with pytest.raises(BadInputError, match="row 7: picture .* cannot be read: it is no regular file"):
+    with pytest.raises(BadInputError, match=r"row 7: picture .* cannot be read: it is no regular file"):
         decode_bytes(cell, "7")
     assert row_keys("7", None, None, cell).items == [("picture", cell["path"])]
 
