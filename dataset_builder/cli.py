@@ -94,6 +94,13 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seed", type=int, default=0, help="of variants, splits and pictures (default 0)")
     pictures = verb.add_argument_group("pictures")
     pictures.add_argument(
+        "--pictures",
+        choices=("generated", "own", "both"),
+        default="generated",
+        help="drawn ones (default), the photographs that the table's image column names, or both",
+    )
+    _add_allow_outside(pictures)
+    pictures.add_argument(
         "--pipeline", default="plating", metavar="NAME", help="plating, or Hub id or folder of a diffusers pipeline"
     )
     pictures.add_argument("--revision", help="branch, tag or commit of a Hub id")
@@ -132,7 +139,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
     content = (
         "recipes number lexicon images_per_dish seed match min_ingredient_votes min_title_votes on_conflict encoding "
-        "keep_equal_titles"
+        "keep_equal_titles pictures allow_outside"
     )
     settings = BuildSettings(
         columns=parse_columns(parsed.columns), **{name: given[name] for name in content.split()}, generation=generation
@@ -161,7 +168,7 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=_run_import)
 
 
-def _add_allow_outside(verb: argparse.ArgumentParser) -> None:
+def _add_allow_outside(verb: argparse._ActionsContainer) -> None:
     verb.add_argument(
         "--allow-outside",
         action="store_true",
@@ -211,13 +218,14 @@ def _add_publish(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--version", required=True, help="three numbers, such as 1.0.0; the tag is v1.0.0")
     verb.add_argument("--license", required=True, help="identifier such as cc-by-4.0; nothing is assumed")
     verb.add_argument("--dry-run", metavar="DIR", help="write the exact folder there instead of publishing it")
+    verb.add_argument("--private", action="store_true", help="create the repository for its owners only")
     verb.set_defaults(run=_run_publish)
 
 
 def _run_publish(parsed: argparse.Namespace) -> int:
     from dataset_builder.publishing.publish import publish
 
-    echo(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run))
+    echo(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run, parsed.private))
     return 0
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dataset_builder.pictures.photographs import as_rgb
+
 HASH_BITS = 64
 MAX_BITS = 6  # copies that were compressed, resized or made brighter differ by fewer, different plates by more
 THUMBNAIL = 8
@@ -25,7 +27,7 @@ class Looks:
 
 def looks_of(picture: Image.Image) -> Looks:
     """Return the hash (`imagehash.phash`) and the thumbnail of a picture."""
-    picture = picture.convert("RGB")
+    picture = as_rgb(picture)
     bits = int("".join("1" if bit else "0" for bit in imagehash.phash(picture).hash.ravel()), 2)
     small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     return Looks(bits, np.asarray(small, dtype=np.uint8))
