@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dataset_builder.pictures.photographs import as_rgb
+from dataset_builder.pictures.upright import as_rgb
 
 HASH_BITS = 64
 MAX_BITS = 6  # copies that were compressed, resized or made brighter differ by fewer, different plates by more

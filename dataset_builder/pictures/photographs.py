@@ -3,29 +3,16 @@
 import io
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dataset_builder.named_files import RefusedFileError, check_pixels, read_regular
 from dataset_builder.pictures.illustrator import Picture
+from dataset_builder.pictures.upright import as_rgb
 
 PHOTOGRAPH = "photograph"
 # Longest side in pixels where --size does not state another; larger pictures are made smaller.
 LONGEST_SIDE = 1024
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, RuntimeError, MemoryError)
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture as a person sees it, in 8-bit RGB: upright, transparency over white, 16 bits scaled to 8."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        levels = np.asarray(image).astype(np.float64)
-        most = 255.0 if levels.max(initial=0) <= 255 else max(65535.0, float(levels.max()))
-        return Image.fromarray((levels.clip(0) * (255.0 / most)).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def photograph(path: str, title: str, longest: int | None = None) -> Picture:

@@ -1,7 +1,6 @@
 """Builds with photographs of one's own: each row keeps where its picture came from, what is missing is named."""
 
 import io
-import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +11,7 @@ from dataset_builder.building.build import build
 from dataset_builder.building.plan import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.illustrator import GenerationSettings
-from dataset_builder.pictures.photographs import as_rgb
+from dataset_builder.pictures.upright import as_rgb
 
 ROWS = [
     ("Honey cake", "honey; sugar", "a"),
@@ -66,9 +65,7 @@ def test_own_photographs_alone(table, tmp_path):
     }
     assert manifest["given_up"] == {"maple-bread-00-photograph": ["photograph broken"]}
     # The same folder, the same content: nothing is drawn again; another photograph is noticed.
-    assert make(table, tmp_path / "out", pictures="own")[0] == json.loads(
-        (tmp_path / "out" / "manifest.json").read_text()
-    )
+    assert make(table, tmp_path / "out", pictures="own")[0] == manifest
     Image.new("RGB", (8, 8)).save(table.parent / "photos" / "a.jpg")
     with pytest.raises(BadInputError, match="the recipes, their labels or their splits changed"):
         make(table, tmp_path / "out", pictures="own")
