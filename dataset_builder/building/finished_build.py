@@ -15,17 +15,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetInfo, Features, SplitInfo
 from datasets.splits import SplitDict
-from huggingface_hub.utils.sha import sha_fileobj
 
-from dataset_builder.building.shards import LEXICON, ROWS_PER_GROUP
+from dataset_builder.building.shards import LEXICON, MANIFEST_KINDS, ROWS_PER_GROUP, damaged_shards
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json, write_whole
+from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.lexicon import NEGATION, Lexicon
 
 MANIFEST = "manifest.json"
 DATA = "data"
-RULE = ("match", "min_ingredient_votes", "min_title_votes", "on_conflict")
+RULE = {
+    "weighed": ("rule", "min_lead"),
+    "votes": ("rule", "match", "min_ingredient_votes", "min_title_votes", "on_conflict"),
+}
 MANIFEST_KEYS = {
     "schema_version": "version of the columns",
     "generator": "settings with which the pictures were made",
@@ -84,9 +87,8 @@ class FinishedBuild:
         digest = hashlib.sha256()
         for paths in self.shards.values():
             for path in paths:
-                with path.open("rb") as file:
-                    # Hash of hashes, so that no shard is held in memory.
-                    digest.update(f"{path.name}:{sha_fileobj(file).hex()}\n".encode())
+                # Hash of hashes, so that no shard is held in memory.
+                digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
         return digest.hexdigest()
 
     @cached_property
@@ -146,9 +148,12 @@ class FinishedBuild:
 
 
 def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the labelling rule, as `Labeller` takes them beside the lexicon."""
-    settings = manifest.get("settings")
-    return {name: settings[name] for name in RULE if name in settings} if isinstance(settings, Mapping) else {}
+    """Return the settings of the labelling rule, as `make_labeller` takes them beside the lexicon."""
+    stated = manifest.get("settings")
+    settings = stated if isinstance(stated, Mapping) else {}
+    # Builds that name no rule were made before there were several. Only what the rule reads is returned.
+    rule = settings.get("rule", "votes")
+    return {"rule": rule, **{name: settings[name] for name in RULE.get(rule, ()) if name in settings}}
 
 
 def write_lexicon(folder: Path, lexicon: Lexicon) -> None:
@@ -177,17 +182,22 @@ def named_labels(table: pa.Table, features: Features) -> pa.Table:
     return table
 
 
-def read_build(folder: str | Path) -> FinishedBuild:
+def read_build(folder: str | Path, verify: bool = False) -> FinishedBuild:
     """Return a finished build.
 
     Args:
         folder: the folder given to `flavour-sd build --out`.
+        verify: whether to compare all bytes of its shards with the hashes of its manifest.
 
     Raises:
         BadInputError: the folder holds no build, an unfinished one, or one that contradicts its manifest.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
+    damaged = damaged_shards(folder / DATA, manifest, verify)
+    if damaged:
+        listed = "; ".join(f"{name} is {what}" for name, what in damaged.items())
+        raise BadInputError(f"{folder}: {listed}; repeat the `flavour-sd build` command with --verify to draw it again")
     shards = _find_shards(folder, manifest["counts"])
     features = _shared_features([path for paths in shards.values() for path in paths])
     needed = (ID, DISH_ID, FLAVOUR, FLAVOURS_PRESENT, LABEL_SOURCE, GENERATION)
@@ -208,7 +218,7 @@ def read_build(folder: str | Path) -> FinishedBuild:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    manifest = read_json(path, "build again, or give the folder of a build")
+    manifest = read_json(path, "build again, or give the folder of a build", MANIFEST_KINDS)
     if manifest is None:
         raise BadInputError(f"{folder} has no {MANIFEST}, so no build was finished there; run `flavour-sd build` first")
     if manifest.get("finished") is not True:
@@ -216,9 +226,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     missing = [f"{key} ({meaning})" for key, meaning in MANIFEST_KEYS.items() if key not in manifest]
     if missing:
         raise BadInputError(f"{path} does not state {', '.join(missing)}; build again with this version of the package")
-    broken = [key for key in ("generator", "counts") if not isinstance(manifest[key], dict)]
-    if broken:
-        raise BadInputError(f"{path} has no object under {', '.join(broken)}; build again")
     return manifest
 
 

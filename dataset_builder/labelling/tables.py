@@ -19,9 +19,10 @@ from tqdm import tqdm
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
+from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.languages import vocabulary_of
-from dataset_builder.labelling.rule import Label, Labeller
-from dataset_builder.labelling.soft_labels import LabelModel
+from dataset_builder.labelling.rule import Label
+from dataset_builder.labelling.soft_labels import SoftLabels, fit_soft_labels
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped
 from dataset_builder.schema import label_features, recipe_features
@@ -120,9 +121,9 @@ class LabelSummary:
 
 def label_table(
     recipes: Iterable[RawRecipe],
-    labeller: Labeller,
+    labeller: AnyLabeller,
     out: str | Path,
-    label_model: LabelModel | None = None,
+    label_model: SoftLabels | None = None,
     processes: int | None = None,
 ) -> LabelSummary:
     """Label recipes and write those with a label to a Parquet file, which appears only when it is whole.
@@ -156,10 +157,11 @@ def label_table(
     return summary
 
 
-def fit_label_model(recipes: Iterable[RawRecipe], labeller: Labeller) -> LabelModel:
+def fit_label_model(recipes: Iterable[RawRecipe], labeller: AnyLabeller) -> SoftLabels:
     """Fit the label model of a rule on the first recipes of a table, at most `FIT_RECIPES`."""
     first = islice(recipes, FIT_RECIPES)
-    return LabelModel.fit([labeller.label(one.title, parse_ingredients(one.ingredients)) for one in first])
+    labels = [labeller.label(one.title, parse_ingredients(one.ingredients)) for one in first]
+    return fit_soft_labels(labels, labeller.rule)
 
 
 def read_with_bar(table: RecipeTable, bar: tqdm) -> Iterator[RawRecipe]:
@@ -170,13 +172,13 @@ def read_with_bar(table: RecipeTable, bar: tqdm) -> Iterator[RawRecipe]:
     bar.update(table.table.position - bar.n)
 
 
-_worker_labeller: Labeller | None = None
+_worker_labeller: AnyLabeller | None = None
 
 
 def _start_worker(settings: dict) -> None:
     global _worker_labeller
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process answers Ctrl-C for all
-    _worker_labeller = Labeller(**settings)
+    _worker_labeller = make_labeller(**settings)
 
 
 def _label_in_worker(work: partial, chunk: list[RawRecipe]) -> tuple[pa.RecordBatch, LabelSummary]:
@@ -184,7 +186,7 @@ def _label_in_worker(work: partial, chunk: list[RawRecipe]) -> tuple[pa.RecordBa
 
 
 def _map_chunks(
-    work: partial, recipes: Iterable[RawRecipe], labeller: Labeller, processes: int | None
+    work: partial, recipes: Iterable[RawRecipe], labeller: AnyLabeller, processes: int | None
 ) -> Iterator[tuple[pa.RecordBatch, LabelSummary]]:
     """Yield the results in order; only a few chunks are ever in memory."""
     stream = iter(recipes)
@@ -210,7 +212,7 @@ def _map_chunks(
             yield waiting.popleft().result()
 
 
-def _fits(labeller: Labeller, ingredients: tuple[str, ...], summary: LabelSummary) -> bool:
+def _fits(labeller: AnyLabeller, ingredients: tuple[str, ...], summary: LabelSummary) -> bool:
     """Return whether a recipe is in the language of the lexicon, and count its words."""
     if labeller.settings.get("match") == "substring":  # the rule of the first system labels whatever it meets
         return True
@@ -223,7 +225,7 @@ def _fits(labeller: Labeller, ingredients: tuple[str, ...], summary: LabelSummar
 
 
 def _label_chunk(
-    chunk: list[RawRecipe], labeller: Labeller, schema: pa.Schema, label_model: LabelModel | None
+    chunk: list[RawRecipe], labeller: AnyLabeller, schema: pa.Schema, label_model: SoftLabels | None
 ) -> tuple[pa.RecordBatch, LabelSummary]:
     summary = LabelSummary()
     rows = []

@@ -1,7 +1,6 @@
 """Reads the rows of any data set for the audit; a value of another form than in our builds becomes None."""
 
 import glob
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,23 @@ from huggingface_hub.errors import EntryNotFoundError
 from tqdm import tqdm
 
 from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS, SHARD
-from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, SPLITS, TITLE
+from dataset_builder.building.shards import MANIFEST_KINDS
+from dataset_builder.columns import (
+    DISH_ID,
+    FLAVOUR,
+    FLAVOURS,
+    GENERATION,
+    ID,
+    IMAGE,
+    INGREDIENTS,
+    SPLITS,
+    TASTE,
+    TITLE,
+)
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import read_json
 from dataset_builder.importers.table import UNREADABLE
+from dataset_builder.kinds import check_entries
 from dataset_builder.messages import shown
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
 from dataset_builder.recipes.hub_names import configured, several_configurations
@@ -31,7 +44,7 @@ BATCH = 256
 _READERS = {
     ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
 }  # fmt: skip
-COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
+COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, TASTE, GENERATION, IMAGE)
 
 
 @dataclass
@@ -112,11 +125,11 @@ def manifest_of(dataset: str) -> Mapping[str, Any]:
     path = file_of(dataset, MANIFEST)
     if path is None:
         return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON ({error}); build again, or remove it if no build wrote it") from error
-    return manifest if isinstance(manifest, dict) and manifest.keys() >= MANIFEST_KEYS.keys() else {}
+    manifest = read_json(path, "build again, or remove it if no build wrote it") or {}
+    if not manifest.keys() >= MANIFEST_KEYS.keys():
+        return {}
+    check_entries(manifest, MANIFEST_KINDS, str(path))
+    return manifest
 
 
 def file_of(dataset: str, name: str) -> Path | None:
@@ -186,6 +199,9 @@ def _value(column: str, value: Any, feature: Any) -> Any:
     if column == INGREDIENTS:
         plain = isinstance(value, list) and all(isinstance(one, str) for one in value)
         return value if plain or value is None else list(parse_ingredients(value))
+    if column == TASTE:
+        numbers = isinstance(value, list) and len(value) == len(FLAVOURS) and not any(one is None for one in value)
+        return value if numbers else None
     if column == GENERATION:
         return value if isinstance(value, dict) else None
     missing = value is None or value != value  # as NaN is

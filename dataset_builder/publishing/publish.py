@@ -76,7 +76,7 @@ def publish(
     """
     check_names(repo, version, licence)
     imported = is_imported(Path(folder))
-    build = None if imported else read_build(folder)
+    build = None if imported else read_build(folder, verify=True)
     api = HfApi()
     with named_failures(repo, version):
         published, note = _published(api, repo, offline_is_fine=dry_run is not None)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value
 
+from dataset_builder.boundaries import patiently
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_data import load_tables
 from dataset_builder.messages import shown
 from dataset_builder.named_files import RefusedFileError, read_regular
 from trainer_scripts.data.picture_files import check_files
@@ -149,11 +151,12 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
     """
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
-    try:
-        return load_dataset(name, revision=revision, streaming=streaming)
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
-        hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
-        raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
+    hint = f"build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
+    return patiently(
+        f"cannot read data set {name!r}",
+        hint or "give the folder or the Hub id of a data set",
+        lambda: load_tables(name, revision=revision, streaming=streaming),
+    )
 
 
 def map_columns(rows: RowsT, mapping: dict[str, str], where: str) -> RowsT:

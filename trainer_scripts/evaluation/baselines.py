@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from dataset_builder.catalogue.matching import PhraseMatcher
 from dataset_builder.columns import FLAVOURS
+from dataset_builder.labelling.choice import make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.rule import Labeller
 from trainer_scripts.data.pictures import Pictures, training_picture
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.scores import SMALLEST_PROBABILITY, Score
@@ -45,7 +45,7 @@ def rule_answers(
         label_names: the flavours.
         multilabel: whether to answer with all flavours that the rule finds; otherwise with the main one.
     """
-    labeller = Labeller()
+    labeller = make_labeller()
     # Never 0 or 1, so that the likelihood of a wrong answer stays finite.
     others = (1 - RULE_CONFIDENCE) / (1 if multilabel else len(label_names) - 1)
     answers, labelled = [], 0

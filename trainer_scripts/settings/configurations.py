@@ -7,13 +7,14 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 
+from dataset_builder.boundaries import outside, parse_yaml, read_text
 from dataset_builder.errors import BadInputError
-from dataset_builder.messages import echo
+from dataset_builder.kinds import check_kind
+from dataset_builder.messages import echo, shown
 from trainer_scripts.settings.arguments import Configuration, DataArguments, JsonMapping, ModelArguments
 from trainer_scripts.settings.options import OPTION, options_of
 from trainer_scripts.settings.train_help import CONFIGURATIONS, asks_for_help, configuration_names, help_page
@@ -21,6 +22,7 @@ from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.settings.training_options import TrainingOptions
 
 ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
+MOST_BASES = 20
 NOTHING = ("none", "null")
 DEFAULT_CONFIGURATION = "default"
 
@@ -68,17 +70,24 @@ def configuration_path(name: str) -> Path:
     raise BadInputError(f"there is no configuration {name!r}; give a YAML file or one of {', '.join(close)}")
 
 
-def read_configuration(path: Path) -> dict[str, Any]:
-    """Return the settings of a configuration file; `base` names another one beside it that it starts from."""
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise BadInputError(f"{path} is no YAML file: {error}") from error
-    if not isinstance(settings, dict):
-        raise BadInputError(f"{path} must hold `name: value` lines")
+def read_configuration(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the settings of a configuration file; `base` names another one beside it that it starts from.
+
+    Raises:
+        BadInputError: it is no YAML mapping of names, or its bases lead back to it.
+    """
+    advice = "give a YAML file of `name: value` lines"
+    settings = parse_yaml(read_text(path, advice), str(path), advice) or {}
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise BadInputError(f"{path} must hold `name: value` lines, with a word as each name")
     # Settings of the file itself take precedence over those of its base.
     base = settings.pop("base", None)
-    return {**(read_configuration(path.parent / f"{base}.yaml") if base else {}), **settings}
+    if base is None:
+        return settings
+    following = path.parent / f"{base}.yaml"
+    if len(above) == MOST_BASES or following.resolve() in (path.resolve(), *above):
+        raise BadInputError(f"{path}: base {shown(base)} leads back to a file before it; name another one")
+    return {**read_configuration(following, (*above, path.resolve())), **settings}
 
 
 def _refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> None:
@@ -111,14 +120,13 @@ def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUM
     known = list(options_of(*classes))
     _refuse_unknown(list(settings), known, str(path))
     settings.setdefault("output_dir", f"outputs/{path.stem}")
-    parser.set_defaults(**_defaults(parser, settings))
+    kinds = {name: kind for part in classes for name, kind in get_type_hints(part).items()}
+    parser.set_defaults(**_defaults(parser, settings, kinds, str(path)))
     # Words that no argument takes are returned in `rest`, so that close matches of a mistyped one can be named.
-    try:
+    with outside(f"the arguments of {path.stem} cannot be used", "correct that one"):
         *parts, rest = parser.parse_args_into_dataclasses(
             given, return_remaining_strings=True, look_for_args_file=False
         )
-    except (TypeError, ValueError) as error:
-        raise BadInputError(str(error)) from error
     unknown = [_argument_name(word) for word in rest if word.startswith("--")]
     _refuse_unknown(unknown, known, "the command line")
     if rest:
@@ -134,13 +142,14 @@ def _argument_name(word: str) -> str:
     return word.removeprefix("--").split("=")[0].replace("-", "_")
 
 
-def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
+def _defaults(parser: _Parser, settings: dict[str, Any], kinds: dict[str, Any], where: str) -> dict[str, Any]:
     """Return values of a configuration as the parser converts them: scalars as words, so that types are checked."""
     choices = {action.dest: action for action in parser._actions}
     checked = {}
     for name, value in settings.items():
         action = choices[name]
         if value is None or isinstance(value, dict | list | bool):
+            check_kind(name, value, kinds[name], where)
             checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value
             continue
         try:
