@@ -146,12 +146,12 @@ class Plan:
                 )
             dishes = table.dishes
             self.notes = table.table.notes
+            self.skipped = {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
             if settings.pictures == OWN:
                 dishes = self._with_photographs(dishes)
             elif settings.pictures == BOTH:
                 without = Counter(dish.image_fault or "none named" for dish in dishes if dish.image_path is None)
                 self.notes += tuple(f"recipes whose photograph is not used, {why}: {n}" for why, n in without.items())
-            self.skipped = {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
         labelled = []
         # The catalogue is in the language of its own lexicon.
         vocabulary = None if settings.recipes is None or settings.match == "substring" else vocabulary_of(self.lexicon)
