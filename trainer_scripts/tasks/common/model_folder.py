@@ -24,7 +24,7 @@ CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
 PATTERNS = ("*.json", WEIGHTS, "*.txt", "*.model", "*.yaml", "*.jinja")
 REMEDY = "train it anew, or give another folder or Hub id"
-# Limits of a config, stated in docs/security.md; the largest models that anyone puts into this package have a tenth.
+# Limits of a config, stated in SECURITY.md; the largest models that anyone puts into this package have a tenth.
 MOST_LABELS = 100_000
 MOST_LAYERS = 1_000
 LARGEST_PICTURE = 8_192  # pixels of a side
