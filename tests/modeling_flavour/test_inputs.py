@@ -236,3 +236,20 @@ def test_features_of_a_part_that_is_not_there_are_refused(processor, picture):
         FAMILY["image"].build().get_text_features(processor(text="soup")["input_ids"])
     with pytest.raises(ValueError, match="reads text only, so it has no features of pictures"):
         FAMILY["text"].build().get_image_features(processor(images=picture)["pixel_values"])
+
+
+def test_scores_become_masks_of_the_pictures_own_size(picture):
+    model, processor = FAMILY["segmenter"].build().eval(), FAMILY["segmenter"].processor()
+    with torch.no_grad():
+        outputs = model(**processor(images=[picture, picture]))
+    assert torch.equal(torch.stack(processor.post_process_semantic_segmentation(outputs)), outputs.logits.argmax(1))
+    sizes = [(40, 50), torch.tensor([20, 10])]
+    masks = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+    assert [tuple(mask.shape) for mask in masks] == [(40, 50), (20, 10)]
+    assert masks[0].dtype == torch.int64
+    with pytest.raises(ValueError, match="Got 1 target_sizes for 2 pictures"):
+        processor.post_process_semantic_segmentation(outputs, target_sizes=[(4, 4)])
+    with torch.no_grad():
+        outputs = FAMILY["ingredients"].build().eval()(**processor(images=picture))
+    with pytest.raises(ValueError, match="it has no masks to give"):
+        processor.post_process_semantic_segmentation(outputs)

@@ -13,6 +13,9 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.data.split_guard import Keys, SplitGuard, row_keys
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
 
+# Files that are data sets of one split, `train`.
+TABLES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MULTILABEL = "multilabel"
 CLASSIFICATION = "classification"
 Rows: TypeAlias = Dataset | IterableDataset
@@ -144,11 +147,49 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
     """
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
+    kind, files = _plain_tables(Path(name))
     try:
+        if kind is not None:
+            return load_dataset(kind, data_files=files, streaming=streaming)
         return load_dataset(name, revision=revision, streaming=streaming)
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
         raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
+
+
+def _plain_tables(path: Path) -> tuple[str | None, dict[str, str]]:
+    """Return kind and files, by split, of a single table, or of CSV or JSON files beside the pictures that they name.
+
+    The library would take such a folder for one of pictures alone, and leave the tables out. None for anything else.
+    """
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return TABLES[path.suffix.lower()], {"train": str(path)}
+    if not path.is_dir() or list(path.glob("metadata.*")):  # the library joins metadata with pictures itself
+        return None, {}
+    tables = [file for file in sorted(path.iterdir()) if TABLES.get(file.suffix.lower()) in ("csv", "json")]
+    kinds = {TABLES[file.suffix.lower()] for file in tables}
+    names = {file.stem: str(file) for file in tables if file.stem.isidentifier()}
+    pictures = any(file.suffix.lower() in PICTURES for file in path.glob("**/*"))
+    whole = len(kinds) == 1 and len(names) == len(tables) and pictures
+    return (kinds.pop(), names) if whole else (None, {})
+
+
+def paths_as_pictures(rows: RowsT, column: str, dataset: str) -> RowsT:
+    """Return the rows with pictures in the place of their paths, where a column of a local data set holds paths.
+
+    Relative paths start at the folder of the data set.
+    """
+    feature = (rows.features or {}).get(column)
+    if not (isinstance(feature, Value) and feature.dtype in ("string", "large_string")) or not Path(dataset).exists():
+        return rows
+    folder = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
+    features = rows.features.copy()
+    features[column] = Image(decode=False)
+    return rows.map(
+        lambda path: {column: {"bytes": None, "path": str(folder / path)} if path else None},
+        input_columns=[column],
+        features=features,
+    )
 
 
 def map_columns(rows: RowsT, mapping: dict[str, str], where: str) -> RowsT:
@@ -316,7 +357,10 @@ def make_table(
         raise BadInputError(f"{where} has no rows")
     if columns.image:
         if not isinstance(rows.features[columns.image], Image):
-            raise BadInputError(f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}")
+            raise BadInputError(
+                f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}; give encoded "
+                "pictures, or in a local data set their paths, relative to its folder"
+            )
         rows = rows.cast_column(columns.image, Image(decode=False))
     # Without the pictures, iterating over the other columns does not read their bytes.
     plain = rows.remove_columns([columns.image]) if columns.image else rows

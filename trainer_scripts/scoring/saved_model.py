@@ -22,6 +22,7 @@ from trainer_scripts.data.table import (
     make_table,
     map_columns,
     open_dataset,
+    paths_as_pictures,
     split_rows,
 )
 from trainer_scripts.evaluation.predictions import METRICS
@@ -96,6 +97,8 @@ def load_table(
     arguments = model.arguments
     where = f"{dataset}, split {split}"
     rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
+    if (modality or model.modality) != "text":
+        rows = paths_as_pictures(rows, arguments.image_column, dataset)
     label_column = arguments.label_column or model.task.label_column
     columns = columns_of(arguments, label_column, modality or model.modality)
     # Columns of soft targets and weights only matter in training.

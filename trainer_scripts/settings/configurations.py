@@ -22,6 +22,7 @@ from trainer_scripts.settings.training_options import TrainingOptions
 
 ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
 NOTHING = ("none", "null")
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 DEFAULT_CONFIGURATION = "default"
 
 
@@ -68,17 +69,60 @@ def configuration_path(name: str) -> Path:
     raise BadInputError(f"there is no configuration {name!r}; give a YAML file or one of {', '.join(close)}")
 
 
-def read_configuration(path: Path) -> dict[str, Any]:
-    """Return the settings of a configuration file; `base` names another one beside it that it starts from."""
+def read_configuration(path: Path, begun: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the settings of a configuration file; `base` names another one that it starts from.
+
+    A base is a file beside this one, or one of the configurations that come with the package.
+
+    Args:
+        path: the file.
+        begun: files that name this one as their base.
+
+    Raises:
+        BadInputError: a file that is no configuration, or a base that does not exist or leads back to itself.
+    """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        text = path.read_text(encoding="utf-8")
+        settings = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path} is no YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise BadInputError(f"{path} must hold `name: value` lines")
+    settings |= _words_for_truth(text)
     # Settings of the file itself take precedence over those of its base.
     base = settings.pop("base", None)
-    return {**(read_configuration(path.parent / f"{base}.yaml") if base else {}), **settings}
+    if base is None:
+        return settings
+    begun = (*begun, path.resolve())
+    names = (path.parent / str(base), path.parent / f"{base}.yaml", CONFIGURATIONS / f"{base}.yaml")
+    # A file may have the name of the shipped one that it starts from.
+    found = next((name for name in names if name.is_file() and name.resolve() != path.resolve()), None)
+    if found is None:
+        near = difflib.get_close_matches(str(base), configuration_names(), n=3) or configuration_names()
+        raise BadInputError(
+            f"{path}: base {str(base)!r} is neither a file beside it nor a configuration of the package; give one of "
+            f"{', '.join(near)}"
+        )
+    if found.resolve() in begun:
+        raise BadInputError(
+            f"{path}: base {str(base)!r} leads back to {found.name}; let one of them start from nothing"
+        )
+    return {**read_configuration(found, begun), **settings}
+
+
+def _words_for_truth(text: str) -> dict[str, str]:
+    """Return the settings that are written yes, no, on or off, as these words: YAML 1.1 reads them as true and false.
+
+    `eval_strategy: no` means the word; an option that is true or false takes the words too.
+    """
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(document, yaml.MappingNode):
+        return {}
+    return {
+        key.value: value.value
+        for key, value in document.value
+        if value.tag.endswith(":bool") and value.value.lower() in TRUTH and value.value.lower() not in ("true", "false")
+    }
 
 
 def _refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> None:
@@ -140,6 +184,10 @@ def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
     checked = {}
     for name, value in settings.items():
         action = choices[name]
+        if isinstance(action.const, bool) and isinstance(value, str):  # an option that is true or false
+            value = TRUTH.get(value.lower(), value)
+        elif name.endswith("_strategy") and value == "off":
+            value = "no"  # as the Trainer calls it
         if value is None or isinstance(value, dict | list | bool):
             checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value
             continue

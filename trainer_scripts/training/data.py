@@ -22,6 +22,7 @@ from trainer_scripts.data.table import (
     make_table,
     map_columns,
     open_dataset,
+    paths_as_pictures,
     split_rows,
 )
 from trainer_scripts.settings.arguments import Configuration, DataArguments
@@ -52,6 +53,8 @@ def load_training_data(configuration: Configuration) -> TrainingData:
             # Before any other transformation, which would decode pictures and compress them anew.
             members = streamed(splits[name], where[name]) if arguments.streaming else splits[name]
             rows[name] = map_columns(members, arguments.columns, where[name])
+            if configuration.model.modality != "text":
+                rows[name] = paths_as_pictures(rows[name], arguments.image_column, arguments.dataset)
     if arguments.streaming:
         _check_streaming(configuration, rows)
     train = rows[arguments.train_split]
