@@ -192,7 +192,7 @@ def _network_fault(error: BaseException) -> str | None:
     for one in _chain(error):
         status = _status(one)
         # An absent repository or file has a message of its own, which names it.
-        if status is not None and status >= 400 and status not in (404, 416):
+        if status is not None and status >= 400 and status != 404 and not type(one).__name__.endswith("NotFoundError"):
             known = status in {each.value for each in HTTPStatus}
             return f"the Hub answered {status}{f' {HTTPStatus(status).phrase}' if known else ''}"
     for one in _chain(error):

@@ -32,7 +32,7 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
         nargs="?",
         default="catalogue",
         metavar="RECIPES",
-        help="CSV, TSV, JSON lines or Parquet file, folder, Hub id or ID:CONFIG (default: the embedded catalogue)",
+        help="CSV, TSV, JSON, Parquet or Excel file, folder, Hub id or ID:CONFIG (default: the embedded catalogue)",
     )
     _add_labelling(verb)
     verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
@@ -45,6 +45,10 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
 
 def _add_labelling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--columns", nargs="+", default=[], metavar="PART=NAME", help="as in title=Gericht")
+    verb.add_argument("--encoding", metavar="NAME", help="of CSV and JSON (default: UTF-8, or a guess that is printed)")
+    verb.add_argument(
+        "--keep-equal-titles", action="store_true", help="rows whose title came before are variants of its dish"
+    )
     verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
     verb.add_argument("--match", choices=("word", "substring"), default="word", help="(default: %(default)s)")
     verb.add_argument("--min-ingredient-votes", type=int, default=2, metavar="N", help="(default: %(default)s)")
@@ -110,6 +114,9 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
     replaced = "replace the build that is in DIR; it is removed when the new one has a shard"
     verb.add_argument("--fresh", action="store_true", help=replaced)
+    verb.add_argument(
+        "--verify", action="store_true", help="compare every byte of a finished build with its hashes, not sizes alone"
+    )
     verb.add_argument("--only", metavar="ID", help="draw this row again, alone, and compare it with the build in DIR")
     verb.set_defaults(run=_run_build)
 
@@ -126,7 +133,10 @@ def _run_build(parsed: argparse.Namespace) -> int:
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
-    content = "recipes number lexicon images_per_dish seed match min_ingredient_votes min_title_votes on_conflict"
+    content = (
+        "recipes number lexicon images_per_dish seed match min_ingredient_votes min_title_votes on_conflict encoding "
+        "keep_equal_titles"
+    )
     settings = BuildSettings(
         columns=parse_columns(parsed.columns), **{name: given[name] for name in content.split()}, generation=generation
     )
@@ -135,7 +145,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
         path, comparison = draw_one(settings, out, parsed.only)
         echo(f"{parsed.only} drawn again: {path}; {comparison or 'no build to compare it with'}")
         return 1 if comparison not in (None, "equal") else 0
-    manifest = build(settings, out, parsed.processes, parsed.fresh)
+    manifest = build(settings, out, parsed.processes, parsed.fresh, parsed.verify)
     if int(os.environ.get("RANK", "0")) == 0:  # only the main process of a launcher prints
         echo(summary(manifest, out))
     return 0
@@ -150,13 +160,29 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
         "--reference", action="store_true", help="refer to the pictures by path instead of embedding them"
     )
     verb.add_argument("--strict", action="store_true", help="a missing or broken picture is an error")
+    _add_allow_outside(verb)
     verb.set_defaults(run=_run_import)
+
+
+def _add_allow_outside(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="open pictures outside their folder too, which names such as ../x.jpg and links lead to",
+    )
 
 
 def _run_import(parsed: argparse.Namespace) -> int:
     from dataset_builder.importers import import_table
 
-    summary = import_table(parsed.name, parsed.source, parsed.out, embed=not parsed.reference, strict=parsed.strict)
+    summary = import_table(
+        parsed.name,
+        parsed.source,
+        parsed.out,
+        embed=not parsed.reference,
+        strict=parsed.strict,
+        allow_outside=parsed.allow_outside,
+    )
     echo(str(summary))
     return 0
 

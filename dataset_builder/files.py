@@ -10,7 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dataset_builder.boundaries import parse_json, read_text
 from dataset_builder.errors import BadInputError
+from dataset_builder.kinds import check_entries
 from dataset_builder.messages import echo, spreadsheet_cell
 
 # Before version 4, filelock leaves a lock to forked processes too: those of a killed build end within a picture.
@@ -87,18 +89,22 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         )
 
 
-def read_json(path: Path, advice: str) -> dict[str, Any] | None:
+def read_json(path: Path, advice: str, kinds: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Return the object in a JSON file, None without such a file.
 
+    Args:
+        path: the file.
+        advice: what to do about a faulty one.
+        kinds: annotated types of its entries.
+
     Raises:
-        BadInputError: it holds anything else; the message ends with `advice`.
+        BadInputError: it holds anything else, or an entry of another type; the message ends with `advice`.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path, advice), str(path), advice)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON ({error}); {advice}") from error
     if not isinstance(content, dict):
         raise BadInputError(f"{path} holds no JSON object but {type(content).__name__}; {advice}")
+    check_entries(content, kinds or {}, str(path))
     return content

@@ -51,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CardError(f"{path} is not JSON ({error}); finish the run again") from error
     if not isinstance(content, dict):
         raise CardError(f"{path} holds no mapping; finish the run again")
@@ -59,10 +59,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_configuration(folder: Path) -> dict[str, Any] | None:
-    """Return the settings that a run saved, under the name of earlier versions too; None when there are none."""
+    """Return the settings that a run saved, under the name of earlier versions too; None when there are none.
+
+    Raises:
+        CardError: the file is no YAML mapping.
+    """
     for name in (CONFIGURATION, FORMER_CONFIGURATION):
-        if (folder / name).is_file():
-            return yaml.safe_load((folder / name).read_text(encoding="utf-8")) or {}
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise CardError(f"{path} is not YAML ({error}); write back what the run saved, or train anew") from error
+        if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+            raise CardError(f"{path} holds no mapping of names; write back what the run saved, or train anew")
+        return settings
     return None
 
 

@@ -29,8 +29,9 @@ FLOORS = {
     "dataset_builder": [
         {"columns", "messages"},
         {"errors"},
-        {"boundaries"},
-        {"files", "schema", "recipes", "local_hub"},
+        {"boundaries", "kinds", "named_files"},
+        {"hub_files"},
+        {"files", "hub_data", "schema", "recipes", "local_hub"},
         {"catalogue"},
         {"labelling", "plating"},
         {"pictures"},

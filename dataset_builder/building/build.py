@@ -20,6 +20,7 @@ from dataset_builder.building.plan import GIVEN_UP, SCHEMA_VERSION, BuildSetting
 from dataset_builder.building.shards import BuildFolder, write_table
 from dataset_builder.building.workers import draw_here, draw_in_processes
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.report import NOT_CALIBRATED
 from dataset_builder.messages import shown
 from dataset_builder.pictures.illustrator import GenerationSettings
@@ -30,7 +31,9 @@ LIBRARIES = ("diffusers", "torch", "transformers", "numpy", "pillow", "pyarrow")
 PATIENCE = timedelta(days=30)
 
 
-def build(settings: BuildSettings, out: Path, processes: int | None = None, fresh: bool = False) -> dict[str, Any]:
+def build(
+    settings: BuildSettings, out: Path, processes: int | None = None, fresh: bool = False, verify: bool = False
+) -> dict[str, Any]:
     """Build the data set, or go on with an interrupted build; the result is the same.
 
     Under `accelerate launch` (or torchrun) the shards are spread over its processes, which must share the folder;
@@ -41,6 +44,8 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
         out: folder of the result: `data/*.parquet` and `manifest.json`.
         processes: None is one per core for plating and one for any other pipeline.
         fresh: replace the build that is in the folder; it stays until the new one has its first shard.
+        verify: compare every byte of a finished build with the hashes in its manifest; sizes are always compared, and
+            a shard that is missing or damaged is drawn again.
 
     Returns:
         The manifest.
@@ -61,7 +66,7 @@ def build(settings: BuildSettings, out: Path, processes: int | None = None, fres
     try:
         # Only the main process prepares the folder and finishes it; the others wait for either.
         if is_main:
-            folder.open(plan.fingerprint, fresh)
+            folder.open(plan.fingerprint, fresh, verify)
         if state is not None:
             state.wait_for_everyone()
             # Shards are dealt out in turn.
@@ -129,9 +134,14 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         "rows": sum(shards.values()),
         "counts": counts,
         "shards": shards,
+        "hashes": {
+            name: {"bytes": (folder.data / name).stat().st_size, "sha256": sha256_of(folder.data / name)}
+            for name in shards
+        },
         "skipped_recipes": {
             reason: {"count": left_out.count, "names": left_out.names} for reason, left_out in plan.skipped.items()
         },
+        **({"notes": list(plan.notes)} if plan.notes else {}),
         "given_up": given_up,
         "rejected": dict(sorted(rejected.items())),
         "prompts_cut": cut,
@@ -143,7 +153,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
 
 def summary(manifest: dict[str, Any], out: Path) -> str:
     """Return the summary of a finished build for the terminal."""
-    lines = [f"{manifest['rows']} rows in {out}"]
+    lines = [*manifest.get("notes", []), f"{manifest['rows']} rows in {out}"]
     for split, labels in manifest["counts"].items():
         parts = ", ".join(f"{flavour} {count}" for flavour, count in labels.items())
         lines.append(f"  {split:<10} {sum(labels.values()):>6}  ({parts})")

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetInfo, Features, SplitInfo
 from datasets.splits import SplitDict
-from huggingface_hub.utils.sha import sha_fileobj
 
-from dataset_builder.building.shards import LEXICON, ROWS_PER_GROUP
+from dataset_builder.building.shards import LEXICON, MANIFEST_KINDS, ROWS_PER_GROUP, damaged_shards
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json, write_whole
+from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.lexicon import Lexicon
 
 MANIFEST = "manifest.json"
@@ -84,9 +84,8 @@ class FinishedBuild:
         digest = hashlib.sha256()
         for paths in self.shards.values():
             for path in paths:
-                with path.open("rb") as file:
-                    # Hash of hashes, so that no shard is held in memory.
-                    digest.update(f"{path.name}:{sha_fileobj(file).hex()}\n".encode())
+                # Hash of hashes, so that no shard is held in memory.
+                digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
         return digest.hexdigest()
 
     @cached_property
@@ -176,17 +175,22 @@ def named_labels(table: pa.Table, features: Features) -> pa.Table:
     return table
 
 
-def read_build(folder: str | Path) -> FinishedBuild:
+def read_build(folder: str | Path, verify: bool = False) -> FinishedBuild:
     """Return a finished build.
 
     Args:
         folder: the folder given to `flavour-sd build --out`.
+        verify: whether to compare all bytes of its shards with the hashes of its manifest.
 
     Raises:
         BadInputError: the folder holds no build, an unfinished one, or one that contradicts its manifest.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
+    damaged = damaged_shards(folder / DATA, manifest, verify)
+    if damaged:
+        listed = "; ".join(f"{name} is {what}" for name, what in damaged.items())
+        raise BadInputError(f"{folder}: {listed}; repeat the `flavour-sd build` command with --verify to draw it again")
     shards = _find_shards(folder, manifest["counts"])
     features = _shared_features([path for paths in shards.values() for path in paths])
     needed = (ID, DISH_ID, FLAVOUR, FLAVOURS_PRESENT, LABEL_SOURCE, GENERATION)
@@ -207,7 +211,7 @@ def read_build(folder: str | Path) -> FinishedBuild:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    manifest = read_json(path, "build again, or give the folder of a build")
+    manifest = read_json(path, "build again, or give the folder of a build", MANIFEST_KINDS)
     if manifest is None:
         raise BadInputError(f"{folder} has no {MANIFEST}, so no build was finished there; run `flavour-sd build` first")
     if manifest.get("finished") is not True:
@@ -215,9 +219,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     missing = [f"{key} ({meaning})" for key, meaning in MANIFEST_KEYS.items() if key not in manifest]
     if missing:
         raise BadInputError(f"{path} does not state {', '.join(missing)}; build again with this version of the package")
-    broken = [key for key in ("generator", "counts") if not isinstance(manifest[key], dict)]
-    if broken:
-        raise BadInputError(f"{path} has no object under {', '.join(broken)}; build again")
     return manifest
 
 

@@ -26,6 +26,7 @@ from dataset_builder.pictures import prompts
 from dataset_builder.pictures.illustrator import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
 from dataset_builder.pictures.pipelines import clip_revision, lora_revision, pipeline_revision
 from dataset_builder.recipes.recipes import Dish, Skipped, read_recipes
+from dataset_builder.recipes.text import plain_title
 from dataset_builder.schema import table_features
 
 SCHEMA_VERSION = "1.1"
@@ -53,6 +54,8 @@ class BuildSettings:
         recipes_per_shard: recipes in one Parquet file, at most.
         generation: settings of the pictures.
         columns: part of a recipe -> column, where the table's columns are not recognised.
+        encoding: of a CSV or JSON table; None takes UTF-8 or a guess.
+        keep_equal_titles: rows whose title came before are variants of its dish, and not left out.
         match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see `Labeller`.
     """
 
@@ -64,6 +67,8 @@ class BuildSettings:
     recipes_per_shard: int = 256
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     columns: dict[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    keep_equal_titles: bool = False
     match: str = "word"
     min_ingredient_votes: int = 2
     min_title_votes: int = 1
@@ -91,6 +96,7 @@ class Plan:
         settings: from which it was made.
         recipes: labelled recipes per split.
         skipped: reason -> how many recipes are left out for it, and some names.
+        notes: what the reader of the table had to guess.
         label_model: gives soft labels; fitted on the votes of the recipes, calibrated on the catalogue.
 
     Raises:
@@ -102,12 +108,14 @@ class Plan:
         self.lexicon = Lexicon.load(settings.lexicon)
         labeller = settings.labeller(self.lexicon)
         self.skipped: dict[str, Skipped] = {}
+        self.notes: tuple[str, ...] = ()
         dishes: Sequence[Dish]
         if settings.recipes is None:
             dishes = widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller))
         else:
-            table = read_recipes(settings.recipes, settings.columns)
+            table = read_recipes(settings.recipes, settings.columns, settings.encoding, settings.keep_equal_titles)
             dishes = table.dishes
+            self.notes = table.table.notes
             self.skipped = {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
         labelled = []
         for dish in dishes:
@@ -133,7 +141,9 @@ class Plan:
             twice = next(key for index, key in enumerate(keys) if key in keys[:index])
             raise BadInputError(f"two recipes have the id {twice}; give each dish its own id")
         splits = assign_splits(
-            [item.dish.dish_id for item in labelled], [str(item.label.flavour) for item in labelled], settings.seed
+            groups_of([item.dish.dish_id for item in labelled], [item.dish.title for item in labelled]),
+            [str(item.label.flavour) for item in labelled],
+            settings.seed,
         )
         self.recipes: dict[str, list[LabelledDish]] = {split: [] for split in columns.SPLITS}
         for item, split in zip(labelled, splits, strict=True):
@@ -192,6 +202,9 @@ class Plan:
                 dish = {**asdict(item.dish), "image_path": None}  # the folder of the table does not change the rows
                 content.update(json.dumps([split, dish, label]).encode())
         settings = asdict(self.settings)
+        # How the table is read shows in the recipes.
+        for name in ("encoding", "keep_equal_titles"):
+            del settings[name]
         generation = settings.pop("generation")
         name, revision = generation["pipeline"], generation.pop("revision")
         return {
@@ -262,13 +275,32 @@ def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:
     return first - second >= CLEAR_LEAD
 
 
+def groups_of(dish_ids: Sequence[str], titles: Sequence[str]) -> list[str]:
+    """Return for each row the name of its group, which never crosses splits: rows of one dish or of equal titles.
+
+    The name is the first dish id of the group, which is the row's own where no other dish has an equal title.
+    """
+    leader: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while (above := leader.setdefault(key, key)) != key:
+            key = above
+        return key
+
+    first_of_title: dict[str, str] = {}
+    for dish_id, title in zip(dish_ids, titles, strict=True):
+        one, other = sorted((find(dish_id), find(first_of_title.setdefault(plain_title(title), dish_id))))
+        leader[other] = one
+    return [find(dish_id) for dish_id in dish_ids]
+
+
 def assign_splits(dish_ids: Sequence[str], flavours: Sequence[str], seed: int) -> list[str]:
     """Return the split of each row.
 
-    Rows of one `dish_id` share a split. Dishes are stratified by their main flavour (the one most of their rows have):
-    within each flavour they are ordered by a hash of seed and id, and test, then validation take dishes until they hold
-    their share of the flavour's rows; the rest is train. The order of the rows does not matter. A flavour of three or
-    more dishes is in every split.
+    Rows of one dish id, or group (see `groups_of`), share a split. Dishes are stratified by their main flavour (the one
+    most of their rows have): within each flavour they are ordered by a hash of seed and id, and test, then validation
+    take dishes until they hold their share of the flavour's rows; the rest is train. The order of the rows does not
+    matter. A flavour of three or more dishes is in every split.
 
     Args:
         dish_ids: the dish of each row.

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from filelock import FileLock
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import lock_file, read_json, write_json, write_whole
+from dataset_builder.hub_files import sha256_of
+from dataset_builder.messages import echo, one_line
 
 # Small enough for the viewer of the Hub, which reads whole row groups.
 ROWS_PER_GROUP = 100
@@ -34,11 +37,59 @@ PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_ind
 MEND = "give --fresh or another folder"
 WHOLE = "whole"  # in the folder of a replaced build, when all of it is there
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
+# Hash of a content -> settings that matter only through it.
+SAME_CONTENT = {"recipes_sha256": {"recipes", "columns", "number"}, "lexicon_sha256": {"lexicon"}}
 # Setting -> message where its recorded hash differs.
 CHANGED = {
     "recipes_sha256": "the recipes, their labels or their splits changed",
     "lexicon_sha256": "the lexicon changed",
 }
+
+
+# Types of the entries of `manifest.json`; what a person changed by hand is refused by name.
+MANIFEST_KINDS: dict[str, Any] = {
+    "finished": bool,
+    "generator": dict[str, Any],
+    "simulator": bool,
+    "seeds": dict[str, int],
+    "lexicon_sha256": str,
+    "counts": dict[str, dict[str, int]],
+    "rows": int,
+    "shards": dict[str, int],
+    "hashes": dict[str, dict[str, int | str]],
+    "skipped_recipes": dict[str, dict[str, Any]],
+    "given_up": dict[str, list[str]],
+    "rejected": dict[str, int],
+    "prompts_cut": int,
+    "soft_labels_calibrated": bool,
+    "settings": dict[str, Any],
+    "history": list[dict[str, Any]],
+}
+
+
+def damaged_shards(data: Path, manifest: Mapping[str, Any], fully: bool) -> dict[str, str]:
+    """Return the shards that are not as a manifest states them: name -> what is wrong.
+
+    Args:
+        data: folder of the shards.
+        manifest: of a finished build; those of earlier versions hold no hashes, and rows are counted instead.
+        fully: whether to compare the hash of all bytes rather than the size alone.
+    """
+    found: dict[str, str] = {}
+    for name, rows in manifest.get("shards", {}).items():
+        path, stated = data / name, manifest.get("hashes", {}).get(name)
+        if not path.is_file():
+            found[name] = "missing"
+        elif stated is None:
+            with suppress(pa.ArrowException, OSError):
+                if pq.read_metadata(path).num_rows == rows:
+                    continue
+            found[name] = f"without its {rows} rows"
+        elif path.stat().st_size != stated.get("bytes"):
+            found[name] = f"of {path.stat().st_size} bytes in place of {stated.get('bytes')}"
+        elif fully and sha256_of(path) != stated.get("sha256"):
+            found[name] = "of other content"
+    return found
 
 
 @dataclass(frozen=True)
@@ -150,11 +201,18 @@ class BuildFolder:
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a finished build, None before that."""
-        manifest = read_json(self.manifest_path, MEND)
+        manifest = read_json(self.manifest_path, MEND, MANIFEST_KINDS)
         return manifest if manifest and manifest.get("finished") else None
 
-    def open(self, settings: Mapping[str, Any], fresh: bool = False) -> None:
+    def open(self, settings: Mapping[str, Any], fresh: bool = False, verify: bool = False) -> None:
         """Prepare the folder for a build with these settings, or for going on with one.
+
+        Shards of a finished build that are missing or damaged are said and removed, to be drawn again.
+
+        Args:
+            settings: of the build.
+            fresh: throw away the build that is there.
+            verify: compare all bytes of the shards with their hashes; their sizes are always compared.
 
         Raises:
             BadInputError: another build runs here, the folder holds data of other settings, or data of no build.
@@ -166,6 +224,7 @@ class BuildFolder:
         if fresh:
             self._set_aside()
         self.check(settings)
+        self._reopen(verify)
         if self.manifest() is None:
             self._unfinished.mkdir(exist_ok=True)
             write_json(self._settings_path, settings)
@@ -174,7 +233,7 @@ class BuildFolder:
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than those recorded here, with the differences named."""
-        manifest = read_json(self.manifest_path, MEND)
+        manifest = read_json(self.manifest_path, MEND, MANIFEST_KINDS)
         recorded = manifest.get("settings") if manifest else read_json(self._settings_path, MEND)
         # Interrupted before its first shard: any settings may follow.
         if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
@@ -185,16 +244,34 @@ class BuildFolder:
             return
         # As JSON would return them: tuples become lists.
         known = json.loads(json.dumps(settings))
+        differing = {name for name in recorded.keys() | known.keys() if recorded.get(name) != known.get(name)}
+        # A table or lexicon of another name is the same one where its content is.
+        for content, names in SAME_CONTENT.items():
+            if recorded.get(content) is not None and content not in differing:
+                differing -= names
         differences = [
             CHANGED.get(name) or f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
-            for name in sorted(recorded.keys() | known.keys())
-            if recorded.get(name) != known.get(name)
+            for name in sorted(differing)
         ]
         if differences:
             raise BadInputError(
                 f"{self.root} holds a build with other settings: {'; '.join(differences)}; "
                 "repeat it with the old ones, give another --out, or --fresh to throw it away"
             )
+
+    def _reopen(self, fully: bool) -> None:
+        """Make a finished build unfinished where a shard is not as the manifest states it."""
+        manifest = self.manifest()
+        damaged = {} if manifest is None else damaged_shards(self.data, manifest, fully)
+        if manifest is None or not damaged:
+            return
+        listed = "; ".join(f"{name} is {what}" for name, what in damaged.items())
+        number = f"{len(damaged)} of {len(manifest['shards'])} shards are drawn again"
+        echo(one_line(f"{self.root}: {number}: {listed}"), sys.stderr)
+        # First, so that a build that is interrupted from here on is none that is finished.
+        write_json(self.manifest_path, {**manifest, "finished": False})
+        for name in damaged:
+            (self.data / name).unlink(missing_ok=True)
 
     def clear_leftovers(self) -> None:
         """Remove the temporary files of processes that were killed."""

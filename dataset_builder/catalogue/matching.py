@@ -7,14 +7,28 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import regex
 from ahocorasick import Automaton
+
+from dataset_builder.recipes.text import ACCENTS
 
 MATCH_MODES = ("word", "substring")
 
-# Letters, digits and combining marks, with a trailing "'s" ("baker's chocolate") as part of the word.
-_WORD = re.compile(r"[^\W_]+(?:[\u0300-\u036f]+[^\W_]*)*(?:['\u2019]s\b)?")
+# Letters and digits, with a trailing "'s" ("baker's chocolate") as part of the word.
+_ASCII_WORD = re.compile(r"[a-zA-Z0-9]+(?:'s\b)?")
+# In other scripts the marks of vowels and accents belong to the word, as do the joiners between letters. Scripts that
+# write no blanks between words give one word per letter, so that phrases are found inside longer runs of letters.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\u30fc"
+_WORD = regex.compile(
+    rf"[{_UNSPACED}--\p{{M}}]\p{{M}}*|[\p{{L}}\p{{N}}--[{_UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}\u200c\u200d]--[{_UNSPACED}--\p{{M}}]]*"
+    r"(?:['\u2019]s\b)?",
+    regex.VERSION1,
+)
+_WITHOUT_BLANKS = regex.compile(rf"[{_UNSPACED}]")
 _POSSESSIVE = re.compile(r"['\u2019]s$")
-_CLAUSE_END = re.compile(r"[,.;:()\[\]/\n]")
+_CLAUSE_END = re.compile(
+    r"[,.;:()\[\]/\n|\u2022\u060c\u061b\u0964\u3001\u3002\uff0c\uff1b\uff1a\uff08\uff09\u300c\u300d\u30fb]"
+)
 # Letters that Unicode does not decompose into a base letter and an accent.
 _LETTERS = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
 
@@ -23,6 +37,9 @@ _IRREGULAR = {
     "leaves": "leaf", "loaves": "loaf", "halves": "half", "calves": "calf", "knives": "knife", "geese": "goose",
     "fungi": "fungus", "octopi": "octopus", "cacti": "cactus", "radii": "radius", "teeth": "tooth", "feet": "foot",
 }  # fmt: skip
+# Plurals that by themselves name another thing than their singular: greens are leaves, whatever their colour. Behind
+# another word they are plain plurals: "mustard greens".
+_PLURAL_ONLY = {"greens": "green", "bitters": "bitter", "sweets": "sweet", "grits": "grit", "goods": "good"}
 _SIBILANT = ("ch", "sh", "x", "ss", "z")
 
 _NEGATORS = frozenset({"no", "non", "not", "without", "zero", "sans", "minus"})
@@ -66,8 +83,8 @@ def word_key(word: str) -> str:
     folded = _POSSESSIVE.sub("", word).casefold()
     if not folded.isascii():
         folded = unicodedata.normalize("NFKD", folded.translate(_LETTERS))
-        folded = "".join(letter for letter in folded if not unicodedata.combining(letter))
-    return _singular(_IRREGULAR.get(folded, folded))
+        folded = ACCENTS.sub("", folded).replace("\u200c", "").replace("\u200d", "")
+    return folded if folded in _PLURAL_ONLY else _singular(_IRREGULAR.get(folded, folded))
 
 
 def _singular(word: str) -> str:
@@ -90,7 +107,8 @@ def phrase_key(phrase: str) -> tuple[str, ...]:
     >>> phrase_key("Sun-dried tomatoes") == phrase_key("sun dried tomato")
     True
     """
-    return tuple(token.key for token in _tokens(phrase))
+    first, *others = [token.key for token in _tokens(phrase)] or [""]
+    return (first, *(_PLURAL_ONLY.get(key, key) for key in others)) if first else ()
 
 
 def clause_end(phrase: str) -> str | None:
@@ -104,8 +122,18 @@ def clause_end(phrase: str) -> str | None:
     return next((mark.group() for mark in between if mark), None)
 
 
+def is_without_blanks(phrase: str) -> bool:
+    """Return whether a phrase is in a script without blanks between words, so that it is found inside longer runs.
+
+    >>> is_without_blanks("砂糖"), is_without_blanks("salt")
+    (True, False)
+    """
+    return not phrase.isascii() and _WITHOUT_BLANKS.search(phrase) is not None
+
+
 def _tokens(text: str) -> list[_Token]:
-    return [_Token(word_key(word.group()), word.start(), word.end()) for word in _WORD.finditer(text)]
+    pattern = _ASCII_WORD if text.isascii() else _WORD
+    return [_Token(word_key(word.group()), word.start(), word.end()) for word in pattern.finditer(text)]
 
 
 class PhraseMatcher:
@@ -169,7 +197,10 @@ class PhraseMatcher:
         after = position
         for reach in range(position, len(keys)):
             # Walks down the trie as long as words fit, and remembers the last node at which a phrase ends.
-            node = None if reach > position and opening[reach] else node.get(keys[reach])
+            if reach == position:
+                node = node.get(keys[reach])
+            else:
+                node = None if opening[reach] else node.get(_PLURAL_ONLY.get(keys[reach], keys[reach]))
             if node is None:
                 break
             if None in node:

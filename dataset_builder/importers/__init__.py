@@ -19,7 +19,9 @@ IMPORTERS: dict[str, Callable[[str], ImportedTable]] = {
 }
 
 
-def import_table(name: str, source: str, out: str | Path, embed: bool = True, strict: bool = False) -> ImportSummary:
+def import_table(
+    name: str, source: str, out: str | Path, embed: bool = True, strict: bool = False, allow_outside: bool = False
+) -> ImportSummary:
     """Read `source` with the importer called `name` and write it as Parquet into the folder `out`.
 
     Args:
@@ -28,8 +30,9 @@ def import_table(name: str, source: str, out: str | Path, embed: bool = True, st
         out: the new folder; `load_dataset(out)` reads it.
         embed: put the pictures into the Parquet files; otherwise they are referenced by absolute path.
         strict: missing or broken pictures are an error instead of being counted and named.
+        allow_outside: pictures may lie outside the folder that the set keeps them in, by their names or by links.
 
     Raises:
         BadInputError: the source is not in the layout of the set, or a picture is bad and `strict` is set.
     """
-    return write_table(IMPORTERS[name](source), Path(out), embed=embed, strict=strict)
+    return write_table(IMPORTERS[name](source), Path(out), embed=embed, strict=strict, allow_outside=allow_outside)

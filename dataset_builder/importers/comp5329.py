@@ -11,6 +11,7 @@ from datasets import ClassLabel, List, Value
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import ImportedTable, describe_names, photo_features, photo_row, read_text
+from dataset_builder.named_files import NamedFile
 
 # The numbers are COCO category ids; 12 was never used there.
 CATEGORY_IDS = {
@@ -126,9 +127,9 @@ def read_comp5329(source: str) -> ImportedTable:
         split: [
             photo_row(
                 record.image_id,
-                folder / "data" / record.image_id,
+                NamedFile(folder / "data", record.image_id),
                 {
-                    columns.CAPTIONS: [record.caption],
+                    columns.CAPTIONS: [record.caption] if record.caption else [],
                     columns.LABELS: sorted(indices[label] for label in record.labels),
                 },
             )
@@ -136,4 +137,5 @@ def read_comp5329(source: str) -> ImportedTable:
         ]
         for split, records in splits.items()
     }
-    return ImportedTable(features, rows)
+    empty = [record.image_id for records in splits.values() for record in records if not record.caption]
+    return ImportedTable(features, rows, {"empty caption, of a picture that stays": empty})

@@ -8,6 +8,8 @@ from datasets import List, Value
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import ImportedTable, Row, held_out, photo_features, photo_row, read_text
+from dataset_builder.messages import shown
+from dataset_builder.named_files import NamedFile
 
 OFFICIAL_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 HEADERS = ("image,caption", "image_name,caption")
@@ -16,6 +18,8 @@ PICTURE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
 
 def read_captions(folder: Path) -> dict[str, list[str]]:
     """Return the captions of each picture from `Flickr8k.token.txt`, or else from `captions.txt`.
+
+    A picture whose captions are all empty has an empty list.
 
     Raises:
         BadInputError: neither file is there, or a line is not of its form.
@@ -43,7 +47,9 @@ def read_captions(folder: Path) -> dict[str, list[str]]:
         caption = " ".join(caption.strip().strip('"').replace('""', '"').split())
         caption = caption.removesuffix(" .") + "." if caption.endswith(" .") else caption
         # The token file numbers the captions of a picture behind a number sign.
-        captions[name.partition("#")[0]].append(caption)
+        known = captions[name.partition("#")[0].strip()]
+        if caption and caption != ".":
+            known.append(caption)
     return dict(captions)
 
 
@@ -63,9 +69,12 @@ def assign_splits(folder: Path, names: list[str]) -> dict[str, str]:
         raise BadInputError(f"{folder} lacks the split lists {', '.join(missing)}; give all three, or none")
     assigned: dict[str, str] = {}
     for split, path in lists.items():
-        for name in read_text(path).split():
+        # One name a line, which may hold blanks.
+        for name in filter(None, map(str.strip, read_text(path).split("\n"))):
             if assigned.setdefault(name, split) != split:
-                raise BadInputError(f"{name} stands in the lists of {assigned[name]} and of {split}; correct {path}")
+                raise BadInputError(
+                    f"{shown(name)} stands in the lists of {assigned[name]} and of {split}; correct {path}"
+                )
     return assigned
 
 
@@ -79,10 +88,12 @@ def read_flickr8k(source: str) -> ImportedTable:
     assigned = assign_splits(folder, list(captions))
     splits: dict[str, list[Row]] = {split: [] for split in OFFICIAL_SPLITS.values()}
     for name in captions:
-        if name in assigned:
-            splits[assigned[name]].append(photo_row(name, pictures / name, {columns.CAPTIONS: captions[name]}))
+        if name in assigned and captions[name]:
+            picture = NamedFile(pictures, name)
+            splits[assigned[name]].append(photo_row(name, picture, {columns.CAPTIONS: captions[name]}))
     left_out = {
         "in no split list": [name for name in captions if name not in assigned],
+        "with empty captions alone": [name for name in captions if not captions[name]],
         "in a split list without a caption": [name for name in assigned if name not in captions],
     }
     return ImportedTable(photo_features({columns.CAPTIONS: List(Value("string"))}), splits, left_out)

@@ -1,6 +1,7 @@
 """FoodSeg103: photographs of food with a mask of ingredient ids, from the raw folders or the Hub's columns."""
 
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from dataset_builder.importers.table import (
     photo_row,
     read_text,
 )
+from dataset_builder.messages import shown
+from dataset_builder.named_files import NamedFile, check_pixels
 
 CATEGORIES_FILE = "category_id.txt"
 VALIDATION_SHARE = 0.1
@@ -37,8 +40,8 @@ def read_categories(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise BadInputError(
-            f"{path.resolve()} is missing; it names the classes, one `id<TAB>name` a line, and lies in the folder of "
-            "the set, for a Hub id in the working directory"
+            f"{os.path.abspath(path)} is missing; it names the classes, one `id<TAB>name` a line, and lies in the "
+            "folder of the set, for a Hub id in the working directory"
         )
     names: list[str] = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -46,8 +49,15 @@ def read_categories(path: Path) -> list[str]:
         if not line.strip():
             continue
         if not separated or identifier.strip() != str(len(names)):
-            raise BadInputError(f"{path}, line {number}: `{line}` where `{len(names)}<TAB>name` is expected")
+            raise BadInputError(
+                f"{path}, line {number}: `{shown(line)}` where `{len(names)}<TAB>name` is expected; correct it"
+            )
+        if not name.strip() or name.strip() in names:
+            fault = f"{shown(name.strip())} comes twice" if name.strip() else "the name is empty"
+            raise BadInputError(f"{path}, line {number}: {fault}; give each class a name of its own")
         names.append(name.strip())
+    if not 2 <= len(names) <= columns.UNKNOWN:
+        raise BadInputError(f"{path} names {len(names)} classes; 2 to {columns.UNKNOWN} are expected, background first")
     return names
 
 
@@ -77,7 +87,14 @@ def _read_folder(folder: Path) -> ImportedTable:
             raise BadInputError(f"{images / split} is missing; name a folder in the layout of FoodSeg103")
         # A mask has the name of its picture; one without a picture is left out and named.
         paths = sorted(path for path in (images / split).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-        rows[split] = [_row(f"{split}/{path.stem}", path, masks / split / f"{path.stem}.png") for path in paths]
+        rows[split] = [
+            _row(
+                f"{split}/{path.stem}",
+                NamedFile(images / split, path.name),
+                NamedFile(masks / split, f"{path.stem}.png"),
+            )
+            for path in paths
+        ]
         stems = {path.stem for path in paths}
         left_out["mask without picture"] += [
             path.name for path in sorted((masks / split).glob("*.png")) if path.stem not in stems
@@ -86,10 +103,11 @@ def _read_folder(folder: Path) -> ImportedTable:
     return ImportedTable(_features(names), {"train": train, "validation": validation, "test": rows["test"]}, left_out)
 
 
-def _row(identifier: str, picture: Path | bytes, mask: Path | bytes) -> Row:
+def _row(identifier: str, picture: NamedFile | bytes, mask: NamedFile | bytes) -> Row:
     """Return a row with the ids in its mask, sorted, without background and unknown."""
     try:
-        with Image.open(io.BytesIO(mask) if isinstance(mask, bytes) else mask) as image:
+        with Image.open(io.BytesIO(mask if isinstance(mask, bytes) else mask.read(allow_outside=True))) as image:
+            check_pixels(image)
             present = np.unique(np.asarray(image)).tolist()
     except UNREADABLE:
         present = []  # an unreadable mask is reported when its row is written, with the pictures
@@ -100,16 +118,20 @@ def _row(identifier: str, picture: Path | bytes, mask: Path | bytes) -> Row:
 class _HubRows(Sequence[Row]):
     """Rows of the Hub's columns, read one at a time so that the pictures are never in memory together."""
 
-    def __init__(self, data: Any, indices: Sequence[int], split: str):
-        self.data, self.indices, self.split = data, indices, split
+    def __init__(self, data: Any, indices: Sequence[int], split: str, folder: Path):
+        self.data, self.indices, self.split, self.folder = data, indices, split, folder
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: Any) -> Any:
         row = self.data[self.indices[position]]
-        picture = [row[name]["bytes"] or Path(row[name]["path"]) for name in ("image", "label")]
-        return _row(f"{self.split}/{row['id']}", *picture)
+        picture, mask = (self._file(row[name]) for name in ("image", "label"))
+        return _row(f"{self.split}/{row['id']}", picture, mask)
+
+    def _file(self, cell: dict[str, Any] | None) -> NamedFile | bytes:
+        cell = cell or {}
+        return cell.get("bytes") or NamedFile(self.folder, cell.get("path") or "")
 
     def __iter__(self) -> Iterator[Row]:
         return (self[position] for position in range(len(self)))
@@ -151,9 +173,9 @@ def _read_hub(source: str) -> ImportedTable:
     return ImportedTable(
         _features(names),
         {
-            "train": _HubRows(data["train"], [key["index"] for key in train], "train"),
-            "validation": _HubRows(data["train"], [key["index"] for key in validation], "train"),
-            "test": _HubRows(data[held], range(len(data[held])), "test"),
+            "train": _HubRows(data["train"], [key["index"] for key in train], "train", folder),
+            "validation": _HubRows(data["train"], [key["index"] for key in validation], "train", folder),
+            "test": _HubRows(data[held], range(len(data[held])), "test", folder),
         },
     )
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,9 @@ from dataset_builder import columns
 from dataset_builder.building.shards import ShardWriter
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import lock_file
+from dataset_builder.messages import shown
+from dataset_builder.named_files import OUTSIDE, NamedFile, RefusedFileError, check_pixels
+from dataset_builder.recipes.containers import refuse_stand_ins
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -33,10 +37,20 @@ ROWS_PER_BATCH = 64
 SHARD_BYTES = 500 * 1024**2
 NAMED_IN_MESSAGE = 5
 
+# Value of EXIF's orientation -> the turn that makes the picture upright, as in `PIL.ImageOps.exif_transpose`.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+# Those that exchange width and height.
+_LYING = (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
+
 
 @dataclass(frozen=True)
 class ImportedTable:
-    """The result of an importer: per split the rows, whose `image` (and `mask`) are paths or encoded bytes.
+    """The result of an importer: per split the rows, whose `image` (and `mask`) are named files or encoded bytes.
 
     `left_out` maps a reason to the names of the records that the importer itself could not use.
     """
@@ -61,9 +75,10 @@ class ImportSummary:
 
 
 # Raised by Pillow and the image feature for a file that is damaged, of another format or no file at all, and for a
-# picture so large that it may be meant to exhaust memory.
+# picture so large that it may be meant to exhaust memory. A RuntimeError is how the AVIF reader fails.
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError,
+    RuntimeError, MemoryError, OverflowError,
 )  # fmt: skip
 
 
@@ -77,7 +92,7 @@ def photo_features(more: Mapping[str, Any]) -> Features:
     return Features({columns.ID: text, columns.DISH_ID: text, columns.IMAGE: ImageFeature(), **more})
 
 
-def photo_row(name: str, image: Path | bytes, more: Mapping[str, Any]) -> Row:
+def photo_row(name: str, image: NamedFile | bytes, more: Mapping[str, Any]) -> Row:
     """Return the row of a photograph, which is a dish of its own: no other row shows the same one."""
     return {columns.ID: name, columns.DISH_ID: name, columns.IMAGE: image, **more}
 
@@ -86,9 +101,13 @@ def read_text(path: Path) -> str:
     """Return the text of a file in UTF-8, with or without a byte order mark, its lines ended by "\\n".
 
     Raises:
-        BadInputError: another encoding.
+        BadInputError: another encoding, a pointer of Git LFS or a web page in its place, or no regular file.
         OSError: no such file.
     """
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"{path} is no regular file; give the file itself")
+    with path.open("rb") as file:
+        refuse_stand_ins(file.read(512), shown(path))
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -98,7 +117,7 @@ def read_text(path: Path) -> str:
 def describe_names(names: Sequence[str]) -> str:
     """Return the number of names and the first few of them."""
     more = f" and {len(names) - NAMED_IN_MESSAGE} more" if len(names) > NAMED_IN_MESSAGE else ""
-    return f"{len(names)} ({', '.join(names[:NAMED_IN_MESSAGE])}{more})"
+    return f"{len(names)} ({', '.join(shown(name, 60) for name in names[:NAMED_IN_MESSAGE])}{more})"
 
 
 def held_out(
@@ -121,10 +140,12 @@ def held_out(
     return [item for item in items if key(item) not in chosen], [item for item in items if key(item) in chosen]
 
 
-def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: bool = False) -> ImportSummary:
+def write_table(
+    table: ImportedTable, out: Path, embed: bool = True, strict: bool = False, allow_outside: bool = False
+) -> ImportSummary:
     """Write an imported table into the new folder `out` as `data/SPLIT-*.parquet`.
 
-    The folder stays empty until all is written.
+    The folder stays empty until all is written. Pictures that the table names are opened as `named_files` allows.
 
     Raises:
         BadInputError: `out` exists and is not empty, no row is left, or a picture is bad and `strict` is set.
@@ -136,7 +157,8 @@ def write_table(table: ImportedTable, out: Path, embed: bool = True, strict: boo
     scratch = out.parent / f".{out.name}.unfinished"
     with _sole_writer(scratch, out):
         left_out = {reason: list(names) for reason, names in table.left_out.items()}
-        rows = {split: _write_split(table, split, scratch / "data", embed, left_out) for split in table.splits}
+        encode = partial(_encode_row, features=table.features, embed=embed, allow_outside=allow_outside)
+        rows = {split: _write_split(table, split, scratch / "data", encode, left_out) for split in table.splits}
         left_out = {reason: names for reason, names in left_out.items() if names}
         summary = ImportSummary(rows=rows, left_out=left_out)
         if strict and left_out:
@@ -163,7 +185,9 @@ def _sole_writer(scratch: Path, out: Path) -> Iterator[None]:
             scratch.rmdir()
 
 
-def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, left_out: dict[str, list[str]]) -> int:
+def _write_split(
+    table: ImportedTable, split: str, folder: Path, encode: Callable[[Row], Any], left_out: dict[str, list[str]]
+) -> int:
     """Write one split and return its number of rows; bad pictures are added to `left_out`."""
     with (
         _SplitWriter(folder, split, table.features.arrow_schema) as writer,
@@ -171,7 +195,7 @@ def _write_split(table: ImportedTable, split: str, folder: Path, embed: bool, le
         tqdm(total=len(table.splits[split]), desc=split) as progress,
     ):
         for batch in _batches(table.splits[split], ROWS_PER_BATCH):
-            outcomes = threads.map(lambda row: _encode_row(row, table.features, embed), batch)
+            outcomes = threads.map(encode, batch)
             good = []
             for row, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, _BadPictureError):
@@ -189,66 +213,111 @@ def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def _encode_row(row: Row, features: Features, embed: bool) -> Row | _BadPictureError:
+def _encode_row(row: Row, features: Features, embed: bool, allow_outside: bool) -> Row | _BadPictureError:
     """Return the row in the form of the table, or the reason why its picture cannot be used."""
     try:
         row = dict(row)
         picture = row[columns.IMAGE]
-        size = _check_picture(picture)
-        if isinstance(picture, bytes):
-            row[columns.IMAGE] = {"bytes": picture, "path": None}
-        elif embed:
-            row[columns.IMAGE] = {"bytes": picture.read_bytes(), "path": picture.name}
-        else:
-            row[columns.IMAGE] = {"bytes": None, "path": str(picture.resolve())}
+        data = _content(picture, "picture", allow_outside)
+        size = _check_picture(data)
         if columns.MASK in features:
             ids = features[columns.INGREDIENT_LABELS].feature
-            row[columns.MASK] = {"bytes": _checked_mask(row[columns.MASK], size, ids), "path": None}
+            mask = _content(row[columns.MASK], "mask", allow_outside)
+            data, mask = _checked_pair(data, size, mask, row[columns.MASK], ids)
+            row[columns.MASK] = {"bytes": mask, "path": None}
+        if isinstance(picture, bytes):
+            row[columns.IMAGE] = {"bytes": data, "path": None}
+        elif embed:
+            row[columns.IMAGE] = {"bytes": data, "path": PurePath(picture.name).name}
+        else:
+            row[columns.IMAGE] = {"bytes": None, "path": os.path.realpath(picture.folder / picture.name)}
         return {name: row.get(name) for name in features}
     except _BadPictureError as error:
         return error
 
 
-def _check_picture(picture: Path | bytes) -> tuple[int, int]:
+def _content(picture: NamedFile | bytes, kind: str, allow_outside: bool) -> bytes:
+    """Return the encoded picture or mask."""
+    if isinstance(picture, bytes):
+        return picture
+    try:
+        return picture.read(allow_outside)
+    except RefusedFileError as error:
+        hint = "; --allow-outside takes it" if str(error) == OUTSIDE else ""
+        raise _BadPictureError(f"{kind} {error}{hint}") from error
+
+
+def _check_picture(data: bytes) -> tuple[int, int]:
     """Decode a picture at reduced size, which finds truncated files, and return its full size."""
     try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+        with Image.open(io.BytesIO(data)) as image:
             size = image.size
+            check_pixels(image)
             image.draft(None, (size[0] // 8, size[1] // 8))
             image.load()
             return size
-    except FileNotFoundError as error:
-        raise _BadPictureError("picture missing") from error
+    except RefusedFileError as error:
+        raise _BadPictureError(f"picture {error}") from error
     except UNREADABLE as error:
         raise _BadPictureError("picture broken") from error
 
 
-def _checked_mask(mask: Path | bytes, size: tuple[int, int], ids: ClassLabel) -> bytes:
-    """Return the mask as encoded bytes after checking size, channels and ids.
+def _checked_pair(
+    picture: bytes, size: tuple[int, int], data: bytes, source: NamedFile | bytes, ids: ClassLabel
+) -> tuple[bytes, bytes]:
+    """Return picture and mask, encoded, after checking size, channels and ids; both upright where a camera lay.
+
+    Photographs are turned as their EXIF data say when they are decoded, masks are not, so that a mask drawn over the
+    stored pixels would not lie over the picture. Which way a mask was drawn shows in its size alone; where it does not,
+    the row is left out.
 
     Raises:
         BadInputError: an id outside the label set, which is a fault of the whole table and not of one picture.
     """
     try:
-        data = mask if isinstance(mask, bytes) else mask.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
+            check_pixels(image)
             image.load()
-    except FileNotFoundError as error:
-        raise _BadPictureError("mask missing") from error
+    except RefusedFileError as error:
+        raise _BadPictureError(f"mask {error}") from error
     except UNREADABLE as error:
         raise _BadPictureError("mask broken") from error
     if image.mode not in ("L", "P"):
         raise _BadPictureError(f"mask of mode {image.mode} where 8-bit ids were expected")
-    if image.size != size:
+    turn = _turn_of(picture)
+    turned_size = size[::-1] if turn in _LYING else size
+    if turn is None:
+        if image.size != size:
+            raise _BadPictureError("mask of another size than its picture")
+    elif turned_size != size and image.size == turned_size:
+        pass  # drawn over the upright picture
+    elif turned_size != size and image.size == size:
+        # Drawn over the stored pixels: turned as the picture will be.
+        upright = image.transpose(turn)
+        encoded = io.BytesIO()
+        upright.save(encoded, format="PNG")
+        data = encoded.getvalue()
+    elif image.size in (size, turned_size):
+        raise _BadPictureError("picture turned by EXIF data, and its mask does not tell which way it was drawn")
+    else:
         raise _BadPictureError("mask of another size than its picture")
     # 255 marks pixels without a label.
     unknown = sorted(set(np.unique(np.asarray(image)).tolist()) - set(range(ids.num_classes)) - {columns.UNKNOWN})
     if unknown:
-        name = mask if isinstance(mask, Path) else "a mask"
+        name = source.folder / source.name if isinstance(source, NamedFile) else "a mask"
         raise BadInputError(
             f"{name} holds the ids {unknown}, but the label set ends at {ids.num_classes - 1}; give the matching list"
         )
-    return data
+    return picture, data
+
+
+def _turn_of(picture: bytes) -> Image.Transpose | None:
+    """Return how a decoder turns a photograph upright, None where it stands upright."""
+    try:
+        with Image.open(io.BytesIO(picture)) as image:
+            return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except UNREADABLE:
+        return None
 
 
 class _SplitWriter:

@@ -10,6 +10,8 @@ from datasets import ClassLabel, Value
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import ImportedTable, Row, held_out, photo_features, photo_row, read_text
+from dataset_builder.messages import shown
+from dataset_builder.named_files import MISSING, NamedFile, RefusedFileError
 
 HEADER = ("image_path", "text", "food")
 MAX_TITLE_WORDS = 40
@@ -58,9 +60,18 @@ def _read_part(folder: Path, part: str) -> list[dict[str, str]]:
 def _row(folder: Path, part: str, record: dict[str, str], index: dict[str, int]) -> Row:
     name = record["image_path"]
     # The set is passed on in several layouts; a picture that is in none of them is reported under the official one.
-    candidates = [folder / name, folder / "images" / name, folder / "images" / part / record["food"] / name]
-    picture = next((path for path in candidates if path.is_file()), candidates[-1])
+    candidates = [NamedFile(folder / place, name) for place in ("", "images")]
+    with_class = f"{part}/{record['food']}/{name}"
+    picture = next((one for one in candidates if _is_there(one)), NamedFile(folder / "images", with_class))
     return photo_row(name, picture, {columns.TITLE: clean_title(record["text"]), columns.LABEL: index[record["food"]]})
+
+
+def _is_there(picture: NamedFile) -> bool:
+    try:
+        picture.resolve()
+    except RefusedFileError as error:
+        return str(error) != MISSING  # what is there and refused is reported under its own name
+    return True
 
 
 def read_upmc_food101(source: str) -> ImportedTable:
@@ -74,7 +85,7 @@ def read_upmc_food101(source: str) -> ImportedTable:
     strange = sorted({record["food"] for record in records["test"]} - set(names))
     if strange:
         raise BadInputError(
-            f"the test table has classes that train lacks: {', '.join(strange[:5])}; correct the tables"
+            f"the test table has classes that train lacks: {', '.join(map(shown, strange[:5]))}; correct the tables"
         )
     index = {name: position for position, name in enumerate(names)}
     rows = {part: [_row(folder, part, record, index) for record in records[part]] for part in records}

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import shown
 
 INGREDIENT = "ingredient"
 TITLE = "title"
@@ -27,6 +28,7 @@ DEFAULT_LEXICON = Path(__file__).parents[1] / "data" / "lexicon.csv"
 
 _COLUMNS = ("flavour", "source", "phrase")
 _WEIGHT = "weight"
+HEAVIEST = 1_000_000
 
 
 class LexiconEntry(NamedTuple):
@@ -98,7 +100,7 @@ def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
     missing = [name for name in _COLUMNS if name not in header]
     if missing:
         raise BadInputError(
-            f"lexicon {path} has the columns {', '.join(header) or 'none'}; "
+            f"lexicon {path} has the columns {', '.join(map(shown, header[:20])) or 'none'}; "
             f"needed are {', '.join(_COLUMNS)} (and {_WEIGHT} if wanted)"
         )
     reader.fieldnames = header
@@ -112,12 +114,12 @@ def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
             phrase = phrase.lstrip()
         flavour, source = flavour.strip(), source.strip()
         if flavour not in FLAVOURS:
-            raise BadInputError(f"{place}: flavour is {flavour!r}; allowed are {', '.join(FLAVOURS)}")
+            raise BadInputError(f"{place}: flavour is {shown(flavour)!r}; allowed are {', '.join(FLAVOURS)}")
         if source not in SOURCES:
-            raise BadInputError(f"{place}: source is {source!r}; allowed are {', '.join(SOURCES)}")
+            raise BadInputError(f"{place}: source is {shown(source)!r}; allowed are {', '.join(SOURCES)}")
         if not phrase.strip():
             raise BadInputError(f"{place}: the phrase is empty; write the words that vote for {flavour}")
         weight = (row.get(_WEIGHT) or "").strip() or "1"
-        if not weight.isdecimal():
-            raise BadInputError(f"{place}: weight is {weight!r}; give a whole number from 0 up")
+        if not weight.isdecimal() or len(weight) > len(str(HEAVIEST)) or int(weight) > HEAVIEST:
+            raise BadInputError(f"{place}: weight is {shown(weight)!r}; give a whole number from 0 to {HEAVIEST}")
         yield LexiconEntry(reader.line_num, flavour, source, phrase, int(weight))

@@ -31,6 +31,8 @@ def label_recipes(
     out: str | Path,
     columns: Mapping[str, str] | None = None,
     processes: int | None = None,
+    encoding: str | None = None,
+    keep_equal_titles: bool = False,
 ) -> tuple[LabelSummary, LabelModel]:
     """Label a recipe table, or the embedded catalogue, into a Parquet file, with a progress bar.
 
@@ -46,12 +48,13 @@ def label_recipes(
         ]
         model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
         return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
-    table = read_recipes(source, columns)
+    table = read_recipes(source, columns, encoding, keep_equal_titles)
     model = fit_label_model(table.stream(), labeller).calibrated(*catalogue_labels(labeller))
     scaled = table.table.unit == "B"
     with tqdm(total=table.table.size, desc="labelling", unit="B" if scaled else " recipes", unit_scale=scaled) as bar:
         summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
     summary.skipped = table.skipped
+    summary.notes = table.table.notes
     return summary, model
 
 
@@ -194,8 +197,16 @@ def run_label(arguments: Namespace) -> str:
         arguments.min_title_votes,
         arguments.on_conflict,
     )
-    summary, model = label_recipes(arguments.recipes, labeller, arguments.out, columns, arguments.processes)
-    parts = [summary_text(summary)]
+    summary, model = label_recipes(
+        arguments.recipes,
+        labeller,
+        arguments.out,
+        columns,
+        arguments.processes,
+        arguments.encoding,
+        arguments.keep_equal_titles,
+    )
+    parts = [*summary.notes, summary_text(summary)]
     if model.temperature == 1:
         parts.append(NOT_CALIBRATED)
     if arguments.recipes == CATALOGUE or arguments.reliability:

@@ -44,6 +44,7 @@ class LabelSummary:
         pairs: recipes per (flavour by ingredients, flavour by title), None for a method that named none.
         unlabelled: the recipes that got no label and are not in the output.
         skipped: rows of the table that are no recipes, by reason.
+        notes: what the reader of the table had to guess.
     """
 
     recipes: int = 0
@@ -52,6 +53,7 @@ class LabelSummary:
     pairs: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
     unlabelled: Skipped = field(default_factory=Skipped)
     skipped: dict[str, Skipped] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def add(self, title: str, label: Label) -> None:
         """Count one recipe."""
@@ -134,7 +136,8 @@ def label_table(
     summary = LabelSummary()
 
     def write(path: Path) -> None:
-        with pq.ParquetWriter(path, features.arrow_schema) as writer:
+        # As a stream: Arrow would take a name such as a:b for an address.
+        with path.open("wb") as stream, pq.ParquetWriter(stream, features.arrow_schema) as writer:
             for batch, counted in _map_chunks(work, recipes, labeller, processes):
                 writer.write_batch(batch)
                 summary.merge(counted)

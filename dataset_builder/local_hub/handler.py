@@ -79,7 +79,9 @@ class Handler(BaseHTTPRequestHandler):
                     raise Refusal(500, message="Internal server error (injected)")
                 if fault == "refuse":
                     raise Refusal(401, message="Invalid credentials in Authorization header")
-                self._silent = fault == "lose"
+                if fault and fault.isdigit():
+                    raise Refusal(int(fault), message="refused (injected)")
+                self._silent, self._fault = fault == "lose", fault
                 if fault != "drop":
                     status = getattr(self, f"on_{kind}")(**match.groupdict())
                 if fault in ("drop", "lose"):
@@ -90,11 +92,12 @@ class Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
-            self._silent = False
+            self._silent, self._fault = False, None
             self.hub.requests.append(Request(kind, self.command, self.path, status, self.sent))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
     _silent = False
+    _fault: str | None = None
 
     def _read_body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -136,14 +139,29 @@ class Handler(BaseHTTPRequestHandler):
             return 0
         body = content if isinstance(content, bytes) else json.dumps({} if content is None else content).encode()
         kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
+        body, kind = self._damaged(body, kind)
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, str(value))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
-            self.sent += len(body)
+            part = body[: len(body) // 2] if self._fault == "short" else body
+            self.wfile.write(part)
+            self.sent += len(part)
+        if self._fault == "short":
+            self.close_connection = True
         return status
+
+    def _damaged(self, body: bytes, kind: str) -> tuple[bytes, str]:
+        """Return body and type of an answer as the fault of this request leaves them."""
+        if self.command == "HEAD" or not body:
+            return body, kind
+        if self._fault == "flip":
+            place = len(body) // 2
+            body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+        if self._fault == "html":
+            return b"<html><body>Please log in</body></html>", "text/html"
+        return (b"[[1]]", "application/json") if self._fault == "other" else (body, kind)
 
     def on_whoami(self) -> int:
         if self.namespace is None:

@@ -29,6 +29,17 @@ from dataset_builder.local_hub.store import Store
 from dataset_builder.messages import echo
 
 HOST = "127.0.0.1"
+# Fault of a request -> what the client gets.
+FAULTS = {
+    "error": "the answer 500",
+    "refuse": "the answer 401",
+    "drop": "a connection that closes before anything is done",
+    "lose": "a connection that closes after it is done",
+    "short": "half of the content, then a connection that closes",
+    "flip": "the right headers, and content with one changed byte",
+    "html": "a page of HTML with the status 200, as proxies send",
+    "other": "JSON of another form with the status 200",
+}
 OUR_PACKAGES = ("dataset_builder", "modeling_flavour", "trainer_scripts", "model_cards", "tests")
 
 # Put before the code of `run_python`: an editable install would otherwise make our packages importable everywhere.
@@ -93,12 +104,11 @@ class LocalHub:
         """Let requests of one kind (a name in `ROUTES`) fail.
 
         Args:
-            how: "error" answers 500, "refuse" 401, "drop" closes the connection before anything is done, "lose" after
-                it is done.
+            how: one of `FAULTS`, or a status such as "429" that is answered.
             times: how many requests fail.
             skip: how many pass before the first one fails.
         """
-        if how not in ("error", "refuse", "drop", "lose") or kind not in {route[0] for route in ROUTES}:
+        if not (how in FAULTS or how.isdigit()) or kind not in {route[0] for route in ROUTES}:
             raise ValueError(f"no fault {how!r} of requests {kind!r}")
         self._faults[kind] += [None] * skip + [how] * times
 

@@ -27,6 +27,7 @@ _PLATING_SOURCES = (
     "catalogue/ingredients.py",
     "catalogue/matching.py",
     "catalogue/serving.py",
+    "recipes/text.py",
     "data/*.csv",
 )
 

@@ -1,8 +1,9 @@
 """The audit of a data set: accuracy of the labelling rule alone, content that crosses splits, faults of pictures."""
 
+import glob
+import hashlib
 import json
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,21 +16,22 @@ from datasets import load_dataset
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_json
+from dataset_builder.files import read_json, write_json
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import Labeller, LabelScores, score_labels
 from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
 from dataset_builder.publishing.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
 from dataset_builder.publishing.versions import listed
+from dataset_builder.recipes.text import plain_title
 from model_cards.cards import fill, read_template
 from model_cards.runs import is_catalogue
 
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
-AUDIT_VERSION = 2  # of the content of audit.json
+AUDIT_VERSION = 3  # of the content of audit.json
+AUDIT_HASH = "sha256"  # of the rest, so that figures that were changed by hand are not published
 READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
 EXAMPLES = 20
-ACCENTS = re.compile("[\u0300-\u036f]")
 RULES = {
     True: "The labelling rule alone",
     False: "The default rule alone, which is not the rule that made these labels (its lexicon is not available)",
@@ -87,7 +89,14 @@ class Audit:
         """Write `AUDIT.md` and `audit.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
-        write_json(folder / AUDIT_JSON, self.facts)
+        write_json(folder / AUDIT_JSON, {**self.facts, AUDIT_HASH: _hash_of(self.facts)})
+
+
+def _hash_of(facts: Mapping[str, Any]) -> str:
+    """Return the hash of an audit, whatever the data set is called."""
+    # Through JSON once, which turns numbers as keys into text, and so their order.
+    content = json.loads(json.dumps({name: value for name, value in facts.items() if name != "dataset"}))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def audit(dataset: str) -> Audit:
@@ -132,11 +141,13 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     rule = find_rule(build.manifest, build.lexicon_file)
     # An audit is reused only for the same shards, the same rule and the same form of the audit.
     same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
-    with suppress(FileNotFoundError, ValueError):  # an audit that is missing or broken is made again
-        known = json.loads((build.folder / AUDIT_JSON).read_text(encoding="utf-8"))
-        if isinstance(known, dict) and same.items() <= known.items():
+    with suppress(BadInputError):  # an audit that is missing, broken or changed by hand is made again
+        known = read_json(build.folder / AUDIT_JSON, "audit again") or {}
+        stated = known.pop(AUDIT_HASH, None)
+        if same.items() <= known.items() and stated == _hash_of(known):
             return Audit({**known, "dataset": name})
-    files = {split: [str(path) for path in paths] for split, paths in build.shards.items()}
+    # Escaped: brackets and stars in the name of a folder would be taken as patterns.
+    files = {split: [glob.escape(str(path)) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
     audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     audited.write(build.folder)
@@ -164,17 +175,6 @@ def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -
             "pictures": _pictures(rows, manifest.get("given_up", {})),
         }
     )
-
-
-def plain_title(title: str) -> str:
-    """Return a title without accents, case and punctuation, so that equal dishes have equal titles.
-
-    Accents are those of Latin, Greek and Cyrillic letters; in other scripts marks are vowels and stay. A title without
-    any letter or digit is left as it is.
-    """
-    letters = ACCENTS.sub("", unicodedata.normalize("NFKD", title)).casefold()
-    words = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in letters).split()
-    return unicodedata.normalize("NFC", " ".join(words)) or title.strip()
 
 
 def _labelled(rows: Rows) -> list[int]:

@@ -1,6 +1,6 @@
 """Reads the rows of any data set for the audit; a value of another form than in our builds becomes None."""
 
-import json
+import glob
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +17,22 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from tqdm import tqdm
 
-from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS
-from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS, SHARD
+from dataset_builder.building.shards import MANIFEST_KINDS
+from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, SPLITS, TITLE
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import read_json
 from dataset_builder.importers.table import UNREADABLE
+from dataset_builder.kinds import check_entries
+from dataset_builder.messages import shown
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 
 BATCH = 256
+_READERS = {
+    ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
+}  # fmt: skip
 COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
 
 
@@ -55,9 +62,15 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
     name, configuration = configured(dataset)
     path = Path(name)
     try:
+        if path.is_dir() and (shards := _shards(path)):
+            return load_dataset("parquet", data_files=shards, streaming=True)
         if path.is_file():
-            return load_dataset(str(path.resolve().parent), data_files=path.name, streaming=True)
+            return _open_file(path)
+        if path.exists() and not path.is_dir():
+            raise BadInputError(f"{shown(path)} is no regular file; give a table, a folder of tables or a Hub id")
         return load_dataset(name, configuration, streaming=True)
+    except BadInputError:
+        raise
     except (DataFilesNotFoundError, EmptyDatasetError) as error:
         # The message of the first lists all extensions that `datasets` reads, so that it is not passed on.
         raise BadInputError(
@@ -74,16 +87,38 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
         ) from error
 
 
+def _shards(folder: Path) -> dict[str, list[str]]:
+    """Return the shards of a build or import per split, as patterns of `datasets` that stand for these files alone."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("data/*.parquet")):
+        if (match := SHARD.fullmatch(path.name)) is None:
+            return {}
+        # Escaped: brackets and stars in the name of a folder would be taken as patterns.
+        found.setdefault(match["split"], []).append(glob.escape(str(path.resolve())))
+    order = sorted(found, key=lambda split: (*SPLITS, split).index(split))
+    return {split: found[split] for split in order}
+
+
+def _open_file(path: Path) -> IterableDatasetDict:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise BadInputError(
+            f"{shown(path)} is no table by its name; give CSV, JSON lines or Parquet, or a folder of them"
+        )
+    more = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    return load_dataset(reader, data_files=[glob.escape(str(path.resolve()))], streaming=True, **more)
+
+
 def manifest_of(dataset: str) -> Mapping[str, Any]:
     """Return the manifest of a data set that `flavour-sd build` made; empty for any other."""
     path = file_of(dataset, MANIFEST)
     if path is None:
         return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON ({error}); build again, or remove it if no build wrote it") from error
-    return manifest if isinstance(manifest, dict) and manifest.keys() >= MANIFEST_KEYS.keys() else {}
+    manifest = read_json(path, "build again, or remove it if no build wrote it") or {}
+    if not manifest.keys() >= MANIFEST_KEYS.keys():
+        return {}
+    check_entries(manifest, MANIFEST_KINDS, str(path))
+    return manifest
 
 
 def file_of(dataset: str, name: str) -> Path | None:

@@ -65,7 +65,7 @@ def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: 
             or the Hub could not be written; then no tag was made and the call can be repeated.
     """
     check_names(repo, version, licence)
-    build = read_build(folder)
+    build = read_build(folder, verify=True)
     api = HfApi()
     with named_failures(repo, version):
         published, note = _published(api, repo, offline_is_fine=dry_run is not None)

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-from huggingface_hub.utils import httpx, validate_repo_id
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
+from dataset_builder.boundaries import FULL, parse_json, reason
 from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
+from dataset_builder.kinds import fits
 from dataset_builder.publishing.versions import listed, parse_version, published_versions, tag_of
 from model_cards import runs
 from model_cards.cards import is_blank, model_card
+from model_cards.errors import CardError
 
 CARD = "README.md"
 # Files with which a model is loaded, trained again and checked; optimizer states and pickles are not published.
@@ -130,13 +133,15 @@ def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
 def _owned_data(api: HfApi, repo: str, commit: str | None, files: frozenset[str]) -> frozenset[str] | None:
     if MANIFEST not in files:
         return None
+    text = _read(api, repo, MANIFEST, "dataset", commit)
     try:
-        manifest = json.loads(_read(api, repo, MANIFEST, "dataset", commit))
-    except ValueError:
+        manifest = parse_json(text, MANIFEST, "")
+    except BadInputError:  # no release wrote it
         return None
     if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS.keys():
         return None
-    return files.intersection(manifest.get(FILES) or ())
+    listed_files = manifest.get(FILES) or []
+    return files.intersection(listed_files) if fits(listed_files, list[str]) else None
 
 
 def _read(api: HfApi, repo: str, name: str, kind: str, commit: str | None) -> str:
@@ -149,20 +154,25 @@ def named_failures(repo: str, version: str) -> Iterator[None]:
     """Turn the errors of a Hub client into one sentence without tokens or addresses, which may be signed."""
     try:
         yield
-    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled) as error:
+    except (BadInputError, CardError):
+        raise
+    # A Hub, or a proxy before it, may answer anything, and the client fails on it in as many ways.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         raise BadInputError(_failure(repo, version, error)) from error
 
 
 def _failure(repo: str, version: str, error: Exception) -> str:
     response = getattr(error, "response", None)
     status = f"the server answered {response.status_code}" if response is not None else type(error).__name__
-    detail = getattr(error, "server_message", None) or str(error).splitlines()[0]
+    detail = getattr(error, "server_message", None) or reason(error)
     # Tokens and signed addresses must appear in no message.
-    reason = re.sub(r"hf_\w+|https?://\S+", "...", detail)
+    told = re.sub(r"hf_\w+|https?://\S+", "...", detail)
     # 401 and 403 are the answers to a token without the right to write.
     refused = getattr(response, "status_code", None) in (401, 403)
     how = " with a token that may write there (`hf auth login`, or HF_TOKEN)" if refused else ""
-    return f"{repo} {version} was not published ({status}: {reason}); it carries no tag, repeat the command{how}"
+    return f"{repo} {version} was not published ({status}: {told}); it carries no tag, repeat the command{how}"
 
 
 def write_folder(release: Release, folder: Path) -> None:
@@ -218,7 +228,7 @@ def upload(api: HfApi, release: Release) -> str:
     title = f"{repo.split('/')[1]} {release.version}"
     try:
         api.create_tag(repo, tag=release.tag, tag_message=title, revision=commit.oid, repo_type=kind)
-    except (HfHubHTTPError, httpx.HTTPError):
+    except Exception:
         # The answer may have been lost on the way back although the tag was made.
         tags = api.list_repo_refs(repo, repo_type=kind).tags
         if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit.oid:

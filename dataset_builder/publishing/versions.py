@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,14 +14,17 @@ from datasets import Features
 from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
+from dataset_builder.boundaries import outside, parse_json, read_text
 from dataset_builder.building.finished_build import DATA, MANIFEST, FinishedBuild, named_labels
 from dataset_builder.columns import FLAVOUR, GENERATION, ID, INGREDIENTS, INSTRUCTIONS, TITLE
 from dataset_builder.errors import BadInputError
+from dataset_builder.kinds import check_entries, fits
 
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 # Entries of a picture's record that do not change how it is drawn.
 NOT_DRAWING = ("attempts", "rejected")
 NAMED = 5
+COUNTED = ("added", "removed", "relabelled", "moved", "redrawn", "recipe_changed")
 COMPARED = (ID, FLAVOUR, GENERATION, TITLE, INGREDIENTS, INSTRUCTIONS)
 
 
@@ -48,8 +52,7 @@ class Changes:
 
     def counts(self) -> dict[str, Any]:
         """Return the counts for manifest and card."""
-        names = ("added", "removed", "relabelled", "moved", "redrawn", "recipe_changed")
-        return {"previous": self.previous, **{name: len(getattr(self, name)) for name in names}}
+        return {"previous": self.previous, **{name: len(getattr(self, name)) for name in COUNTED}}
 
 
 def listed(names: Sequence[str], what: str = "more") -> str:
@@ -91,8 +94,15 @@ def read_history(api: HfApi, repo: str, version: str) -> list[dict[str, Any]]:
         path = api.hf_hub_download(repo, MANIFEST, repo_type="dataset", revision=tag_of(version))
     except EntryNotFoundError:
         return []
-    with open(path, encoding="utf-8") as file:
-        return json.load(file).get("history", [])
+    what, advice = f"{MANIFEST} of version {version} of {repo}", "publish to another --repo"
+    manifest = parse_json(read_text(Path(path), advice), what, advice)
+    history: Any = manifest.get("history", []) if isinstance(manifest, dict) else None
+    if not fits(history, list[dict[str, Any]]):
+        raise BadInputError(f"{what} holds no history of versions; {advice}")
+    # The card shows these entries.
+    for one in history:
+        check_entries(one, {"version": str, "previous": str, **dict.fromkeys(("rows", *COUNTED), int)}, what)
+    return history
 
 
 def changes_since(api: HfApi, repo: str, version: str, build: FinishedBuild) -> Changes:
@@ -120,22 +130,19 @@ def _published_tables(api: HfApi, repo: str, version: str) -> dict[str, pa.Table
     root = f"datasets/{repo}@{tag_of(version)}/{DATA}"
     tables: dict[str, list[pa.Table]] = {}
     for path in sorted(files.glob(f"{root}/*.parquet")):
-        try:
-            with files.open(path) as file:
-                # Only these columns are fetched: Parquet on the Hub is read by ranges.
-                shard = pq.ParquetFile(file)
-                missing = set(COMPARED) - set(shard.schema_arrow.names)
-                table = None if missing else shard.read(list(COMPARED))
-        except pa.ArrowInvalid as error:
-            raise BadInputError(
-                f"{path} of version {version} is not Parquet ({error}); publish to another --repo"
-            ) from error
+        refused = f"{path} of version {version} cannot be read"
+        with outside(refused, "publish to another --repo"), files.open(path) as file:
+            # Only these columns are fetched: Parquet on the Hub is read by ranges.
+            shard = pq.ParquetFile(file)
+            missing = set(COMPARED) - set(shard.schema_arrow.names)
+            table = None if missing else shard.read(list(COMPARED))
         if table is None:
             raise BadInputError(
                 f"version {version} of {repo} lacks the columns {', '.join(sorted(missing))}; publish to another --repo"
             )
-        features = Features.from_arrow_schema(shard.schema_arrow)
-        tables.setdefault(path.rsplit("/", 1)[1].split("-")[0], []).append(named_labels(table, features))
+        with outside(refused, "publish to another --repo"):
+            features = Features.from_arrow_schema(shard.schema_arrow)
+            tables.setdefault(path.rsplit("/", 1)[1].split("-")[0], []).append(named_labels(table, features))
     return {split: pa.concat_tables(parts) for split, parts in tables.items()}
 
 

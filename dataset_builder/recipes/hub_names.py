@@ -22,10 +22,12 @@ def configured(name: str) -> tuple[str, str | None]:
 
 
 def _split(name: str, mark: str) -> tuple[str, str | None]:
-    if Path(name).expanduser().exists():
-        return name, None
+    try:
+        is_path = Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long for a path, or the home of nobody
+        is_path = False
     head, _, tail = name.partition(mark)
-    return head, tail or None
+    return (name, None) if is_path or not head else (head, tail or None)
 
 
 def several_configurations(name: str) -> str | None:

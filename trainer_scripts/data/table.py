@@ -8,8 +8,10 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset
 
+from dataset_builder.boundaries import patiently
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_data import load_tables
 from trainer_scripts.data.split_guard import Keys, SplitGuard, row_keys
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
 
@@ -148,13 +150,16 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
     kind, files = _plain_tables(Path(name))
-    try:
-        if kind is not None:
-            return load_dataset(kind, data_files=files, streaming=streaming)
-        return load_dataset(name, revision=revision, streaming=streaming)
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
-        hint = f"; build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
-        raise BadInputError(f"cannot read data set {name!r}: {error}{hint}") from error
+    hint = f"build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
+    return patiently(
+        f"cannot read data set {name!r}",
+        hint or "give the folder or the Hub id of a data set",
+        lambda: (
+            load_tables(name, revision=revision, streaming=streaming)
+            if kind is None
+            else load_dataset(kind, data_files=files, streaming=streaming)
+        ),
+    )
 
 
 def _plain_tables(path: Path) -> tuple[str | None, dict[str, str]]:

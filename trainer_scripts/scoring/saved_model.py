@@ -1,17 +1,16 @@
 """Saved models, and the rows of a data set as a saved model reads them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.kinds import check_kind
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
-from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import (
     Table,
@@ -28,6 +27,13 @@ from trainer_scripts.data.table import (
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
+from trainer_scripts.tasks.common.model_folder import (
+    load_config,
+    load_processor,
+    load_weights,
+    model_folder,
+    read_record,
+)
 from trainer_scripts.tasks.common.starting_points import file_of_model
 from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.registry import task_of
@@ -47,35 +53,44 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
     # A Hub id has exactly one slash; anything else can only be a missing folder.
     if not Path(source).exists() and source.count("/") != 1:
         raise BadInputError(f"there is no model at {source!r}; give a folder, or a Hub id such as org/flavour-fusion")
-    try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-        task = task_of(config)
-        graph = Path(source) / GRAPH
-        if graph.is_file() and task.graph is not None:
-            require_onnx()
-            model: PreTrainedModel | OnnxModel = OnnxModel(graph, config, task.graph)
-        else:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            loaded = task.model_class.from_pretrained(
-                source, revision=revision, use_safetensors=True, trust_remote_code=False
-            )
-            model = loaded.eval().to(device)
-        processor = FlavourProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
-        configuration = saved_configuration(source, revision)
-        # Of the run that trained the model, or of the export that made the graph.
-        path = file_of_model(source, METRICS, revision) or file_of_model(source, EXPORT_REPORT, revision)
-        results = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, TypeError, ValueError) as error:
-        raise BadInputError(f"cannot load a model from {source!r}: {error}") from error
+    folder = model_folder(source, revision)
+    config = load_config(folder)
+    task = task_of(config)
+    graph = Path(source) / GRAPH
+    if graph.is_file() and task.graph is not None:
+        require_onnx()
+        model: PreTrainedModel | OnnxModel = OnnxModel(graph, config, task.graph)
+    else:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_weights(task.model_class, folder).eval().to(device)
+    processor = load_processor(folder)
+    configuration = saved_configuration(source, revision)
+    # Of the run that trained the model, or of the export that made the graph.
+    results = read_record(folder, METRICS) or read_record(folder, EXPORT_REPORT)
+    check_kind(
+        "selection_split", results.get("selection_split"), str | None, f"{METRICS} or {EXPORT_REPORT} of {source}"
+    )
     # The name stands in tables and file names: the last part of a folder, the whole of a Hub id.
     name = Path(source).resolve().name if Path(source).exists() else source
     if revision != "main" and not Path(source).exists():
         name += f"@{revision}"
-    known = DataArguments.__dataclass_fields__
-    arguments = DataArguments(**{name: value for name, value in configuration.items() if name in known})
+    arguments = data_arguments(configuration, f"{CONFIGURATION} of {source}")
     if columns is not None:
         arguments = replace(arguments, columns=JsonMapping(columns))
     return SavedModel(name, source, model, processor, task, arguments, configuration, results)
+
+
+def data_arguments(configuration: Mapping[str, Any], where: str) -> DataArguments:
+    """Return the data arguments in the saved settings of a run.
+
+    Raises:
+        BadInputError: one is not of the type that it has in a configuration.
+    """
+    kinds = get_type_hints(DataArguments)
+    known = {name: value for name, value in configuration.items() if name in DataArguments.__dataclass_fields__}
+    for name, value in known.items():
+        check_kind(name, value, kinds[name], where)
+    return DataArguments(**known)
 
 
 def saved_configuration(source: str, revision: str = "main") -> dict[str, Any]:

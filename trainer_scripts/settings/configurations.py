@@ -7,13 +7,15 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
+from dataset_builder.boundaries import outside, parse_yaml, read_text
 from dataset_builder.errors import BadInputError
-from dataset_builder.messages import echo
+from dataset_builder.kinds import check_kind
+from dataset_builder.messages import echo, shown
 from trainer_scripts.settings.arguments import Configuration, DataArguments, JsonMapping, ModelArguments
 from trainer_scripts.settings.options import OPTION, options_of
 from trainer_scripts.settings.train_help import CONFIGURATIONS, asks_for_help, configuration_names, help_page
@@ -21,6 +23,7 @@ from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.settings.training_options import TrainingOptions
 
 ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
+MOST_BASES = 20
 NOTHING = ("none", "null")
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 DEFAULT_CONFIGURATION = "default"
@@ -69,45 +72,37 @@ def configuration_path(name: str) -> Path:
     raise BadInputError(f"there is no configuration {name!r}; give a YAML file or one of {', '.join(close)}")
 
 
-def read_configuration(path: Path, begun: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_configuration(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the settings of a configuration file; `base` names another one that it starts from.
 
     A base is a file beside this one, or one of the configurations that come with the package.
 
-    Args:
-        path: the file.
-        begun: files that name this one as their base.
-
     Raises:
-        BadInputError: a file that is no configuration, or a base that does not exist or leads back to itself.
+        BadInputError: it is no YAML mapping of names, or a base does not exist or leads back to it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path} is no YAML file: {error}") from error
-    if not isinstance(settings, dict):
-        raise BadInputError(f"{path} must hold `name: value` lines")
+    advice = "give a YAML file of `name: value` lines"
+    text = read_text(path, advice)
+    settings = parse_yaml(text, str(path), advice) or {}
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise BadInputError(f"{path} must hold `name: value` lines, with a word as each name")
     settings |= _words_for_truth(text)
     # Settings of the file itself take precedence over those of its base.
     base = settings.pop("base", None)
     if base is None:
         return settings
-    begun = (*begun, path.resolve())
     names = (path.parent / str(base), path.parent / f"{base}.yaml", CONFIGURATIONS / f"{base}.yaml")
+    present = [name for name in names if name.is_file()]
     # A file may have the name of the shipped one that it starts from.
-    found = next((name for name in names if name.is_file() and name.resolve() != path.resolve()), None)
-    if found is None:
+    others = [name for name in present if name.resolve() != path.resolve()]
+    if not present:
         near = difflib.get_close_matches(str(base), configuration_names(), n=3) or configuration_names()
         raise BadInputError(
-            f"{path}: base {str(base)!r} is neither a file beside it nor a configuration of the package; give one of "
+            f"{path}: base {shown(base)} is neither a file beside it nor a configuration of the package; give one of "
             f"{', '.join(near)}"
         )
-    if found.resolve() in begun:
-        raise BadInputError(
-            f"{path}: base {str(base)!r} leads back to {found.name}; let one of them start from nothing"
-        )
-    return {**read_configuration(found, begun), **settings}
+    if not others or len(above) == MOST_BASES or others[0].resolve() in above:
+        raise BadInputError(f"{path}: base {shown(base)} leads back to a file before it; name another one")
+    return {**read_configuration(others[0], (*above, path.resolve())), **settings}
 
 
 def _words_for_truth(text: str) -> dict[str, str]:
@@ -155,14 +150,13 @@ def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUM
     known = list(options_of(*classes))
     _refuse_unknown(list(settings), known, str(path))
     settings.setdefault("output_dir", f"outputs/{path.stem}")
-    parser.set_defaults(**_defaults(parser, settings))
+    kinds = {name: kind for part in classes for name, kind in get_type_hints(part).items()}
+    parser.set_defaults(**_defaults(parser, settings, kinds, str(path)))
     # Words that no argument takes are returned in `rest`, so that close matches of a mistyped one can be named.
-    try:
+    with outside(f"the arguments of {path.stem} cannot be used", "correct that one"):
         *parts, rest = parser.parse_args_into_dataclasses(
             given, return_remaining_strings=True, look_for_args_file=False
         )
-    except (TypeError, ValueError) as error:
-        raise BadInputError(str(error)) from error
     unknown = [_argument_name(word) for word in rest if word.startswith("--")]
     _refuse_unknown(unknown, known, "the command line")
     if rest:
@@ -178,7 +172,7 @@ def _argument_name(word: str) -> str:
     return word.removeprefix("--").split("=")[0].replace("-", "_")
 
 
-def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
+def _defaults(parser: _Parser, settings: dict[str, Any], kinds: dict[str, Any], where: str) -> dict[str, Any]:
     """Return values of a configuration as the parser converts them: scalars as words, so that types are checked."""
     choices = {action.dest: action for action in parser._actions}
     checked = {}
@@ -189,6 +183,7 @@ def _defaults(parser: _Parser, settings: dict[str, Any]) -> dict[str, Any]:
         elif name.endswith("_strategy") and value == "off":
             value = "no"  # as the Trainer calls it
         if value is None or isinstance(value, dict | list | bool):
+            check_kind(name, value, kinds[name], where)
             checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value
             continue
         try:

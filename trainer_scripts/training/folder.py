@@ -4,8 +4,8 @@ A run that is trained anew (`--overwrite`) is moved aside when the new one start
 and removed when the new one has its first checkpoint. Where the new one ends before, it is moved back.
 """
 
-import json
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.messages import echo, one_line
 from model_cards.cards import write_model_card
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, SPREAD, read_configuration
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.trainer import AVERAGED_WEIGHTS, megabytes
 from trainer_scripts.training.callbacks import POSITION
-
-TRAINER_STATE = "trainer_state.json"
+from trainer_scripts.training.checkpoints import checkpoints, newest_checkpoint, sound_checkpoint
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def inspect_run(configuration: Configuration) -> RunState:
     configuration goes on, as without it.
 
     Raises:
-        BadInputError: the folder holds something else, or a run by another configuration.
+        BadInputError: the folder holds something else, a run by another configuration, or only damaged checkpoints.
     """
     folder, overwrite = configuration.output_dir, configuration.training.overwrite
     before = read_configuration(folder)
@@ -77,7 +77,16 @@ def inspect_run(configuration: Configuration) -> RunState:
     # Callbacks write their files after the Trainer's own, so a checkpoint without them was interrupted.
     needed = [AVERAGED_WEIGHTS] if configuration.training.ema_decay is not None else []
     needed += [POSITION.format(rank=0)] if configuration.data.streaming else []
-    return RunState(finished, newest_checkpoint(folder, needed))
+    found = checkpoints(folder, needed)
+    checkpoint, faults = (None, []) if finished else sound_checkpoint(found)
+    if faults and checkpoint is None:
+        raise BadInputError(
+            f"the run in {folder} cannot go on: {'; '.join(faults)}; going on without it would lead to other weights. "
+            "Put the file back, or remove the checkpoint folders to begin anew"
+        )
+    if faults and configuration.training.process_index == 0:
+        echo(one_line(f"{'; '.join(faults)}; the run goes on from {checkpoint}"), sys.stderr)
+    return RunState(finished, checkpoint)
 
 
 def aside(folder: Path) -> Path:
@@ -121,20 +130,6 @@ def check_processes(checkpoint: Path, processes: int) -> None:
             f"{checkpoint} was written by {writers} processes and {processes} would go on, each step with other rows; "
             f"launch {writers}, or train anew in another --output_dir"
         )
-
-
-def newest_checkpoint(folder: Path, needed: Sequence[str] = ()) -> Path | None:
-    """Return the complete checkpoint with the most steps; `needed` names files beside those of the Trainer."""
-    complete = []
-    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        # The state is the last file that the Trainer writes.
-        try:
-            json.loads((path / TRAINER_STATE).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            continue
-        if all((path / name).is_file() for name in needed):
-            complete.append(path)
-    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 def start_run(configuration: Configuration) -> None:

@@ -339,7 +339,10 @@ def test_foodseg103_reads_the_columns_of_the_hub(foodseg103, tmp_path):
         (hub / "data").mkdir(parents=True, exist_ok=True)
         Dataset.from_list(rows, features=features).to_parquet(hub / "data" / f"{split}-00000-of-00001.parquet")
     (hub / "category_id.txt").write_text((foodseg103 / "category_id.txt").read_text())
-    summary = import_table("foodseg103", str(hub), tmp_path / "out")
+    # These rows refer to their pictures by path, out of the folder.
+    with pytest.raises(BadInputError, match="picture outside its folder; --allow-outside takes it: 22"):
+        import_table("foodseg103", str(hub), tmp_path / "out")
+    summary = import_table("foodseg103", str(hub), tmp_path / "out", allow_outside=True)
     assert summary.rows == {"train": 18, "validation": 2, "test": 2}
 
 

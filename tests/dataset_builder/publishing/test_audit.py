@@ -18,8 +18,9 @@ from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import Labeller
 from dataset_builder.pictures.illustrator import GenerationSettings
 from dataset_builder.publishing import audit as audits
-from dataset_builder.publishing.audit import audit, audit_of_build, plain_title
+from dataset_builder.publishing.audit import audit, audit_of_build
 from dataset_builder.publishing.publish import publish
+from dataset_builder.recipes.text import plain_title
 from tests.dataset_builder.tiny_build import encoded, make_row, make_rows, picture, write_build
 
 FOODS = {

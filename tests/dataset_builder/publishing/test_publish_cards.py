@@ -186,7 +186,7 @@ print({split: len(rows) for split, rows in load_dataset("org/flavour-sd", revisi
     [
         ("README.md", "# Ragoût\n".encode("latin-1"), "README.md is not UTF-8"),
         ("manifest.json", b"[]", "holds no JSON object but list; build again"),
-        ("manifest.json", b"\xff", "is not JSON"),
+        ("manifest.json", b"\xff", "is not UTF-8"),
     ],
 )
 def test_broken_files_of_a_build_are_one_line(connected_hub, tmp_path, capsys, name, content, message):
@@ -198,4 +198,4 @@ def test_broken_files_of_a_build_are_one_line(connected_hub, tmp_path, capsys, n
 
 def test_a_manifest_of_other_shapes_is_one_line(tmp_path, capsys):
     folder = write_build(tmp_path / "build", make_rows(), {"counts": [1], "generator": "me"})
-    assert "has no object under generator, counts; build again" in refused(folder, capsys)
+    assert "manifest.json: generator holds me (str) where a mapping of names" in refused(folder, capsys)

@@ -16,8 +16,8 @@ from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_wei
 from trainer_scripts import train
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.settings.configurations import parse_configuration
+from trainer_scripts.training.checkpoints import newest_checkpoint
 from trainer_scripts.training.data import load_training_data
-from trainer_scripts.training.folder import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 # Two processes share four files out, and read all of three.

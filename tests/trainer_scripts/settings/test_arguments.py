@@ -50,7 +50,7 @@ def test_command_line_overrides_the_configuration(tmp_path):
         ("learning_rates: 1\n", r"unknown argument 'learning_rates' in .*; did you mean learning_rate or"),
         ("modality: smell\n", "modality: 'smell' is none of fusion, text, image"),
         ("- a\n", "must hold `name: value` lines"),
-        ("a: [\n", "is no YAML file"),
+        ("a: [\n", "is not YAML"),
         ("per_device_train_batch_size: many\n", "per-device-train-batch-size: invalid int value"),
     ],
 )

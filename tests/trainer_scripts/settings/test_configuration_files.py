@@ -38,7 +38,7 @@ def test_a_base_that_is_not_there_or_leads_back_is_named(tmp_path):
     with pytest.raises(BadInputError, match="neither a file beside it nor a configuration of the package; give one of"):
         parse(lost)
     written(tmp_path, "base: two\n", "one.yaml")
-    with pytest.raises(BadInputError, match="leads back to two"):
+    with pytest.raises(BadInputError, match="leads back to a file before it"):
         parse(written(tmp_path, "base: one\n", "two.yaml"))
 
 

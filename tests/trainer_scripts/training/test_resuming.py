@@ -1,13 +1,19 @@
 """An interrupted run goes on from its last whole checkpoint, and ends as one that was never interrupted."""
 
+import shutil
+from pathlib import Path
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
 from trainer_scripts import score
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.scoring.saved_model import saved_configuration
 from trainer_scripts.settings.configurations import parse_configuration
-from trainer_scripts.training.folder import inspect_run, newest_checkpoint, start_run
+from trainer_scripts.training.checkpoints import newest_checkpoint
+from trainer_scripts.training.folder import inspect_run, start_run
 
 
 @pytest.mark.parametrize(
@@ -81,8 +87,12 @@ def test_a_checkpoint_without_what_is_written_last_is_not_resumed(tmp_path, more
     configuration = parse_configuration(["default", "--output_dir", str(tmp_path), *more])
     start_run(configuration)
     for step in (2, 4):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({}, checkpoint / name)
+        save_file({"a": torch.zeros(1)}, checkpoint / "model.safetensors")
     if last is not None:
         (tmp_path / "checkpoint-2" / last).write_text("{}")
     assert inspect_run(configuration).checkpoint.name == ("checkpoint-4" if last is None else "checkpoint-2")
@@ -105,8 +115,52 @@ def test_a_checkpoint_of_other_processes_is_not_gone_on_from(small_dataset, tmp_
         )
     )
     (tmp_path / "checkpoint-2").mkdir()
-    for name in ("trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"):
-        (tmp_path / "checkpoint-2" / name).write_text("{}")
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text('{"global_step": 2}')
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth"):
+        torch.save({}, tmp_path / "checkpoint-2" / name)
+    save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint-2" / "model.safetensors")
     with pytest.raises(SystemExit):
         run(tmp_path, small_dataset)
     assert "was written by 2 processes and 1 would go on" in capsys.readouterr().err
+
+
+STEPS = ("--num_train_epochs", "1", "--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "1")
+EVERY_STEP = (*STEPS, "--eval_steps", "1", "--load_best_model_at_end", "false", "--modality", "text")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.fixture(scope="module")
+def interrupted(small_dataset, tmp_path_factory):
+    """A run that was interrupted behind its second checkpoint, and what it would have become."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch, interrupted_after(patch, 2):
+        run(folder / "broken", small_dataset, *EVERY_STEP)
+    return folder / "broken", run(folder / "whole", small_dataset, *EVERY_STEP)
+
+
+@pytest.mark.parametrize("damage", [type(Path()).unlink, cut])
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
+def test_a_damaged_checkpoint_is_said_and_an_earlier_one_is_taken(
+    interrupted, small_dataset, tmp_path, capsys, name, damage
+):
+    shutil.copytree(interrupted[0], tmp_path / "run")
+    damage(tmp_path / "run" / "checkpoint-2" / name)
+    run(tmp_path / "run", small_dataset, *EVERY_STEP)
+    message = capsys.readouterr().err
+    assert "checkpoint-2" in message
+    assert "the run goes on from" in message
+    assert_equal_weights(tmp_path / "run", interrupted[1])
+
+
+def test_without_a_sound_checkpoint_a_run_is_refused_and_stays_as_it_is(interrupted, small_dataset, tmp_path, capsys):
+    shutil.copytree(interrupted[0], tmp_path / "run")
+    for step in (1, 2):
+        (tmp_path / "run" / f"checkpoint-{step}" / "optimizer.pt").unlink()
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "run", small_dataset, *EVERY_STEP)
+    assert ended.value.code == 2
+    assert "would lead to other weights" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoint-1").is_dir()

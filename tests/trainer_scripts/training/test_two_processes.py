@@ -6,7 +6,7 @@ import torch
 from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, run_on_two, weights
 from trainer_scripts import train
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.training.folder import newest_checkpoint
+from trainer_scripts.training.checkpoints import newest_checkpoint
 
 
 def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_dataset, tmp_path):

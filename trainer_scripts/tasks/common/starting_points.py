@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 from dataset_builder.errors import BadInputError
@@ -23,6 +23,7 @@ from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
 from trainer_scripts.settings.configurations import configuration_names
 from trainer_scripts.settings.options import options_of
+from trainer_scripts.tasks.common.model_folder import load_config, load_processor, load_weights, model_folder
 
 SOURCES = ("model_name_or_path", "text_encoder", "image_encoder", "init_image_encoder", "init_segmenter")
 
@@ -76,13 +77,11 @@ def open_sources(arguments: ModelArguments) -> dict[str, Any]:
         # The revision belongs to a model of this package, never to a backbone.
         own = option in ("model_name_or_path", "init_segmenter")
         try:
-            configs[option] = AutoConfig.from_pretrained(
-                value, revision=arguments.model_revision or "main" if own else "main", trust_remote_code=False
-            )
-        except (OSError, ValueError, StrictDataclassError) as error:
-            reason = str(error).split("\n")[0]
+            folder = model_folder(value, arguments.model_revision or "main" if own else "main")
+            configs[option] = load_config(folder)
+        except BadInputError as error:
             raise BadInputError(
-                f"{option}: nothing can be loaded from {value!r}, neither as a folder nor from the Hub ({reason})"
+                f"{option}: nothing can be loaded from {value!r}, neither as a folder nor from the Hub ({error})"
             ) from error
     return configs
 
@@ -162,24 +161,17 @@ def continue_model(
     arguments = configuration.model
     revision = arguments.model_revision or "main"
     with building():
-        processor = FlavourProcessor.from_pretrained(
-            arguments.model_name_or_path, revision=revision, trust_remote_code=False
-        )
+        folder = model_folder(str(arguments.model_name_or_path), revision)
+        processor = load_processor(folder)
     wanted = fields(processor)
     difference = other_labels(config, wanted)
     _settle(configuration, config, processor, wanted, places, difference is not None)
     with building():
         # The settled config is passed on, so that dropout and losses are those of this run.
         if difference is None:
-            model: Any = model_class.from_pretrained(
-                arguments.model_name_or_path,
-                revision=revision,
-                config=config,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
+            model: Any = load_weights(model_class, folder, config)
         else:
-            model = with_new_head(model_class, config, str(arguments.model_name_or_path), revision)
+            model = with_new_head(model_class, config, folder)
             if configuration.training.process_index == 0:
                 echo(f"{arguments.model_name_or_path} {difference}: its body is kept, its head starts anew")
         if arguments.init_image_encoder:
@@ -188,17 +180,17 @@ def continue_model(
 
 
 def with_new_head(
-    model_class: type[FlavourPreTrainedModel], config: PreTrainedConfig, source: str, revision: str
+    model_class: type[FlavourPreTrainedModel], config: PreTrainedConfig, folder: Path
 ) -> FlavourPreTrainedModel:
     """Return the model of a config whose labels differ from the checkpoint's: all of its weights but those per label.
 
     Weights per label are left out by name, because another label set may have as many labels.
     """
-    donor = model_class.from_pretrained(source, revision=revision, use_safetensors=True, trust_remote_code=False)
+    donor = load_weights(model_class, folder)
     model = model_class(config).to(donor.dtype)
     heads = model_class.label_parameters
     body = {name: value for name, value in donor.state_dict().items() if not name.startswith(heads)}
-    load_checked(model, body, source, allowed_missing=heads)
+    load_checked(model, body, str(folder), allowed_missing=heads)
     return model
 
 

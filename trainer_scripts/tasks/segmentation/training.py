@@ -15,6 +15,7 @@ from trainer_scripts.data.pictures import augmentation, training_picture, varies
 from trainer_scripts.data.samples import class_prior
 from trainer_scripts.data.table import Table
 from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.tasks.common.model_folder import load_processor, model_folder
 from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.tasks.segmentation.classes import class_map, shown_classes
@@ -78,9 +79,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
     revision = arguments.model_revision or "main"
     with building():
         if arguments.init_segmenter:
-            processor = FlavourProcessor.from_pretrained(
-                arguments.init_segmenter, revision=revision, trust_remote_code=False
-            )
+            processor = load_processor(model_folder(arguments.init_segmenter, revision))
             # A field without a value must not overwrite that of the checkpoint.
             fields = {name: value for name, value in fields.items() if value is not None}
             model = FlavourForSegmentation.from_single_task(arguments.init_segmenter, revision, **fields)

@@ -1,0 +1,205 @@
+"""The reader of saved models: a folder or a Hub id in, checked files, weights and processor out; no code runs.
+
+A model is a stranger's file. Before a library builds anything, the sizes that its config states are compared with
+limits and with the weights, so that a small folder cannot ask for many gigabytes; afterwards every weight must have
+been in the file and be a finite number.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from dataset_builder.boundaries import LARGEST_TEXT, outside, parse_json, read_text
+from dataset_builder.errors import BadInputError
+from dataset_builder.hub_files import fetch
+from dataset_builder.messages import shown
+from modeling_flavour.processing_flavour import FlavourProcessor
+
+CONFIG = "config.json"
+WEIGHTS = "*.safetensors"
+PATTERNS = ("*.json", WEIGHTS, "*.txt", "*.model", "*.yaml", "*.jinja")
+REMEDY = "train it anew, or give another folder or Hub id"
+# Limits of a config, stated in docs/security.md; the largest models that anyone puts into this package have a tenth.
+MOST_LABELS = 100_000
+MOST_LAYERS = 1_000
+LARGEST_PICTURE = 8_192  # pixels of a side
+LABELS = ("num_labels", "num_classes", "num_place_labels", "id2label", "label2id", "label_names", "class_weights")
+LAYERS = ("layers", "depth", "blocks")
+NAMED = 3
+
+
+def model_folder(source: str, revision: str | None = None) -> Path:
+    """Return the folder of a saved model, fetched from the Hub first if `source` is no folder, with checked files.
+
+    Raises:
+        BadInputError: there is no such model, a file is none that a model may have, or its config is beyond the limits.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        folder = fetch(source, revision, PATTERNS, what=f"cannot load a model from {source!r}")
+    check_files(folder)
+    return folder
+
+
+def check_files(folder: Path) -> None:
+    """Check the text files of a model: regular, of bounded size, and a config within the limits.
+
+    Raises:
+        BadInputError: names the file and what is wrong with it.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if not path.is_file() or path.stat().st_size > LARGEST_TEXT:
+            raise BadInputError(f"{path} is no regular file of at most {LARGEST_TEXT / 1e6:g} MB; {REMEDY}")
+    try:
+        config = parse_json(read_text(folder / CONFIG, REMEDY), str(folder / CONFIG), REMEDY)
+    except FileNotFoundError as error:
+        raise BadInputError(f"{folder} has no {CONFIG}, so it is no model; {REMEDY}") from error
+    if not isinstance(config, dict):
+        raise BadInputError(f"{folder / CONFIG} holds no JSON object but {type(config).__name__}; {REMEDY}")
+    check_config(config, str(folder / CONFIG))
+
+
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """Raise BadInputError for a config that asks for too many labels or layers, or whose labels are none.
+
+    Args:
+        config: content of `config.json`, with those of its parts inside.
+        where: its path, for messages.
+    """
+    for name, value in _entries(config):
+        most = MOST_LABELS if name in LABELS else MOST_LAYERS if name.endswith(LAYERS) else None
+        found = len(value) if isinstance(value, list | dict) and name in LABELS else 0
+        numbers = value if isinstance(value, list) and name.endswith(LAYERS) else [value]
+        asked = max([found, *(one for one in numbers if isinstance(one, int | float))])
+        if most is not None and asked > most:
+            raise BadInputError(f"{where} asks for {name} {shown(asked)}, and at most {most:,} are read; {REMEDY}")
+    classes = config.get("architectures")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
+        raise BadInputError(f"{where}: architectures must be a list of class names; {REMEDY}")
+    labels = config.get("id2label")
+    if labels is None:
+        return
+    # A label is part of file formats and of messages, so only text will do.
+    if not isinstance(labels, dict) or not all(isinstance(label, str) for label in labels.values()):
+        raise BadInputError(f"{where}: id2label must give a text for each number; {REMEDY}")
+    if sorted(labels) != sorted(map(str, range(len(labels)))):
+        raise BadInputError(f"{where}: id2label must count its labels from 0 without a gap; {REMEDY}")
+    if len(set(labels.values())) < len(labels):
+        raise BadInputError(f"{where}: two labels of id2label have one name; {REMEDY}")
+
+
+def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        yield name, value
+        if isinstance(value, Mapping) and name not in LABELS:
+            yield from _entries(value)
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Return the config of a checked folder."""
+    with outside(f"{folder / CONFIG} is no config of a model", REMEDY):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def load_weights(
+    model_class: type[PreTrainedModel], folder: Path, config: PreTrainedConfig | None = None
+) -> PreTrainedModel:
+    """Return the model of a checked folder with all of its weights.
+
+    Args:
+        model_class: class of the model.
+        folder: as `model_folder` returns it.
+        config: to use in place of the one in the folder, such as one with another dropout.
+
+    Raises:
+        BadInputError: a weight file is damaged, or weights are missing, of another shape, or no finite numbers.
+    """
+    config = config or load_config(folder)
+    what = f"cannot load the weights in {folder}"
+    _check_shapes(model_class, folder, config)
+    with outside(what, REMEDY):
+        model, report = model_class.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        raise BadInputError(f"{what}: the files lack {_some(missing)}; {REMEDY}")
+    wrong = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if wrong:
+        raise BadInputError(f"{what}: {_some(wrong)} holds numbers that are infinite or none (NaN); {REMEDY}")
+    return model
+
+
+def _check_shapes(model_class: type[PreTrainedModel], folder: Path, config: PreTrainedConfig) -> None:
+    """Compare the shapes that a config asks for with those in the weight files, before memory is taken for them."""
+    what = f"cannot load the weights in {folder}"
+    held: dict[str, list[int]] = {}
+    paths = sorted(folder.glob(WEIGHTS))
+    if not paths:
+        raise BadInputError(f"{folder} has no safetensors weights; {REMEDY}")
+    for path in paths:
+        with outside(f"{path} is no safetensors file", REMEDY), safe_open(path, "pt") as file:
+            held |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    with outside(what, REMEDY), torch.device("meta"):
+        wanted = {name: list(one.shape) for name, one in model_class(config).state_dict().items()}
+    other = [
+        f"{name} {held[name]} instead of {wanted[name]}"
+        for name in wanted
+        if held.get(name, wanted[name]) != wanted[name]
+    ]
+    if other:
+        raise BadInputError(f"{what}: they do not have the shapes of {CONFIG}: {_some(other)}; {REMEDY}")
+    # A few numbers may be missing and are named later; many would take memory first.
+    absent = sum(math.prod(shape) for name, shape in wanted.items() if name not in held)
+    if absent > 10 * (1_000_000 + sum(map(math.prod, held.values()))):
+        raise BadInputError(f"{what}: {CONFIG} asks for {absent:,} numbers that the files lack; {REMEDY}")
+
+
+def load_processor(folder: Path) -> FlavourProcessor:
+    """Return the processor of a checked folder.
+
+    Raises:
+        BadInputError: a file of it is damaged or needs code of its own, or it scales pictures by impossible numbers.
+    """
+    what = f"cannot load the processor in {folder}"
+    with outside(what, REMEDY):
+        processor = FlavourProcessor.from_pretrained(folder, trust_remote_code=False)
+    pictures = processor.image_processor
+    if pictures is not None:
+        with outside(what, REMEDY):
+            sides = [*dict(pictures.size or {}).values(), *dict(pictures.crop_size or {}).values()]
+            sides = [float(side) for side in sides if side is not None]
+            numbers = [float(one) for one in (*(pictures.image_mean or ()), pictures.rescale_factor or 0.0)]
+            spreads = [float(one) for one in pictures.image_std or ()]
+        if any(not 1 <= side <= LARGEST_PICTURE for side in sides):
+            raise BadInputError(
+                f"{what}: pictures have sides of 1 to {LARGEST_PICTURE} pixels, not {shown(sides)}; {REMEDY}"
+            )
+        if not all(map(math.isfinite, numbers)) or any(not 1e-4 <= spread < math.inf for spread in spreads):
+            raise BadInputError(f"{what}: mean {shown(numbers)} and std {shown(spreads)} scale no picture; {REMEDY}")
+    return processor
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """Return the JSON object in a file beside a model; {} where there is none.
+
+    Raises:
+        BadInputError: it is no JSON object.
+    """
+    try:
+        content = parse_json(read_text(folder / name, REMEDY), str(folder / name), REMEDY)
+    except FileNotFoundError:
+        return {}
+    if not isinstance(content, dict):
+        raise BadInputError(f"{folder / name} holds no JSON object but {type(content).__name__}; {REMEDY}")
+    return content
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(shown, names[:NAMED])) + more
