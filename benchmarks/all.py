@@ -4,6 +4,7 @@ Each runs in a process of its own, so that none inherits threads, caches or memo
 """
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from measuring import CLOCKS, Row, table
 
 HERE = Path(__file__).resolve().parent
-NOT_MEASURED = {"all", "measuring", "photographs"}
+NOT_MEASURED = {"all", "measuring", "photographs", "results"}
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(names)}; none: all")
     parser.add_argument("--rounds", type=int, help="how often each way is measured")
     parser.add_argument("--clock", choices=CLOCKS, help="wall or cpu")
+    parser.add_argument("--out", type=Path, help="write the rows of the table here too, as JSON")
     given = parser.parse_args()
     unknown = set(given.names) - set(names)
     if unknown:
@@ -39,6 +41,9 @@ def main() -> int:
                 continue
             rows += [Row(**row) for row in json.loads(found.read_text(encoding="utf-8"))]
     print(f"\n{table(rows)}")
+    if given.out is not None:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps([dataclasses.asdict(row) for row in rows]), encoding="utf-8")
     if failed:
         print(f"no figures from {', '.join(failed)}: see above", file=sys.stderr)
     return len(failed)

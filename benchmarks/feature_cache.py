@@ -28,7 +28,7 @@ from transformers import (
 
 from trainer_scripts.features import frozen as features
 from trainer_scripts.features.engines import ImageEngine, cores
-from trainer_scripts.features.storage import _computed
+from trainer_scripts.features.storage import computed_batches
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training import run as training_run
 
@@ -86,7 +86,7 @@ def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
     model.eval()
     samples = data.task.training_samples(configuration, data, text_and_picture)
     collator = data.task.collator(text_and_picture, len(data.names), configuration)
-    engine = ImageEngine(model.image_encoder, True, configuration.training.bf16, 10**6)
+    engine = ImageEngine(model.image_encoder, configuration.training.bf16, 10**6)
     extractor = features.PictureExtractor(engine, samples, (collator.mean, collator.std))
     started = time.perf_counter()
     extractor.prepare()
@@ -95,7 +95,7 @@ def making(dataset: Path, backbone: Path, folder: Path, given) -> Row:
     batches = [range(start, min(start + 8, len(samples))) for start in range(0, len(samples), 8)]
     files = sorted((folder / "photographs").iterdir())[: len(samples)]
     own = AutoImageProcessor.from_pretrained(backbone), AutoModel.from_pretrained(backbone).eval()
-    ways = {"loop": partial(loop, files, *own), "ours": lambda: list(_computed(batches, extractor, "picture"))}
+    ways = {"loop": partial(loop, files, *own), "ours": lambda: list(computed_batches(batches, extractor, "picture"))}
     found = in_turns(ways, given.rounds, given.clock)
     return Row(
         f"features from JPEG files: {per_second(found['ours'], len(files), 'pictures')}",

@@ -3,7 +3,8 @@
 The nested loop looks for every phrase of the lexicon in every ingredient line, one phrase after the other, with the
 same folding of words, the same rule for overlaps and denials, and equal labels: this is checked. Recipes are widened
 from the catalogue with quantities, so that ingredient lines repeat as they do in real tables; "all lines distinct"
-makes every line unlike all others, which no cache can help. Rates are per second of processor time, one process.
+makes every line unlike all others, which no cache can help. The rule that weighs
+evidence is measured against the one that counts. Rates are per second of processor time, one process.
 
     python benchmarks/labelling.py                       # the ratios
     python benchmarks/labelling.py --scale 1000000       # time and memory of flavour-sd label on a table of that size
@@ -24,10 +25,13 @@ from measuring import Row, arguments_of, report
 
 from dataset_builder.catalogue.ingredients import catalogue_dishes
 from dataset_builder.catalogue.matching import PhraseMatcher, phrase_key
+from dataset_builder.labelling.choice import AnyLabeller
 from dataset_builder.labelling.lexicon import INGREDIENT, TITLE, Lexicon
 from dataset_builder.labelling.rule import MAIN_INGREDIENTS, Labeller
+from dataset_builder.labelling.weighing import WeighedLabeller
 
 REQUIRED = 20
+REQUIRED_OF_WEIGHING = 2 / 3
 QUANTITIES = ("", "1 ", "2 ", "3 ", "1/2 ", "200g ", "100 ml ", "1 cup ", "2 tbsp ", "1 tsp ", "a handful of ")
 PREPARATIONS = ("", "", "", ", chopped", ", finely sliced", " (optional)", ", to taste", ", no added salt")
 
@@ -147,6 +151,29 @@ def measure_scale(number: int) -> None:
         )
 
 
+def measure_weighing(number: int, distinct: bool, rounds: int) -> Row:
+    """Measure the rule that weighs evidence against the one that counts votes, in turn and with empty caches."""
+    lexicon = Lexicon.load()
+    recipes = make_recipes(number, distinct)
+
+    def rate(labeller: AnyLabeller) -> float:
+        start = time.process_time()
+        for recipe in recipes:
+            labeller.label(*recipe)
+        return len(recipes) / (time.process_time() - start)
+
+    counted, weighed = zip(
+        *((rate(Labeller(lexicon)), rate(WeighedLabeller(lexicon))) for _ in range(rounds)), strict=True
+    )
+    return Row(
+        f"labels by weighing, {'all lines distinct' if distinct else 'lines as in tables'}: "
+        f"{statistics.median(weighed):,.0f} recipes/s",
+        f"labels by counted words: {statistics.median(counted):,.0f} recipes/s",
+        [one / other for one, other in zip(weighed, counted, strict=True)],
+        REQUIRED_OF_WEIGHING,
+    )
+
+
 def main() -> None:
     recipes = {"type": int, "default": 20_000, "help": "how many recipes the labeller is timed on"}
     scale = {"type": int, "metavar": "N", "help": "label a CSV table of N recipes and watch memory"}
@@ -155,7 +182,8 @@ def main() -> None:
         measure_scale(given.scale)
         return
     ways = [(match, distinct) for match in ("word", "substring") for distinct in (False, True)]
-    report([measure_ratio(match, given.recipes, distinct, given.rounds) for match, distinct in ways], given)
+    rows = [measure_ratio(match, given.recipes, distinct, given.rounds) for match, distinct in ways]
+    report([*rows, *(measure_weighing(given.recipes, distinct, given.rounds) for distinct in (False, True))], given)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataset_builder.errors import CommandParser, exit_on_bad_input
 from dataset_builder.messages import echo
+from dataset_builder.progress import quiet_libraries
 
 PROGRAM = "flavour-sd"
 
@@ -22,6 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(verbs)
     _add_audit(verbs)
     _add_publish(verbs)
+    for verb in verbs.choices.values():
+        verb.add_argument("--verbose", action="store_true", help="show messages and progress bars of libraries too")
     return parser
 
 
@@ -39,6 +42,13 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--reliability", metavar="FILE.png", help="plot the reliability of the soft labels of the catalogue"
     )
+    verb.add_argument(
+        "--reference",
+        nargs="?",
+        const="",
+        metavar="FILE.csv",
+        help="score the labels against those that people gave (title,flavour; default: the embedded ones)",
+    )
     verb.add_argument("--out", required=True, metavar="FILE", help="Parquet file, written when it is whole")
     verb.set_defaults(run=_run_label)
 
@@ -50,12 +60,20 @@ def _add_labelling(verb: argparse.ArgumentParser) -> None:
         "--keep-equal-titles", action="store_true", help="rows whose title came before are variants of its dish"
     )
     verb.add_argument("--lexicon", metavar="FILE", help="CSV flavour,source,phrase (default: the embedded one)")
-    verb.add_argument("--match", choices=("word", "substring"), default="word", help="(default: %(default)s)")
-    verb.add_argument("--min-ingredient-votes", type=int, default=2, metavar="N", help="(default: %(default)s)")
-    verb.add_argument("--min-title-votes", type=int, default=1, metavar="N", help="(default: %(default)s)")
-    verb.add_argument(
-        "--on-conflict", choices=("ingredients", "title", "drop"), default="ingredients", help="(default: %(default)s)"
+    rule = verb.add_argument_group("labelling rule")
+    rule.add_argument(
+        "--rule",
+        choices=("weighed", "votes", "original"),
+        help="weighed: amounts, head noun and names of dishes; votes: counted words; original: the first system's "
+        "(default: weighed, or votes where one of its options is given)",
     )
+    rule.add_argument(
+        "--min-lead", type=float, metavar="X", help="weighed: no label where the lead is a smaller share (default: 0)"
+    )
+    rule.add_argument("--match", choices=("word", "substring"), help="votes (default: word)")
+    rule.add_argument("--min-ingredient-votes", type=int, metavar="N", help="votes (default: 2)")
+    rule.add_argument("--min-title-votes", type=int, metavar="N", help="votes (default: 1)")
+    rule.add_argument("--on-conflict", choices=("ingredients", "title", "drop"), help="votes (default: ingredients)")
 
 
 def _run_label(parsed: argparse.Namespace) -> int:
@@ -124,7 +142,7 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
 def _run_build(parsed: argparse.Namespace) -> int:
     from dataset_builder.building.build import build, draw_one, summary
     from dataset_builder.building.plan import BuildSettings
-    from dataset_builder.labelling.report import parse_columns
+    from dataset_builder.labelling.report import RULE_OPTIONS, parse_columns
     from dataset_builder.pictures.illustrator import GenerationSettings
 
     given = vars(parsed)
@@ -133,12 +151,13 @@ def _run_build(parsed: argparse.Namespace) -> int:
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
-    content = (
-        "recipes number lexicon images_per_dish seed match min_ingredient_votes min_title_votes on_conflict encoding "
-        "keep_equal_titles"
-    )
+    content = "recipes number lexicon images_per_dish seed encoding keep_equal_titles"
+    rule = {name: given[name] for name in RULE_OPTIONS}
     settings = BuildSettings(
-        columns=parse_columns(parsed.columns), **{name: given[name] for name in content.split()}, generation=generation
+        columns=parse_columns(parsed.columns),
+        **{name: given[name] for name in content.split()},
+        generation=generation,
+        **rule,
     )
     out = Path(parsed.out)
     if parsed.only is not None:
@@ -227,6 +246,8 @@ def _run_publish(parsed: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; bad input ends with one line on stderr and status 2."""
     parsed = build_parser().parse_args(arguments)
+    if not parsed.verbose:
+        quiet_libraries()
     with exit_on_bad_input(f"{PROGRAM} {parsed.verb}"):
         sys.exit(parsed.run(parsed))
 

@@ -1,6 +1,7 @@
 """Building backbones from configs, and loading pretrained weights into them with every key accounted for."""
 
 import inspect
+import os
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -86,4 +87,6 @@ def load_part(source: str | dict | PreTrainedConfig, **kwargs) -> tuple[PreTrain
         model = family_image_encoder(source, **kwargs).model
     else:
         model = AutoModel.from_pretrained(source, **pooler_arguments(config), **kwargs)
+    if os.path.isdir(source):
+        model.config._name_or_path = ""  # a folder of this machine says nothing elsewhere
     return model.config, model

@@ -28,6 +28,7 @@ FLOORS = {
     ],
     "dataset_builder": [
         {"columns", "messages"},
+        {"progress"},
         {"errors"},
         {"boundaries", "kinds", "named_files"},
         {"hub_files"},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from dataset_builder.errors import exit_on_bad_input
 from dataset_builder.messages import echo
-from trainer_scripts.settings.command_line import let_waiting_threads_sleep
+from trainer_scripts.settings.command_line import prepare_process
 from trainer_scripts.settings.train_help import asks_for_help, help_page
 
 
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         echo(help_page().rstrip("\n"))
         return
     with exit_on_bad_input("train.py"):
-        let_waiting_threads_sleep()
+        prepare_process(any(word.split("=")[0] == "--verbose" for word in given))
         # Imported here, so that --help does not wait for transformers, nor a mistyped argument for slower libraries.
         from trainer_scripts.settings.configurations import parse_configuration
 

@@ -25,7 +25,10 @@ from dataset_builder.labelling.lexicon import Lexicon
 
 MANIFEST = "manifest.json"
 DATA = "data"
-RULE = ("match", "min_ingredient_votes", "min_title_votes", "on_conflict")
+RULE = {
+    "weighed": ("rule", "min_lead"),
+    "votes": ("rule", "match", "min_ingredient_votes", "min_title_votes", "on_conflict"),
+}
 MANIFEST_KEYS = {
     "schema_version": "version of the columns",
     "generator": "settings with which the pictures were made",
@@ -145,9 +148,12 @@ class FinishedBuild:
 
 
 def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the labelling rule, as `Labeller` takes them beside the lexicon."""
-    settings = manifest.get("settings")
-    return {name: settings[name] for name in RULE if name in settings} if isinstance(settings, Mapping) else {}
+    """Return the settings of the labelling rule, as `make_labeller` takes them beside the lexicon."""
+    stated = manifest.get("settings")
+    settings = stated if isinstance(stated, Mapping) else {}
+    # Builds that name no rule were made before there were several. Only what the rule reads is returned.
+    rule = settings.get("rule", "votes")
+    return {"rule": rule, **{name: settings[name] for name in RULE.get(rule, ()) if name in settings}}
 
 
 def write_lexicon(folder: Path, lexicon: Lexicon) -> None:

@@ -17,10 +17,10 @@ from dataset_builder.building.shards import Shard, divide
 from dataset_builder.catalogue.ingredients import catalogue_dishes, visible_ingredients
 from dataset_builder.catalogue.variants import widen
 from dataset_builder.errors import BadInputError
+from dataset_builder.labelling.choice import AnyLabeller, make_labeller, rule_settings
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.report import catalogue_labels
-from dataset_builder.labelling.rule import Labeller
-from dataset_builder.labelling.soft_labels import LabelModel
+from dataset_builder.labelling.report import RULE_OPTIONS, catalogue_labels
+from dataset_builder.labelling.soft_labels import SoftLabels, fit_soft_labels
 from dataset_builder.labelling.tables import FIT_RECIPES
 from dataset_builder.pictures import prompts
 from dataset_builder.pictures.illustrator import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
@@ -56,7 +56,8 @@ class BuildSettings:
         columns: part of a recipe -> column, where the table's columns are not recognised.
         encoding: of a CSV or JSON table; None takes UTF-8 or a guess.
         keep_equal_titles: rows whose title came before are variants of its dish, and not left out.
-        match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see `Labeller`.
+        rule, min_lead, match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see
+            `labelling.choice.rule_settings`; None for what follows from the others.
     """
 
     recipes: str | None = None
@@ -69,14 +70,18 @@ class BuildSettings:
     columns: dict[str, str] = field(default_factory=dict)
     encoding: str | None = None
     keep_equal_titles: bool = False
-    match: str = "word"
-    min_ingredient_votes: int = 2
-    min_title_votes: int = 1
-    on_conflict: str = "ingredients"
+    rule: str | None = None
+    min_lead: float | None = None
+    match: str | None = None
+    min_ingredient_votes: int | None = None
+    min_title_votes: int | None = None
+    on_conflict: str | None = None
 
     def __post_init__(self) -> None:
-        counts = ("number", "images_per_dish", "recipes_per_shard", "min_ingredient_votes", "min_title_votes")
-        for name in counts:
+        # The manifest states the rule in full, whichever of its options were given.
+        for name, value in rule_settings(**{name: getattr(self, name) for name in RULE_OPTIONS}).items():
+            object.__setattr__(self, name, value)
+        for name in ("number", "images_per_dish", "recipes_per_shard"):
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name} is {getattr(self, name)}; give a whole number of at least 1")
         if self.seed < 0:
@@ -84,9 +89,9 @@ class BuildSettings:
         if self.columns and self.recipes is None:
             raise BadInputError("the embedded catalogue has columns of its own; leave --columns out, or name a table")
 
-    def labeller(self, lexicon: Lexicon) -> Labeller:
+    def labeller(self, lexicon: Lexicon) -> AnyLabeller:
         """Return the rule that labels the recipes."""
-        return Labeller(lexicon, self.match, self.min_ingredient_votes, self.min_title_votes, self.on_conflict)
+        return make_labeller(lexicon, **{name: getattr(self, name) for name in RULE_OPTIONS})
 
 
 class Plan:
@@ -127,7 +132,7 @@ class Plan:
         if not labelled:
             reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in self.skipped.items())
             raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
-        self.label_model = LabelModel.fit([item.label for item in labelled[:FIT_RECIPES]])
+        self.label_model: SoftLabels = fit_soft_labels([item.label for item in labelled[:FIT_RECIPES]], labeller.rule)
         # The temperature comes from the catalogue, whose reference flavours are known.
         self.label_model = self.label_model.calibrated(*catalogue_labels(labeller))
         scores = self.label_model.scores([item.label for item in labelled]).tolist()
@@ -269,7 +274,7 @@ class Plan:
         return pa.Table.from_pylist(rows, schema=self.schema.with_metadata(metadata))
 
 
-def _tastes_clear(labeller: Labeller, variant: Dish) -> bool:
+def _tastes_clear(labeller: AnyLabeller, variant: Dish) -> bool:
     """Return whether the first flavour of a variant leads the second one by `CLEAR_LEAD`."""
     first, second = sorted(labeller.label(variant.title, variant.ingredients).taste, reverse=True)[:2]
     return first - second >= CLEAR_LEAD

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from dataset_builder.building.plan import Plan
 from dataset_builder.building.shards import BuildFolder, Shard, write_table
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.pipelines import PLATING
+from dataset_builder.progress import Progress
 
 # Seconds after which the main process checks whether a worker was killed.
 _LOOK = 1.0
@@ -136,7 +136,7 @@ def _default_device(number: int = 0) -> torch.device:
     return torch.device("cpu")
 
 
-def _progress_bar(plan: Plan, shards: Sequence[Shard], missing: Sequence[Shard], show: bool) -> tqdm:
+def _progress_bar(plan: Plan, shards: Sequence[Shard], missing: Sequence[Shard], show: bool) -> Progress:
     total = sum(plan.rows_in(shard) for shard in shards)
     done = total - sum(plan.rows_in(shard) for shard in missing)
-    return tqdm(total=total, initial=done, unit="picture", desc="drawing", disable=not show)
+    return Progress("drawing", total, "pictures", show, initial=done)

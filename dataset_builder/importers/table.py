@@ -20,7 +20,6 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from tqdm.auto import tqdm
 
 from dataset_builder import columns
 from dataset_builder.building.shards import ShardWriter
@@ -28,6 +27,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.files import lock_file
 from dataset_builder.messages import shown
 from dataset_builder.named_files import OUTSIDE, NamedFile, RefusedFileError, check_pixels
+from dataset_builder.progress import Progress
 from dataset_builder.recipes.containers import refuse_stand_ins
 
 Row = dict[str, Any]
@@ -192,7 +192,7 @@ def _write_split(
     with (
         _SplitWriter(folder, split, table.features.arrow_schema) as writer,
         ThreadPoolExecutor(os.cpu_count()) as threads,
-        tqdm(total=len(table.splits[split]), desc=split) as progress,
+        Progress(f"importing {split}", len(table.splits[split])) as progress,
     ):
         for batch in _batches(table.splits[split], ROWS_PER_BATCH):
             outcomes = threads.map(encode, batch)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dataset_builder.catalogue.ingredients import ingredients
 from dataset_builder.catalogue.matching import MATCH_MODES, clause_end, phrase_key
 from dataset_builder.columns import FLAVOURS
-from dataset_builder.labelling.lexicon import SOURCES, Lexicon, LexiconEntry
+from dataset_builder.labelling.lexicon import DISH, SOURCES, Lexicon, LexiconEntry
 from dataset_builder.messages import echo
 
 # A list this many times longer than another of its source wins by its length.
@@ -30,12 +30,12 @@ spiced malted melted nestle cakes pancake shrimp rump rumpled trumpet crumble dr
 _COMPOUNDS = """
 applesauce beefsteak blackberry blackcurrant blueberry breadcrumb breadstick buttercream buttermilk butternut
 butterscotch candyfloss caperberry cheeseburger cheesecake cheesesteak chickpea chocolate clambake coffeecake
-cornbread cornflour cottonseed crabapple crabmeat cranberry cupcake eggnog eggplant fishcake flatbread fruitcake
-gingerbread gingersnap goatfish gooseberry grapefruit grapeseed hazelnut honeycomb honeydew hotcake hotdog hotpot
-icecream jackfruit lemonade lemongrass limeade meatball meatloaf milkshake mincemeat muskmelon oatcake oatmeal oxtail
-pancake peanut peppermint piecrust pineapple popcorn potpie raspberry redcurrant rosewater saltfish saltwater seafood
-seaweed shellfish shortbread shortcake shortcrust sourdough soybean spearmint starfruit strawberry sugarcane sunflower
-sweetbread sweetcorn sweetmeat teacake watercress watermelon wheatgrass
+cornbread cornflour cottonseed crabapple crabmeat cranberry cupcake currywurst eggnog eggplant fishcake flatbread
+fruitcake gingerbread gingersnap goatfish gooseberry grapefruit grapeseed hazelnut honeycomb honeydew hotcake hotdog
+hotpot icecream jackfruit lemonade lemongrass limeade meatball meatloaf milkshake mincemeat muskmelon oatcake oatmeal
+oxtail pancake peanut peppermint piecrust pineapple popcorn potpie raspberry redcurrant rosewater saltfish saltwater
+seafood seaweed shellfish shortbread shortcake shortcrust sourdough soybean spearmint starfruit strawberry sugarcane
+sunflower sweetbread sweetcorn sweetmeat teacake watercress watermelon wheatgrass
 """
 
 
@@ -65,7 +65,8 @@ def lint(lexicon: Lexicon, match: str = "substring") -> list[Finding]:
     for source in SOURCES:
         entries = lexicon.of_source(source)
         findings += _repeated(entries)
-        findings += _uneven(entries, source)
+        if source != DISH:  # a title holds few names of dishes, however many are listed
+            findings += _uneven(entries, source)
         if match == "substring":
             findings += _contained(entries)
     findings += _never_matching(lexicon.entries, match)

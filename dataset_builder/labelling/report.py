@@ -6,34 +6,48 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.calibration import Reliability, picture_kinds, plot_reliability, reliability
+from dataset_builder.labelling.choice import AnyLabeller, make_labeller, rule_settings
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.rule import LABEL_SOURCES, Label, Labeller, LabelScores, score_labels
-from dataset_builder.labelling.soft_labels import FEWEST_CALIBRATING, LabelModel
+from dataset_builder.labelling.reference import (
+    Judged,
+    Reference,
+    agreement,
+    agreement_text,
+    by_half,
+    disagreement_text,
+    distance,
+    judge,
+    read_reference,
+)
+from dataset_builder.labelling.rule import LABEL_SOURCES, Label, LabelScores, score_labels
+from dataset_builder.labelling.soft_labels import FEWEST_CALIBRATING, SoftLabels, fit_soft_labels
 from dataset_builder.labelling.tables import LabelSummary, fit_label_model, label_table, read_with_bar
-from dataset_builder.recipes.recipes import RawRecipe, Skipped, read_recipes
+from dataset_builder.progress import Progress, progress
+from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped, read_recipes
 
 CATALOGUE = "catalogue"
+RULE_OPTIONS = ("rule", "min_lead", "match", "min_ingredient_votes", "min_title_votes", "on_conflict")
+_SHOWN = 20
 NOT_CALIBRATED = (
-    f"soft labels are not calibrated, and overconfident: the lexicon has phrases for fewer than "
-    f"{FEWEST_CALIBRATING} dishes of the catalogue, whose reference flavours would calibrate them"
+    f"soft labels are not calibrated: the lexicon has phrases for fewer than {FEWEST_CALIBRATING} dishes of the "
+    "catalogue, whose reference flavours would calibrate them"
 )
 
 
 def label_recipes(
     source: str,
-    labeller: Labeller,
+    labeller: AnyLabeller,
     out: str | Path,
     columns: Mapping[str, str] | None = None,
     processes: int | None = None,
     encoding: str | None = None,
     keep_equal_titles: bool = False,
-) -> tuple[LabelSummary, LabelModel]:
+) -> tuple[LabelSummary, SoftLabels]:
     """Label a recipe table, or the embedded catalogue, into a Parquet file, with a progress bar.
 
     The label model is fitted on the recipes themselves; the reference flavours of the catalogue set its temperature.
@@ -47,18 +61,18 @@ def label_recipes(
             for dish in catalogue_dishes()
         ]
         model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
-        return label_table(tqdm(named, desc="labelling", unit=" recipes"), labeller, out, model, processes), model
+        return label_table(progress(named, "labelling", "recipes"), labeller, out, model, processes), model
     table = read_recipes(source, columns, encoding, keep_equal_titles)
     model = fit_label_model(table.stream(), labeller).calibrated(*catalogue_labels(labeller))
     scaled = table.table.unit == "B"
-    with tqdm(total=table.table.size, desc="labelling", unit="B" if scaled else " recipes", unit_scale=scaled) as bar:
+    with Progress("labelling", table.table.size, "B" if scaled else "recipes", scaled=scaled) as bar:
         summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
     summary.skipped = table.skipped
     summary.notes = table.table.notes
     return summary, model
 
 
-def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
+def catalogue_labels(labeller: AnyLabeller) -> tuple[list[Label], list[str]]:
     """Return the labels of the catalogue's named dishes and their reference flavours."""
     reference = reference_flavours()
     dishes = catalogue_dishes()
@@ -66,13 +80,15 @@ def catalogue_labels(labeller: Labeller) -> tuple[list[Label], list[str]]:
     return labels, [reference[dish.dish_id][0] for dish in dishes]
 
 
-def cross_checked_reliability(labels: Sequence[Label], reference: Sequence[str]) -> dict[str, Reliability]:
+def cross_checked_reliability(
+    labels: Sequence[Label], reference: Sequence[str], rule: str = "weighed"
+) -> dict[str, Reliability]:
     """Return the reliability of soft labels as estimated and calibrated.
 
     Each half of the dishes is scored with the temperature fitted on the other half. Dishes without any vote are
     included; their scores are the prior.
     """
-    model = LabelModel.fit(labels)
+    model = fit_soft_labels(labels, rule)
     halves = [range(half, len(labels), 2) for half in (0, 1)]
     scores = np.zeros((len(labels), len(FLAVOURS)))
     # Even and odd dishes in turn calibrate and are scored, so that no dish is scored with its own temperature.
@@ -128,15 +144,65 @@ def scores_text(scores: LabelScores) -> str:
     return "\n".join(lines)
 
 
-def catalogue_report(labeller: Labeller, plot: str | Path | None = None) -> str:
+def catalogue_report(labeller: AnyLabeller, plot: str | Path | None = None) -> str:
     """Return the scores of rule and soft labels on the catalogue; with `plot`, draw the reliability diagram too."""
     labels, reference = catalogue_labels(labeller)
-    figures = cross_checked_reliability(labels, reference)
+    figures = cross_checked_reliability(labels, reference, labeller.rule)
     if plot is not None:
         plot_reliability(figures, plot)
     errors = ", ".join(f"{name} {entry.error:.3f}" for name, entry in figures.items())
     text = scores_text(score_labels([label.flavour for label in labels], reference))
     return f"{text}\nsoft labels, expected calibration error: {errors}"
+
+
+def reference_report(
+    table: RecipeTable | None,
+    references: Sequence[Reference],
+    labeller: AnyLabeller,
+    model: SoftLabels,
+) -> str:
+    """Return how well rule and soft labels agree with labels that people gave, on a table and on the catalogue.
+
+    The table, None for the catalogue alone, is read once more; the catalogue's own references are always scored.
+
+    Raises:
+        BadInputError: the table has no dish of the reference.
+    """
+    labels, truth = catalogue_labels(labeller)
+    found = agreement([label.flavour for label in labels], truth)
+    own = agreement_text("catalogue, authors' reference flavours", found)
+    if table is None:
+        return f"{own}\nthe reference labels of real dishes need the table of these dishes; give it as RECIPES"
+    judged = judge(table.stream(), references, labeller, model)
+    if not judged:
+        titles = ", ".join(repr(one.title) for one in references[:3])
+        raise BadInputError(
+            f"{table.table.name} has none of the {len(references)} dishes of the reference (such as {titles}); give "
+            "their table, or --reference FILE with labels of its dishes"
+        )
+    lines = [f"reference labels: {len(judged):,} of {len(references):,} dishes are in the table"]
+    for half, of_half in by_half(judged).items():
+        truth_of_half = [one.reference.flavour for one in of_half]
+        if any(truth_of_half):
+            found = agreement([one.label.flavour for one in of_half], truth_of_half)
+            lines.append(agreement_text(f"{half} half" if half else "all", found))
+    return "\n".join([*lines, own, *_disagreements(judged)])
+
+
+def _disagreements(judged: Sequence[Judged]) -> list[str]:
+    """Return the rows on which label, soft label and reference are furthest apart, as lines under a heading."""
+    apart = [(distance(one.label.flavour, one.soft, one.reference.flavour), one) for one in judged]
+    apart = sorted((one for one in apart if one[0] > 0), key=lambda one: -one[0])
+    if not apart:
+        return ["label, soft label and reference name the same flavour in every row"]
+    return [
+        f"label, soft label and reference differ in {len(apart):,} rows, most in:",
+        *(
+            f"  {disagreement_text(one.title, one.label.flavour, one.soft, one.reference.flavour)}"
+            + (f" ({one.reference.reason})" if one.reference.reason else "")
+            for _, one in apart[:_SHOWN]
+        ),
+    ]
 
 
 def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
@@ -185,18 +251,12 @@ def run_label(arguments: Namespace) -> str:
         BadInputError: settings, lexicon or table that cannot be used.
     """
     columns = parse_columns(arguments.columns)
-    for name in ("min_ingredient_votes", "min_title_votes", "processes"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise BadInputError(f"--{name.replace('_', '-')} is {value}; give a whole number of at least 1")
+    if arguments.processes is not None and arguments.processes < 1:
+        raise BadInputError(f"--processes is {arguments.processes}; give a whole number of at least 1")
+    settings = rule_settings(**{name: getattr(arguments, name) for name in RULE_OPTIONS})
     _check_files(arguments)
-    labeller = Labeller(
-        Lexicon.load(arguments.lexicon),
-        arguments.match,
-        arguments.min_ingredient_votes,
-        arguments.min_title_votes,
-        arguments.on_conflict,
-    )
+    labeller = make_labeller(Lexicon.load(arguments.lexicon), **settings)
+    references = None if arguments.reference is None else read_reference(arguments.reference or None)
     summary, model = label_recipes(
         arguments.recipes,
         labeller,
@@ -211,4 +271,9 @@ def run_label(arguments: Namespace) -> str:
         parts.append(NOT_CALIBRATED)
     if arguments.recipes == CATALOGUE or arguments.reliability:
         parts.append(catalogue_report(labeller, arguments.reliability))
+    if references is not None:
+        table = None
+        if arguments.recipes != CATALOGUE:
+            table = read_recipes(arguments.recipes, columns, arguments.encoding, arguments.keep_equal_titles)
+        parts.append(reference_report(table, references, labeller, model))
     return "\n\n".join([*parts, f"written to {arguments.out}"])

@@ -1,4 +1,4 @@
-"""The labelling rule: taste words become votes, votes become a flavour label that records its reasons.
+"""The rule that counts votes, labels and their reasons, and the scores of labels. The default rule is in `weighing`.
 
 Two methods vote: the ingredients and the title. Each names the flavour with the most votes, or none when the votes are
 too few. If they agree, or only one of them names a flavour, that is the label; a conflict is settled by `on_conflict`.
@@ -23,16 +23,20 @@ TITLE_ONLY = "title_only"
 CONFLICT_INGREDIENTS = "conflict_ingredients"
 CONFLICT_TITLE = "conflict_title"
 CONFLICT_DROPPED = "conflict_dropped"
+TIE_TITLE = "tie_title"
+TOGETHER = "together"
+TOO_CLOSE = "too_close"
 NO_VOTES = "none"
 LABEL_SOURCES = (
-    AGREE, INGREDIENTS_ONLY, TITLE_ONLY, CONFLICT_INGREDIENTS, CONFLICT_TITLE, CONFLICT_DROPPED, NO_VOTES,
+    AGREE, INGREDIENTS_ONLY, TITLE_ONLY, CONFLICT_INGREDIENTS, CONFLICT_TITLE, CONFLICT_DROPPED, TIE_TITLE, TOGETHER,
+    TOO_CLOSE, NO_VOTES,
 )  # fmt: skip
 
 # In word mode the votes of this many first ingredients count twice.
 MAIN_INGREDIENTS = 4
 
 # Added to the votes of every flavour before they are turned into shares, so that one vote is not certainty.
-_SMOOTHING = 0.5
+SMOOTHING = 0.5
 # No phrase contains it, so that none matches across two lines.
 _BETWEEN_LINES = "\0"
 _CACHED_TEXTS = 1 << 17
@@ -84,6 +88,8 @@ class Labeller:
         ValueError: a value that is not allowed.
     """
 
+    rule = "votes"
+
     def __init__(
         self,
         lexicon: Lexicon | None = None,
@@ -104,6 +110,7 @@ class Labeller:
         # The arguments with which another process builds the same labeller.
         self.settings = {
             "lexicon": self.lexicon,
+            "rule": self.rule,
             "match": match,
             "min_ingredient_votes": min_ingredient_votes,
             "min_title_votes": min_title_votes,
@@ -126,12 +133,12 @@ class Labeller:
         by_title = self._title.winner(title)
         flavour, source = self._combine(by_ingredients, by_title)
         # The soft scores pool the votes of both methods, whichever of them decided the label.
-        total = sum(ingredients.values()) + sum(title.values()) + _SMOOTHING * len(FLAVOURS)
+        total = sum(ingredients.values()) + sum(title.values()) + SMOOTHING * len(FLAVOURS)
         enough, enough_in_title = self._ingredients.least, self._title.least
         return Label(
             flavour,
             tuple([name for name in FLAVOURS if ingredients[name] >= enough or title[name] >= enough_in_title]),
-            tuple([(ingredients[name] + title[name] + _SMOOTHING) / total for name in FLAVOURS]),
+            tuple([(ingredients[name] + title[name] + SMOOTHING) / total for name in FLAVOURS]),
             source,
             {"ingredients": ingredient_words, "title": title_words},
             by_ingredients,

@@ -9,9 +9,12 @@ alternates it with the a_j and pi that fit it best. Every phrase of the lexicon 
 every pair of a method and the flavour it names. They depend on each other, which makes the posterior overconfident; a
 temperature, fitted to reference flavours, corrects that. Without s, and without a floor under a_j, a flavour whose
 words occur in recipes of all kinds would never win.
+
+That is the label model of the rule that counts votes. The rule that weighs evidence has soft scores of its own, whose
+first flavour is its label: `ShareModel` only calibrates them, and a temperature never changes which is first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,19 +114,63 @@ class LabelModel:
 
         Source: Guo et al., "On calibration of modern neural networks" (2017), section 4.2.
         """
-        known = [(label, flavour) for label, flavour in zip(labels, reference, strict=True) if any(_functions(label))]
-        if len(known) < FEWEST_CALIBRATING:
-            return self
-        logits = self.logits([label for label, _ in known])
-        truth = np.array([FLAVOURS.index(flavour) for _, flavour in known])
+        temperature = _temperature(self.logits, labels, reference)
+        return self if temperature is None else replace(self, temperature=temperature)
 
-        def negative_log_likelihood(log_temperature: float) -> float:
-            scores = _softmax(logits / np.exp(log_temperature))
-            return float(-np.log(scores[np.arange(len(truth)), truth].clip(1e-12)).mean())
 
-        # The logarithm treats temperatures of 2 and 1/2 alike.
-        best = minimize_scalar(negative_log_likelihood, bounds=tuple(np.log(_TEMPERATURES)), method="bounded")
-        return replace(self, temperature=float(np.exp(best.x)))
+@dataclass(frozen=True)
+class ShareModel:
+    """Soft labels that are the labels' own shares of the evidence, sharpened or flattened by a temperature.
+
+    Attributes:
+        temperature: divisor of the logarithm of the shares; 1 where it was not calibrated.
+    """
+
+    temperature: float = 1.0
+
+    def logits(self, labels: Sequence[Label]) -> np.ndarray:
+        """Return `(labels, 5)` logarithms of the shares, before the temperature."""
+        return np.log([label.taste for label in labels])
+
+    def scores(self, labels: Sequence[Label]) -> np.ndarray:
+        """Return `(labels, 5)` probabilities of the flavours, each row summing to 1; the label is the first."""
+        return _softmax(self.logits(labels) / self.temperature)
+
+    def calibrated(self, labels: Sequence[Label], reference: Sequence[str]) -> "ShareModel":
+        """Return the model with the temperature that makes the reference flavours most likely, see `LabelModel`."""
+        temperature = _temperature(self.logits, labels, reference)
+        return self if temperature is None else replace(self, temperature=temperature)
+
+
+SoftLabels = LabelModel | ShareModel
+
+
+def fit_soft_labels(labels: Sequence[Label], rule: str) -> SoftLabels:
+    """Return the soft labels of a rule ("weighed" or "votes"), fitted on these labels where it needs fitting.
+
+    Raises:
+        ValueError: no labels.
+    """
+    return ShareModel() if rule == "weighed" else LabelModel.fit(labels)
+
+
+def _temperature(
+    logits_of: Callable[[Sequence[Label]], np.ndarray], labels: Sequence[Label], reference: Sequence[str]
+) -> float | None:
+    """Return the temperature that makes the reference flavours most likely; None of too few recipes with a vote."""
+    known = [(label, flavour) for label, flavour in zip(labels, reference, strict=True) if any(_functions(label))]
+    if len(known) < FEWEST_CALIBRATING:
+        return None
+    logits = logits_of([label for label, _ in known])
+    truth = np.array([FLAVOURS.index(flavour) for _, flavour in known])
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        scores = _softmax(logits / np.exp(log_temperature))
+        return float(-np.log(scores[np.arange(len(truth)), truth].clip(1e-12)).mean())
+
+    # The logarithm treats temperatures of 2 and 1/2 alike.
+    best = minimize_scalar(negative_log_likelihood, bounds=tuple(np.log(_TEMPERATURES)), method="bounded")
+    return float(np.exp(best.x))
 
 
 def _vote_matrix(labels: Sequence[Label]) -> tuple[list[Function], np.ndarray, csr_matrix]:

@@ -14,13 +14,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
-from tqdm import tqdm
 
 from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
-from dataset_builder.labelling.rule import Label, Labeller
-from dataset_builder.labelling.soft_labels import LabelModel
+from dataset_builder.labelling.choice import AnyLabeller, make_labeller
+from dataset_builder.labelling.rule import Label
+from dataset_builder.labelling.soft_labels import SoftLabels, fit_soft_labels
+from dataset_builder.progress import Progress
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped
 from dataset_builder.schema import label_features, recipe_features
@@ -110,9 +111,9 @@ class LabelSummary:
 
 def label_table(
     recipes: Iterable[RawRecipe],
-    labeller: Labeller,
+    labeller: AnyLabeller,
     out: str | Path,
-    label_model: LabelModel | None = None,
+    label_model: SoftLabels | None = None,
     processes: int | None = None,
 ) -> LabelSummary:
     """Label recipes and write those with a label to a Parquet file, which appears only when it is whole.
@@ -146,27 +147,28 @@ def label_table(
     return summary
 
 
-def fit_label_model(recipes: Iterable[RawRecipe], labeller: Labeller) -> LabelModel:
+def fit_label_model(recipes: Iterable[RawRecipe], labeller: AnyLabeller) -> SoftLabels:
     """Fit the label model of a rule on the first recipes of a table, at most `FIT_RECIPES`."""
     first = islice(recipes, FIT_RECIPES)
-    return LabelModel.fit([labeller.label(one.title, parse_ingredients(one.ingredients)) for one in first])
+    labels = [labeller.label(one.title, parse_ingredients(one.ingredients)) for one in first]
+    return fit_soft_labels(labels, labeller.rule)
 
 
-def read_with_bar(table: RecipeTable, bar: tqdm) -> Iterator[RawRecipe]:
+def read_with_bar(table: RecipeTable, bar: Progress) -> Iterator[RawRecipe]:
     """Yield the recipes of a table while the bar follows the place in the file."""
     for recipe in table.stream():
-        bar.update(table.table.position - bar.n)
+        bar.update(table.table.position - bar.done)
         yield recipe
-    bar.update(table.table.position - bar.n)
+    bar.update(table.table.position - bar.done)
 
 
-_worker_labeller: Labeller | None = None
+_worker_labeller: AnyLabeller | None = None
 
 
 def _start_worker(settings: dict) -> None:
     global _worker_labeller
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process answers Ctrl-C for all
-    _worker_labeller = Labeller(**settings)
+    _worker_labeller = make_labeller(**settings)
 
 
 def _label_in_worker(work: partial, chunk: list[RawRecipe]) -> tuple[pa.RecordBatch, LabelSummary]:
@@ -174,7 +176,7 @@ def _label_in_worker(work: partial, chunk: list[RawRecipe]) -> tuple[pa.RecordBa
 
 
 def _map_chunks(
-    work: partial, recipes: Iterable[RawRecipe], labeller: Labeller, processes: int | None
+    work: partial, recipes: Iterable[RawRecipe], labeller: AnyLabeller, processes: int | None
 ) -> Iterator[tuple[pa.RecordBatch, LabelSummary]]:
     """Yield the results in order; only a few chunks are ever in memory."""
     stream = iter(recipes)
@@ -201,7 +203,7 @@ def _map_chunks(
 
 
 def _label_chunk(
-    chunk: list[RawRecipe], labeller: Labeller, schema: pa.Schema, label_model: LabelModel | None
+    chunk: list[RawRecipe], labeller: AnyLabeller, schema: pa.Schema, label_model: SoftLabels | None
 ) -> tuple[pa.RecordBatch, LabelSummary]:
     summary = LabelSummary()
     rows = []

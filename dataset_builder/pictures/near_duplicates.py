@@ -9,6 +9,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dataset_builder.progress import progress
+
 HASH_BITS = 64
 MAX_BITS = 6  # copies that were compressed, resized or made brighter differ by fewer, different plates by more
 THUMBNAIL = 8
@@ -53,7 +55,8 @@ def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[t
     group_ids = np.unique([group for _, group in first], return_inverse=True)[1] if first else positions
     pairs: set[tuple[int, int]] = set()
     edges = np.linspace(0, HASH_BITS, MAX_BITS + 2).astype(int)
-    for shift, width in zip(edges[:-1].tolist(), np.diff(edges).tolist(), strict=True):
+    bands = list(zip(edges[:-1].tolist(), np.diff(edges).tolist(), strict=True))
+    for shift, width in progress(bands, "near-duplicates", "bands"):
         # Sorted by the bits of one band, equal values lie side by side; each run of them is compared within itself.
         band = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
         order = np.argsort(band, kind="stable")

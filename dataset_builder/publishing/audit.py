@@ -3,7 +3,6 @@
 import glob
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,13 +13,21 @@ from typing import Any
 from datasets import load_dataset
 
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
-from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, ID, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json, write_json
+from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.rule import Labeller, LabelScores, score_labels
+from dataset_builder.labelling.rule import score_labels
 from dataset_builder.pictures.near_duplicates import alike_across, repeated_within
 from dataset_builder.publishing.audit_reading import COLUMNS, Rows, file_of, manifest_of, open_dataset, read_rows
+from dataset_builder.publishing.audit_reference import (
+    EXAMPLES,
+    against_reference,
+    disagreements,
+    figures_of,
+    labelled_rows,
+)
 from dataset_builder.publishing.versions import listed
 from dataset_builder.recipes.text import plain_title
 from model_cards.cards import fill, read_template
@@ -28,10 +35,9 @@ from model_cards.runs import is_catalogue
 
 AUDIT_MARKDOWN = "AUDIT.md"
 AUDIT_JSON = "audit.json"
-AUDIT_VERSION = 3  # of the content of audit.json
+AUDIT_VERSION = 4  # of the content of audit.json
 AUDIT_HASH = "sha256"  # of the rest, so that figures that were changed by hand are not published
 READABLE = 0.95  # from this accuracy of the rule on, the labels follow from the text
-EXAMPLES = 20
 RULES = {
     True: "The labelling rule alone",
     False: "The default rule alone, which is not the rule that made these labels (its lexicon is not available)",
@@ -53,9 +59,9 @@ class Rule:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def labeller(self) -> Labeller:
+    def labeller(self) -> AnyLabeller:
         """The rule itself."""
-        return Labeller(self.lexicon, **self.settings)
+        return make_labeller(self.lexicon, **self.settings)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
     if stated is None:
         return Rule(own, None)
     settings = rule_settings(manifest)
-    if stated == own.digest:
+    if stated in (own.digest, own.digest_of_words):
         return Rule(own, True, settings)
     try:
         lexicon = own if kept is None else Lexicon.load(kept)
@@ -171,26 +177,23 @@ def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -
                 "pictures": _crossing_pictures(rows),
             },
             "repeated_pictures": _repeated_pictures(rows),
-            "reference": _reference(rows) if is_catalogue(manifest) else None,
+            "reference": against_reference(rows) if is_catalogue(manifest) else None,
+            "disagreements": disagreements(rows, is_catalogue(manifest)),
             "pictures": _pictures(rows, manifest.get("given_up", {})),
         }
     )
 
 
-def _labelled(rows: Rows) -> list[int]:
-    return [n for n, flavour in enumerate(rows.columns[FLAVOUR]) if flavour in FLAVOURS] if FLAVOUR in rows else []
-
-
 def _balance(rows: Rows) -> dict[str, dict[str, int]]:
     counts = {split: dict.fromkeys(FLAVOURS, 0) for split in dict.fromkeys(rows.splits)}
-    for n in _labelled(rows):
+    for n in labelled_rows(rows):
         counts[rows.splits[n]][rows.columns[FLAVOUR][n]] += 1
     return counts if FLAVOUR in rows else {}
 
 
-def _rule(rows: Rows, labeller: Labeller) -> dict[str, dict[str, dict[str, float]]]:
+def _rule(rows: Rows, labeller: AnyLabeller) -> dict[str, dict[str, dict[str, float]]]:
     """Return the scores of the labelling rule against the labels per view and split, "all" for all splits together."""
-    labelled = _labelled(rows)
+    labelled = labelled_rows(rows)
     if not labelled or TITLE not in rows or INGREDIENTS not in rows:
         return {}
     figures: dict[str, dict[str, dict[str, float]]] = {}
@@ -198,19 +201,14 @@ def _rule(rows: Rows, labeller: Labeller) -> dict[str, dict[str, dict[str, float
     for view, choose in VIEWS.items():
         texts = (choose(rows.columns[TITLE][n] or "", rows.columns[INGREDIENTS][n] or []) for n in labelled)
         answers = [labeller.label(title, ingredients).flavour for title, ingredients in texts]
-        figures[view] = {"all": _figures(score_labels(answers, truth))}
+        figures[view] = {"all": figures_of(score_labels(answers, truth))}
         for split in dict.fromkeys(rows.splits):
             # Every row is labelled once; the scores of a split come from its share of the answers.
             chosen = [place for place, n in enumerate(labelled) if rows.splits[n] == split]
             if chosen:
                 scores = score_labels([answers[place] for place in chosen], [truth[place] for place in chosen])
-                figures[view][split] = _figures(scores)
+                figures[view][split] = figures_of(scores)
     return figures
-
-
-def _figures(scores: LabelScores) -> dict[str, float]:
-    hits = sum(scores.confusion[n, n] for n in range(len(FLAVOURS)))
-    return {"coverage": scores.coverage, "accuracy": float(hits / scores.rows), "macro_f1": scores.macro_f1}
 
 
 def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
@@ -257,47 +255,6 @@ def _repeated_pictures(rows: Rows) -> dict[str, Any] | None:
             f"{listed([rows.name(n) for n in members])} ({rows.splits[members[0]]})" for members in sets[:EXAMPLES]
         ],
     }
-
-
-def _reference(rows: Rows) -> dict[str, Any] | None:
-    """Compare the labels with the authors' reference flavours of the dishes that have one.
-
-    A reference belongs to the named dish; a variant has other ingredients and may taste different.
-    """
-    from dataset_builder.catalogue.ingredients import reference_flavours
-
-    if DISH_ID not in rows or FLAVOUR not in rows:
-        return None
-    reference = reference_flavours()
-    known = [n for n in _labelled(rows) if rows.columns[DISH_ID][n] in reference and not _is_variant(rows, n)]
-    if not known:
-        return None
-    labels = [rows.columns[FLAVOUR][n] for n in known]
-    truth = [reference[rows.columns[DISH_ID][n]][0] for n in known]
-    scores = score_labels(labels, truth)
-    # The weaker criterion: the label is one of the tastes that the authors find present.
-    among = sum(label in reference[rows.columns[DISH_ID][n]][1] for n, label in zip(known, labels, strict=True))
-    differing = {
-        rows.columns[DISH_ID][n]: f"{rows.columns[TITLE][n] if TITLE in rows else rows.columns[DISH_ID][n]}: "
-        f"labelled {label}, reference {flavour}"
-        for n, label, flavour in zip(known, labels, truth, strict=True)
-        if label != flavour
-    }
-    return {
-        "rows": len(known),
-        "dishes": len({rows.columns[DISH_ID][n] for n in known}),
-        **_figures(scores),
-        "label_among_present": among / len(known),
-        "confusion": scores.confusion[:, : len(FLAVOURS)].tolist(),
-        "dishes_differing": len(differing),
-        "examples": list(differing.values())[:EXAMPLES],
-    }
-
-
-def _is_variant(rows: Rows, position: int) -> bool:
-    """Return whether the id of a row, `DISH-VARIANT-PICTURE`, names another variant than the first."""
-    end = str(rows.columns[ID][position]).removeprefix(f"{rows.columns[DISH_ID][position]}-") if ID in rows else ""
-    return re.fullmatch(r"\d{2}-\d{2}", end) is not None and not end.startswith("00-")
 
 
 def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] | None:
@@ -370,6 +327,11 @@ def _other_lines(facts: Mapping[str, Any]) -> list[str]:
             f"The labels agree with the authors' own judgement of the dish in {100 * reference['accuracy']:.1f} % of "
             f"{reference['rows']} rows, variants left out (macro-F1 {reference['macro_f1']:.3f}), and name one of the "
             f"tastes that the authors find present in {100 * reference['label_among_present']:.1f} %."
+        )
+    if (apart := facts["disagreements"]) and apart["differing"]:
+        lines.append(
+            f"Label, soft label and a person's label (known of {apart['with_reference']} recipes) differ in "
+            f"{apart['differing']} of {apart['recipes']} recipes; the furthest apart are listed in the audit."
         )
     if pictures := facts["pictures"]:
         why = "".join(f", {number} {reason}" for reason, number in pictures["reasons"].items())

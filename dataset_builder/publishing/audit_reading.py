@@ -15,17 +15,28 @@ from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from tqdm import tqdm
 
 from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS, SHARD
 from dataset_builder.building.shards import MANIFEST_KINDS
-from dataset_builder.columns import DISH_ID, FLAVOUR, GENERATION, ID, IMAGE, INGREDIENTS, SPLITS, TITLE
+from dataset_builder.columns import (
+    DISH_ID,
+    FLAVOUR,
+    FLAVOURS,
+    GENERATION,
+    ID,
+    IMAGE,
+    INGREDIENTS,
+    SPLITS,
+    TASTE,
+    TITLE,
+)
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.kinds import check_entries
 from dataset_builder.messages import shown
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
+from dataset_builder.progress import progress
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 
@@ -33,7 +44,7 @@ BATCH = 256
 _READERS = {
     ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
 }  # fmt: skip
-COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, GENERATION, IMAGE)
+COLUMNS = (ID, DISH_ID, TITLE, INGREDIENTS, FLAVOUR, TASTE, GENERATION, IMAGE)
 
 
 @dataclass
@@ -149,7 +160,7 @@ def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
         if not wanted:
             raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")
         found.update(wanted)
-        for batch in tqdm(_batches(stream, wanted, name), desc=f"reading {split}", unit="batch", leave=False):
+        for batch in progress(_batches(stream, wanted, name), f"reading {split}", "batches"):
             rows.splits += [split] * batch.num_rows
             for column in (one for one in COLUMNS if one != IMAGE):
                 values = batch[column].to_pylist() if column in wanted else [None] * batch.num_rows
@@ -188,6 +199,9 @@ def _value(column: str, value: Any, feature: Any) -> Any:
     if column == INGREDIENTS:
         plain = isinstance(value, list) and all(isinstance(one, str) for one in value)
         return value if plain or value is None else list(parse_ingredients(value))
+    if column == TASTE:
+        numbers = isinstance(value, list) and len(value) == len(FLAVOURS) and not any(one is None for one in value)
+        return value if numbers else None
     if column == GENERATION:
         return value if isinstance(value, dict) else None
     missing = value is None or value != value  # as NaN is

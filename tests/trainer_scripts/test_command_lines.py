@@ -112,3 +112,24 @@ def test_the_model_family_imports_nothing_that_makes_data_or_trains(tmp_path):
     assert "timm" in imported
     imported -= run(tmp_path, "-c", "import transformers.generation.utils")[2]
     assert not imported & (WORK | {"dataset_builder", "trainer_scripts", "model_cards"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about the allocator of Linux")
+def test_commands_do_not_give_memory_back_that_they_will_need_again(tmp_path):
+    code = (
+        "import resource\n"
+        "import numpy as np\n"
+        "from trainer_scripts.settings.command_line import keep_freed_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(20): np.full(2**24, 1, np.uint8)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "plain = faults()\n"
+        "keep_freed_memory(); faults()\n"
+        "print(faults(), plain)\n"
+    )
+    for environment, fewer in (({}, True), ({"MALLOC_TRIM_THRESHOLD_": "0"}, False)):
+        # On Linux large arrays of NumPy are mapped in pages of 4 kB or of 2 MB; both count as faults.
+        said, _, _ = run(tmp_path, "-c", code, NUMPY_MADVISE_HUGEPAGE="0", PYTHONPATH=str(ROOT), **environment)
+        kept, plain = map(int, said.split()[:2])
+        assert (kept < plain / 4) is fewer

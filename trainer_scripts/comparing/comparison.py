@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.progress import progress
 from dataset_builder.recipes.hub_names import pinned
 from trainer_scripts.comparing.report import PER_CLASS, compared, shown, usage
 from trainer_scripts.evaluation.ablations import drawn_rows
@@ -90,6 +91,7 @@ def _add_model(comparison: LoadedModels, model: SavedModel, given: argparse.Name
     _check_split(split, model.selection_split, model.arguments.train_split)
     name = _free_name(comparison, model.name)
     table = load_table(model, dataset, split, comparison.revision)
+    model.ablation_rows = given.ablation_rows
     predictions = model.task.answers(model, table, given.batch_size, name)
     metrics = save_scores(model, Scored(predictions), dataset, split, out, comparison.revision)
     comparison.saved[name], comparison.tables[name], comparison.metrics[name] = model, table, metrics
@@ -116,7 +118,7 @@ def paired_tests(comparison: LoadedModels) -> dict[str, dict[str, Interval]]:
     shown = [score for score in comparison.scores if not score.name.startswith(PER_CLASS)]
     found: dict[str, dict[str, Interval]] = {}
     tested = comparison.tested
-    for line in comparison.lines:
+    for line in progress(comparison.lines, "paired tests", "lines"):
         if line is tested:
             continue
         found[line.name] = {}

@@ -10,6 +10,7 @@ from transformers.utils import CONFIG_NAME
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from dataset_builder.messages import echo
+from dataset_builder.progress import progress
 from model_cards.runs import COMPARISON
 from trainer_scripts.comparing.by_row import examples, write_rows
 from trainer_scripts.comparing.calibration_and_cost import calibration, cost, spread
@@ -104,7 +105,7 @@ def describe(comparison: LoadedModels, batch_size: int, ablation_rows: int) -> d
                 "modality": line.modality,
                 "scores": {score.name: line.score(score) for score in comparison.scores if line.has(score)},
             }
-            for line in comparison.lines
+            for line in progress(comparison.lines, "bootstrap intervals", "lines")
         },
         "differences": differences,
         "adjusted_p": adjusted(differences, comparison.main_score.name),

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
-from tqdm import tqdm
+
+from dataset_builder.progress import Progress
 
 MEMORY_LIMIT_BYTES = 3 * 1024**3
 DECODING_THREADS = 4
@@ -111,12 +112,15 @@ class Kept(ABC):
         missing = [index for index in range(len(self)) if index not in self._kept]
         if not missing or self.decode(missing[0]).nbytes * len(missing) > self._budget.room:
             return
-        progress = tqdm(total=len(missing), desc=f"decoding {type(self).__name__.lower()}", delay=2, disable=None)
-        with progress, ThreadPoolExecutor(min(DECODING_THREADS, torch.get_num_threads() + 1)) as pool:
+        what = type(self).__name__.lower()
+        with (
+            Progress(f"decoding {what}", len(missing), what) as shows,
+            ThreadPoolExecutor(min(DECODING_THREADS, torch.get_num_threads() + 1)) as pool,
+        ):
             for start in range(0, len(missing), DECODED_AHEAD):
                 part = missing[start : start + DECODED_AHEAD]
                 fits = [self._keep(*pair) for pair in zip(part, pool.map(self.decode, part), strict=True)]
-                progress.update(len(part))
+                shows.update(len(part))
                 if not all(fits):
                     return
 

@@ -1,8 +1,9 @@
 """Rows to samples to batches: tokens, picture variation, padding, normalisation, mixup, weights of classes and rows."""
 
+import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,29 +31,54 @@ class RowFeatures:
         values: float32, `(views * rows, ...)`, or `(all tokens, size)` with `offsets`.
         rows: number of rows.
         offsets: `(views * rows + 1,)` first token of each row, for rows of different length; else None.
+        chosen: rows of the table that are read, in this order; None: all.
+        shapes: shapes of the outputs that lie flattened side by side in `values`; None for a single output.
     """
 
     values: np.ndarray
     rows: int
     offsets: np.ndarray | None = None
+    chosen: np.ndarray | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
 
     def __len__(self) -> int:
-        return self.rows
+        return self.rows if self.chosen is None else len(self.chosen)
+
+    def select(self, rows: np.ndarray) -> "RowFeatures":
+        """Return the features of these rows; nothing is copied."""
+        return replace(self, chosen=rows if self.chosen is None else self.chosen[rows])
 
     @property
     def views(self) -> int:
         """Random views per row; 1 where nothing varies."""
         return (len(self.values) if self.offsets is None else len(self.offsets) - 1) // self.rows
 
-    def of(self, row: int, epoch: int = 0) -> torch.Tensor:
-        """Return the features of one row, in the view of an epoch."""
+    def of(self, row: int, epoch: int = 0) -> Any:
+        """Return the features of one row, in the view of an epoch: a tensor, or a tuple of several outputs."""
+        row = row if self.chosen is None else int(self.chosen[row])
         place = (epoch % self.views) * self.rows + row
-        if self.offsets is None:
-            return torch.from_numpy(np.array(self.values[place]))
-        return torch.from_numpy(np.array(self.values[self.offsets[place] : self.offsets[place + 1]]))
+        if self.offsets is not None:
+            return torch.from_numpy(np.array(self.values[self.offsets[place] : self.offsets[place + 1]]))
+        found = torch.from_numpy(np.array(self.values[place]))
+        if self.shapes is None:
+            return found
+        parts = found.split([math.prod(shape) for shape in self.shapes])
+        return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
 
-    def __getitem__(self, row: int) -> torch.Tensor:
+    def __getitem__(self, row: int) -> Any:
         return self.of(row)
+
+
+def stacked(features: Sequence[Any]) -> Any:
+    """Return the features of rows as a batch: one tensor, or a tuple of one per output."""
+    if isinstance(features[0], tuple):
+        return tuple(torch.stack(each) for each in zip(*features, strict=True))
+    return torch.stack(list(features))
+
+
+def on_device(value: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """Return a tensor, or each of a tuple of them, on a device, and where `dtype` is given as that type."""
+    return tuple(each.to(device, dtype) for each in value) if isinstance(value, tuple) else value.to(device, dtype)
 
 
 class PictureSamples(Dataset):
@@ -241,7 +267,7 @@ class ClassificationCollator:
                 steps = torch.arange(batch["text_features"].shape[1])
                 batch["attention_mask"] = (steps[None] < lengths[:, None]).long()
         if "image_features" in samples[0]:
-            batch["image_features"] = torch.stack([sample["image_features"] for sample in samples])
+            batch["image_features"] = stacked([sample["image_features"] for sample in samples])
         if "picture" in samples[0]:
             batch["pixel_values"] = normalise([sample["picture"] for sample in samples], self.mean, self.std)
         if "mask" in samples[0]:

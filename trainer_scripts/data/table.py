@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, List, Value
 
 from dataset_builder.boundaries import patiently
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
 from dataset_builder.hub_data import load_tables
+from trainer_scripts.data.plain_table import (
+    is_plain_table,
+    open_folder_of_tables,
+    open_plain_table,
+    tables_beside_pictures,
+)
 from trainer_scripts.data.split_guard import Keys, SplitGuard, row_keys
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
 
-# Files that are data sets of one split, `train`.
-TABLES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MULTILABEL = "multilabel"
 CLASSIFICATION = "classification"
 Rows: TypeAlias = Dataset | IterableDataset
@@ -66,6 +69,7 @@ class Table:
         compared_text: name of a text column that only the split guard reads, or None.
         compared_image: the same for pictures.
         grouped: whether there is a group column; without one each row is a group of its own within its split.
+        chosen_from: the table that these rows were chosen from and their numbers in it; None for a whole split.
         pictured: whether each row has its picture, where rows may lack a part; a missing text is then empty.
     """
 
@@ -81,6 +85,7 @@ class Table:
     compared_text: str | None = None
     compared_image: str | None = None
     grouped: bool = True
+    chosen_from: "tuple[Table, np.ndarray] | None" = None
     pictured: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -125,9 +130,11 @@ class Table:
         """Return the table of the first rows, all where there are fewer."""
         return self.select(np.arange(min(number, len(self))))
 
-    def select(self, indices: Sequence[int] | np.ndarray) -> "Table":
-        """Return the table of these rows."""
+    def select(self, indices: Sequence[int] | np.ndarray, as_split: bool = False) -> "Table":
+        """Return the table of these rows; with `as_split` it stands for a split of its own, not for a part of one."""
         chosen = np.asarray(indices, dtype=int)
+        # Always in terms of the whole split, so that features of its rows are found whatever was chosen before.
+        whole, rows = (self, chosen) if self.chosen_from is None else (self.chosen_from[0], self.chosen_from[1][chosen])
         return replace(
             self,
             ids=[self.ids[i] for i in chosen],
@@ -138,63 +145,31 @@ class Table:
             weights=None if self.weights is None else self.weights[chosen],
             pictured=None if self.pictured is None else self.pictured[chosen],
             rows=self.rows.select(chosen),
+            chosen_from=None if as_split else (whole, rows),
         )
 
 
 def open_dataset(name: str, revision: str | None = None, streaming: bool = False) -> DatasetDict:
-    """Return the splits of a folder or a Hub data set, with `streaming` as iterable splits.
+    """Return the splits of a folder, a plain table or a Hub data set, with `streaming` as iterable splits.
 
     Raises:
         BadInputError: there is no such data set, or it cannot be read.
     """
     if not Path(name).exists() and name.count("/") != 1:
-        raise BadInputError(f"there is no data set at {name!r}; give a folder, or a Hub id such as org/flavour-sd")
-    kind, files = _plain_tables(Path(name))
+        raise BadInputError(
+            f"there is no data set at {name!r}; give a folder, a table (CSV, TSV, JSON lines, Parquet), or a Hub id "
+            "such as org/flavour-sd"
+        )
+
+    def load() -> DatasetDict:
+        files = tables_beside_pictures(Path(name))
+        if not files and not is_plain_table(name):
+            return load_tables(name, revision=revision, streaming=streaming)
+        table = open_folder_of_tables(files) if files else open_plain_table(Path(name))
+        return DatasetDict({split: rows.to_iterable_dataset() if streaming else rows for split, rows in table.items()})
+
     hint = f"build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
-    return patiently(
-        f"cannot read data set {name!r}",
-        hint or "give the folder or the Hub id of a data set",
-        lambda: (
-            load_tables(name, revision=revision, streaming=streaming)
-            if kind is None
-            else load_dataset(kind, data_files=files, streaming=streaming)
-        ),
-    )
-
-
-def _plain_tables(path: Path) -> tuple[str | None, dict[str, str]]:
-    """Return kind and files, by split, of a single table, or of CSV or JSON files beside the pictures that they name.
-
-    The library would take such a folder for one of pictures alone, and leave the tables out. None for anything else.
-    """
-    if path.is_file() and path.suffix.lower() in TABLES:
-        return TABLES[path.suffix.lower()], {"train": str(path)}
-    if not path.is_dir() or list(path.glob("metadata.*")):  # the library joins metadata with pictures itself
-        return None, {}
-    tables = [file for file in sorted(path.iterdir()) if TABLES.get(file.suffix.lower()) in ("csv", "json")]
-    kinds = {TABLES[file.suffix.lower()] for file in tables}
-    names = {file.stem: str(file) for file in tables if file.stem.isidentifier()}
-    pictures = any(file.suffix.lower() in PICTURES for file in path.glob("**/*"))
-    whole = len(kinds) == 1 and len(names) == len(tables) and pictures
-    return (kinds.pop(), names) if whole else (None, {})
-
-
-def paths_as_pictures(rows: RowsT, column: str, dataset: str) -> RowsT:
-    """Return the rows with pictures in the place of their paths, where a column of a local data set holds paths.
-
-    Relative paths start at the folder of the data set.
-    """
-    feature = (rows.features or {}).get(column)
-    if not (isinstance(feature, Value) and feature.dtype in ("string", "large_string")) or not Path(dataset).exists():
-        return rows
-    folder = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
-    features = rows.features.copy()
-    features[column] = Image(decode=False)
-    return rows.map(
-        lambda path: {column: {"bytes": None, "path": str(folder / path)} if path else None},
-        input_columns=[column],
-        features=features,
-    )
+    return patiently(f"cannot read data set {name!r}", hint or "give the folder or the Hub id of a data set", load)
 
 
 def map_columns(rows: RowsT, mapping: dict[str, str], where: str) -> RowsT:
@@ -217,6 +192,7 @@ def check_columns(rows: Rows, columns: Columns, where: str) -> None:
             raise BadInputError(
                 f"{where} has no column {name!r}; it has {', '.join(rows.column_names)}. "
                 f'Map it with --columns \'{{"{name}": "THEIR_NAME"}}\''
+                + (", or give --group_column none for rows without groups" if name == columns.group else "")
             )
 
 
@@ -433,8 +409,8 @@ def carve_selection(table: Table, arguments: DataArguments) -> tuple[Table, Tabl
     drawn = np.random.default_rng(arguments.selection_seed).permutation(len(groups))[:number]
     chosen = {groups[index] for index in drawn}
     inside = np.array([group in chosen for group in table.groups])
-    selection = table.select(np.flatnonzero(inside))
-    return table.select(np.flatnonzero(~inside)), replace(selection, split=f"{table.split} (held out)")
+    selection = table.select(np.flatnonzero(inside), as_split=True)
+    return table.select(np.flatnonzero(~inside), as_split=True), replace(selection, split=f"{table.split} (held out)")
 
 
 def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table:
@@ -448,7 +424,7 @@ def hold_out(guard: SplitGuard, table: Table, arguments: DataArguments) -> Table
         kept = [row for row, key in enumerate(keys) if not guard.leaks(key)]
         if not kept:
             raise BadInputError(f"every row of {table.split} is also in another split; split the data by group")
-        table, keys = table.select(kept), [keys[row] for row in kept]
+        table, keys = table.select(kept, as_split=True), [keys[row] for row in kept]
     guard.hold_out(table.split, keys)
     return table
 

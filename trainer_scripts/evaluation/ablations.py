@@ -1,11 +1,10 @@
 """Ablations, which show whether an input is used: it is shuffled over rows, blanked or left out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 TEXT, IMAGE = "text", "image"
@@ -43,37 +42,33 @@ def _shuffled(groups: Sequence[str], seed: int) -> list[list[int]]:
 
 @dataclass
 class Ablated(Dataset):
-    """Samples with one input taken from other rows, or blanked.
+    """Samples with one input taken from other rows, or replaced by the same one for all.
 
     Attributes:
-        samples: the samples as they are.
+        samples: the samples as they are, with inputs or with features in their place.
         text_rows: row whose text each sample gets, or None for its own.
         image_rows: row whose picture each sample gets, or None for its own.
-        blank_text: tokens in place of every text, or None.
-        blank_image: uint8 picture in place of every picture, or None.
+        constant: input or features -> value in place of that of every sample.
     """
 
     samples: Any
     text_rows: np.ndarray | None = None
     image_rows: np.ndarray | None = None
-    blank_text: list[int] | None = None
-    blank_image: torch.Tensor | None = None
+    constant: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = self.samples[index]
-        if self.text_rows is not None and self.samples.tokens is not None:
-            sample["input_ids"] = self.samples.tokens[self.text_rows[index]]
-        if self.image_rows is not None and self.samples.pictures is not None:
-            sample["picture"] = self.samples.pictures[int(self.image_rows[index])]
-        # Where rows may lack a part, that of another row may be missing too.
-        for name, rows in (("text_present", self.text_rows), ("image_present", self.image_rows)):
-            if rows is not None and name in sample:
-                sample[name] = self.samples[int(rows[index])][name]
-        if self.blank_text is not None:
-            sample["input_ids"] = self.blank_text
-        if self.blank_image is not None:
-            sample["picture"] = self.blank_image
-        return sample
+        sample, given = self.samples[index], self.samples
+        for rows, names, values, present in (
+            (self.text_rows, ("text_features", "input_ids"), (given.text_features, given.tokens), "text_present"),
+            (self.image_rows, ("image_features", "picture"), (given.image_features, given.pictures), "image_present"),
+        ):
+            if rows is not None:
+                name, source = next(pair for pair in zip(names, values, strict=True) if pair[0] in sample)
+                sample[name] = source[int(rows[index])]
+                # Where rows may lack a part, that of another row may be missing too.
+                if present in sample:
+                    sample[present] = given[int(rows[index])][present]
+        return {**sample, **self.constant}

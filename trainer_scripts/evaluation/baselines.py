@@ -9,12 +9,12 @@ from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
-from tqdm import tqdm
 
 from dataset_builder.catalogue.matching import PhraseMatcher
 from dataset_builder.columns import FLAVOURS
+from dataset_builder.labelling.choice import make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.rule import Labeller
+from dataset_builder.progress import progress
 from trainer_scripts.data.pictures import Pictures, training_picture
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.scores import SMALLEST_PROBABILITY, Score
@@ -45,7 +45,7 @@ def rule_answers(
         label_names: the flavours.
         multilabel: whether to answer with all flavours that the rule finds; otherwise with the main one.
     """
-    labeller = Labeller()
+    labeller = make_labeller()
     # Never 0 or 1, so that the likelihood of a wrong answer stays finite.
     others = (1 - RULE_CONFIDENCE) / (1 if multilabel else len(label_names) - 1)
     answers, labelled = [], 0
@@ -96,7 +96,7 @@ def bag_of_words(train: Table, selection: Table, test: Table, score: Score, clas
 def colour_histogram(pictures: Pictures) -> np.ndarray:
     """Return the square root of each picture's joint histogram of `COLOUR_LEVELS` levels per channel."""
     features = np.zeros((len(pictures), COLOUR_LEVELS**3))
-    for row in range(len(pictures)):
+    for row in progress(range(len(pictures)), "colour histograms", "pictures"):
         # One index per pixel: its levels of red, green and blue as digits of one number.
         levels = pictures[row].numpy().reshape(3, -1).astype(int) * COLOUR_LEVELS // 256
         joint = (levels[0] * COLOUR_LEVELS + levels[1]) * COLOUR_LEVELS + levels[2]
@@ -117,7 +117,7 @@ def _regression(features: Sequence[Features], train: Table, selection: Table, sc
     best: tuple[float, np.ndarray] | None = None
     many = train.labels.ndim == 2
     one_class = not many and len(np.unique(train.labels)) == 1
-    for strength in tqdm(REGULARISATION, desc="logistic regression", leave=False, disable=None):
+    for strength in progress(REGULARISATION, "logistic regression", "strengths"):
         # Nothing can be regressed on one class: its share is 1.
         classifier = DummyClassifier() if one_class else LogisticRegression(C=strength, max_iter=1000)
         # One regression per label where a row may have several.

@@ -25,8 +25,16 @@ class Backbone(nn.Module):
         self.encoder = encoder
 
     def forward(self, pixel_values: Tensor) -> Any:
-        """Return `(batch, size)` or `(batch, size, height, width)`."""
-        return self.encoder.features(pixel_values)
+        """Return `(batch, size)` or `(batch, size, height, width)`; several outputs flattened, side by side."""
+        found = self.encoder.features(pixel_values)
+        return found if isinstance(found, Tensor) else torch.cat([each.flatten(1) for each in found], dim=1)
+
+
+@torch.inference_mode()
+def feature_shapes(encoder: FlavourImageEncoder, example: Tensor) -> tuple[tuple[int, ...], ...] | None:
+    """Return the shapes of the outputs of one normalised picture `(3, height, width)`; None for a single output."""
+    found = encoder.features(example[None].to(encoder.device))
+    return None if isinstance(found, Tensor) else tuple(tuple(each.shape[1:]) for each in found)
 
 
 def engine_precision(bf16: bool, device: torch.device) -> str:
@@ -57,11 +65,18 @@ class ImageEngine:
         self._bf16 = engine_precision(bf16, self._device) == "bf16"
         self._pictures = pictures
         self._session: Any = None
+        self._tried = False
+
+    def expect(self, pictures: int) -> None:
+        """Expect that many further pictures; a graph that is there already serves them too."""
+        self._pictures = pictures
 
     def prepare(self, example: Tensor) -> None:
         """Export the graph where it pays, from one normalised picture `(3, height, width)`."""
-        if self._device.type != "cpu" or self._pictures < WORTH_A_GRAPH or not has_onnxruntime():
+        few = self._pictures < WORTH_A_GRAPH
+        if self._tried or few or self._device.type != "cpu" or not has_onnxruntime():
             return
+        self._tried = True
         session = onnx_session(self._backbone, example[None])
         expected = self.batch(example[None])
         found = session.run(None, {"pixel_values": example[None].numpy()})[0]

@@ -4,7 +4,7 @@ A model trains on them through its inputs `image_features` and `text_features`, 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
-from modeling_flavour.encoders_flavour import FlavourTextEncoder
+from modeling_flavour.encoders_flavour import FlavourImageEncoder, FlavourTextEncoder
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts.data.pictures import normalise, varies
 from trainer_scripts.data.samples import PictureSamples, RowFeatures, Samples, padded
@@ -174,11 +174,11 @@ class PictureExtractor:
 
     def prepare(self) -> None:
         """Get ready, before the first `load`."""
-        self._engine.prepare(self._pixels(0))
+        self._engine.prepare(self.pixels(0))
 
     def load(self, place: int) -> Any:
         """Decode, prepare, vary and normalise one picture; where pictures go one by one, compute its features too."""
-        pixels = self._pixels(place)
+        pixels = self.pixels(place)
         return self._engine.one(pixels) if self._engine.by_picture else pixels
 
     def run(self, loaded: Sequence[Any]) -> np.ndarray:
@@ -187,11 +187,51 @@ class PictureExtractor:
             return np.concatenate(loaded)
         return self._engine.batch(torch.stack(list(loaded)).contiguous(memory_format=torch.channels_last))
 
-    def _pixels(self, place: int) -> Tensor:
+    def pixels(self, place: int) -> Tensor:
+        """Return one normalised picture `(3, height, width)`."""
         # The file holds all rows in the first view, then all rows in the second.
         view, row = divmod(place, len(self._samples.table))
         # Features are computed once, so caching their pictures would gain nothing.
         return normalise([self._samples.picture(row, view, once=True)], *self._normal)[0]
+
+
+def outputs_of(encoder: FlavourImageEncoder) -> str:
+    """Return the name of the backbone's outputs that `encoder.features` returns."""
+    read = {"stages": bool(encoder.stages), "map": encoder.reads_map, "pooled": encoder.reads_vector}
+    return " and ".join(name for name, is_read in read.items() if is_read)
+
+
+def image_key(
+    encoder: FlavourImageEncoder,
+    pictures: Iterable[bytes],
+    preparation: str,
+    normal: tuple[Sequence[float], Sequence[float]],
+    bf16: bool = False,
+    views: int = 1,
+    variation: str | None = None,
+) -> dict[str, Any]:
+    """Return everything that the features of pictures depend on.
+
+    Args:
+        encoder: holds the backbone.
+        pictures: their files, in order.
+        preparation: description of the steps between a file and its pixels.
+        normal: channel means and standard deviations.
+        bf16: whether PyTorch may compute in bfloat16.
+        views: random views of each picture.
+        variation: description of how they vary; None where they do not.
+    """
+    return {
+        "part": IMAGE,
+        "backbone": backbone_key(encoder.model),
+        "output": outputs_of(encoder),
+        "precision": engine_precision(bf16, encoder.device),
+        "pictures_sha256": digest_of(pictures),
+        "preparation": preparation,
+        "normalisation": normal,
+        "views": views,
+        "variation": variation,
+    }
 
 
 def image_features(
@@ -202,21 +242,11 @@ def image_features(
     views: int,
 ) -> RowFeatures:
     """Return the features of every picture of some samples, in `views` random views."""
-    table, encoder = samples.table, model.image_encoder
+    table, encoder, bf16 = samples.table, model.image_encoder, configuration.training.bf16
     assert samples.pictures is not None  # the samples of a model with an image encoder have pictures
-    key = {
-        "part": IMAGE,
-        "backbone": backbone_key(encoder.model),
-        "output": "map" if encoder.reads_map else "pooled",
-        "precision": engine_precision(configuration.training.bf16, encoder.device),
-        "pictures_sha256": digest_of(map(decode_bytes, table.cells(), table.ids)),
-        "preparation": samples.pictures.preparation,
-        "normalisation": normal,
-        "views": views,
-        "variation": samples.variation,
-    }
-    engine = ImageEngine(encoder, configuration.training.bf16, len(table) * views)
-    extractor = PictureExtractor(engine, samples, normal)
+    files, preparation = map(decode_bytes, table.cells(), table.ids), samples.pictures.preparation
+    key = image_key(encoder, files, preparation, normal, bf16, views, samples.variation)
+    extractor = PictureExtractor(ImageEngine(encoder, bf16, len(table) * views), samples, normal)
     root = Path(configuration.data.features_dir)
     return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
 
@@ -251,11 +281,10 @@ class TextExtractor:
         return (features if self._encoder.pooled else features[mask.bool().to(device)]).float().cpu().numpy()
 
 
-def text_features(configuration: Configuration, model: FlavourForClassification, samples: Samples) -> RowFeatures:
-    """Return the features of every text of some samples."""
-    encoder, tokens = model.text_encoder, samples.tokens
-    assert tokens is not None  # the samples of a model with a text encoder have texts
-    key = {
+def text_key(model: FlavourForClassification, tokens: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return everything that the features of texts depend on."""
+    encoder = model.text_encoder
+    return {
         "part": TEXT,
         "backbone": backbone_key(encoder.model),
         "output": model.config.text_pooling if encoder.pooled else "tokens",
@@ -263,7 +292,18 @@ def text_features(configuration: Configuration, model: FlavourForClassification,
         "tokens_sha256": digest_of(np.asarray(text, dtype=np.int64).tobytes() for text in tokens),
         "views": 1,
     }
+
+
+def token_offsets(encoder: FlavourTextEncoder, tokens: Sequence[Sequence[int]]) -> np.ndarray | None:
+    """Return where the token states of each text begin, and their number; None for one vector per text."""
     # Texts differ in length, so their token states lie one after another in one array.
-    offsets = None if encoder.pooled else np.cumsum([0, *map(len, tokens)])
+    return None if encoder.pooled else np.cumsum([0, *map(len, tokens)])
+
+
+def text_features(configuration: Configuration, model: FlavourForClassification, samples: Samples) -> RowFeatures:
+    """Return the features of every text of some samples."""
+    encoder, tokens = model.text_encoder, samples.tokens
+    assert tokens is not None  # the samples of a model with a text encoder have texts
     extractor = TextExtractor(encoder, tokens, model.config.pad_token_id or 0)
-    return stored_features(Path(configuration.data.features_dir), key, len(tokens), extractor, offsets, TEXTS_AT_ONCE)
+    root, offsets = Path(configuration.data.features_dir), token_offsets(encoder, tokens)
+    return stored_features(root, text_key(model, tokens), len(tokens), extractor, offsets, TEXTS_AT_ONCE)

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 from accelerate import PartialState
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from dataset_builder.messages import echo
+from dataset_builder.progress import progress
 from trainer_scripts.data.samples import RowFeatures
 from trainer_scripts.features.engines import cores
 
@@ -75,7 +75,7 @@ def stored_features(
         batch_size: places computed at once.
     """
     content = {**key, "format": FORMAT}
-    folder = root / digest_of([json.dumps(content, sort_keys=True)])[:24]
+    folder = folder_of(root, key)
     if not (folder / FINISHED).is_file():
         places = int(key["views"]) * rows
         batches = [range(start, min(start + batch_size, places)) for start in range(0, places, batch_size)]
@@ -93,6 +93,39 @@ def stored_features(
             _fill(folder, batches, extractor, offsets, content["part"])
             _wait_until(lambda: (folder / FINISHED).is_file())
     return RowFeatures(np.load(folder / VALUES, mmap_mode="r"), rows, offsets)
+
+
+def folder_of(root: Path, key: dict[str, Any]) -> Path:
+    """Return the folder of the features under a key."""
+    return root / digest_of([json.dumps({**key, "format": FORMAT}, sort_keys=True)])[:24]
+
+
+def finished_features(
+    root: Path, key: dict[str, Any], rows: int, offsets: np.ndarray | None = None
+) -> RowFeatures | None:
+    """Return the features under a key as far as they are complete on disk, without computing any; else None."""
+    folder = folder_of(root, key)
+    if not (folder / FINISHED).is_file():
+        return None
+    return RowFeatures(np.load(folder / VALUES, mmap_mode="r"), rows, offsets)
+
+
+def computed_features(
+    rows: int, extractor: Extractor, name: str, offsets: np.ndarray | None = None, batch_size: int = 32, most: int = 0
+) -> RowFeatures | None:
+    """Return features that are kept in memory alone, in one view; None where they take more than `most` bytes."""
+    extractor.prepare()
+    first = extractor.run([extractor.load(0)])
+    shape = (rows if offsets is None else int(offsets[-1]), *first.shape[1:])
+    if 4 * int(np.prod(shape)) > most:
+        return None
+    values = np.empty(shape, dtype=np.float32)
+    batches = [range(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
+    for batch, found in zip(batches, computed_batches(batches, extractor, name), strict=True):
+        first_place, last = batch[0], batch[-1] + 1
+        part = slice(first_place, last) if offsets is None else slice(int(offsets[first_place]), int(offsets[last]))
+        values[part] = found
+    return RowFeatures(values, rows, offsets)
 
 
 @contextmanager
@@ -128,7 +161,7 @@ def _fill(folder: Path, batches: Sequence[range], extractor: Extractor, offsets:
     mine = range(state.local_process_index % sharing, len(batches), sharing)
     left = [number for number in mine if not done[number]]
     computed: list[int] = []
-    features = _computed([batches[number] for number in left], extractor, name)
+    features = computed_batches([batches[number] for number in left], extractor, name)
     for number, found in zip(left, features, strict=True):
         first, last = batches[number][0], batches[number][-1] + 1
         values[slice(first, last) if offsets is None else slice(int(offsets[first]), int(offsets[last]))] = found
@@ -163,13 +196,20 @@ def _allocate(folder: Path, key: dict[str, Any], length: int, batches: int, extr
     partial.replace(folder / DONE)
 
 
-def _computed(batches: Sequence[range], extractor: Extractor, name: str) -> Iterator[np.ndarray]:
-    """Yield the features of each batch; the next ones are loaded in other threads meanwhile."""
-    quiet = None if PartialState().is_main_process else True
+def computed_batches(batches: Sequence[range], extractor: Extractor, name: str = "") -> Iterator[np.ndarray]:
+    """Yield the features of each batch; the next ones are loaded in other threads meanwhile.
+
+    Args:
+        batches: their places.
+        extractor: makes the features, and is prepared.
+        name: shown beside the progress bar; empty for no bar.
+    """
+    rows, most = sum(map(len, batches)), max(map(len, batches), default=1)
+    shown = bool(name) and PartialState().is_main_process
     with ThreadPoolExecutor(cores()) as pool:
         waiting: deque = deque()
         upcoming = iter(batches)
-        for _ in tqdm(batches, desc=f"{name} features", unit="batch", leave=False, disable=quiet):
+        for _ in progress(batches, f"{name} features", total=rows, shown=shown, each=most):
             while len(waiting) <= BATCHES_AHEAD and (batch := next(upcoming, None)) is not None:
                 waiting.append([pool.submit(extractor.load, place) for place in batch])
             yield extractor.run([future.result() for future in waiting.popleft()])

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.kinds import check_kind
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
+from trainer_scripts.data.plain_table import label_sets, paths_as_pictures
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import (
     Table,
@@ -21,7 +24,6 @@ from trainer_scripts.data.table import (
     make_table,
     map_columns,
     open_dataset,
-    paths_as_pictures,
     split_rows,
 )
 from trainer_scripts.evaluation.predictions import METRICS
@@ -36,6 +38,7 @@ from trainer_scripts.tasks.common.model_folder import (
 )
 from trainer_scripts.tasks.common.starting_points import file_of_model
 from trainer_scripts.tasks.common.task import SavedModel
+from trainer_scripts.tasks.common.trainer import AVERAGED_WEIGHTS
 from trainer_scripts.tasks.registry import task_of
 
 
@@ -62,7 +65,13 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
         model: PreTrainedModel | OnnxModel = OnnxModel(graph, config, task.graph)
     else:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_weights(task.model_class, folder).eval().to(device)
+        loaded = load_weights(task.model_class, folder)
+        # A checkpoint of a run with a moving average was chosen by that average, which lies beside its weights.
+        averaged = folder / AVERAGED_WEIGHTS
+        if averaged.is_file():
+            with outside(f"{averaged} cannot be read"):
+                loaded.load_state_dict(load_file(averaged), strict=False)
+        model = loaded.eval().to(device)
     processor = load_processor(folder)
     configuration = saved_configuration(source, revision)
     # Of the run that trained the model, or of the export that made the graph.
@@ -115,6 +124,8 @@ def load_table(
     if (modality or model.modality) != "text":
         rows = paths_as_pictures(rows, arguments.image_column, dataset)
     label_column = arguments.label_column or model.task.label_column
+    if model.task.has_label_sets:
+        rows = label_sets(rows, label_column)
     columns = columns_of(arguments, label_column, modality or model.modality)
     # Columns of soft targets and weights only matter in training.
     columns = compared_columns(rows, replace(columns, target=None, weight=None, confidence=None), arguments)

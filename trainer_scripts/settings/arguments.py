@@ -57,13 +57,13 @@ class ModelArguments:
     modality: Literal["fusion", "text", "image"] = option("fusion", "Inputs of the model; fusion: text and image.")
     text_encoder: str | None = option(
         None,
-        "Pretrained text encoder (folder or Hub id); none: text_config from scratch.",
+        "Pretrained text encoder (folder, Hub id or package:NAME); none: text_config from scratch.",
         modalities=("fusion", "text"),
         checkpoint_has=_OWN_WEIGHTS,
     )
     image_encoder: str | None = option(
         None,
-        "Pretrained image encoder (folder or Hub id); none: vision_config from scratch.",
+        "Pretrained image encoder (folder, Hub id or package:NAME); none: vision_config from scratch.",
         modalities=("fusion", "image"),
         checkpoint_has=_OWN_WEIGHTS,
     )
@@ -336,6 +336,22 @@ class Configuration:
             name: _plain(value)
             for name, value in self.values.items()
             if not options[name].derived and not (name in stock and _plain(value) == stock[name])
+        }
+
+    def changes(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults."""
+        parts = (self.model, self.data, self.training)
+        fields = {item.name: item for part in parts for item in dataclasses.fields(part)}
+        missing = dataclasses.MISSING
+        defaults = {
+            name: item.default if item.default_factory is missing else item.default_factory()
+            for name, item in fields.items()
+        }
+        # Empty is empty, in whatever form; and evaluations follow from `eval_strategy`.
+        return {
+            name: value
+            for name, value in self.as_mapping().items()
+            if value != _plain(defaults[name]) and (value or defaults[name]) and name != "do_eval"
         }
 
     def as_yaml(self) -> str:

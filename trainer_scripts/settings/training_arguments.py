@@ -75,7 +75,6 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
         "per_device_train_batch_size": Option(allowed=COUNT),
         "per_device_eval_batch_size": Option(allowed=COUNT, resumable=True),
         **{f"{kind}_steps": Option(needs=(f"{kind}_strategy", "steps")) for kind in ("eval", "save")},
-        "logging_steps": Option(needs=("logging_strategy", "steps"), resumable=True),
         "dataloader_num_workers": Option(allowed=NATURAL, resumable=True),
         "gradient_accumulation_steps": Option(allowed=COUNT),
         "label_smoothing_factor": Option(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer_scripts.settings.options import CAPTIONS, COUNT, NATURAL, SHARE_BELOW_ONE, option
+from trainer_scripts.settings.options import CAPTIONS, COUNT, NATURAL, POSITIVE, SHARE_BELOW_ONE, option
 
 
 @dataclass
@@ -15,7 +15,10 @@ class TrainingOptions:
     # The checkpoint is always chosen by evaluations, so both happen at the same steps.
     eval_strategy: str = option("epoch", "When to evaluate: epoch or steps.")
     save_strategy: str = option("epoch", "When to save; the same as eval_strategy.")
-    logging_strategy: str = option("epoch", "When to log the training loss: epoch or steps.", resumable=True)
+    logging_strategy: str = option("steps", "When to print and log loss and rate: epoch or steps.", resumable=True)
+    logging_steps: float = option(
+        50, "Steps from one such line to the next; below 1: share of all steps.", allowed=POSITIVE, resumable=True
+    )
     load_best_model_at_end: bool = option(True, "Keep the checkpoint with the best selection score.")
     save_total_limit: int | None = option(
         2, "Number of checkpoints kept during training.", allowed=COUNT, resumable=True
@@ -71,6 +74,19 @@ class TrainingOptions:
         "Average the weights over steps with this decay and evaluate the average.",
         allowed=SHARE_BELOW_ONE,
     )
+    average_best: int = option(
+        0,
+        "Try the mean of the weights of up to this number of best checkpoints, and keep it where it scores higher on "
+        "the selection split; 0: never.",
+        allowed=NATURAL,
+    )
+    max_minutes: float | None = option(
+        None,
+        "Minutes that features, training and evaluations may take; the schedule fits the time, and the best model so "
+        "far is kept.",
+        allowed=POSITIVE,
+    )
+    verbose: bool = option(False, "Show the messages and progress bars of libraries too.", resumable=True, derived=True)
     seeds: int = option(
         1, "Number of trainings, with seed, seed + 1, ...; their spread is reported.", allowed=COUNT, resumable=True
     )

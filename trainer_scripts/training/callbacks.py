@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from dataset_builder.messages import echo
+from dataset_builder.progress import duration
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.tasks.common.trainer import checkpoint_folder
 
@@ -31,13 +33,20 @@ class EpochOfSamples(TrainerCallback):
         self._samples.epoch = int((state.epoch or 0) + 1e-6)
 
 
-class LinePerEvaluation(TrainerCallback):
-    """Prints one line per evaluation: step, training loss, the score that chooses the checkpoint."""
+class TrainingLines(TrainerCallback):
+    """Prints a line at every logged loss: step, loss, rate, time left; and one per evaluation with the chosen score."""
 
     def __init__(self, metric: str):
         self._metric = metric
         self._loss = "-"  # until the first one is logged
         self._training = True
+        self._begun: tuple[float, int] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note when and where training begins."""
+        self._begun = (time.monotonic(), state.global_step)
 
     def on_log(
         self,
@@ -47,14 +56,24 @@ class LinePerEvaluation(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Remember the training loss; print an evaluation."""
+        """Print loss and rate, or an evaluation."""
         logs = logs or {}
         self._loss = f"{logs['loss']:.4f}" if "loss" in logs else self._loss
-        if self._training and self._metric in logs and state.is_world_process_zero:
-            echo(
-                f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.1f}  loss {self._loss}  "
-                f"{self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}",
-            )
+        if not self._training or not state.is_world_process_zero:
+            return
+        where = f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.1f}  loss {self._loss}"
+        if self._metric in logs:
+            echo(f"{where}  {self._metric} {logs[self._metric]:.4f}  eval_loss {logs['eval_loss']:.4f}")
+        elif "loss" in logs:
+            rate = f"  rate {logs['learning_rate']:.2e}" if "learning_rate" in logs else ""
+            echo(f"{where}{rate}{self._left(state)}")
+
+    def _left(self, state: TrainerState) -> str:
+        """Return the speed and the time that the steps that are left will take at it."""
+        if self._begun is None or state.global_step <= self._begun[1]:
+            return ""
+        speed = (state.global_step - self._begun[1]) / max(time.monotonic() - self._begun[0], 1e-9)
+        return f"  {speed:.2g} steps/s, {duration((state.max_steps - state.global_step) / speed)} left"
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -7,11 +7,14 @@ from typing import Any
 
 from datasets import Dataset
 
+from dataset_builder.columns import FLAVOURS_PRESENT
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
+from trainer_scripts.data.plain_table import label_sets, paths_as_pictures
 from trainer_scripts.data.split_guard import SplitGuard, check_split_names, normalise_text
 from trainer_scripts.data.streaming import Stream, streamed
 from trainer_scripts.data.table import (
+    MULTILABEL,
     Columns,
     Table,
     carve_selection,
@@ -22,7 +25,6 @@ from trainer_scripts.data.table import (
     make_table,
     map_columns,
     open_dataset,
-    paths_as_pictures,
     split_rows,
 )
 from trainer_scripts.settings.arguments import Configuration, DataArguments
@@ -57,6 +59,8 @@ def load_training_data(configuration: Configuration) -> TrainingData:
                 rows[name] = paths_as_pictures(rows[name], arguments.image_column, arguments.dataset)
     if arguments.streaming:
         _check_streaming(configuration, rows)
+    if configuration.training.task == MULTILABEL and not arguments.streaming:
+        rows = {name: label_sets(each, arguments.label_column or FLAVOURS_PRESENT) for name, each in rows.items()}
     train = rows[arguments.train_split]
     task, label_column = choose_task(configuration.training.task, arguments.label_column, train)
     refuse_options_of_other_tasks(configuration, task.name)

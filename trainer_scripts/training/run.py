@@ -4,11 +4,13 @@ import copy
 import dataclasses
 import gc
 import json
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
 import transformers
+import yaml
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
@@ -16,6 +18,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
+from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
@@ -24,8 +27,10 @@ from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
+from trainer_scripts.tasks.common.package_weights import with_packages
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
-from trainer_scripts.training.callbacks import EpochOfSamples, LinePerEvaluation, RemoveReplaced, StreamPosition
+from trainer_scripts.training.averaging import BestWeights
+from trainer_scripts.training.callbacks import EpochOfSamples, RemoveReplaced, StreamPosition, TrainingLines
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
 from trainer_scripts.training.folder import (
     RunState,
@@ -38,12 +43,14 @@ from trainer_scripts.training.folder import (
     start_run,
     write_spread,
 )
+from trainer_scripts.training.time_budget import TimeBudget
 from trainer_scripts.training.vocabulary_record import (
     VOCABULARY_SOURCE,
     check_vocabulary,
     load_vocabulary_record,
     record_vocabulary,
 )
+from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
 
 LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it holds weights and smoothing
 
@@ -66,7 +73,7 @@ def run(configuration: Configuration) -> None:
         for state in states:
             if state.checkpoint is not None and not state.finished:
                 check_processes(state.checkpoint, configuration.training.world_size)
-        say(configuration, f"configuration {configuration.name}\n{configuration.as_yaml()}")
+        say(configuration, settings_block(configuration))
         ensure_dataset(configuration)
         # Read once for all seeds: they differ in the model and in the order of the rows alone.
         data = load_training_data(configuration)
@@ -82,6 +89,19 @@ def run(configuration: Configuration) -> None:
     together = PartialState()
     together.wait_for_everyone()
     together.destroy_process_group()
+
+
+def settings_block(configuration: Configuration) -> str:
+    """Return the settings that differ from the defaults as a few lines."""
+    settings = []
+    for name, value in configuration.changes().items():
+        # Mappings in the form in which they are written in YAML, on one line.
+        shown = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
+        settings.append(f"{name} {shown.removesuffix('...').strip().removesuffix('...').strip()}")
+    lines = textwrap.wrap("; ".join(settings), 116, break_long_words=False, break_on_hyphens=False)
+    where = configuration.output_dir / CONFIGURATION
+    heading = f"configuration {configuration.name}; what differs from the defaults (all settings: {where}):"
+    return "\n".join([heading, *(f"  {line}" for line in lines)])
 
 
 def say(configuration: Configuration, message: str) -> None:
@@ -119,15 +139,17 @@ def describe(data: TrainingData) -> str:
 def train_once(configuration: Configuration, data: TrainingData, state: RunState) -> None:
     """Train one model and write checkpoint, code, metrics and card into its folder."""
     set_seed(configuration.training.seed)
-    model, processor = data.task.build(configuration, data)
+    # The saved configuration keeps the names of packages; folders of the cache are of this machine.
+    local = with_packages(configuration)
+    model, processor = data.task.build(local, data)
     # So that pipelines take rows of this data set as they are; mapped columns have another name there.
     given = configuration.data
     processor.text_column = given.columns.get(given.text_column, given.text_column)
     processor.image_column = given.columns.get(given.image_column, given.image_column)
-    vocabulary = vocabulary_record(configuration, data)
+    vocabulary = vocabulary_record(local, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
-    trainer = make_trainer(configuration, data, model, processor)
+    trainer = make_trainer(configuration, data, model, processor, vocabulary)
     # All that can be checked has been: from here on the folder changes.
     if state.replaced:
         folder = configuration.output_dir
@@ -157,7 +179,10 @@ def fit(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except ImportError as error:  # the package of the chosen optimizer or kernels is missing
             raise BadInputError(str(error)) from error
-        results = describe_results(configuration, data, trainer, time.time() - started)
+        averaged = average_best(configuration, trainer)
+        results = describe_results(configuration, data, trainer, time.time() - started, trainer.evaluate())
+        if averaged:
+            results["averaged_steps"] = averaged
     # With sharded weights (FSDP, DeepSpeed) every process takes part in gathering them.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if configuration.training.should_save:
@@ -170,6 +195,19 @@ def fit(
     score = f"{results['selection_metric']} {results['selection'][results['selection_metric']]:.4f}"
     seconds = f"{results['seconds']:.0f} s"
     say(configuration, f"{configuration.output_dir}: {score} on {data.selection.split}, {seconds}")
+
+
+def average_best(configuration: Configuration, trainer: Any) -> list[int]:
+    """Try the mean of the best checkpoints where the configuration says so; return the steps of one that is kept."""
+    best = next((each for each in trainer.callback_handler.callbacks if isinstance(each, BestWeights)), None)
+    if best is None:
+        return []
+    steps = best.average(trainer)
+    if configuration.training.should_save:
+        best.finish()
+    kept = f"the mean of the checkpoints at steps {', '.join(map(str, steps))} is kept"
+    say(configuration, kept if steps else "no mean of checkpoints scores higher than the best one alone")
+    return steps
 
 
 def vocabulary_record(configuration: Configuration, data: TrainingData) -> dict[str, Any] | None:
@@ -212,9 +250,16 @@ def check_settings(configuration: Configuration, model: Any) -> None:
         )
 
 
-def make_trainer(configuration: Configuration, data: TrainingData, model: Any, processor: Any) -> transformers.Trainer:
-    """Return the Trainer of a run."""
+def make_trainer(
+    configuration: Configuration,
+    data: TrainingData,
+    model: Any,
+    processor: Any,
+    vocabulary: dict[str, Any] | None = None,
+) -> transformers.Trainer:
+    """Return the Trainer of a run; `vocabulary` is the record that its checkpoints get."""
     check_settings(configuration, model)
+    started = time.time()
     arguments, task = trainer_arguments(configuration, data), data.task
     samples: Any
     if data.stream is None:
@@ -239,18 +284,29 @@ def make_trainer(configuration: Configuration, data: TrainingData, model: Any, p
         learning_rates={prefix: rate for prefix, rate in rates.items() if rate is not None},
         sampling_weights=sampling_weights(data.train.labels) if arguments.balanced_sampling else None,
         averaged=AveragedWeights(arguments.ema_decay) if arguments.ema_decay is not None else None,
+        budget=TimeBudget(arguments.max_minutes) if arguments.max_minutes is not None else None,
     )
+    # After the averaged weights, which it keeps.
+    if arguments.average_best > 1:
+        chosen_by, direction = str(arguments.metric_for_best_model), bool(arguments.greater_is_better)
+        trainer.add_callback(BestWeights(arguments.average_best, chosen_by, direction, configuration.output_dir))
+
+    def results(scores: dict[str, float]) -> dict[str, Any]:
+        return describe_results(configuration, data, trainer, time.time() - started, scores)
+
+    trainer.add_callback(WholeCheckpoint(configuration, processor, vocabulary, results))
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     trainer.add_callback(RemoveReplaced(aside(configuration.output_dir)))  # last: the others write into checkpoints too
     if not arguments.disable_tqdm:
-        trainer.add_callback(LinePerEvaluation(str(arguments.metric_for_best_model)))
+        trainer.add_callback(TrainingLines(str(arguments.metric_for_best_model)))
     return trainer
 
 
-def describe_results(configuration: Configuration, data: TrainingData, trainer: Any, seconds: float) -> dict[str, Any]:
-    """Return the content of `metrics.json`: selection scores of the chosen checkpoint, and facts of the run."""
-    evaluated = trainer.evaluate()
+def describe_results(
+    configuration: Configuration, data: TrainingData, trainer: Any, seconds: float, evaluated: dict[str, float]
+) -> dict[str, Any]:
+    """Return the content of `metrics.json`: selection scores of a checkpoint, `evaluated`, and facts of the run."""
     scores = data.task.scores(data.names)
     chosen_by = str(trainer.args.metric_for_best_model).removeprefix("eval_")
     names = [*([LOSS] if chosen_by == LOSS else []), *(score.name for score in scores)]

@@ -35,7 +35,7 @@ FOODS = {
 @pytest.fixture
 def no_reference(monkeypatch):
     """No dish has a reference flavour, unless a test says so."""
-    monkeypatch.setattr("dataset_builder.catalogue.ingredients.reference_flavours", dict)
+    monkeypatch.setattr("dataset_builder.publishing.audit_reference.reference_flavours", dict)
 
 
 def labelled_rows():
@@ -101,7 +101,7 @@ def test_disagreement_with_the_reference_flavours(tmp_path, monkeypatch):
     reference = {f"dish-{n:03d}": (list(FOODS)[n % 5], (list(FOODS)[n % 5],)) for n in range(8)}
     reference["dish-000"] = ("sour", ("sweet", "sour"))
     reference["dish-001"] = ("umami", ("umami",))
-    monkeypatch.setattr("dataset_builder.catalogue.ingredients.reference_flavours", lambda: reference)
+    monkeypatch.setattr("dataset_builder.publishing.audit_reference.reference_flavours", lambda: reference)
     rows = make_rows()
     rows["train"].append(make_row(30, id="dish-003-01-00", dish_id="dish-003", flavour="umami"))
     found = audit(str(write_build(tmp_path / "build", rows)))
@@ -142,7 +142,8 @@ def test_parts_without_their_columns_are_named(tmp_path, no_reference):
     (tmp_path / "data" / "train.csv").write_text("title,label\nSoup,a\nSoup,b\n")
     found = audit(str(tmp_path / "data"))
     assert found.facts["rule"] == {}
-    assert "Not audited for want of the columns: id, dish_id, ingredients, flavour, generation, image." in found.lines
+    absent = "id, dish_id, ingredients, flavour, taste, generation, image"
+    assert f"Not audited for want of the columns: {absent}." in found.lines
     assert "The rule alone was not scored: labels, titles or ingredients are absent." in found.lines
     assert "not looked for" in found.markdown
     (tmp_path / "data" / "train.csv").write_text("name,label\nSoup,a\n")
@@ -253,7 +254,7 @@ def test_the_settings_of_the_rule_are_those_of_the_build(tmp_path):
     generation = GenerationSettings(size=64)
     build(BuildSettings(recipes, lexicon=lexicon, generation=generation, **rule), tmp_path / "build", processes=1)
     found = audit(str(tmp_path / "build")).facts
-    assert found["labelling"]["settings"] == rule
+    assert found["labelling"]["settings"] == {"rule": "votes", **rule}
     assert found["rule"]["ingredients"]["all"]["accuracy"] == 1.0
 
 
@@ -265,7 +266,7 @@ def test_the_lexicon_of_the_package_is_not_copied(tmp_path, recipe_file):
 
 def test_the_reference_is_for_the_dishes_of_the_catalogue_only(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "dataset_builder.catalogue.ingredients.reference_flavours", lambda: {"dish-000": ("sour", ("sour",))}
+        "dataset_builder.publishing.audit_reference.reference_flavours", lambda: {"dish-000": ("sour", ("sour",))}
     )
     for recipes, known in ((None, True), ("recipes.csv", False)):
         folder = write_build(tmp_path / str(known), make_rows(), {"settings": {"recipes": recipes}})
@@ -308,3 +309,32 @@ def test_titles_are_compared_without_case_accents_and_punctuation():
         == plain_title("creme  brulee: The Classic")
         == "creme brulee the classic"
     )
+
+
+def test_rows_on_which_label_soft_label_and_reference_differ_most_come_first(tmp_path, monkeypatch):
+    rows = make_rows()
+    for row in rows["train"]:
+        row["flavour"], row["taste"] = 0, [0.9, 0.1, 0.0, 0.0, 0.0]
+    # The soft label contradicts the label of one row, a person's label both labels of another.
+    rows["train"][1] |= {"title": "Split plate", "taste": [0.2, 0.5, 0.3, 0.0, 0.0]}
+    rows["train"][2] |= {"title": "Judged plate"}
+    judged = {rows["train"][2]["dish_id"]: ("umami", ("umami",)), rows["train"][3]["dish_id"]: ("sweet", ("sweet",))}
+    monkeypatch.setattr("dataset_builder.publishing.audit_reference.reference_flavours", lambda: judged)
+    of_others = {row["title"] for split in ("test", "validation") for row in rows[split]}
+    found = audit(str(write_build(tmp_path / "build", rows)))
+    apart = [line for line in found.facts["disagreements"]["examples"] if line.split(":")[0] not in of_others]
+    assert apart == [
+        "Judged plate: label sweet, soft sweet 0.90, reference umami",
+        "Split plate: label sweet, soft salty 0.50",
+    ]
+    assert "Judged plate: label sweet" in found.markdown
+    assert found.facts["disagreements"]["with_reference"] == 2
+
+
+def test_builds_of_before_the_choice_of_rules_are_audited_with_theirs():
+    settings = {"match": "word", "min_ingredient_votes": 2, "min_title_votes": 1, "on_conflict": "ingredients"}
+    manifest = {"lexicon_sha256": Lexicon.load().digest_of_words, "settings": {"recipes": None, **settings}}
+    rule = audits.find_rule(manifest, None)
+    assert rule.made_the_labels is True
+    assert dict(rule.settings) == {"rule": "votes", **settings}
+    assert isinstance(rule.labeller, Labeller)

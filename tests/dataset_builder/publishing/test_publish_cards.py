@@ -150,7 +150,7 @@ def test_several_pictures_of_a_dish_are_published(connected_hub, tmp_path, recip
     build(BuildSettings(recipe_file, images_per_dish=3, generation=GENERATION), out, processes=1)
     publish(out, REPO, "1.0.0", LICENCE)
     assert "holds 54 pictures of 18 dishes" in published("README.md")
-    assert "settings of the rule: match word, min_ingredient_votes 2" in published("README.md")
+    assert "settings of the rule: rule weighed, min_lead 0.0" in published("README.md")
     printed = connected_hub.run_python(
         """
 from datasets import load_dataset

@@ -125,6 +125,7 @@ def test_the_command_line_of_a_verb_is_made_from_the_same_definitions(capsys):
     parser = ArgumentParser(CookArguments, "cook.py", spelling="-")
     given = vars(parser.parse_args(["soup", "--hot_plates", "3", "--weights", "0.5", "1", "--cold"]))
     expected = {"dish": "soup", "hot_plates": 3, "weights": [0.5, 1.0], "cold": True, "columns": None}
+    expected["verbose"] = False
     assert given == expected
     assert vars(parser.parse_args(["soup", "--hot-plates", "4"]))["hot_plates"] == 4
     for words, message in (

@@ -94,14 +94,15 @@ def as_on_gpus(self, *args, **kwargs):
         self.distributed_type = DistributedType.MULTI_GPU
 
 PartialState.__init__ = as_on_gpus
-from trainer_scripts import train, train_steps
+from trainer_scripts import train
+from trainer_scripts.training import run as train_steps
 
 describe = train_steps.describe_results
 
-def described(configuration, data, trainer, seconds):
+def described(configuration, data, trainer, *facts):
     kinds = {type(parameter).__name__ for parameter in trainer.model_wrapped.parameters()}
     print("parameters:", *kinds, flush=True)
-    return describe(configuration, data, trainer, seconds)
+    return describe(configuration, data, trainer, *facts)
 
 train_steps.describe_results = described
 train.main(sys.argv[1:])

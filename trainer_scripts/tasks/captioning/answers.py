@@ -5,52 +5,65 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from dataset_builder.progress import progress
 from modeling_flavour.captioning_encoder_flavour import VisualEncoding
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
 from trainer_scripts.data.pictures import normalise
+from trainer_scripts.data.samples import on_device, stacked
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import CAPTIONS, NAMES, TOKENS
 from trainer_scripts.tasks.captioning.samples import CaptionSamples, pad_labels
 from trainer_scripts.tasks.captioning.scores import CAPTION_SCORES, values
 from trainer_scripts.tasks.captioning.truth import naming_scores, visible_names
+from trainer_scripts.tasks.common.task import SavedModel
 
 BATCH_SIZE = 64
 
 
-def pixel_batches(
+def pixels_of(samples: CaptionSamples, rows: Sequence[int], model: FlavourCaptioner) -> torch.Tensor:
+    """Return the normalised pictures of a few rows as the model takes them, `(rows, 3, height, width)`."""
+    normal = samples.processor.image_processor
+    # Decoded one by one: the first access through an index decodes all pictures.
+    pixels = normalise([samples.pictures.decode(row) for row in rows], normal.image_mean, normal.image_std)
+    return pixels.to(model.device, model.dtype)
+
+
+def encodings(
+    model: FlavourCaptioner,
     samples: CaptionSamples,
     batch_size: int,
-    device: torch.device,
-    blank: bool = False,
     order: np.ndarray | None = None,
     name: str = "",
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield row numbers and normalised pictures, or their stored features where the samples have them.
+) -> Iterator[tuple[list[int], VisualEncoding]]:
+    """Yield row numbers and their encoded pictures, from stored features where the samples have them.
 
     Args:
+        model: in evaluation mode.
         samples: evaluation samples.
         batch_size: rows per batch.
-        device: where the pictures go.
-        blank: whether every picture is replaced by the mean colour.
         order: row whose picture each row gets, or None for its own.
         name: shown beside the progress bar; empty for no bar.
     """
     normal = samples.processor.image_processor
-    starts = range(0, len(samples.table), batch_size)
-    for start in tqdm(starts, desc=name, leave=False, disable=not name):
+    rows_in_all = len(samples.table)
+    for start in progress(range(0, rows_in_all, batch_size), name, total=rows_in_all, each=batch_size):
         rows = list(range(start, min(start + batch_size, len(samples.table))))
         chosen = rows if order is None else [int(order[row]) for row in rows]
         if samples.image_features is not None:
-            yield rows, torch.stack([samples.image_features[row] for row in chosen]).to(device)
-            continue
-        pixels = normalise([samples.pictures[row] for row in chosen], normal.image_mean, normal.image_std)
-        # After normalisation zero is the mean colour: a picture without any content.
-        yield rows, (torch.zeros_like(pixels) if blank else pixels).to(device)
+            features = stacked([samples.image_features[row] for row in chosen])
+            yield rows, model.get_encoder()(features=on_device(features, model.device, model.dtype))
+        else:
+            pixels = normalise([samples.pictures[row] for row in chosen], normal.image_mean, normal.image_std)
+            yield rows, model.get_encoder()(pixels.to(model.device, model.dtype))
+
+
+def blank_encoding(model: FlavourCaptioner, samples: CaptionSamples) -> VisualEncoding:
+    """Return the encoding of one picture of the mean colour, which after normalisation is zero."""
+    return model.get_encoder()(torch.zeros_like(pixels_of(samples, [0], model)))
 
 
 @torch.inference_mode()
@@ -84,8 +97,6 @@ def caption_table(
     model: FlavourCaptioner,
     samples: CaptionSamples,
     batch_size: int = BATCH_SIZE,
-    blank: bool = False,
-    order: np.ndarray | None = None,
     name: str = "",
     **generation: bool | int,
 ) -> tuple[list[str], np.ndarray]:
@@ -95,8 +106,6 @@ def caption_table(
         model: the captioner; left in the mode it is in.
         samples: evaluation samples.
         batch_size: rows per batch.
-        blank: whether every picture is replaced by the mean colour.
-        order: row whose picture each row gets, or None for its own.
         name: shown beside the progress bar; empty for no bar.
         **generation: for `generate`, in place of the model's own settings.
     """
@@ -104,17 +113,70 @@ def caption_table(
     model.eval()
     captions: list[str] = []
     parts: list[np.ndarray] = []
-    for rows, pixels in pixel_batches(samples, batch_size, model.device, blank, order, name):
-        given = "pixel_values" if samples.image_features is None else "features"
-        # Encoded once, both for generating and for the given captions.
-        encoded = model.get_encoder()(**{given: pixels.to(model.dtype)})
-        options: dict[str, Any] = generation
-        sequences = model.generate(encoder_outputs=encoded.of(), **options)
-        texts = samples.processor.tokenizer.batch_decode(sequences, skip_special_tokens=True)
-        captions += [as_sentence(text) for text in texts]
+    # Encoded once, both for generating and for the given captions.
+    for rows, encoded in encodings(model, samples, batch_size, name=name):
+        captions += generated(model, samples, encoded, **generation)
         parts.append(expect(model, encoded, [samples.tokens[row] for row in rows]))
     model.train(training)
     return captions, np.concatenate(parts)
+
+
+def generated(
+    model: FlavourCaptioner, samples: CaptionSamples, encoded: VisualEncoding, **generation: bool | int
+) -> list[str]:
+    """Return the captions of encoded pictures."""
+    options: dict[str, Any] = generation
+    sequences = model.generate(encoder_outputs=encoded.of(), **options)
+    texts = samples.processor.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+    return [as_sentence(text) for text in texts]
+
+
+@torch.inference_mode()
+def captions_of(
+    model: SavedModel, table: Table, batch_size: int, name: str = ""
+) -> tuple[CaptionSamples, list[str], np.ndarray]:
+    """Return the samples, captions and sums of `expect` of a saved captioner; each row is captioned once."""
+    samples = model.samples(table)
+    if not model.keeps:
+        return samples, *caption_table(model.model, samples, batch_size, name)
+    if ("captions", id(table)) not in model.kept:
+        whole = None if table.chosen_from is None else model.kept.get(("captions", id(table.chosen_from[0])))
+        if whole is None:
+            found = caption_table(model.model, samples, batch_size, name)
+        else:
+            rows = table.chosen_from[1] if table.chosen_from is not None else np.arange(len(table))
+            found = [whole[1][0][row] for row in rows], whole[1][1][rows]
+        model.kept["captions", id(table)] = (table, found)
+    return samples, *model.kept["captions", id(table)][1]
+
+
+@torch.inference_mode()
+def captions_of_others(
+    model: SavedModel, table: Table, order: np.ndarray, batch_size: int, name: str
+) -> tuple[list[str], np.ndarray]:
+    """Return the captions of the pictures of other rows, and how likely they make the captions of the rows.
+
+    Each picture has been captioned before, so the decoder only reads the given captions.
+    """
+    samples, captions, _ = captions_of(model, table, batch_size, name)
+    expected = [
+        expect(model.model, encoded, [samples.tokens[row] for row in rows])
+        for rows, encoded in encodings(model.model, samples, batch_size, order, name)
+    ]
+    return [captions[int(row)] for row in order], np.concatenate(expected)
+
+
+@torch.inference_mode()
+def captions_of_blank(model: SavedModel, table: Table, batch_size: int) -> tuple[list[str], np.ndarray]:
+    """Return the caption of a picture without content for each row, and how likely it makes the row's captions."""
+    samples = model.samples(table)
+    encoded = blank_encoding(model.model, samples)
+    caption, expected = generated(model.model, samples, encoded)[0], []
+    for start in range(0, len(table), batch_size):
+        tokens = samples.tokens[start : start + batch_size]
+        repeated = encoded.of(torch.zeros(len(tokens), dtype=torch.long, device=model.model.device))
+        expected.append(expect(model.model, repeated, tokens))
+    return [caption] * len(table), np.concatenate(expected)
 
 
 def predictions_of(table: Table, captions: Sequence[str], expected: np.ndarray | None = None) -> Predictions:

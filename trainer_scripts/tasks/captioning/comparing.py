@@ -13,9 +13,15 @@ from trainer_scripts.evaluation.baselines import colour_histogram
 from trainer_scripts.evaluation.lines import BASELINE, Line
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import CAPTIONS
-from trainer_scripts.tasks.captioning.answers import caption_table, pixel_batches, predictions_of
+from trainer_scripts.tasks.captioning.answers import (
+    captions_of,
+    captions_of_blank,
+    captions_of_others,
+    encodings,
+    pixels_of,
+    predictions_of,
+)
 from trainer_scripts.tasks.captioning.samples import CaptionSamples, pad_labels
-from trainer_scripts.tasks.captioning.training import evaluation_samples
 from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
 
 CHECKED_ROWS = 4
@@ -25,8 +31,8 @@ SHUFFLED, BLANK = f"{IMAGE} shuffled", f"{IMAGE} blank"
 
 def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
     """Return the captions of a saved captioner, and the likelihood of the given ones."""
-    samples = evaluation_samples(model.processor, table)
-    return predictions_of(table, *caption_table(model.model, samples, batch_size, name=name))
+    _, captions, expected = captions_of(model, table, batch_size, name)
+    return predictions_of(table, captions, expected)
 
 
 def baseline_lines(compared: ScoredModels) -> list[Line]:
@@ -35,7 +41,7 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
     Nearest by colours, and by the features of the first captioner.
     """
     model, test, train = compared.saved[compared.widest_saved.name], compared.test, compared.train
-    both = [evaluation_samples(model.processor, table) for table in (test, train)]
+    both = [model.samples(table) for table in (test, train)]
     colours = [colour_histogram(samples.pictures) for samples in both]
     features = [picture_features(model.model, samples, BATCH_SIZE) for samples in both]
     frequent = Counter(caption for row in train.labels for caption in row).most_common(1)[0][0]
@@ -52,14 +58,11 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
 
 def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
     """Yield the captions of the pictures of other dishes, and of blank ones."""
-    samples = evaluation_samples(model.processor, table)
     if len(set(table.groups)) > 1:
         # Another picture of the same dish would leave the caption true.
-        order = partners(table.groups, seed)
-        name = f"{model.name}, {SHUFFLED}"
-        yield SHUFFLED, predictions_of(table, *caption_table(model.model, samples, batch_size, order=order, name=name))
-    name = f"{model.name}, {BLANK}"
-    yield BLANK, predictions_of(table, *caption_table(model.model, samples, batch_size, blank=True, name=name))
+        order, name = partners(table.groups, seed), f"{model.name}, {SHUFFLED}"
+        yield SHUFFLED, predictions_of(table, *captions_of_others(model, table, order, batch_size, name))
+    yield BLANK, predictions_of(table, *captions_of_blank(model, table, batch_size))
 
 
 def monotony(compared: ScoredModels) -> list[str]:
@@ -76,8 +79,8 @@ def monotony(compared: ScoredModels) -> list[str]:
 def picture_features(model: FlavourCaptioner, samples: CaptionSamples, batch_size: int) -> np.ndarray:
     """Return the mean output of the captioner's visual encoder over all positions, one unit vector per picture."""
     found = []
-    for _, pixels in pixel_batches(samples, batch_size, model.device, name="features"):
-        states = model.get_encoder()(pixels.to(model.dtype)).last_hidden_state.mean(dim=1)
+    for _, encoded in encodings(model, samples, batch_size, name="features"):
+        states = encoded.last_hidden_state.mean(dim=1)
         found.append(torch.nn.functional.normalize(states.float(), dim=-1).cpu())
     return torch.cat(found).numpy()
 
@@ -95,8 +98,7 @@ def target_is_hidden(model: FlavourCaptioner, samples: CaptionSamples) -> bool:
     """Whether the scores of a word depend on earlier words alone, so that the target cannot be copied."""
     rows = range(min(CHECKED_ROWS, len(samples.table)))
     labels = pad_labels([samples.tokens[row][0] for row in rows]).to(model.device)
-    _, pixels = next(pixel_batches(samples, len(rows), model.device))
-    pixels = pixels[: len(rows)].to(model.dtype)
+    pixels = pixels_of(samples, rows, model)
     # Change the second half of the words: scores of the first half must not move.
     last = labels.shape[1] // 2
     changed = labels.clone()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner, FlavourForTransformerCaptioning
-from trainer_scripts.tasks.captioning.answers import pixel_batches
+from trainer_scripts.tasks.captioning.answers import pixels_of
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 
 COLUMNS, ROWS = 4, 3
@@ -24,7 +24,7 @@ def contact_sheet(samples: CaptionSamples, captions: Sequence[str], path: Path) 
     for axis in np.ravel(axes):
         axis.axis("off")
     for axis, row in zip(np.ravel(axes), chosen, strict=False):
-        axis.imshow(samples.pictures[int(row)].permute(1, 2, 0).numpy())
+        axis.imshow(samples.pictures.decode(int(row)).permute(1, 2, 0).numpy())
         axis.set_title(textwrap.fill(f"true: {samples.table.labels[row][0]}", LINE), fontsize=7, loc="left")
         axis.text(0, -0.04, textwrap.fill(captions[row], LINE), fontsize=7, va="top", transform=axis.transAxes)
     figure.tight_layout()
@@ -59,12 +59,11 @@ def word_maps(model: FlavourCaptioner, samples: CaptionSamples, path: Path) -> b
     """Draw for the first picture where the captioner looked at each word, and return whether it has cross-attention."""
     if not isinstance(model, FlavourForTransformerCaptioning):
         return False
-    _, pixels = next(pixel_batches(samples, 1, model.device))
-    tokens, maps = attention_per_word(model, pixels.to(model.dtype))
+    tokens, maps = attention_per_word(model, pixels_of(samples, [0], model))
     words = whole_words(samples.processor.tokenizer.convert_ids_to_tokens(tokens), maps)
     special = set(samples.processor.tokenizer.all_special_tokens)
     words = [(word, weights) for word, weights in words if word not in special]
-    picture = samples.pictures[0].permute(1, 2, 0).numpy()
+    picture = samples.pictures.decode(0).permute(1, 2, 0).numpy()
     rows = -(-len(words) // 6)
     figure, axes = plt.subplots(rows, 6, figsize=(12, 2.3 * rows))
     for axis in np.ravel(axes):

@@ -13,7 +13,7 @@ from modeling_flavour.losses_flavour import IGNORED_LABEL
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.masks import Masks, nearest
 from trainer_scripts.data.pictures import Pictures, Prepare, normalise
-from trainer_scripts.data.samples import PictureSamples, place_masks, sample_seed, varied
+from trainer_scripts.data.samples import PictureSamples, place_masks, sample_seed, stacked, varied
 from trainer_scripts.data.table import Table
 from trainer_scripts.tasks.captioning.text import mirrored, names_no_side
 
@@ -146,7 +146,7 @@ class CaptionCollator:
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `pixel_values` or `image_features`, `labels` padded with -100, and `place_masks` with masks."""
         if "image_features" in samples[0]:
-            batch = {"image_features": torch.stack([sample["image_features"] for sample in samples])}
+            batch = {"image_features": stacked([sample["image_features"] for sample in samples])}
         else:
             batch = {"pixel_values": normalise([sample["picture"] for sample in samples], self.mean, self.std)}
         batch["labels"] = pad_labels([sample["labels"] for sample in samples])

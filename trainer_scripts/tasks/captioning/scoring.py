@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from dataset_builder.files import write_csv
+from dataset_builder.progress import progress
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.evaluation.scores import CAPTIONS
-from trainer_scripts.tasks.captioning.answers import caption_table, predictions_of
+from trainer_scripts.tasks.captioning.answers import caption_table, captions_of, predictions_of
 from trainer_scripts.tasks.captioning.comparing import BLANK, baseline_lines, changes, faults, target_is_hidden
 from trainer_scripts.tasks.captioning.figures import contact_sheet, word_maps
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import METEOR_SCORE, meteor, meteor_missing
-from trainer_scripts.tasks.captioning.training import evaluation_samples
 from trainer_scripts.tasks.captioning.truth import detail_scores, round_trip, visible_names
+from trainer_scripts.tasks.common.item_pictures import ItemPictures
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, Scored, ScoredModels, ScoringOptions
 
 CAPTIONS_CSV = "captions.csv"
@@ -30,8 +30,7 @@ WORD_MAPS = "word_maps.png"
 def score(model: SavedModel, compared: ScoredModels, out: Path, options: ScoringOptions) -> Scored:
     """Return captions beside baselines, ablations and truth, and write captions and figures into a folder."""
     table, size = compared.test, options.batch_size
-    samples = evaluation_samples(model.processor, table)
-    captions, expected = caption_table(model.model, samples, size, name=model.name)
+    samples, captions, expected = captions_of(model, table, size, model.name)
     out.mkdir(parents=True, exist_ok=True)
     predictions = predictions_of(table, captions, expected)
     # The baselines take rows and processor from the lines of models.
@@ -120,10 +119,10 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         BadInputError: a picture is missing or broken; its row is named and nothing is written.
     """
     captions: list[str] = []
-    for start in tqdm(range(0, len(items), options.batch_size), desc=model.name, disable=None):
-        pictures = [item.open() for item in items[start : start + options.batch_size]]
-        pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
-        texts = model.processor.tokenizer.batch_decode(model.model.generate(pixels), skip_special_tokens=True)
+    pictures, size = ItemPictures(model, items), options.batch_size
+    for seen in progress(pictures.whole_batches(size), model.name, total=len(items), each=size):
+        inputs = pictures.inputs(seen, model.model.dtype)
+        texts = model.processor.tokenizer.batch_decode(model.model.generate(**inputs), skip_special_tokens=True)
         captions += [as_sentence(text) for text in texts]
     # Only now, so that a broken picture leaves no part of a table behind.
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataset_builder.catalogue.ingredients import find_mentions, ingredients_by_name
 from dataset_builder.columns import BACKGROUND, FLAVOUR, FLAVOURS, FOOD_GROUPS, INGREDIENT_LABELS, MASK, UNKNOWN
-from dataset_builder.labelling.rule import Labeller
+from dataset_builder.labelling.choice import make_labeller
 from dataset_builder.pictures.captions import HEAPS, NUMBERS, place
 from dataset_builder.plating.pipeline import PlateItem, PlatingPipeline
 from trainer_scripts.data.table import Table
@@ -229,7 +229,7 @@ def round_trip(captions: Sequence[str], table: Table, rows: int = ROWS) -> dict[
         hits, named, shown = compare(drawn, visible).sum(axis=0)[:3]
         found[f"{name}_ingredient_f1"] = float(2 * hits / (named + shown)) if named + shown else 0.0
         if flavours:
-            labeller = Labeller()
+            labeller = make_labeller()
             tasted = [labeller.label("", sorted(names)).flavour for names in drawn]
             found[f"{name}_flavour_kept"] = sum(a == b for a, b in zip(tasted, flavours, strict=True)) / number
     return found

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from dataset_builder.progress import progress
+from trainer_scripts.data.pictures import normalise
+from trainer_scripts.data.samples import Samples, on_device
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation import baselines
 from trainer_scripts.evaluation.ablations import IMAGE, TEXT, Ablated, partners
@@ -35,19 +38,20 @@ def probabilities_of(model: SavedModel, samples: Dataset, batch_size: int, name:
     """
     collate = model.task.collator(model.processor, len(model.names))
     loader: DataLoader = DataLoader(samples, batch_size=batch_size, collate_fn=collate)
+    rows: Any = samples
     found = []
-    for batch in tqdm(loader, desc=name, leave=False, disable=None if name else True):
+    for batch in progress(loader, name, total=len(rows), each=batch_size):
         # With labels the model would compute a loss, which scoring does not need.
         labels = batch.pop("labels")
         batch.update({key: torch.full((len(labels),), value) for key, value in fixed.items()})
-        logits = model.model(**{key: value.to(model.model.device) for key, value in batch.items()}).logits
+        logits = model.model(**{key: on_device(value, model.model.device) for key, value in batch.items()}).logits
         found.append(model.task.probabilities(logits.float()).cpu())
     return torch.cat(found).numpy()
 
 
 def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
     """Return the predictions of a saved classifier on a table."""
-    probabilities = probabilities_of(model, evaluation_samples(model.processor, table), batch_size, name)
+    probabilities = probabilities_of(model, model.samples(table), batch_size, name)
     return Predictions.of_classes(table.ids, table.groups, table.labels, probabilities)
 
 
@@ -107,7 +111,8 @@ def _product(compared: ScoredModels, prior: np.ndarray, many: bool) -> np.ndarra
 
 def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
     """Yield the predictions with an input shuffled, blanked, left out, or without the words of the labelling rule."""
-    samples = Ablated(evaluation_samples(model.processor, table))
+    whole = model.samples(table)
+    samples = Ablated(whole)
     order = partners(table.groups, seed)
 
     def under(name: str, ablated: Dataset, **fixed: bool) -> tuple[str, Predictions]:
@@ -116,20 +121,45 @@ def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> 
 
     if table.texts is not None:
         yield under(f"text {SHUFFLED}", replace(samples, text_rows=order))
-        yield under("text blank", replace(samples, blank_text=model.processor.tokenizer("")["input_ids"]))
+        yield under("text blank", replace(samples, constant=blank_text(model, whole)))
         if baselines.rule_applies(model.names):
-            masked = replace(table, texts=baselines.masked_titles(table.texts))
-            yield under("text without the rule's words", evaluation_samples(model.processor, masked))
+            # These rows have other texts than the split that they were chosen from, and the same pictures.
+            masked = replace(table, texts=baselines.masked_titles(table.texts), chosen_from=None)
+            without = evaluation_samples(model.processor, masked)
+            if whole.image_features is not None:
+                without.image_features = whole.image_features
+            yield under("text without the rule's words", without)
     if table.image_column is not None:
-        # The mean colour becomes 0 after normalisation: a picture without any content.
-        mean = torch.tensor(model.processor.image_processor.image_mean).view(3, 1, 1) * 255
-        grey = mean.round().to(torch.uint8).expand_as(samples[0]["picture"]).contiguous()
         yield under(f"image {SHUFFLED}", replace(samples, image_rows=order))
-        yield under("image blank", replace(samples, blank_image=grey))
+        yield under("image blank", replace(samples, constant=blank_picture(model, whole)))
     # An exported graph always takes both.
     if model.modality == "fusion" and isinstance(model.model, torch.nn.Module):
         yield under("text left out", samples, text_present=False)
         yield under("image left out", samples, image_present=False)
+
+
+@torch.inference_mode()
+def blank_text(model: SavedModel, samples: Samples) -> dict[str, Any]:
+    """Return an empty text in the form in which the samples hold texts."""
+    tokens = model.processor.tokenizer("")["input_ids"]
+    if samples.text_features is None:
+        return {"input_ids": tokens}
+    ids = torch.tensor([tokens], device=model.model.device)
+    return {"text_features": model.model.encode_text(ids, torch.ones_like(ids))[0].cpu()}
+
+
+@torch.inference_mode()
+def blank_picture(model: SavedModel, samples: Samples) -> dict[str, Any]:
+    """Return a picture of the mean colour in the form in which the samples hold pictures."""
+    # The mean colour becomes 0 after normalisation: a picture without any content.
+    normal = model.processor.image_processor
+    mean = torch.tensor(normal.image_mean).view(3, 1, 1) * 255
+    grey = mean.round().to(torch.uint8).expand_as(samples.picture(0, 0, once=True)).contiguous()
+    if samples.image_features is None:
+        return {"picture": grey}
+    pixels = normalise([grey], normal.image_mean, normal.image_std).to(model.model.device)
+    found = model.model.encode_image(pixels)
+    return {"image_features": found[0].cpu() if isinstance(found, torch.Tensor) else tuple(e[0].cpu() for e in found)}
 
 
 def conflicting(table: Table, shuffled: Predictions, seed: int = 0) -> tuple[Predictions, Predictions]:

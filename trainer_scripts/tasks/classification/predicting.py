@@ -4,17 +4,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.comp5329 import CATEGORY_IDS
 from dataset_builder.messages import echo, shown
-from modeling_flavour.processing_flavour import open_picture
+from dataset_builder.progress import progress
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, Decision, ExpectedF1Decision
+from trainer_scripts.tasks.common.item_pictures import ItemPictures, Seen
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
 
 NAMED = 5
@@ -44,30 +44,43 @@ def predict_items(
             picture nor text.
     """
     found, broken = [], []
-    for start in tqdm(range(0, len(items), batch_size), desc=model.name, disable=None):
+    pictures = None if model.modality == "text" else ItemPictures(model, items)
+    opened = None if pictures is None else pictures.batches(batch_size)
+    for start in progress(range(0, len(items), batch_size), model.name, total=len(items), each=batch_size):
         batch = items[start : start + batch_size]
-        pictures: list[Image.Image | None] | None = None
-        if model.modality != "text":
-            pictures = []
-            for item in batch:
+        seen: list[Seen | None] = [None] * len(batch)
+        if opened is not None:
+            for row, (item, future) in enumerate(zip(batch, next(opened), strict=True)):
                 try:
-                    pictures.append(open_picture(item.picture))
+                    seen[row] = future.result()
                 except (OSError, ValueError) as error:
                     if not (without_picture and model.modality == "fusion"):
                         hint = ", or give --missing_pictures text" if model.modality == "fusion" else ""
                         raise BadInputError(f"row {item.item_id}: {error}; mend it or remove the row{hint}") from error
                     broken.append(item.item_id)
-                    pictures.append(None)
-        texts = [item.text for item in batch] if model.modality != "image" else None
         for row, item in enumerate(batch):
             # An empty text is allowed beside a picture, as titles are missing in many tables.
-            seen = pictures is not None and pictures[row] is not None
-            if not seen and not (item.text or "").strip():
+            if seen[row] is None and not (item.text or "").strip():
                 raise BadInputError(f"row {item.item_id} has no text to predict from; give it one or remove the row")
-        inputs = model.processor(images=pictures, text=texts)
-        logits = model.model(**{name: value.to(model.model.device) for name, value in inputs.items()}).logits
+        inputs: dict[str, Any] = {}
+        if model.modality != "image":
+            inputs |= text_inputs(model, [item.text for item in batch])
+        if pictures is not None:
+            inputs |= pictures.inputs(seen)
+        logits = model.model(**inputs).logits
         found.append(model.task.probabilities(logits.float()).cpu().numpy())
     return np.concatenate(found), broken
+
+
+def text_inputs(model: SavedModel, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
+    """Return the tokens of texts as the processor makes them, and `text_present` where some are missing or blank."""
+    given = [text if text is not None and text.strip() else None for text in texts]
+    if not any(given):
+        return {}
+    found = model.processor.encode_texts(given, padding=True)
+    if None in given:
+        found["text_present"] = torch.tensor([text is not None for text in given])
+    return {name: value.to(model.model.device) for name, value in found.items()}
 
 
 def label_cells(model: SavedModel, probabilities: np.ndarray, options: PredictionOptions) -> list[str]:

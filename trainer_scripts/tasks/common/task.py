@@ -9,19 +9,20 @@ from typing import Any, ClassVar, Protocol
 import datasets
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_csv
-from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
+from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
 from trainer_scripts.evaluation.decisions import THRESHOLD
 from trainer_scripts.evaluation.lines import Line
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import Score
+from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.graphs import ModelGraph
 from trainer_scripts.tasks.common.trainer import Collator, FlavourTrainer, check_finite
@@ -63,6 +64,11 @@ class SavedModel:
         arguments: data arguments it was trained with, or the defaults.
         configuration: all settings of its run, as saved; {} where it has none.
         results: what its run wrote into `metrics.json`; {} where it has none.
+        keeps: whether samples and features of tables are kept for further passes; without that each pass reads, decodes
+            and computes anew, as for a single row.
+        kept: what is kept, by its purpose and the table; shared with copies of this object.
+        ablation_rows: largest number of rows whose answers to other inputs will be asked for (`changes`), so that a
+            task may take them in the same pass; None: not announced.
     """
 
     name: str
@@ -73,6 +79,39 @@ class SavedModel:
     arguments: DataArguments
     configuration: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    keeps: bool = True
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    ablation_rows: int | None = None
+
+    def samples(self, table: Table) -> Any:
+        """Return the evaluation samples of a table, the same at each call.
+
+        They carry the features of the backbones in place of pictures and tokens, so that each row passes the backbones
+        once, however often the model answers.
+        """
+        if not self.keeps:
+            return self.task.evaluation_samples(self.processor, table)
+        # An exported graph takes pictures and words.
+        reads_features = isinstance(self.model, FlavourPreTrainedModel)
+        key = ("samples", reads_features, id(table))
+        if key not in self.kept:
+            samples: Any = self.task.evaluation_samples(self.processor, table)
+            if reads_features:
+                whole = None if table.chosen_from is None else self.kept.get((*key[:2], id(table.chosen_from[0])))
+                self.reader.attach(samples, whole and whole[1])
+            # The table is kept too, as its id must not pass to another one.
+            self.kept[key] = (table, samples)
+        return self.kept[key][1]
+
+    @property
+    def reader(self) -> BackboneReader:
+        """What computes and keeps the features of its backbones."""
+        if "reader" not in self.kept:
+            pictures, model = self.processor.image_processor, self.model
+            assert isinstance(model, FlavourPreTrainedModel)
+            normal = None if pictures is None else (list(pictures.image_mean), list(pictures.image_std))
+            self.kept["reader"] = BackboneReader(model, Path(self.arguments.features_dir), normal)
+        return self.kept["reader"]
 
     @property
     def reference(self) -> str:
@@ -193,17 +232,6 @@ class Item:
     item_id: str
     text: str | None
     picture: Path | None
-
-    def open(self) -> Image.Image:
-        """Return the picture.
-
-        Raises:
-            BadInputError: it is missing or broken; the message names the row.
-        """
-        try:
-            return open_picture(self.picture)
-        except (OSError, ValueError) as error:
-            raise BadInputError(f"row {self.item_id}: {error}; mend or remove it") from error
 
 
 def write_labels(path: Path, rows: Iterable[tuple[str, str]]) -> None:

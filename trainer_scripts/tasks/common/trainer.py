@@ -167,6 +167,7 @@ class FlavourTrainer(Trainer):
         sampling_weights: weight per training row, or None for plain shuffling.
         averaged: moving average of the weights that evaluation uses, or None.
         evaluation_collator: makes the batches of evaluations; None takes that of training.
+        budget: callback that stops training in time, with `schedule(scheduler, steps)`; None: no limit.
         **kwargs: as for `transformers.Trainer`.
     """
 
@@ -180,6 +181,7 @@ class FlavourTrainer(Trainer):
         sampling_weights: np.ndarray | None = None,
         averaged: AveragedWeights | None = None,
         evaluation_collator: Collator | None = None,
+        budget: Any = None,
         args: TrainingArguments,
         **kwargs: object,
     ):
@@ -206,6 +208,16 @@ class FlavourTrainer(Trainer):
         self._evaluation_collator = evaluation_collator or self.data_collator
         if averaged is not None:
             self.add_callback(averaged)
+        self._budget = budget
+        if budget is not None:
+            self.add_callback(budget)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Create the schedule of the rates, which follows the time too where that is limited."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self._budget is not None:
+            self._budget.schedule(scheduler, num_training_steps)
+        return scheduler
 
     def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:
         """Evaluate in the precision of training, with the averaged weights where there are any.

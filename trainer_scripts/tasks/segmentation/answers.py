@@ -1,22 +1,26 @@
 """Answers of a segmenter on a table: masks at the size of the pictures, counted, and the ingredients they show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
+from dataset_builder.progress import progress
+from modeling_flavour.processing_flavour import FlavourProcessor
 from modeling_flavour.segmentation_heads_flavour import resize
 from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import normalise
+from trainer_scripts.data.samples import on_device
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS
+from trainer_scripts.features.reader import BackboneReader
+from trainer_scripts.tasks.common.starting_points import input_size
 from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.segmentation.classes import food_groups
 from trainer_scripts.tasks.segmentation.samples import MaskSamples, own_size
@@ -123,12 +127,13 @@ class PixelCounter:
         if groups is not None:
             self._read[: len(groups)] = groups
 
-    def add(self, truths: list[torch.Tensor], scores: torch.Tensor) -> None:
-        """Count a batch.
+    def add(self, rows: Sequence[int], truths: list[torch.Tensor], scores: torch.Tensor) -> None:
+        """Count some pictures.
 
         Args:
+            rows: their numbers.
             truths: class ids `(height, width)` of each picture.
-            scores: log-probabilities `(batch, classes, rows, columns)` on any grid.
+            scores: log-probabilities `(rows, classes, rows, columns)` on any grid; those of one picture count for all.
         """
         classes = len(self.confusion)
         if self._groups is not None:
@@ -137,12 +142,92 @@ class PixelCounter:
             merged.index_add_(1, torch.tensor(self._groups, device=scores.device), scores.exp())
             scores = merged.clamp(min=torch.finfo(merged.dtype).tiny).log()
         sizes = [(truth.shape[0], truth.shape[1]) for truth in truths]
-        for truth, mask in zip(truths, predicted_masks(scores, sizes), strict=True):
+        masks: Iterable[torch.Tensor]
+        if len(scores) == 1:
+            # One answer for all is enlarged once per size.
+            by_size = {size: next(predicted_masks(scores, [size])) for size in dict.fromkeys(sizes)}
+            masks = [by_size[size] for size in sizes]
+        else:
+            masks = predicted_masks(scores, sizes)
+        for row, truth, mask in zip(rows, truths, masks, strict=True):
             matrix = confusion_matrix(self._read[truth.numpy()], mask.cpu().numpy(), classes, self._unknown)
             self.confusion += matrix
-            self.counts[self.counted] = pixel_counts(matrix)
-            self.areas[self.counted] = areas(mask, classes)
+            self.counts[row] = pixel_counts(matrix)
+            self.areas[row] = areas(mask, classes)
             self.counted += 1
+
+
+class Tally:
+    """The answers to the rows of some samples, as they come in, and what they add up to.
+
+    Args:
+        config: of the segmenter.
+        samples: the rows with their true masks.
+    """
+
+    def __init__(self, config: PreTrainedConfig, samples: MaskSamples):
+        self.samples = samples
+        self._fine = PixelCounter(len(samples), config.num_labels, unknown=config.ignore_index)
+        groups = food_groups([config.id2label[number] for number in sorted(config.id2label)])
+        self._coarse = None
+        if groups is not None:
+            self._coarse = PixelCounter(len(samples), len(groups[0]), groups[1], config.ignore_index)
+        self._probabilities = np.zeros((len(samples), config.num_labels - 1), dtype=np.float32)
+
+    def add(self, rows: Sequence[int], scores: torch.Tensor | None, named: torch.Tensor | None) -> None:
+        """Add answers to rows: log-probabilities of classes on a grid, and probabilities of the ingredients.
+
+        Either is None in a model without that head, and may be that of one picture for all rows.
+        """
+        if scores is not None:
+            truths = [self.samples.masks[row] for row in rows]
+            for counter in (self._fine, self._coarse):
+                if counter is not None:
+                    counter.add(rows, truths, scores)
+        shown: Any = self._fine.areas[list(rows), 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
+        self._probabilities[list(rows)] = shown
+
+    def answers(self, loss: float = float("nan")) -> Answers:
+        """Return the answers to all rows."""
+        fine, coarse = self._fine, self._coarse
+        masks = fine.counted > 0
+        return Answers(
+            fine.counts if masks else None,
+            fine.confusion if masks else None,
+            self._probabilities,
+            self.samples.shown,
+            loss,
+            fine.areas if masks else None,
+            coarse.counts if masks and coarse is not None else None,
+        )
+
+
+@dataclass
+class Swapped:
+    """Rows of a table that are also answered with the pictures of others, in the same pass.
+
+    Attributes:
+        rows: their numbers in the table.
+        order: for each of these rows the place among them whose picture it gets.
+        tally: of these rows.
+    """
+
+    rows: np.ndarray
+    order: np.ndarray
+    tally: Tally
+
+    def __post_init__(self):
+        # Row of the table -> the row of the tally that gets its picture.
+        self._receivers = {int(self.rows[source]): receiver for receiver, source in enumerate(self.order)}
+
+    def add(self, rows: Sequence[int], scores: torch.Tensor | None, named: torch.Tensor | None) -> None:
+        """Hand the answers to pictures of the table on to the rows that get these pictures."""
+        places = [place for place, row in enumerate(rows) if row in self._receivers]
+        if places:
+            receivers = [self._receivers[rows[place]] for place in places]
+            for place, receiver in zip(places, receivers, strict=True):
+                part = slice(place, place + 1)
+                self.tally.add([receiver], *(None if each is None else each[part] for each in (scores, named)))
 
 
 def answer(
@@ -152,6 +237,8 @@ def answer(
     name: str = "",
     testing: Views = PLAIN,
     loss: bool = False,
+    reader: BackboneReader | None = None,
+    swapped: Swapped | None = None,
 ) -> Answers:
     """Return the model's answers on all rows of evaluation samples.
 
@@ -162,39 +249,42 @@ def answer(
         name: shown beside the progress bar; empty for no bar.
         testing: views of each picture that are averaged.
         loss: whether to compute the loss too, on the grid of the answers; other views than the plain one have none.
+        reader: computes the backbone's outputs, where whole pictures are seen once; None runs the model as it is.
+        swapped: is told the answers too.
     """
     # Evaluations happen in the middle of training too.
-    was_training, config = model.training, model.config
+    was_training = model.training
     model.eval()
-    fine = PixelCounter(len(samples), config.num_labels, unknown=config.ignore_index)
-    groups = food_groups([config.id2label[number] for number in sorted(config.id2label)])
-    coarse = None if groups is None else PixelCounter(len(samples), len(groups[0]), groups[1], config.ignore_index)
-    probabilities = np.zeros((len(samples), config.num_labels - 1), dtype=np.float32)
-    losses = []
+    tally, losses = Tally(model.config, samples), []
     # Pictures of different sizes make no batch.
     step = batch_size if testing.window is None else 1
-    for start in tqdm(range(0, len(samples), step), desc=name, leave=False, disable=not name):
-        rows = range(start, min(start + step, len(samples)))
-        scores, named, lost = _answer_batch(model, [samples[row] for row in rows], samples, testing, loss)
+    batches = [range(start, min(start + step, len(samples))) for start in range(0, len(samples), step)]
+    streamed: Any = None
+    if reader is not None and testing.plain and not loss:
+        streamed = reader.batches(samples, batches)
+    for rows in progress(batches, name, total=len(samples), each=step):
+        if streamed is not None:
+            scores, named, lost = *answer_features(model, next(streamed), samples.processor), float("nan")
+        else:
+            scores, named, lost = _answer_batch(model, [samples[row] for row in rows], samples, testing, loss)
         losses.append(lost * len(rows))
-        if scores is not None:
-            truths = [samples.masks[row] for row in rows]
-            for counter in (fine, coarse):
-                if counter is not None:
-                    counter.add(truths, scores)
-        batch = slice(rows.start, rows.stop)
-        probabilities[batch] = fine.areas[batch, 1:] >= SMALLEST_AREA if named is None else named.cpu().numpy()
+        for told in (tally, swapped):
+            if told is not None:
+                told.add(rows, scores, named)
     model.train(was_training)
-    masks = fine.counted > 0
-    return Answers(
-        fine.counts if masks else None,
-        fine.confusion if masks else None,
-        probabilities,
-        samples.shown,
-        sum(losses) / len(samples),
-        fine.areas if masks else None,
-        coarse.counts if masks and coarse is not None else None,
-    )
+    return tally.answers(sum(losses) / len(samples))
+
+
+@torch.inference_mode()
+def answer_features(
+    model: PreTrainedModel, features: Any, processor: FlavourProcessor
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the result of `predict_views` for the plain view, from the backbone's outputs."""
+    side = input_size(processor)
+    features = on_device(features, model.device)
+    output = model(image_features=features, picture_size=(side, side), logit_stride=LOGIT_STRIDE)
+    scores = None if output.logits is None else output.logits.float().log_softmax(1)
+    return scores, None if output.ingredient_logits is None else output.ingredient_logits.float().sigmoid()
 
 
 @torch.inference_mode()

@@ -3,7 +3,6 @@
 Models with masks, with an ingredient head, or with both are compared on the scores that they share.
 """
 
-import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,17 +10,19 @@ import numpy as np
 import torch
 
 from model_cards.runs import read_configuration
-from trainer_scripts.data.pictures import Pictures
+from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from trainer_scripts.data.pictures import normalise
 from trainer_scripts.data.table import Table
-from trainer_scripts.evaluation.ablations import IMAGE, partners
+from trainer_scripts.evaluation.ablations import IMAGE, drawn_rows, partners
 from trainer_scripts.evaluation.intervals import Interval
 from trainer_scripts.evaluation.lines import BASELINE, Line
 from trainer_scripts.evaluation.predictions import METRICS, Predictions, read_metrics
 from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS, Score
+from trainer_scripts.features.reader import BackboneReader
+from trainer_scripts.tasks.common.starting_points import input_size
 from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
-from trainer_scripts.tasks.segmentation.answers import answer, samples_for
+from trainer_scripts.tasks.segmentation.answers import PLAIN, Answers, Swapped, Tally, answer, samples_for
 from trainer_scripts.tasks.segmentation.classes import shown_classes
-from trainer_scripts.tasks.segmentation.samples import MaskSamples
 from trainer_scripts.tasks.segmentation.scores import (
     GROUP_PREFIX,
     INGREDIENT_PREFIX,
@@ -29,11 +30,32 @@ from trainer_scripts.tasks.segmentation.scores import (
     all_background,
     most_frequent,
 )
+from trainer_scripts.tasks.segmentation.views import predict_views
 
 
 def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
-    """Return the answers of a saved segmenter."""
-    return answer(model.model, samples_for(model, table), batch_size, name).predictions(table)
+    """Return the answers of a saved segmenter; those to swapped pictures are taken in the same pass where announced."""
+    swapped = None
+    if model.keeps and model.ablation_rows is not None:
+        swapped = swapped_rows(model, table, drawn_rows(table.groups, model.ablation_rows))
+    found = answer(model.model, samples_for(model, table), batch_size, name, reader=reader_of(model), swapped=swapped)
+    if swapped is not None:
+        model.kept["swapped", id(table)] = (table, swapped)
+    return found.predictions(table)
+
+
+def reader_of(model: SavedModel) -> BackboneReader | None:
+    """Return what computes a model's backbone fast; None for a graph, and where the model is timed as it is."""
+    return model.reader if model.keeps and isinstance(model.model, FlavourPreTrainedModel) else None
+
+
+def swapped_rows(model: SavedModel, table: Table, rows: np.ndarray, seed: int = 0) -> Swapped | None:
+    """Return the rows of a table whose pictures change places; None where all are of one group."""
+    chosen = table.select(rows)
+    if len(set(chosen.groups)) < 2:
+        return None
+    tally = Tally(model.model.config, samples_for(model, chosen))
+    return Swapped(rows, partners(chosen.groups, seed), tally)
 
 
 def baseline_lines(compared: ScoredModels) -> list[Line]:
@@ -56,32 +78,34 @@ def baseline_lines(compared: ScoredModels) -> list[Line]:
     return lines
 
 
-class _OtherPictures:
-    """The pictures of a table in another order, or one picture for all."""
-
-    def __init__(self, pictures: Pictures, order: np.ndarray | None, blank: torch.Tensor):
-        self._pictures, self._order, self._blank = pictures, order, blank
-
-    def __getitem__(self, row: int) -> torch.Tensor:
-        return self._pictures[int(self._order[row])] if self._order is not None else self._blank
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-
 def changes(model: SavedModel, table: Table, batch_size: int, seed: int = 0) -> Iterator[tuple[str, Predictions]]:
     """Yield the answers to the pictures of other dishes, and to blank ones."""
+    whole, rows = table.chosen_from or (table, np.arange(len(table)))
+    _, swapped = model.kept.get(("swapped", id(whole)), (None, None))
+    if swapped is None or not np.array_equal(swapped.rows, rows):
+        # Not announced, so the pictures pass the model once more.
+        swapped = swapped_rows(model, table, np.arange(len(table)), seed)
+        if swapped is not None:
+            name = f"{model.name}, {IMAGE} shuffled"
+            samples = samples_for(model, table)
+            answer(model.model, samples, batch_size, name, reader=reader_of(model), swapped=swapped)
+    if swapped is not None:
+        yield f"{IMAGE} shuffled", swapped.tally.answers().predictions(table)
+    yield f"{IMAGE} blank", blank_answers(model, table).predictions(table)
+
+
+@torch.inference_mode()
+def blank_answers(model: SavedModel, table: Table) -> Answers:
+    """Return the answers to a picture of the mean colour in the place of every picture; it is seen once."""
     samples = samples_for(model, table)
-    mean = torch.tensor(model.processor.image_processor.image_mean).view(3, 1, 1) * 255
-    grey = mean.round().to(torch.uint8).expand_as(samples.pictures[0]).contiguous()
-    order = partners(table.groups, seed) if len(set(table.groups)) > 1 else None
-    for name, chosen in ((f"{IMAGE} shuffled", order), (f"{IMAGE} blank", None)):
-        if name.endswith("shuffled") and order is None:
-            continue
-        # Masks and labels stay, so that only the pictures differ.
-        other: MaskSamples = copy.copy(samples)
-        other.pictures = _OtherPictures(samples.pictures, chosen, grey)  # type: ignore[assignment]
-        yield name, answer(model.model, other, batch_size, f"{model.name}, {name}").predictions(table)
+    normal, side = model.processor.image_processor, input_size(model.processor)
+    mean = torch.tensor(normal.image_mean).view(3, 1, 1) * 255
+    grey = mean.round().to(torch.uint8).expand(3, side, side).contiguous()
+    pixels = normalise([grey], normal.image_mean, normal.image_std).to(model.model.device, model.model.dtype)
+    scores, named = predict_views(model.model, pixels, PLAIN)
+    tally = Tally(model.model.config, samples)
+    tally.add(range(len(samples)), scores, named)
+    return tally.answers()
 
 
 MASK_TASK, INGREDIENT_TASK = "masks", "ingredients"

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from dataset_builder.files import write_whole
+from dataset_builder.progress import progress
 from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.tasks.common.item_pictures import ItemPictures
 from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
-from trainer_scripts.tasks.segmentation.answers import PLAIN, SMALLEST_AREA, areas, predicted_masks
+from trainer_scripts.tasks.segmentation.answers import PLAIN, SMALLEST_AREA, answer_features, areas, predicted_masks
 from trainer_scripts.tasks.segmentation.figures import colours
 from trainer_scripts.tasks.segmentation.tastes import plate, tastes_of
 from trainer_scripts.tasks.segmentation.views import predict_views
@@ -41,14 +42,18 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
         folder.mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     plates: list[dict[str, Any]] = []
-    for start in tqdm(range(0, len(items), options.batch_size), desc=model.name, disable=None):
-        batch = items[start : start + options.batch_size]
-        pictures = [item.open() for item in batch]
-        pixels = model.processor(images=pictures)["pixel_values"].to(model.model.device, model.model.dtype)
-        scores, named = predict_views(model.model, pixels, PLAIN)
+    pictures, done, size = ItemPictures(model, items), 0, options.batch_size
+    for seen in progress(pictures.whole_batches(size), model.name, total=len(items), each=size):
+        batch = items[done : done + len(seen)]
+        done += len(seen)
+        inputs = pictures.inputs(seen)
+        if "image_features" in inputs:
+            scores, named = answer_features(model.model, inputs["image_features"], model.processor)
+        else:
+            scores, named = predict_views(model.model, inputs["pixel_values"].to(model.model.dtype), PLAIN)
         masks: list[Any] = [None] * len(batch)
         if scores is not None:
-            masks = list(predicted_masks(scores, [(picture.height, picture.width) for picture in pictures]))
+            masks = list(predicted_masks(scores, [one.size for one in seen]))
         for row, (item, mask) in enumerate(zip(batch, masks, strict=True)):
             probabilities = None if named is None else named[row].cpu().numpy()
             plates.append({"id": item.item_id, **describe(model, mask, probabilities)})

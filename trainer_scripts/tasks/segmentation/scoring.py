@@ -17,7 +17,7 @@ from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.tasks.common.task import SavedModel, Scored, ScoredModels, ScoringOptions
 from trainer_scripts.tasks.segmentation.answers import Answers, answer, predicted_masks, samples_for
 from trainer_scripts.tasks.segmentation.classes import food_groups
-from trainer_scripts.tasks.segmentation.comparing import baseline_lines
+from trainer_scripts.tasks.segmentation.comparing import baseline_lines, reader_of
 from trainer_scripts.tasks.segmentation.figures import class_bars, confusion_table, confusions, flavour_maps, panels
 from trainer_scripts.tasks.segmentation.samples import MaskSamples
 from trainer_scripts.tasks.segmentation.scores import class_table, pixel_counts
@@ -38,7 +38,7 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
     table = compared.test
     testing = Views(options.scales or (1.0,), options.flip, options.window, options.stride)
     samples = samples_for(model, table, testing)
-    answers = answer(model.model, samples, options.batch_size, model.name, testing)
+    answers = answer(model.model, samples, options.batch_size, model.name, testing, reader=reader_of(model))
     # Only now, so that refused options and data leave no folder behind.
     out.mkdir(parents=True, exist_ok=True)
     predictions = answers.predictions(table)

@@ -54,7 +54,8 @@ class SegmenterTask(Task):
         """Return the flavour of the ingredients that the ingredient head names; None for a model without one."""
         if not model.model.config.ingredient_head:
             return None
-        named = Decision()(answer(model.model, samples_for(model, table), batch_size, model.name).probabilities)
+        samples, reader = samples_for(model, table), comparing.reader_of(model)
+        named = Decision()(answer(model.model, samples, batch_size, model.name, reader=reader).probabilities)
         tastes = tastes_of(model.model.config)
         return [main_flavour(plate_taste(np.concatenate([[0], row]), tastes)) or "none" for row in named]
 
