@@ -204,9 +204,9 @@ def test_feature_extraction_gives_what_the_head_reads(name, size, folders, rows,
     with torch.no_grad():
         parts = []
         if "input_ids" in inputs:
-            parts.append(model.get_text_features(inputs["input_ids"], inputs["attention_mask"]))
+            parts.append(model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output)
         if "pixel_values" in inputs:
-            parts.append(model.get_image_features(inputs["pixel_values"]))
+            parts.append(model.get_image_features(inputs["pixel_values"]).pooler_output)
         output = model(**inputs)
     expected = torch.cat(parts, dim=-1)
     embeds = [value for value in (output.text_embeds, output.image_embeds) if value is not None]
@@ -226,7 +226,10 @@ def test_feature_extraction_gives_what_the_head_reads(name, size, folders, rows,
 def test_models_of_pictures_alone_have_features_too(name, folders, picture):
     model, processor = FAMILY[name].build().eval(), FAMILY[name].processor()
     with torch.no_grad():
-        expected = model.get_image_features(processor(images=picture)["pixel_values"])
+        features = model.get_image_features(processor(images=picture)["pixel_values"])
+    expected = features.pooler_output
+    torch.testing.assert_close(features.last_hidden_state.mean(1), expected)
+    assert features.hidden_states is None
     found = pipe_of(folders, name, "feature-extraction")(picture)
     torch.testing.assert_close(torch.tensor(found)[None], expected, rtol=1e-4, atol=1e-5)
 
