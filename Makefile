@@ -14,7 +14,7 @@ SHELL  := /bin/bash
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow test-oldest test-oldest-quick check bench results clean
+.PHONY: help install demo test slow fuzz test-oldest test-oldest-quick check bench results clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -38,6 +38,10 @@ demo: install  ## recipes in, published data set and models out; TASK=flavour|ca
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu"
+
+SECONDS_OF_FUZZ = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),600)
+fuzz: install  ## try damaged inputs on every reader; SECONDS=600, SEED=first seed
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS_OF_FUZZ) $(if $(SEED),--seed $(SEED))
 
 slow: install  ## run the tests of full-size models and long runs too
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

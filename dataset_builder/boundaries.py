@@ -26,7 +26,7 @@ from model_cards.errors import CardError
 
 Read = TypeVar("Read")
 
-# Limits of what is read whole, stated in docs/security.md. The largest configuration of our own has 20 kB.
+# Limits of what is read whole, stated in SECURITY.md. The largest configuration of our own has 20 kB.
 LARGEST_TEXT = 64_000_000  # bytes of a JSON or YAML file
 DEEPEST = 64  # lists and mappings inside each other
 MOST_VALUES = 5_000_000  # values in one file; YAML can name one value many times

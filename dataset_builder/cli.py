@@ -112,6 +112,13 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seed", type=int, default=0, help="of variants, splits and pictures (default 0)")
     pictures = verb.add_argument_group("pictures")
     pictures.add_argument(
+        "--pictures",
+        choices=("generated", "own", "both"),
+        default="generated",
+        help="drawn ones (default), the photographs that the table's image column names, or both",
+    )
+    _add_allow_outside(pictures)
+    pictures.add_argument(
         "--pipeline", default="plating", metavar="NAME", help="plating, or Hub id or folder of a diffusers pipeline"
     )
     pictures.add_argument("--revision", help="branch, tag or commit of a Hub id")
@@ -151,7 +158,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
         "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
     )
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
-    content = "recipes number lexicon images_per_dish seed encoding keep_equal_titles"
+    content = "recipes number lexicon images_per_dish seed encoding keep_equal_titles pictures allow_outside"
     rule = {name: given[name] for name in RULE_OPTIONS}
     settings = BuildSettings(
         columns=parse_columns(parsed.columns),
@@ -183,7 +190,7 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=_run_import)
 
 
-def _add_allow_outside(verb: argparse.ArgumentParser) -> None:
+def _add_allow_outside(verb: argparse._ActionsContainer) -> None:
     verb.add_argument(
         "--allow-outside",
         action="store_true",
@@ -233,13 +240,14 @@ def _add_publish(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--version", required=True, help="three numbers, such as 1.0.0; the tag is v1.0.0")
     verb.add_argument("--license", required=True, help="identifier such as cc-by-4.0; nothing is assumed")
     verb.add_argument("--dry-run", metavar="DIR", help="write the exact folder there instead of publishing it")
+    verb.add_argument("--private", action="store_true", help="create the repository for its owners only")
     verb.set_defaults(run=_run_publish)
 
 
 def _run_publish(parsed: argparse.Namespace) -> int:
     from dataset_builder.publishing.publish import publish
 
-    echo(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run))
+    echo(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run, parsed.private))
     return 0
 
 

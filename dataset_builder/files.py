@@ -1,10 +1,14 @@
 """Files that are complete under their own name or absent, and the lock that keeps other processes away from them."""
 
 import csv
+import getpass
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,28 @@ def lock_file(path: Path, refusal: str) -> FileLock:
     except Timeout as error:
         raise BadInputError(refusal) from error
     return lock
+
+
+@contextmanager
+def sole_writer(output: Path) -> Iterator[None]:
+    """Keep other processes of this machine and user from writing the same output inside the block.
+
+    The lock lies outside of the output, so that a folder is not changed by being written to, and ends with the process.
+
+    Raises:
+        BadInputError: another process writes it.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    folder = Path(tempfile.gettempdir(), f"flavour-locks-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(output.expanduser().resolve())).hexdigest()[:32]
+    lock = lock_file(
+        folder / name, f"another command is writing {output}; wait for it, or name another place for the result"
+    )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_whole(path: Path, write: Any) -> None:

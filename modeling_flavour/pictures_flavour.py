@@ -56,7 +56,7 @@ def open_picture(source: Picture) -> Image.Image:
         return to_rgb(image)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no picture at {name}.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow meets broken files
+    except Exception as error:  # decoders raise anything on broken files, that of AVIF a RuntimeError
         # Pillow puts whatever it was given into some messages.
         reason = str(error) if len(str(error)) <= LONGEST_SHOWN else type(error).__name__
         raise ValueError(f"{name} cannot be read as a picture: {reason}") from error

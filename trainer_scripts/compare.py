@@ -25,6 +25,7 @@ class CompareArguments:
     split: str | None = option(None, "split to compare on (test)")
     dataset_revision: str | None = option(None, "revision of a Hub data set")
     columns: dict[str, str] | None = option(None, COLUMNS_HELP)
+    allow_outside: bool = option(False, "open pictures that rows name outside the folder of the data set")
     batch_size: int = option(64, "rows per batch (%(default)s)", allowed=COUNT)
     ablation_rows: int = option(2000, "largest number of rows for the ablations (%(default)s)", allowed=Range(2))
     out: Path = option(Path("outputs/comparison"), "folder of the result (%(default)s)")

@@ -37,6 +37,7 @@ class PredictArguments:
     missing_pictures: Literal["refuse", "text"] = option(
         "refuse", "refuse a table with missing or broken pictures, or predict those rows from their text alone"
     )
+    allow_outside: bool = option(False, "open pictures that ids name outside the folder of the pictures")
     batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)
 
 

@@ -31,6 +31,7 @@ class ScoreArguments:
         choices=(THRESHOLD, EXPECTED_F1),
     )
     columns: dict[str, str] | None = option(None, COLUMNS_HELP)
+    allow_outside: bool = option(False, "open pictures that rows name outside the folder of the data set")
     batch_size: int = option(64, "rows per batch (%(default)s)", allowed=COUNT)
     scales: list[float] | None = option(
         None, "average the predictions at these multiples of the picture size", group=_MASKS, allowed=POSITIVE

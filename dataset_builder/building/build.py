@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from dataset_builder import columns
 from dataset_builder.building.finished_build import write_lexicon
-from dataset_builder.building.plan import GIVEN_UP, SCHEMA_VERSION, BuildSettings, Plan
+from dataset_builder.building.plan import GENERATED, GIVEN_UP, OWN, SCHEMA_VERSION, BuildSettings, Plan
 from dataset_builder.building.shards import BuildFolder, write_table
 from dataset_builder.building.workers import draw_here, draw_in_processes
 from dataset_builder.errors import BadInputError
@@ -126,7 +126,8 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "builder": f"flavour-fusion {version('flavour-fusion')}",
         "generator": {entry.name: settings[entry.name] for entry in fields(GenerationSettings)},
-        "simulator": settings["pipeline"] == PLATING,
+        "simulator": settings["pipeline"] == PLATING and plan.settings.pictures != OWN,
+        **({} if plan.settings.pictures == GENERATED else {"pictures": plan.settings.pictures}),
         "seeds": {"build": settings["seed"]},
         "lexicon_sha256": settings["lexicon_sha256"],
         "soft_labels_calibrated": plan.label_model.temperature != 1,

@@ -21,7 +21,7 @@ from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json, write_whole
 from dataset_builder.hub_files import sha256_of
-from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.lexicon import NEGATION, Lexicon
 
 MANIFEST = "manifest.json"
 DATA = "data"
@@ -166,6 +166,7 @@ def write_lexicon(folder: Path, lexicon: Lexicon) -> None:
             writer = csv.writer(file)
             writer.writerow(("flavour", "source", "phrase", "weight"))
             writer.writerows(entry[1:] for entry in lexicon.entries)
+            writer.writerows((NEGATION, place, word, "") for place, word in lexicon.denials)
 
     write_whole(folder / LEXICON, write)
 

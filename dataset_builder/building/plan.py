@@ -18,13 +18,17 @@ from dataset_builder.catalogue.ingredients import catalogue_dishes, visible_ingr
 from dataset_builder.catalogue.variants import widen
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller, rule_settings
+from dataset_builder.labelling.languages import vocabulary_of
 from dataset_builder.labelling.lexicon import Lexicon
-from dataset_builder.labelling.report import RULE_OPTIONS, catalogue_labels
+from dataset_builder.labelling.report import FOREIGN, RULE_OPTIONS, catalogue_labels
 from dataset_builder.labelling.soft_labels import SoftLabels, fit_soft_labels
 from dataset_builder.labelling.tables import FIT_RECIPES
+from dataset_builder.named_files import read_regular
 from dataset_builder.pictures import prompts
 from dataset_builder.pictures.illustrator import GenerationSettings, Illustrator, Picture, PictureTask, picture_seed
+from dataset_builder.pictures.photographs import PHOTOGRAPH, photograph
 from dataset_builder.pictures.pipelines import clip_revision, lora_revision, pipeline_revision
+from dataset_builder.recipes.part_names import COLUMN_NAMES
 from dataset_builder.recipes.recipes import Dish, Skipped, read_recipes
 from dataset_builder.recipes.text import plain_title
 from dataset_builder.schema import table_features
@@ -38,6 +42,8 @@ CLEAR_LEAD = 0.2
 GIVEN_UP = b"flavour_sd.given_up"
 
 
+# Where pictures come from.
+GENERATED, OWN, BOTH = PICTURES = ("generated", "own", "both")
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
@@ -56,6 +62,8 @@ class BuildSettings:
         columns: part of a recipe -> column, where the table's columns are not recognised.
         encoding: of a CSV or JSON table; None takes UTF-8 or a guess.
         keep_equal_titles: rows whose title came before are variants of its dish, and not left out.
+        pictures: "generated", "own" for the photographs that the table names, or "both".
+        allow_outside: photographs may lie outside the folder of the table.
         rule, min_lead, match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see
             `labelling.choice.rule_settings`; None for what follows from the others.
     """
@@ -70,6 +78,8 @@ class BuildSettings:
     columns: dict[str, str] = field(default_factory=dict)
     encoding: str | None = None
     keep_equal_titles: bool = False
+    pictures: str = GENERATED
+    allow_outside: bool = False
     rule: str | None = None
     min_lead: float | None = None
     match: str | None = None
@@ -86,6 +96,10 @@ class BuildSettings:
                 raise BadInputError(f"{name} is {getattr(self, name)}; give a whole number of at least 1")
         if self.seed < 0:
             raise BadInputError(f"seed is {self.seed}; give a whole number of at least 0")
+        if self.pictures not in PICTURES:
+            raise BadInputError(f"pictures is {self.pictures!r}; choose one of {', '.join(PICTURES)}")
+        if self.pictures != GENERATED and self.recipes is None:
+            raise BadInputError(f"the catalogue has no photographs; name a table for --pictures {self.pictures}")
         if self.columns and self.recipes is None:
             raise BadInputError("the embedded catalogue has columns of its own; leave --columns out, or name a table")
 
@@ -118,12 +132,33 @@ class Plan:
         if settings.recipes is None:
             dishes = widen(catalogue_dishes(), settings.number, settings.seed, partial(_tastes_clear, labeller))
         else:
-            table = read_recipes(settings.recipes, settings.columns, settings.encoding, settings.keep_equal_titles)
+            table = read_recipes(
+                settings.recipes,
+                settings.columns,
+                settings.encoding,
+                settings.keep_equal_titles,
+                settings.allow_outside,
+            )
+            if settings.pictures != GENERATED and "image" not in table.columns:
+                raise BadInputError(
+                    f"{table.table.name} names no photographs: accepted columns are "
+                    f"{', '.join(COLUMN_NAMES['image'])}; or give --columns image=NAME"
+                )
             dishes = table.dishes
             self.notes = table.table.notes
             self.skipped = {reason: left_out for reason, left_out in table.skipped.items() if left_out.count}
+            if settings.pictures == OWN:
+                dishes = self._with_photographs(dishes)
+            elif settings.pictures == BOTH:
+                without = Counter(dish.image_fault or "none named" for dish in dishes if dish.image_path is None)
+                self.notes += tuple(f"recipes whose photograph is not used, {why}: {n}" for why, n in without.items())
         labelled = []
+        # The catalogue is in the language of its own lexicon.
+        vocabulary = None if settings.recipes is None or settings.match == "substring" else vocabulary_of(self.lexicon)
         for dish in dishes:
+            if vocabulary is not None and not vocabulary.fits(*vocabulary.count(dish.ingredients)):
+                self.skipped.setdefault(FOREIGN, Skipped()).add(dish.title)
+                continue
             label = labeller.label(dish.title, dish.ingredients)
             if label.flavour is None:
                 self.skipped.setdefault(NO_FLAVOUR, Skipped()).add(dish.title)
@@ -154,6 +189,21 @@ class Plan:
         for item, split in zip(labelled, splits, strict=True):
             self.recipes[split].append(item)
 
+    def _with_photographs(self, dishes: Sequence[Dish]) -> list[Dish]:
+        """Return the dishes that have a photograph; the others are counted and named."""
+        for dish in dishes:
+            if dish.image_path is None:
+                reason = f"photograph {dish.image_fault}" if dish.image_fault else "without photograph"
+                self.skipped.setdefault(reason, Skipped()).add(dish.title)
+        return [dish for dish in dishes if dish.image_path is not None]
+
+    def row_ids(self, item: LabelledDish) -> list[tuple[str, bool]]:
+        """Return the ids of the rows of a recipe, and of each whether its picture is a photograph."""
+        own = self.settings.pictures != GENERATED and item.dish.image_path is not None
+        drawn = 0 if self.settings.pictures == OWN else self.settings.images_per_dish
+        photograph_ids = [(f"{item.key}-{PHOTOGRAPH}", True)] if own else []
+        return [*photograph_ids, *((item.row_id(number), False) for number in range(drawn))]
+
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns and their types."""
@@ -170,7 +220,7 @@ class Plan:
 
     def rows_in(self, shard: Shard) -> int:
         """Return how many rows a shard has when no picture is given up."""
-        return (shard.last - shard.first) * self.settings.images_per_dish
+        return sum(len(self.row_ids(item)) for item in self.recipes[shard.split][shard.first : shard.last])
 
     def groups(self, shard: Shard) -> Iterator[list[LabelledDish]]:
         """Yield the recipes of a shard in the groups whose pictures are drawn together.
@@ -191,9 +241,9 @@ class Plan:
         """
         for shard in self.shards():
             for group in self.groups(shard):
-                if any(row_id == item.row_id(n) for item in group for n in range(self.settings.images_per_dish)):
+                if any(row_id == known for item in group for known, _ in self.row_ids(item)):
                     return shard, group
-        example = next(items[0].row_id(0) for items in self.recipes.values() if items)
+        example = next(self.row_ids(items[0])[0][0] for items in self.recipes.values() if items)
         raise BadInputError(f"this build has no row {row_id!r}; an id looks like {example}")
 
     @cached_property
@@ -204,12 +254,19 @@ class Plan:
             for item in items:
                 # Soft labels follow from the rest, and their last digits from the machine.
                 label = {name: value for name, value in item.label._asdict().items() if name != columns.TASTE}
-                dish = {**asdict(item.dish), "image_path": None}  # the folder of the table does not change the rows
+                dish = asdict(item.dish)
+                del dish["image_fault"]
+                # The folder of the table does not change the rows; the content of its photographs does.
+                path, dish["image_path"] = dish["image_path"], None
+                if path is not None and self.settings.pictures != GENERATED:
+                    dish["image_path"] = hashlib.sha256(read_regular(Path(path))).hexdigest()
                 content.update(json.dumps([split, dish, label]).encode())
         settings = asdict(self.settings)
         # How the table is read shows in the recipes.
-        for name in ("encoding", "keep_equal_titles"):
+        for name in ("encoding", "keep_equal_titles", "allow_outside"):
             del settings[name]
+        if settings["pictures"] == GENERATED:  # as before there was a choice
+            del settings["pictures"]
         generation = settings.pop("generation")
         name, revision = generation["pipeline"], generation.pop("revision")
         return {
@@ -231,24 +288,33 @@ class Plan:
         """Hash of the fingerprint, 16 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
-    def illustrator(self, device: Any = "cpu") -> Illustrator:
-        """Load the pipeline of this build."""
+    def illustrator(self, device: Any = "cpu") -> Illustrator | None:
+        """Load the pipeline of this build; None where all pictures are photographs."""
+        if self.settings.pictures == OWN:
+            return None
         return Illustrator(self.settings.generation, self.fingerprint["revision"], self.fingerprint["lora"], device)
 
     def draw(
-        self, group: Sequence[LabelledDish], illustrator: Illustrator
+        self, group: Sequence[LabelledDish], illustrator: Illustrator | None
     ) -> Iterator[tuple[str, dict[str, Any] | None, Picture]]:
         """Draw the pictures of a group; yield row id, row (None where the picture was given up) and picture."""
-        wanted = [(item, item.row_id(n)) for item in group for n in range(self.settings.images_per_dish)]
+        wanted = [(item, row_id, is_photograph) for item in group for row_id, is_photograph in self.row_ids(item)]
         tasks = []
-        for item, row_id in wanted:
+        for item, row_id, is_photograph in wanted:
+            if is_photograph:
+                continue
             prompt = prompts.render(self.settings.generation.template, item.dish.title, item.dish.ingredients)
             seed = picture_seed(self.settings.seed, row_id)
             tasks.append(PictureTask(row_id, item.key, item.dish.title, prompt, seed))
-        for (item, row_id), picture in zip(wanted, illustrator.draw(tasks), strict=True):
+        drawn = iter(illustrator.draw(tasks) if illustrator is not None else ())
+        for item, row_id, is_photograph in wanted:
+            if is_photograph:
+                picture = photograph(str(item.dish.image_path), item.dish.title, self.settings.generation.size)
+            else:
+                picture = next(drawn)
             yield row_id, None if picture.image is None else encode_row(row_id, item, picture), picture
 
-    def draw_shard(self, shard: Shard, illustrator: Illustrator, progress: Any = None) -> pa.Table:
+    def draw_shard(self, shard: Shard, illustrator: Illustrator | None, progress: Any = None) -> pa.Table:
         """Draw a whole shard.
 
         Args:

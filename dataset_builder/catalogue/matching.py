@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import regex
 from ahocorasick import Automaton
 
+from dataset_builder.catalogue.negation import Negation, usual_negation
 from dataset_builder.recipes.text import ACCENTS
 
 MATCH_MODES = ("word", "substring")
@@ -42,14 +43,11 @@ _IRREGULAR = {
 _PLURAL_ONLY = {"greens": "green", "bitters": "bitter", "sweets": "sweet", "grits": "grit", "goods": "good"}
 _SIBILANT = ("ch", "sh", "x", "ss", "z")
 
-_NEGATORS = frozenset({"no", "non", "not", "without", "zero", "sans", "minus"})
-_FILLERS = frozenset({"added", "any", "extra", "more", "the", "a", "of", "from", "additional", "refined"})
-_ALTERNATIVES = frozenset({"or", "nor"})
 # "low-salt" takes salt away, "reduced balsamic vinegar" is a stronger vinegar: these negate only what labels reduce.
 _REDUCERS = frozenset({"low", "lower", "lowered", "reduced", "less"})
 _REDUCIBLE = frozenset({"salt", "salted", "salty", "sodium", "sugar", "sweet", "sweetened", "msg"})
-_NEGATING_PREFIXES = ("un", "non")
-_NEGATING_SUFFIX = "less"
+# "free-range" and "free of" are not said of what stands before them.
+_NOT_AFTER = frozenset({"range", "of", "from"})
 
 
 class Match(NamedTuple):
@@ -149,6 +147,7 @@ class PhraseMatcher:
     Args:
         phrases: the phrases to find; a `Match` holds their index.
         match: "word" or "substring".
+        negation: the words that deny; None for those of the package.
 
     Raises:
         ValueError: an unknown mode.
@@ -158,11 +157,12 @@ class PhraseMatcher:
     [(1, False), (0, True)]
     """
 
-    def __init__(self, phrases: Sequence[str], match: str = "word"):
+    def __init__(self, phrases: Sequence[str], match: str = "word", negation: Negation | None = None):
         if match not in MATCH_MODES:
             raise ValueError(f"match is {match!r}; allowed are {', '.join(MATCH_MODES)}")
         self.phrases = tuple(phrases)
         self.match = match
+        self._negation = _Denials(usual_negation() if negation is None else negation)
         # A node of the trie maps a word to the next node; its entry None holds the phrases that end there.
         self._trie: dict[Any, Any] = {}
         if match == "word":
@@ -222,47 +222,70 @@ class PhraseMatcher:
             found, after = self._longest(keys, position, opening)
             if not found:
                 # "unsalted", "nonfat" and "sugarless" deny "salted", "fat" and "sugar".
-                for part in _denied_parts(keys[position]):
+                for part in self._negation.denied_parts(keys[position]):
                     for phrase in self._trie.get(part, {}).get(None, ()):
                         yield Match(phrase, tokens[position].start, tokens[position].end, negated=True)
-                negating = _goes_on_negating(keys, position, negating)
-                position += 1
+                opened = self._negation.opens(keys, position)
+                word = keys[position]
+                fills = negating and (word in self._negation.between or word in self._negation.alternatives)
+                negating = opened > 0 or fills
+                position += opened or 1
                 continue
             reduced = position > 0 and after == position + 1
             reduced = reduced and keys[position - 1] in _REDUCERS and keys[position] in _REDUCIBLE
-            negated = negating or reduced or _is_followed_by_free(keys, after)
+            negated = negating or reduced or self._negation.is_behind(keys, after)
             for phrase in found:
                 yield Match(phrase, tokens[position].start, tokens[after - 1].end, negated)
             # "no salt or pepper" goes on negating after the match, "no salt, pepper" does not.
-            negating = negated and after < len(keys) and keys[after] in _ALTERNATIVES
+            negating = negated and after < len(keys) and keys[after] in self._negation.alternatives
             position = after
 
 
-@lru_cache(maxsize=1 << 16)
-def _denied_parts(key: str) -> tuple[str, ...]:
-    """Return the words that a word may negate: "salted" and "salt" for "unsalted"."""
-    parts = [key[len(prefix) :] for prefix in _NEGATING_PREFIXES if key.startswith(prefix)]
-    if key.endswith(_NEGATING_SUFFIX):
-        parts.append(key[: -len(_NEGATING_SUFFIX)])
-    # "unsalted" denies "salt" too.
-    parts += [part[:-2] for part in parts if part.endswith("ed")]
-    return tuple(part for part in parts if len(part) > 2)
+class _Denials:
+    """The words that deny, as keys: one key for most words, several for those of scripts without blanks."""
+
+    def __init__(self, negation: Negation):
+        # By the first key, as most words of a text are none of these.
+        self._before = _by_first_key(negation.before)
+        self._after = _by_first_key(negation.after)
+        self.between = frozenset(key for word in negation.between for key in phrase_key(word))
+        self.alternatives = frozenset(key for word in negation.alternatives for key in phrase_key(word))
+        self._prefixes, self._suffixes = negation.prefix, negation.suffix
+        self.denied_parts = lru_cache(maxsize=1 << 14)(self._denied_parts)
+
+    def opens(self, keys: Sequence[str], position: int) -> int:
+        """Return how many words from a position on deny what follows them; 0 for none."""
+        if keys[position] == "free":  # "free of sugar", "free from salt"; never "free-range"
+            return int(position + 1 < len(keys) and keys[position + 1] in ("of", "from"))
+        return _length_at(self._before, keys, position)
+
+    def is_behind(self, keys: Sequence[str], after: int) -> bool:
+        """Return whether the words from a position on deny what stands before them: "sugar-free"."""
+        length = _length_at(self._after, keys, after) if after < len(keys) else 0
+        return length > 0 and (after + length == len(keys) or keys[after + length] not in _NOT_AFTER)
+
+    def _denied_parts(self, key: str) -> tuple[str, ...]:
+        """Return the words that a word may deny: "salted" and "salt" for "unsalted"."""
+        parts = [key[len(prefix) :] for prefix in self._prefixes if key.startswith(prefix)]
+        parts += [key[: -len(suffix)] for suffix in self._suffixes if key.endswith(suffix)]
+        # "unsalted" denies "salt" too.
+        parts += [part[:-2] for part in parts if part.endswith("ed")]
+        return tuple(part for part in parts if len(part) > 2)
 
 
-def _goes_on_negating(keys: Sequence[str], position: int, negating: bool) -> bool:
-    """Return whether a word that matches nothing opens a negation or leaves an open one open."""
-    key = keys[position]
-    if key in _NEGATORS:
-        return True
-    if key == "free":  # "free of sugar", "free from salt"; never "free-range"
-        return position + 1 < len(keys) and keys[position + 1] in ("of", "from")
-    return negating and (key in _FILLERS or key in _ALTERNATIVES)
+def _by_first_key(words: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for key in map(phrase_key, words):
+        if key:
+            found.setdefault(key[0], []).append(key)
+    return found
 
 
-def _is_followed_by_free(keys: Sequence[str], after: int) -> bool:
-    if after >= len(keys) or keys[after] != "free":
-        return False
-    return after + 1 == len(keys) or keys[after + 1] not in ("range", "of", "from")
+def _length_at(words: dict[str, list[tuple[str, ...]]], keys: Sequence[str], position: int) -> int:
+    known = words.get(keys[position])
+    if not known:
+        return 0
+    return max((len(key) for key in known if tuple(keys[position : position + len(key)]) == key), default=0)
 
 
 class _SubstringFinder:

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from dataset_builder.catalogue.negation import PLACES, Negation, usual_negation
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import shown
@@ -32,6 +33,8 @@ DEFAULT_LEXICON = Path(__file__).parents[1] / "data" / "lexicon.csv"
 
 _COLUMNS = ("flavour", "source", "phrase")
 _WEIGHT = "weight"
+# In the column of flavours, this names a line whose phrase denies, and whose source is the place of that word.
+NEGATION = "negation"
 HEAVIEST = 1_000_000
 
 
@@ -54,13 +57,16 @@ class Lexicon:
 
     The file is CSV with the columns `flavour,source,phrase` and, if wanted, `weight` (a whole number, 1 when empty);
     `source` is "ingredient", "title", or "dish" for names of dishes, which only the rule that weighs evidence reads.
-    Ties between flavours fall to the one that the file names first. Blanks around a phrase belong to it, as substring
-    matching finds them; those of a file that writes one after each comma do not.
+    Lines of the flavour "negation" name words that deny, and their source is the place of the word
+    (`negation.PLACES`): `negation,before,ohne` or `negation,suffix,frei`. Ties between flavours fall to the one that
+    the file names first. Blanks around a phrase belong to it, as substring matching finds them; those of a file that
+    writes one after each comma do not.
     """
 
-    def __init__(self, entries: tuple[LexiconEntry, ...], path: Path):
+    def __init__(self, entries: tuple[LexiconEntry, ...], path: Path, denials: tuple[tuple[str, str], ...] = ()):
         self.entries = entries
         self.path = path
+        self.denials = denials
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "Lexicon":
@@ -75,12 +81,19 @@ class Lexicon:
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 # Strict, or a quote that is never closed would take the lines after it into one phrase.
-                entries = tuple(_read_entries(csv.DictReader(file, strict=True), path))
+                lines = tuple(_read_entries(csv.DictReader(file, strict=True), path))
         except (UnicodeDecodeError, csv.Error) as error:
             raise BadInputError(f"lexicon {path} is not a CSV file in UTF-8: {error}") from error
+        entries = tuple(line for line in lines if line.flavour != NEGATION)
+        denials = tuple((line.source, line.phrase.strip()) for line in lines if line.flavour == NEGATION)
         if not entries:
             raise BadInputError(f"lexicon {path} has no entry; add lines such as sweet,ingredient,honey")
-        return cls(entries, path)
+        return cls(entries, path, denials)
+
+    @cached_property
+    def negation(self) -> Negation:
+        """The words that deny: those of the file, those of the package where it names none."""
+        return Negation.of(self.denials) if self.denials else usual_negation()
 
     @cached_property
     def flavours(self) -> tuple[str, ...]:
@@ -92,20 +105,21 @@ class Lexicon:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over what shapes labels: the entries and their order."""
-        return _digest(self.entries)
+        return _digest(self.entries, self.denials)
 
     @cached_property
     def digest_of_words(self) -> str:
         """The same without the names of dishes, as builds recorded it before lexicons had them."""
-        return _digest(tuple(entry for entry in self.entries if entry.source != DISH))
+        return _digest(tuple(entry for entry in self.entries if entry.source != DISH), self.denials)
 
     def of_source(self, source: str) -> tuple[LexiconEntry, ...]:
         """Return the entries for "ingredient", "title" or "dish"."""
         return tuple(entry for entry in self.entries if entry.source == source)
 
 
-def _digest(entries: tuple[LexiconEntry, ...]) -> str:
-    lines = (f"{entry.flavour},{entry.source},{entry.phrase},{entry.weight}\n" for entry in entries)
+def _digest(entries: tuple[LexiconEntry, ...], denials: tuple[tuple[str, str], ...]) -> str:
+    lines = [f"{entry.flavour},{entry.source},{entry.phrase},{entry.weight}\n" for entry in entries]
+    lines += [f"{NEGATION},{place},{word}\n" for place, word in denials]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -127,10 +141,13 @@ def _read_entries(reader: csv.DictReader, path: Path) -> Iterator[LexiconEntry]:
         if source != source.lstrip():
             phrase = phrase.lstrip()
         flavour, source = flavour.strip(), source.strip()
-        if flavour not in FLAVOURS:
-            raise BadInputError(f"{place}: flavour is {shown(flavour)!r}; allowed are {', '.join(FLAVOURS)}")
-        if source not in SOURCES:
-            raise BadInputError(f"{place}: source is {shown(source)!r}; allowed are {', '.join(SOURCES)}")
+        if flavour not in (*FLAVOURS, NEGATION):
+            raise BadInputError(
+                f"{place}: flavour is {shown(flavour)!r}; allowed are {', '.join((*FLAVOURS, NEGATION))}"
+            )
+        sources = PLACES if flavour == NEGATION else SOURCES
+        if source not in sources:
+            raise BadInputError(f"{place}: source is {shown(source)!r}; allowed are {', '.join(sources)}")
         if not phrase.strip():
             raise BadInputError(f"{place}: the phrase is empty; write the words that vote for {flavour}")
         weight = (row.get(_WEIGHT) or "").strip() or "1"

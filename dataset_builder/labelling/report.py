@@ -10,8 +10,10 @@ import numpy as np
 from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import sole_writer
 from dataset_builder.labelling.calibration import Reliability, picture_kinds, plot_reliability, reliability
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller, rule_settings
+from dataset_builder.labelling.languages import LEAST_KNOWN_OF_TABLE, phrases_without_blanks
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.reference import (
     Judged,
@@ -31,6 +33,7 @@ from dataset_builder.progress import Progress, progress
 from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped, read_recipes
 
 CATALOGUE = "catalogue"
+FOREIGN = "in another language than the lexicon"
 RULE_OPTIONS = ("rule", "min_lead", "match", "min_ingredient_votes", "min_title_votes", "on_conflict")
 _SHOWN = 20
 NOT_CALIBRATED = (
@@ -113,9 +116,27 @@ def summary_text(summary: LabelSummary) -> str:
         f"Cohen's kappa {_defined(summary.kappa, '.3f')}",
         f"conflicts               {conflicts:>9,}",
         _skipped_line("without label", summary.unlabelled),
+        *([_skipped_line(FOREIGN, summary.foreign)] if summary.foreign.count else []),
         *(_skipped_line(f"row {reason}", skipped) for reason, skipped in summary.skipped.items()),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def language_notes(lexicon: Lexicon, summary: LabelSummary) -> list[str]:
+    """Return what there is to say about the languages of a lexicon and a table."""
+    notes = []
+    if count := phrases_without_blanks(lexicon):
+        notes.append(
+            f"{count} phrases of the lexicon are in scripts that write no blanks between words; they are found inside "
+            "longer runs of letters"
+        )
+    known, words = summary.known_words
+    if words and known < LEAST_KNOWN_OF_TABLE * words:
+        notes.append(
+            f"the table is not in the language of the lexicon: of the words of its ingredients {known / words:.0%} are "
+            "known; give a lexicon of its language with --lexicon"
+        )
+    return notes
 
 
 def _defined(value: float, form: str) -> str:
@@ -257,16 +278,17 @@ def run_label(arguments: Namespace) -> str:
     _check_files(arguments)
     labeller = make_labeller(Lexicon.load(arguments.lexicon), **settings)
     references = None if arguments.reference is None else read_reference(arguments.reference or None)
-    summary, model = label_recipes(
-        arguments.recipes,
-        labeller,
-        arguments.out,
-        columns,
-        arguments.processes,
-        arguments.encoding,
-        arguments.keep_equal_titles,
-    )
-    parts = [*summary.notes, summary_text(summary)]
+    with sole_writer(Path(arguments.out)):
+        summary, model = label_recipes(
+            arguments.recipes,
+            labeller,
+            arguments.out,
+            columns,
+            arguments.processes,
+            arguments.encoding,
+            arguments.keep_equal_titles,
+        )
+    parts = [*summary.notes, *language_notes(labeller.lexicon, summary), summary_text(summary)]
     if model.temperature == 1:
         parts.append(NOT_CALIBRATED)
     if arguments.recipes == CATALOGUE or arguments.reliability:

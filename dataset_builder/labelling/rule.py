@@ -175,7 +175,7 @@ class _Ballot:
             for entry in self._entries
         ]
         self._silent = {place for place, entry in enumerate(self._entries) if self._weighted and not entry.weight}
-        self._matcher = PhraseMatcher([entry.phrase for entry in self._entries], match)
+        self._matcher = PhraseMatcher([entry.phrase for entry in self._entries], match, lexicon.negation)
         # Searching for substrings is faster than looking up a cache.
         self.find = lru_cache(_CACHED_TEXTS)(self._find_words) if self._weighted else self._matcher.affirmed
 

@@ -19,6 +19,7 @@ from dataset_builder import columns
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller
+from dataset_builder.labelling.languages import vocabulary_of
 from dataset_builder.labelling.rule import Label
 from dataset_builder.labelling.soft_labels import SoftLabels, fit_soft_labels
 from dataset_builder.progress import Progress
@@ -46,6 +47,8 @@ class LabelSummary:
         unlabelled: the recipes that got no label and are not in the output.
         skipped: rows of the table that are no recipes, by reason.
         notes: what the reader of the table had to guess.
+        foreign: the recipes in another language than the lexicon, which are not labelled by its chance words.
+        known_words: words of the ingredients that lexicon or catalogue know, and all words.
     """
 
     recipes: int = 0
@@ -55,6 +58,8 @@ class LabelSummary:
     unlabelled: Skipped = field(default_factory=Skipped)
     skipped: dict[str, Skipped] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    foreign: Skipped = field(default_factory=Skipped)
+    known_words: tuple[int, int] = (0, 0)
 
     def add(self, title: str, label: Label) -> None:
         """Count one recipe."""
@@ -73,6 +78,11 @@ class LabelSummary:
         self.flavours += other.flavours
         self.pairs += other.pairs
         self.unlabelled.merge(other.unlabelled)
+        self.foreign.merge(other.foreign)
+        self.known_words = (
+            self.known_words[0] + other.known_words[0],
+            self.known_words[1] + other.known_words[1],
+        )
 
     @property
     def coverage(self) -> float:
@@ -202,6 +212,18 @@ def _map_chunks(
             yield waiting.popleft().result()
 
 
+def _fits(labeller: AnyLabeller, ingredients: tuple[str, ...], summary: LabelSummary) -> bool:
+    """Return whether a recipe is in the language of the lexicon, and count its words."""
+    if labeller.settings.get("match") == "substring":  # the rule of the first system labels whatever it meets
+        return True
+    vocabulary = vocabulary_of(labeller.lexicon)
+    if not vocabulary.is_checked:
+        return True
+    known, words = vocabulary.count(ingredients)
+    summary.known_words = (summary.known_words[0] + known, summary.known_words[1] + words)
+    return vocabulary.fits(known, words)
+
+
 def _label_chunk(
     chunk: list[RawRecipe], labeller: AnyLabeller, schema: pa.Schema, label_model: SoftLabels | None
 ) -> tuple[pa.RecordBatch, LabelSummary]:
@@ -210,6 +232,10 @@ def _label_chunk(
     labels = []
     for recipe in chunk:
         ingredients = parse_ingredients(recipe.ingredients)
+        if not _fits(labeller, ingredients, summary):
+            summary.recipes += 1
+            summary.foreign.add(recipe.title)
+            continue
         label = labeller.label(recipe.title, ingredients)
         summary.add(recipe.title, label)
         if label.flavour is not None:

@@ -99,13 +99,13 @@ class WeighedLabeller:
         self.min_lead = min_lead
         self.settings = {"lexicon": self.lexicon, "rule": self.rule, "min_lead": min_lead}
         self._ingredients = self.lexicon.of_source(INGREDIENT)
-        self._in_lines = PhraseMatcher([entry.phrase for entry in self._ingredients])
+        self._in_lines = PhraseMatcher([entry.phrase for entry in self._ingredients], negation=self.lexicon.negation)
         dishes = self.lexicon.of_source(DISH)
         known = {phrase_key(entry.phrase) for entry in dishes}
         # The name of a dish stands for the word of titles that is written like it.
         words = [entry for entry in self.lexicon.of_source(TITLE) if phrase_key(entry.phrase) not in known]
         self._titles: tuple[LexiconEntry, ...] = (*words, *dishes)
-        self._in_titles = PhraseMatcher([entry.phrase for entry in self._titles])
+        self._in_titles = PhraseMatcher([entry.phrase for entry in self._titles], negation=self.lexicon.negation)
         self._flavour_of = [FLAVOURS.index(entry.flavour) for entry in self._ingredients]
         # Per word of titles: its flavour, its evidence, and whether it is the name of a dish.
         self._said = [

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dataset_builder.pictures.upright import as_rgb
 from dataset_builder.progress import progress
 
 HASH_BITS = 64
@@ -27,7 +28,7 @@ class Looks:
 
 def looks_of(picture: Image.Image) -> Looks:
     """Return the hash (`imagehash.phash`) and the thumbnail of a picture."""
-    picture = picture.convert("RGB")
+    picture = as_rgb(picture)
     bits = int("".join("1" if bit else "0" for bit in imagehash.phash(picture).hash.ravel()), 2)
     small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     return Looks(bits, np.asarray(small, dtype=np.uint8))

@@ -26,6 +26,7 @@ _PLATING_SOURCES = (
     "plating/*.py",
     "catalogue/ingredients.py",
     "catalogue/matching.py",
+    "catalogue/negation.py",
     "catalogue/serving.py",
     "recipes/text.py",
     "data/*.csv",

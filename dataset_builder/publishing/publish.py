@@ -16,6 +16,7 @@ from dataset_builder.building.finished_build import DATA, LEXICON, MANIFEST, Fin
 from dataset_builder.columns import CAPTIONS, DISH_ID, FLAVOURS, LABEL_SOURCE, MASK, SPLITS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
 from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit_of_build
+from dataset_builder.publishing.publish_imported import is_imported, prepare_imported
 from dataset_builder.publishing.release import (
     CARD,
     FILES,
@@ -45,17 +46,26 @@ DRAWING = {
 }
 
 
-def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: str | Path | None = None) -> str:
-    """Publish a build, or write the exact folder that would be published.
+def publish(
+    folder: str | Path,
+    repo: str,
+    version: str,
+    licence: str,
+    dry_run: str | Path | None = None,
+    private: bool = False,
+) -> str:
+    """Publish a build or an imported set, or write the exact folder that would be published.
 
     The token is the one that the Hub client keeps (`hf auth login`, or `HF_TOKEN`).
 
     Args:
-        folder: a finished build; a `README.md` in it is taken as the card, in place of our template.
+        folder: a finished build, or the result of an import; a `README.md` in it is taken as the card, in place of our
+            template.
         repo: `namespace/name` of the data set; created when it does not exist.
         version: three numbers, above every version that is published.
         licence: identifier such as `cc-by-4.0`.
         dry_run: folder to write instead of publishing; it must not exist.
+        private: a repository that is created is for its owners only; one that exists stays as it is.
 
     Returns:
         One line for the terminal.
@@ -65,15 +75,20 @@ def publish(folder: str | Path, repo: str, version: str, licence: str, dry_run: 
             or the Hub could not be written; then no tag was made and the call can be repeated.
     """
     check_names(repo, version, licence)
-    build = read_build(folder, verify=True)
+    imported = is_imported(Path(folder))
+    build = None if imported else read_build(folder, verify=True)
     api = HfApi()
     with named_failures(repo, version):
         published, note = _published(api, repo, offline_is_fine=dry_run is not None)
-        release = prepare(api, build, repo, version, licence, published)
+        if build is None:
+            history = read_history(api, repo, published[-1]) if published else []
+            release = prepare_imported(Path(folder), repo, version, licence, published, history)
+        else:
+            release = prepare(api, build, repo, version, licence, published)
         if dry_run is not None:
             write_folder(release, Path(dry_run))
             return f"{dry_run} holds the {len(release.files)} files of {repo} {version}; nothing was published{note}"
-        commit = upload(api, release)
+        commit = upload(api, release, private)
     return f"published {repo} {version}: {release.tag} is commit {commit}"
 
 

@@ -195,7 +195,7 @@ def write_folder(release: Release, folder: Path) -> None:
         os.replace(Path(unfinished, "release"), folder)
 
 
-def upload(api: HfApi, release: Release) -> str:
+def upload(api: HfApi, release: Release, private: bool = False) -> str:
     """Commit the files of a release, then tag that commit; return its id.
 
     Files of the release before that this one does not have are deleted in the same commit; files that no release wrote
@@ -206,7 +206,7 @@ def upload(api: HfApi, release: Release) -> str:
         BadInputError: the repository holds something else, the Hub refuses the card, or storing a file failed.
     """
     repo, kind = release.repo, release.repo_type
-    api.create_repo(repo, repo_type=kind, exist_ok=True)
+    api.create_repo(repo, repo_type=kind, exist_ok=True, private=private or None)
     head = read_head(api, repo, kind) or Head(None, frozenset(), frozenset())
     # `load_dataset` reads every file in the data folder whose name fits a split.
     mixed = sorted(one for one in head.files - head.owned - set(release.files) if one.startswith(f"{DATA}/"))

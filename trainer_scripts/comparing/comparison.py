@@ -46,7 +46,7 @@ def gather(sources: Sequence[str], dataset: str | None, given: argparse.Namespac
             _add_file(comparison, Path(source))
         else:
             name, revision = pinned(source)
-            _add_model(comparison, load_model(name, revision or "main", given.columns), given)
+            _add_model(comparison, load_model(name, revision or "main", given.columns, given.allow_outside), given)
     check_comparable({line.name: (line.predictions, comparison.metrics[line.name]) for line in comparison.models})
     # Baselines read the data by the columns of a model, so files of predictions alone have none.
     if comparison.saved:

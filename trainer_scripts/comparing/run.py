@@ -8,7 +8,7 @@ from typing import Any
 from transformers.utils import CONFIG_NAME
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_json
+from dataset_builder.files import sole_writer, write_json
 from dataset_builder.messages import echo
 from dataset_builder.progress import progress
 from model_cards.runs import COMPARISON
@@ -45,15 +45,16 @@ def run(given: argparse.Namespace) -> None:
                 f"only predictions of score.py are compared, which --{option} does not change; leave it out"
             )
     given.out.mkdir(parents=True, exist_ok=True)
-    comparison = gather(models, dataset, given)
-    content = describe(comparison, given.batch_size, given.ablation_rows)
-    draw(comparison, content, given.out)
-    write_rows(comparison, given.out)
-    text = report(content)
-    (given.out / "comparison.md").write_text(text, encoding="utf-8")
-    write_json(given.out / COMPARISON, as_plain(content))
-    for model in comparison.saved.values():
-        refresh_card(model, given.out / COMPARISON)
+    with sole_writer(given.out):
+        comparison = gather(models, dataset, given)
+        content = describe(comparison, given.batch_size, given.ablation_rows)
+        draw(comparison, content, given.out)
+        write_rows(comparison, given.out)
+        text = report(content)
+        (given.out / "comparison.md").write_text(text, encoding="utf-8")
+        write_json(given.out / COMPARISON, as_plain(content))
+        for model in comparison.saved.values():
+            refresh_card(model, given.out / COMPARISON)
     echo(text)
     echo("Verdicts\n\n" + "\n".join(content["verdicts"]))
     echo(f"written to {given.out}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.named_files import RefusedFileError, read_regular
 
 NAMED = 3
 
@@ -34,9 +35,11 @@ def row_keys(row_id: str, group: str | None, text: str | None, picture: dict[str
     if picture is not None and picture.get("bytes") is not None:
         digest = hashlib.sha256(picture["bytes"]).hexdigest()
     elif picture is not None and picture.get("path"):
-        path = Path(picture["path"])
         # A picture may be stored as bytes in one split and as a path in the other: contents are compared.
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
+        try:
+            digest = hashlib.sha256(read_regular(Path(picture["path"]))).hexdigest()
+        except RefusedFileError:
+            digest = str(picture["path"])
     pairs = (("group", group), ("text", None if text is None else normalise_text(text)), ("picture", digest))
     return Keys(row_id, [(kind, value) for kind, value in pairs if value is not None])
 

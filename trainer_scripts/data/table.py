@@ -12,6 +12,9 @@ from dataset_builder.boundaries import patiently
 from dataset_builder.columns import ID
 from dataset_builder.errors import BadInputError
 from dataset_builder.hub_data import load_tables
+from dataset_builder.messages import shown
+from dataset_builder.named_files import RefusedFileError, read_regular
+from trainer_scripts.data.picture_files import check_files
 from trainer_scripts.data.plain_table import (
     is_plain_table,
     open_folder_of_tables,
@@ -32,7 +35,7 @@ class Columns:
     """Names of the columns in use; None where the model needs no such column.
 
     `compared_text` and `compared_image` are columns that only the split guard reads; with `may_lack` a row may lack its
-    text or its picture, not both.
+    text or its picture, not both. Pictures that are files must lie in the `dataset`, unless `allow_outside`.
     """
 
     label: str
@@ -45,6 +48,8 @@ class Columns:
     compared_text: str | None = None
     compared_image: str | None = None
     may_lack: bool = False
+    dataset: str | None = None
+    allow_outside: bool = False
 
     def needed(self) -> list[str]:
         """Return the names of all columns in use."""
@@ -343,6 +348,8 @@ def make_table(
                 "pictures, or in a local data set their paths, relative to its folder"
             )
         rows = rows.cast_column(columns.image, Image(decode=False))
+        if columns.dataset is not None:
+            check_files(rows, columns.image, columns.dataset, columns.allow_outside, where)
     # Without the pictures, iterating over the other columns does not read their bytes.
     plain = rows.remove_columns([columns.image]) if columns.image else rows
     ids = [str(value) for value in plain[ID]] if ID in rows.column_names else [str(i) for i in range(len(rows))]
@@ -389,6 +396,8 @@ def columns_of(arguments: DataArguments, label_column: str, modality: str) -> Co
         weight=arguments.weight_column,
         confidence=arguments.confidence_column,
         may_lack=arguments.missing_parts == "learn" and modality == "fusion",
+        dataset=arguments.dataset,
+        allow_outside=arguments.allow_outside,
     )
 
 
@@ -443,6 +452,6 @@ def decode_bytes(value: Any, row_id: str) -> bytes:
     if value.get("bytes") is not None:
         return value["bytes"]
     try:
-        return Path(value["path"]).read_bytes()
-    except OSError as error:
-        raise BadInputError(f"row {row_id}: picture {value['path']} cannot be read: {error}") from error
+        return read_regular(Path(value["path"]))
+    except RefusedFileError as error:
+        raise BadInputError(f"row {row_id}: picture {shown(value['path'])} cannot be read: it is {error}") from error

@@ -46,10 +46,11 @@ def train_on_all_cores(arguments: Sequence[str]) -> None:
     configuration = parse_configuration(arguments)
     rows = configuration.training.per_device_train_batch_size
     count = process_count(rows)
-    if count == 1 or inspect_run(configuration).finished:
-        train.main(arguments)
+    # The batch of one process is what a finished run has saved.
+    shared = [*arguments, "--per_device_train_batch_size", str(rows // count)] if count > 1 else list(arguments)
+    if count == 1 or inspect_run(parse_configuration(shared)).finished:
+        train.main(shared)
         return
-    shared = [*arguments, "--per_device_train_batch_size", str(rows // count)]
     settings = {
         "world_size": count,
         "local_world_size": count,

@@ -43,7 +43,6 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
         classifier = ["--classifier", str(out / "classifier")] if name != "classifier" else []
         score.main([str(out / name), str(data), "--out", str(folder), *classifier])
     echo(summary({name: read_scores(folder) for name, folder in scores.items()}))
-    echo(f"panels, bars, confusions and flavour maps: {out}/*/scores/test/*.png; the verdict: {out}/verdict")
 
 
 def summary(scored: dict[str, dict[str, Any]]) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_whole
+from dataset_builder.files import read_json, write_whole
 from trainer_scripts.evaluation.scores import CAPTIONS, CLASSES, GROUP_MASKS, INGREDIENTS, MASKS, NAMES, TOKENS, Values
 
 PREDICTIONS = "predictions.parquet"
@@ -101,7 +102,31 @@ class Predictions:
                 if name == COLUMNS[CLASSES][0] and np.ndim(values) == 1:
                     name = ONE_LABEL
                 columns[name] = _cells(values, is_set=part in (CLASSES, INGREDIENTS) and name != COLUMNS[part][1])
-        write_whole(folder / PREDICTIONS, lambda path: pq.write_table(pa.table(columns), path))
+
+        def write(path: Path) -> None:
+            with path.open("wb") as stream:  # Arrow would take a folder such as a:b for an address
+                pq.write_table(pa.table(columns), stream)
+
+        write_whole(folder / PREDICTIONS, write)
+
+    def check(self) -> None:
+        """Raise ValueError unless ids and groups are texts, and every part has a sound value in each row."""
+        for name, texts in (("id", self.ids), ("group", self.groups)):
+            if not all(isinstance(one, str) for one in texts) or len(texts) != len(self.ids):
+                raise ValueError(f"{name} must hold a text in each row")
+        if not self.ids:
+            raise ValueError("it has no rows")
+        for part, values in self.parts.items():
+            for value in values:
+                if len(value) != len(self.ids) or any(one is None for one in value):
+                    raise ValueError(f"{part} must hold a value in each row")
+                if isinstance(value, np.ndarray) and (value.dtype.kind not in "iuf" or not np.isfinite(value).all()):
+                    raise ValueError(f"{part} must hold finite numbers")
+        if CLASSES in self.parts:
+            labels, answers = self.parts[CLASSES]
+            outside_of = labels.ndim == 1 and ((labels < 0).any() or (labels >= answers.shape[1]).any())
+            if answers.ndim != 2 or outside_of or (answers < 0).any() or (answers > 1).any():
+                raise ValueError("probabilities must lie in [0, 1], one per label, and labels be numbers of them")
 
     @classmethod
     def load(cls, folder: Path) -> "Predictions":
@@ -113,16 +138,16 @@ class Predictions:
         path = folder / PREDICTIONS
         if not path.is_file():
             raise BadInputError(f"{folder} has no {PREDICTIONS}; make it with score.py")
-        try:
-            table = pq.read_table(path).to_pydict()
+        with outside(f"{path} is no prediction file of score.py", "make it anew"), path.open("rb") as stream:
+            table = pq.read_table(stream).to_pydict()
             # An answer may be read for two parts, such as a caption for its words and its names.
             parts = {part: _read_part(part, table) for part, names in COLUMNS.items() if names[1] in table}
             known = {part: pair for part, pair in parts.items() if pair is not None}
             if not known:
                 raise KeyError("no column of answers")
-            return cls(table["id"], table["group"], known)
-        except (pa.ArrowInvalid, KeyError, ValueError, IndexError) as error:
-            raise BadInputError(f"{path} is no prediction file of score.py ({error}); make it anew") from error
+            found = cls(table["id"], table["group"], known)
+            found.check()
+            return found
 
 
 def _cells(values: Values, is_set: bool) -> pa.Array:
@@ -155,13 +180,9 @@ def _read_part(part: str, table: dict[str, Any]) -> tuple[Any, Any] | None:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Return `metrics.json` of a folder."""
-    path = folder / METRICS
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"{path} cannot be read ({error}); make it with score.py") from error
-    if not isinstance(content, dict):
-        raise BadInputError(f"{path} holds no object but {type(content).__name__}; make it with score.py")
+    content = read_json(folder / METRICS, "make it with score.py")
+    if content is None:
+        raise BadInputError(f"{folder / METRICS} cannot be read (there is no such file); make it with score.py")
     return content
 
 

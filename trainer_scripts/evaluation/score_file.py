@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
+from dataset_builder.kinds import check_entries
+from dataset_builder.messages import shown
 from trainer_scripts.evaluation.intervals import Interval
 from trainer_scripts.evaluation.predictions import METRICS, read_metrics
 from trainer_scripts.evaluation.scores import present_definitions
@@ -15,6 +18,26 @@ from trainer_scripts.evaluation.scores import present_definitions
 SCHEMA_VERSION = 2
 # Entries that a comparison needs, with their types.
 REQUIRED = {"task": str, "split": str, "rows": int, "rows_sha256": str, "metrics": dict, "definitions": dict}
+_ENTRIES = dict[str, dict[str, float | None]]
+KINDS: dict[str, Any] = {
+    "metrics": _ENTRIES,
+    "baselines": dict[str, _ENTRIES],
+    "ablations": dict[str, _ENTRIES],
+    "leads": dict[str, _ENTRIES],
+    "definitions": dict[str, dict[str, str]],
+    "label_names": list[str],
+    "groups": int,
+    "modality": str,
+    "model": str,
+    "dataset": str | None,
+    "selection_split": str | None,
+    "train_split": str | None,
+    "thresholds": list[float] | None,
+    "decision": str,
+    "details": dict[str, Any],
+    "files": list[str],
+    "faults": list[str],
+}
 _DETAILS = ("testing", "per_class", "per_group", "confusions", "flavour_map", "truth", "generation", "left_out")
 _ABLATIONS = {"shuffled pictures": "image shuffled", "blank pictures": "image blank"}
 
@@ -34,10 +57,20 @@ def read_scores(folder: Path) -> dict[str, Any]:
     Raises:
         BadInputError: it cannot be read, is not one of score.py, or was written by a newer version.
     """
-    content = upgraded(read_metrics(folder), folder / METRICS)
+    path = folder / METRICS
+    read = read_metrics(folder)
+    with outside(f"{path} is no score file", "score the model anew"):
+        content = upgraded(read, path)
     for name, kind in REQUIRED.items():
         if not isinstance(content.get(name), kind):
-            raise BadInputError(f"{folder / METRICS} has no valid entry {name!r}; score the model anew")
+            raise BadInputError(f"{path} has no valid entry {name!r}; score the model anew")
+    check_entries(content, KINDS, str(path))
+    for name, stated in content["definitions"].items():
+        if not stated.keys() >= {"definition", "sha256"}:
+            raise BadInputError(f"{path}: definitions does not define {shown(name)}; score the model anew")
+    for name, entries in content["metrics"].items():
+        if "value" not in entries:
+            raise BadInputError(f"{path}: metrics has no value for {shown(name)}; score the model anew")
     return {**content, "definitions": present_definitions(content["definitions"])}
 
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_json
+from dataset_builder.files import sole_writer, write_json
 from dataset_builder.messages import echo
 from model_cards.runs import CONFIGURATION
 from modeling_flavour.processing_flavour import FlavourProcessor
@@ -96,7 +96,7 @@ def run(given: argparse.Namespace) -> None:
     graph = model.task.graph(model.model)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the result, so that the finished folder is moved within one file system.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+    with sole_writer(out), tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
         job = Job(model, graph, read_tables(model, given), Path(work), given)
         plain, report = export_plain(job)
         scores = scores_of(model, model.model, job.tables, given.batch_size)

@@ -21,6 +21,7 @@ from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.encoders_flavour import FlavourImageEncoder, FlavourTextEncoder
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts.data.pictures import normalise, varies
+from trainer_scripts.data.place_samples import learns_places
 from trainer_scripts.data.samples import PictureSamples, RowFeatures, Samples, padded
 from trainer_scripts.data.table import decode_bytes
 from trainer_scripts.features.engines import ImageEngine, engine_precision
@@ -56,8 +57,9 @@ def frozen_parts(configuration: Configuration, model: FlavourPreTrainedModel, sa
     if configuration.data.frozen_features == "recompute":
         return Frozen((), {})
     encoder = getattr(model, "text_encoder", None)
+    has_image = getattr(model, "image_encoder", None) is not None
     frozen = {
-        IMAGE: getattr(config, "freeze_image", False) and getattr(model, "image_encoder", None) is not None,
+        IMAGE: getattr(config, "freeze_image", False) and has_image,
         TEXT: getattr(config, "freeze_text", False) and not isinstance(getattr(encoder, "model", None), nn.Embedding),
     }
     for part in [part for part, is_frozen in frozen.items() if is_frozen and (part == IMAGE or encoder is not None)]:
@@ -72,7 +74,7 @@ def frozen_parts(configuration: Configuration, model: FlavourPreTrainedModel, sa
             parts.append(part)
         else:
             reasons[part] = reason
-    if configuration.data.feature_views and not (frozen[IMAGE] and _vary(configuration.data)):
+    if has_image and configuration.data.feature_views and not (frozen[IMAGE] and _vary(configuration.data)):
         why = "no picture varies (crop_scale, flip, ...)" if frozen[IMAGE] else "none is frozen (freeze_image)"
         raise BadInputError(f"feature_views keeps random views for a frozen backbone, and {why}")
     if configuration.data.frozen_features == "store" and (reasons or not parts):
@@ -93,7 +95,7 @@ def _image_reason(configuration: Configuration, model: FlavourPreTrainedModel, s
         return "trainable_image_layers lets the last layers of the image backbone train"
     if samples.not_stored:
         return samples.not_stored
-    if getattr(model.config, "num_place_labels", 0):
+    if learns_places(configuration):
         return "what lies at each place is read from the backbone's whole map, varied with the mask"
     if data.mixup_alpha > 0:
         return "mixup_alpha mixes pixels before the backbone sees them"

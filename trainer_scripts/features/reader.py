@@ -94,7 +94,7 @@ class BackboneReader:
         encoder = self._model.image_encoder
         try:
             key = image_key(encoder, pictures(), preparation, self._pixels_as)
-        except OSError:  # of a missing picture, which is reported where it is read
+        except (OSError, ValueError):  # of a missing picture, which is reported where it is read
             return None
         found = finished_features(self._root, key, number)
         # The form of several outputs is not on disk; a finished model that reads several is rare.

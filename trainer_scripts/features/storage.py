@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +65,8 @@ def stored_features(
     """Return the features under a key: those on disk, or computed now by all processes of this machine together.
 
     An interrupted computation goes on where it stopped; what is not complete is never read. Of several runs that need
-    the same features, one computes them and the others wait; where it is killed, the next one goes on.
+    the same features, one computes them and the others wait; where it is killed, the next one goes on. A file that is
+    no longer what was computed, by its checksum, is said and computed again.
 
     Args:
         root: folder of all features.
@@ -76,6 +78,8 @@ def stored_features(
     """
     content = {**key, "format": FORMAT}
     folder = folder_of(root, key)
+    if (folder / FINISHED).is_file() and not _is_sound(folder):
+        _discard(folder)
     if not (folder / FINISHED).is_file():
         places = int(key["views"]) * rows
         batches = [range(start, min(start + batch_size, places)) for start in range(0, places, batch_size)]
@@ -87,7 +91,7 @@ def stored_features(
                     _allocate(folder, content, places if offsets is None else int(offsets[-1]), len(batches), extractor)
                     _fill(folder, batches, extractor, offsets, content["part"])
                     _wait_until(lambda: bool(np.load(folder / DONE).all()))
-                    write_json(folder / FINISHED, {"places": places})
+                    write_json(folder / FINISHED, {"places": places, "crc32": _checksum(folder / VALUES)})
         else:
             _wait_until(lambda: (folder / DONE).is_file())
             _fill(folder, batches, extractor, offsets, content["part"])
@@ -105,7 +109,7 @@ def finished_features(
 ) -> RowFeatures | None:
     """Return the features under a key as far as they are complete on disk, without computing any; else None."""
     folder = folder_of(root, key)
-    if not (folder / FINISHED).is_file():
+    if not (folder / FINISHED).is_file() or not _is_sound(folder):
         return None
     return RowFeatures(np.load(folder / VALUES, mmap_mode="r"), rows, offsets)
 
@@ -126,6 +130,38 @@ def computed_features(
         part = slice(first_place, last) if offsets is None else slice(int(offsets[first_place]), int(offsets[last]))
         values[part] = found
     return RowFeatures(values, rows, offsets)
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether finished features are those that were computed; those of earlier versions have no checksum."""
+    try:
+        stated = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        np.load(folder / VALUES, mmap_mode="r")
+        known = stated.get("crc32")
+        return known is None or known == _checksum(folder / VALUES)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC-32 of a file: it finds damage, and reading gigabytes for it takes seconds."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def _discard(folder: Path) -> None:
+    """Remove damaged features; the other processes of the run wait until the first one has done so."""
+    if not PartialState().is_local_main_process:
+        _wait_until(lambda: not (folder / FINISHED).is_file())
+        return
+    with _locked(folder):
+        if (folder / FINISHED).is_file() and not _is_sound(folder):
+            echo(f"the features in {folder} are damaged: they are computed again", sys.stderr)
+            for name in (DONE, VALUES, FINISHED):
+                (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager

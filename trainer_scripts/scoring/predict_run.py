@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import sole_writer
 from dataset_builder.importers.comp5329 import TEST_HEADER, TRAIN_HEADER, read_records
 from dataset_builder.messages import echo
 from dataset_builder.recipes.tables import open_table
@@ -27,8 +28,12 @@ def run(given: argparse.Namespace) -> None:
         given.batch_size, given.missing_pictures, given.threshold, given.thresholds, given.decision
     )
     check_decision(model, options)
-    items = read_items(given.table, given.images, given.id_column, given.text_column, model.modality)
-    echo(model.task.predict(model, items, given.out, options))
+    items = read_items(
+        given.table, given.images, given.id_column, given.text_column, model.modality, given.allow_outside
+    )
+    with sole_writer(given.out):
+        message = model.task.predict(model, items, given.out, options)
+    echo(message)
 
 
 def check_decision(model: SavedModel, options: PredictionOptions) -> None:
@@ -42,8 +47,10 @@ def check_decision(model: SavedModel, options: PredictionOptions) -> None:
         raise BadInputError(f"--decision expected_f1 needs no thresholds; leave out {named[0]}")
 
 
-def read_items(table: str, images: Path | None, id_column: str, text_column: str, modality: str) -> list[Item]:
-    """Return the rows of a table in its order.
+def read_items(
+    table: str, images: Path | None, id_column: str, text_column: str, modality: str, allow_outside: bool = False
+) -> list[Item]:
+    """Return the rows of a table in its order; `allow_outside` lets ids name pictures outside the folder.
 
     Raises:
         BadInputError: no such table, no such columns, no row, a row without id or with cells beyond the header, or no
@@ -72,4 +79,7 @@ def read_items(table: str, images: Path | None, id_column: str, text_column: str
             pairs.append((str(row[id_column]), " ".join(text) if isinstance(text, list) else str(text or "")))
     if not pairs:
         raise BadInputError(f"{table} has no rows")
-    return [Item(name, text if reads_text else None, None if folder is None else folder / name) for name, text in pairs]
+    return [
+        Item(name, text if reads_text else None, None if folder is None else folder / name, folder, allow_outside)
+        for name, text in pairs
+    ]

@@ -42,13 +42,19 @@ from trainer_scripts.tasks.common.trainer import AVERAGED_WEIGHTS
 from trainer_scripts.tasks.registry import task_of
 
 
-def load_model(source: str, revision: str = "main", columns: Mapping[str, str] | None = None) -> SavedModel:
+def load_model(
+    source: str,
+    revision: str = "main",
+    columns: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+) -> SavedModel:
     """Load a checkpoint of this package from a folder or a Hub, or an exported graph from a folder.
 
     Args:
         source: folder or Hub id.
         revision: of the Hub's.
         columns: column mapping, ours to theirs, of the data it will read; None: that of its configuration.
+        allow_outside: whether pictures outside the folder of that data may be opened.
 
     Raises:
         BadInputError: nothing is there, or it is no model of this package.
@@ -84,6 +90,8 @@ def load_model(source: str, revision: str = "main", columns: Mapping[str, str] |
     if revision != "main" and not Path(source).exists():
         name += f"@{revision}"
     arguments = data_arguments(configuration, f"{CONFIGURATION} of {source}")
+    # Whether files outside a data set may be read is for the user of this model to say, not for its configuration.
+    arguments = replace(arguments, allow_outside=allow_outside)
     if columns is not None:
         arguments = replace(arguments, columns=JsonMapping(columns))
     return SavedModel(name, source, model, processor, task, arguments, configuration, results)
@@ -128,7 +136,8 @@ def load_table(
         rows = label_sets(rows, label_column)
     columns = columns_of(arguments, label_column, modality or model.modality)
     # Columns of soft targets and weights only matter in training.
-    columns = compared_columns(rows, replace(columns, target=None, weight=None, confidence=None), arguments)
+    columns = replace(columns, target=None, weight=None, confidence=None, dataset=dataset)
+    columns = compared_columns(rows, columns, arguments)
     return make_table(rows, columns, model.names, split, where, model.task.read_labels)
 
 

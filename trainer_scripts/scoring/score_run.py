@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
 from trainer_scripts.evaluation.decisions import EXPECTED_F1
 from trainer_scripts.scoring.results import refresh_card, save_scores, table_of_scores
@@ -18,7 +19,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         BadInputError: the model cannot use the decision, or fails the health check of its task.
     """
-    model = load_model(given.model, given.revision, given.columns)
+    model = load_model(given.model, given.revision, given.columns, given.allow_outside)
     expected_f1 = given.decision == EXPECTED_F1
     if (expected_f1 or given.tune_thresholds) and not model.task.has_label_sets:
         option = "--tune_thresholds" if given.tune_thresholds else "--decision expected_f1"
@@ -31,8 +32,9 @@ def run(given: argparse.Namespace) -> None:
     compared = LoadedModels(
         {model.name: model}, [], {}, {model.name: table}, given.dataset, given.split, given.dataset_revision
     )
-    scored = model.task.score(model, compared, out, options)
-    content = save_scores(model, scored, given.dataset, given.split, out, given.dataset_revision, given.decision)
+    with sole_writer(out):
+        scored = model.task.score(model, compared, out, options)
+        content = save_scores(model, scored, given.dataset, given.split, out, given.dataset_revision, given.decision)
     # The files are written all the same, so that the fault can be looked at.
     if scored.faults:
         raise BadInputError(
@@ -55,7 +57,7 @@ def read_options(given: argparse.Namespace, model: SavedModel) -> ScoringOptions
     # The classifier reads the same rows with its own columns.
     flavours = None
     if given.classifier is not None:
-        other = load_model(given.classifier, columns=given.columns)
+        other = load_model(given.classifier, columns=given.columns, allow_outside=given.allow_outside)
         table = load_table(other, given.dataset, given.split, given.dataset_revision)
         flavours = other.task.flavours(other, table, given.batch_size)
         if flavours is None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # `--help` lists these arguments without loading transformers
     from trainer_scripts.settings.training_arguments import TrainingArguments
 
 DEFAULT_DATASET = "outputs/flavour-sd"
+PREFIX = "package:"  # of names of weights that come with a Python package, such as this one
 _VARIATION, _FROZEN = "variation of training samples", "outputs of frozen encoders"
 _OWN_WEIGHTS = "its own weights"
 
@@ -159,6 +160,7 @@ class DataArguments:
     columns: JsonMapping = option(JsonMapping, "Column mapping, ours to theirs: {title: name, flavour: label}.")
     text_column: str = option(TITLE, "Column of the model's text input.")
     image_column: str = option(IMAGE, "Column of the model's image input.")
+    allow_outside: bool = option(False, "Open pictures that the rows name outside the folder of the data set.")
     label_column: str | None = option(None, "Column that is learned; none: that of the task.")
     label_level: Literal["ingredient", "group"] = option(
         "ingredient",

@@ -16,7 +16,7 @@ from dataset_builder.boundaries import outside, parse_yaml, read_text
 from dataset_builder.errors import BadInputError
 from dataset_builder.kinds import check_kind
 from dataset_builder.messages import echo, shown
-from trainer_scripts.settings.arguments import Configuration, DataArguments, JsonMapping, ModelArguments
+from trainer_scripts.settings.arguments import PREFIX, Configuration, DataArguments, JsonMapping, ModelArguments
 from trainer_scripts.settings.options import OPTION, options_of
 from trainer_scripts.settings.train_help import CONFIGURATIONS, asks_for_help, configuration_names, help_page
 from trainer_scripts.settings.training_arguments import TrainingArguments
@@ -150,6 +150,7 @@ def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUM
     known = list(options_of(*classes))
     _refuse_unknown(list(settings), known, str(path))
     settings.setdefault("output_dir", f"outputs/{path.stem}")
+    _leave_packaged_encoder(settings, named)
     kinds = {name: kind for part in classes for name, kind in get_type_hints(part).items()}
     parser.set_defaults(**_defaults(parser, settings, kinds, str(path)))
     # Words that no argument takes are returned in `rest`, so that close matches of a mistyped one can be named.
@@ -165,6 +166,15 @@ def parse_configuration(arguments: Sequence[str], classes: Sequence[Any] = ARGUM
         )
     model, data, training = parts
     return Configuration(path.stem, model, data, training, named)
+
+
+def _leave_packaged_encoder(settings: dict[str, Any], named: frozenset[str]) -> None:
+    """Drop a packaged image encoder that a configuration starts from, where the command line names another start."""
+    others = {"image_encoder", "vision_config", "model_name_or_path", "init_segmenter"}
+    if str(settings.get("init_image_encoder")).startswith(PREFIX) and named & others:
+        settings["init_image_encoder"] = None
+        if "vision_config" in named:  # fresh weights must be trained
+            settings |= {"freeze_image": False, "feature_views": 0}
 
 
 def _argument_name(word: str) -> str:

@@ -6,6 +6,7 @@ import gc
 import json
 import textwrap
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
 from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.samples import sampling_weights
@@ -66,6 +68,20 @@ def run(configuration: Configuration) -> None:
         training.seed += index
         training.output_dir = str(configuration.output_dir / f"seed-{index}")
         repeated.append(dataclasses.replace(configuration, training=training))
+    # The main process of a launcher holds the folder for all.
+    main = configuration.training.process_index == 0
+    with sole_writer(configuration.output_dir) if main else nullcontext():
+        _train_seeds(configuration, repeated)
+    # A process that exits early would stop the others, so all wait here. The process group is destroyed because one
+    # that is alive when the interpreter exits aborts it; collecting the wrapped models first releases the group.
+    gc.collect()
+    together = PartialState()
+    together.wait_for_everyone()
+    together.destroy_process_group()
+
+
+def _train_seeds(configuration: Configuration, repeated: list[Configuration]) -> None:
+    """Train the seeds that are not finished, and write their spread."""
     states = [inspect_run(one) for one in repeated]
     if all(state.finished for state in states):
         say(configuration, f"{configuration.training.output_dir} is finished; --overwrite true trains it anew")
@@ -83,12 +99,6 @@ def run(configuration: Configuration) -> None:
                 train_once(one, data, state)
     if len(repeated) > 1 and configuration.training.should_save:
         echo(write_spread(repeated))
-    # A process that exits early would stop the others, so all wait here. The process group is destroyed because one
-    # that is alive when the interpreter exits aborts it; collecting the wrapped models first releases the group.
-    gc.collect()
-    together = PartialState()
-    together.wait_for_everyone()
-    together.destroy_process_group()
 
 
 def settings_block(configuration: Configuration) -> str:

@@ -3,6 +3,7 @@ import random
 import pytest
 
 from dataset_builder.catalogue.matching import Match, PhraseMatcher, phrase_key, word_key
+from dataset_builder.catalogue.negation import Negation
 
 
 def found(phrases, text, match="word"):
@@ -148,3 +149,47 @@ def test_no_phrase_reaches_over_a_comma():
     assert [matcher.phrases[match.phrase] for match in matcher.find("beef, tomato; rice (noodles)")] == [
         "beef", "tomato", "rice", "noodle",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "found"),
+    [
+        # Marks of vowels belong to their word, in scripts that write blanks.
+        ("खीर", "खीरा सलाद", False),
+        ("नमक", "काला नमक", True),
+        ("केला", "काला", False),
+        ("ملح", "مِلْح خشن", True),
+        ("café", "cafe\u0301 noir", True),
+        # Scripts without blanks: phrases are found inside longer runs of letters.
+        ("砂糖", "上白砂糖大さじ2", True),
+        ("น้ำตาล", "น้ำตาลทราย", True),
+        ("砂糖", "砂、糖", False),
+        ("か", "が", False),
+        # Plurals that are another thing than their singular.
+        ("green", "salad greens", False),
+        ("greens", "green beans", False),
+        ("mustard green", "mustard greens", True),
+        ("bitter", "angostura bitters", False),
+        ("berry", "berries", True),
+    ],
+)
+def test_words_of_any_script_are_whole(phrase, text, found):
+    assert bool(PhraseMatcher([phrase]).affirmed(text)) is found
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("zucker", "ohne Zucker"), ("zucker", "ohne Zusatz von Zucker"), ("zucker", "zuckerfrei"), ("sel", "sans sel"),
+        ("azúcar", "galletas sin azúcar"), ("砂糖", "砂糖不使用"), ("糖", "不加糖"), ("चीनी", "बिना चीनी"),
+        ("gesalzen", "ungesalzene".removesuffix("e")), ("sucre", "sans sucre"), ("sale", "senza sale"),
+    ],
+)  # fmt: skip
+def test_negation_is_known_in_several_languages(phrase, text):
+    assert [match.negated for match in PhraseMatcher([phrase]).find(text)] == [True]
+
+
+def test_words_that_deny_can_be_given():
+    matcher = PhraseMatcher(["sukker", "salt"], negation=Negation.of([("before", "foruten"), ("or", "eller")]))
+    assert [match.negated for match in matcher.find("foruten sukker eller salt")] == [True, True]
+    assert [match.negated for match in matcher.find("without salt")] == [False]

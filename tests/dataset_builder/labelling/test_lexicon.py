@@ -60,7 +60,7 @@ def test_the_digest_follows_what_shapes_labels(tmp_path):
         ("flavour,source,phrase\nsweet,title,cake\nsweet,title,\n", "line 3: the phrase is empty"),
         (
             "flavour,source,phrase,weight\nsweet,title,cake,-1\n",
-            "line 2: weight is '-1'; give a whole number from 0 up",
+            "line 2: weight is '-1'; give a whole number from 0 to 1000000",
         ),
         ("taste,word\nsweet,cake\n", "has the columns taste, word; needed are flavour, source, phrase"),
         ("", "has the columns none"),
@@ -89,3 +89,28 @@ def test_the_default_lexicon_is_sound():
     keys = Counter((entry.source, phrase_key(entry.phrase)) for entry in lexicon.entries)
     assert [key for key, number in keys.items() if number > 1] == []
     assert lexicon.flavours == ("bitter", "salty", "sour", "umami", "sweet")
+
+
+def test_words_that_deny_belong_to_the_lexicon(tmp_path):
+    path = tmp_path / "lexicon.csv"
+    lines = ["flavour,source,phrase", "sweet,ingredient,sukker", "salty,ingredient,salt", "negation,before,foruten"]
+    path.write_text("\n".join(lines))
+    lexicon = Lexicon.load(path)
+    assert [entry.phrase for entry in lexicon.entries] == ["sukker", "salt"]
+    assert lexicon.negation.before == {"foruten"}
+    label = Labeller(lexicon, min_ingredient_votes=1).label("Kake", ["foruten sukker", "salt"])
+    assert label.flavour == "salty"
+    path.write_text("\n".join(lines[:3]))
+    assert Lexicon.load(path).digest != lexicon.digest
+    assert "without" in Lexicon.load(path).negation.before
+    path.write_text("\n".join([*lines[:3], "negation,somewhere,foruten"]))
+    with pytest.raises(BadInputError, match="line 4: source is 'somewhere'; allowed are before, after, prefix"):
+        Lexicon.load(path)
+
+
+@pytest.mark.parametrize("weight", ["9" * 400, "9" * 5000, "1000001", "1e3", "-1", "x"])
+def test_weights_that_no_rule_can_count_are_refused(tmp_path, weight):
+    path = tmp_path / "lexicon.csv"
+    path.write_text(f"flavour,source,phrase,weight\nsweet,ingredient,honey,{weight}\n")
+    with pytest.raises(BadInputError, match=r"line 2: weight is .*; give a whole number from 0 to 1000000"):
+        Lexicon.load(path)

@@ -13,7 +13,15 @@ from trainer_scripts.tasks.classification.training import build, training_sample
 from trainer_scripts.training.data import load_training_data
 
 TINY = [
-    "ingredient_tagging_tiny",
+    "plates_resnet18",
+    "--class_crops",
+    "false",
+    "--crop_size",
+    "none",
+    "--crop_scale",
+    "0.6",
+    "--crop_scale_most",
+    "1",
     "--vision_config",
     '{"model_type": "timm_wrapper", "architecture": "test_resnet"}',
     "--image_size",
@@ -96,7 +104,7 @@ def test_a_data_set_without_masks_is_refused(tmp_path, small_rows, capsys):
 
 def test_picture_and_fusion_start_from_the_warm_up(small_dataset, tmp_path):
     common = ["--dataset", str(small_dataset), "--num_train_epochs", "1", *TINY[1:]]
-    train.main(["ingredient_tagging_tiny", "--output_dir", str(tmp_path / "warm"), *common])
+    train.main(["plates_resnet18", "--output_dir", str(tmp_path / "warm"), *common])
     start = ["--init_image_encoder", str(tmp_path / "warm")]
     train.main(["flavour_fusion_tiny", "--output_dir", str(tmp_path / "fusion"), *start, *common])
     config = json.loads((tmp_path / "fusion" / "config.json").read_text())

@@ -31,6 +31,11 @@ def test_a_second_demo_reuses_what_is_finished(finished, capfd):
     printed = capfd.readouterr().out
     assert "streamed:" in printed
     assert "umami" in printed
+    # The last screen: the table, where the results are, and the lines that use the model.
+    last = printed[printed.rindex("== publishing") :]
+    assert "TF-IDF" in last
+    assert f'AutoModel.from_pretrained("{finished / "fusion"}", trust_remote_code=True)' in last
+    assert str(finished / "fusion" / "README.md") in last
 
 
 def test_a_missing_table_is_refused_at_once(tmp_path, capsys):

@@ -33,6 +33,20 @@ def test_no_argument_is_the_default_configuration_which_is_the_tiny_fusion():
     assert default == tiny
 
 
+def test_another_start_on_the_command_line_takes_the_place_of_the_packaged_encoder():
+    def model(*words):
+        return parse_configuration(["flavour_fusion_tiny", *words]).model
+
+    assert (model().init_image_encoder, model().freeze_image) == ("package:plates-resnet18", True)
+    fresh = model("--vision_config", '{"model_type": "resnet"}')
+    assert (fresh.init_image_encoder, fresh.freeze_image) == (None, False)  # fresh weights must be trained
+    pretrained = model("--image_encoder", "org/backbone")
+    assert (pretrained.init_image_encoder, pretrained.freeze_image) == (None, True)
+    assert model("--model_name_or_path", "org/model").init_image_encoder is None
+    both = model("--vision_config", '{"model_type": "resnet"}', "--init_image_encoder", "org/start")
+    assert both.init_image_encoder == "org/start"
+
+
 def test_command_line_overrides_the_configuration(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("learning_rate: 1e-4\nconfig: {dropout: 0.1}\nflip: true\n")

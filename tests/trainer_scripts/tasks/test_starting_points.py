@@ -51,8 +51,8 @@ def test_a_start_that_is_not_there_is_named_with_its_option(small_dataset, optio
 
 def test_a_warm_up_that_was_not_trained_yet_is_named_with_its_configuration(small_dataset, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInputError, match=r"train it first: `train\.py ingredient_tagging_tiny`"):
-        build(small_dataset, "--init_image_encoder", "outputs/ingredient_tagging_tiny")
+    with pytest.raises(BadInputError, match=r"train it first: `train\.py plates_resnet18`"):
+        build(small_dataset, "--init_image_encoder", "outputs/plates_resnet18")
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,6 @@ def test_what_only_the_recipe_file_says_otherwise_is_kept_and_printed(small_data
     )  # fmt: skip
     given = [str(configuration), "--dataset", str(small_dataset), "--model_name_or_path", str(trained)]
     made = parse_configuration([*given, "--use_cpu", "true", "--output_dir", str(tmp_path / "run")])
-    made.model.config.pop("place_loss_weight")
     model, _ = classification.build(made, load_training_data(made))
     assert (model.config.fusion, model.config.dropout) == ("early", 0.7)
     assert "kept as in the checkpoint, not as in the configuration: config." in (said := capsys.readouterr().out)

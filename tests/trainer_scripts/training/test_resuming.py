@@ -94,7 +94,7 @@ def test_a_checkpoint_without_what_is_written_last_is_not_resumed(tmp_path, more
             torch.save({}, checkpoint / name)
         save_file({"a": torch.zeros(1)}, checkpoint / "model.safetensors")
     if last is not None:
-        (tmp_path / "checkpoint-2" / last).write_text("{}")
+        save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint-2" / last)
     assert inspect_run(configuration).checkpoint.name == ("checkpoint-4" if last is None else "checkpoint-2")
 
 

@@ -28,7 +28,8 @@ def trained(tmp_path_factory, small_dataset) -> Path:
 @pytest.fixture(scope="module")
 def tagged(tmp_path_factory, small_dataset) -> Path:
     folder = tmp_path_factory.mktemp("tagged") / "tagging"
-    return run(folder, small_dataset, configuration="ingredient_tagging_tiny")
+    whole = ("--class_crops", "false", "--crop_size", "none", "--crop_scale", "1", "--crop_scale_most", "1")
+    return run(folder, small_dataset, *whole, configuration="plates_resnet18")
 
 
 def test_a_run_leaves_checkpoint_code_configuration_metrics_and_no_pickle(trained):

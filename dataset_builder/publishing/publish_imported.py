@@ -1,0 +1,129 @@
+"""Publishes an imported set, which no build made, as one version: its shards, a card and a manifest."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features
+from huggingface_hub import DatasetCardData
+from huggingface_hub.utils.sha import sha_fileobj
+
+from dataset_builder.building.finished_build import DATA, MANIFEST, SHARD
+from dataset_builder.columns import IMAGE
+from dataset_builder.errors import BadInputError
+from dataset_builder.publishing.release import CARD, FILES, Release, check_new
+from dataset_builder.publishing.versions import tag_of
+
+IMPORTED = "imported"
+_CARD = """# {name}
+
+A set that `flavour-sd import` read into the columns of `flavour-sd`. Rows, pictures and labels are those of its source;
+its licence and origin are for the publisher to state.
+
+| split | rows |
+|---|---|
+{rows}
+
+Columns: {columns}.
+
+`load_dataset("{repo}", revision="{tag}")` gives the rows of version {version} for ever.
+"""
+
+
+def is_imported(folder: Path) -> bool:
+    """Return whether a folder holds the result of an import: shards, and no manifest of a build."""
+    return not (folder / MANIFEST).exists() and bool(imported_shards(folder))
+
+
+def imported_shards(folder: Path) -> list[Path]:
+    """Return the shards of an imported set, sorted; empty where the data folder holds anything else."""
+    paths = sorted((folder / DATA).glob("*")) if (folder / DATA).is_dir() else []
+    return paths if all(SHARD.fullmatch(path.name) for path in paths) else []
+
+
+def prepare_imported(
+    folder: Path,
+    repo: str,
+    version: str,
+    licence: str,
+    published: Sequence[str],
+    history: Sequence[Mapping[str, Any]],
+) -> Release:
+    """Return all files of a version of an imported set; nothing is written to the Hub.
+
+    Args:
+        folder: of the import; a `README.md` in it is taken as the card, below our metadata.
+        repo: `namespace/name`.
+        version: three numbers.
+        licence: identifier.
+        published: versions that are published.
+        history: of those versions.
+
+    Raises:
+        BadInputError: the version is not above the published ones, a shard is damaged, or rows refer to their pictures
+            by a path of this machine.
+    """
+    check_new(repo, version, published)
+    paths = imported_shards(folder)
+    counts: dict[str, int] = {}
+    digest = hashlib.sha256()
+    features: Features | None = None
+    for path in paths:
+        try:
+            with path.open("rb") as stream:
+                digest.update(f"{path.name}:{sha_fileobj(stream).hex()}\n".encode())
+            with pq.ParquetFile(path) as file:
+                split = path.name.split("-")[0]
+                counts[split] = counts.get(split, 0) + file.metadata.num_rows
+                features = Features.from_arrow_schema(file.schema_arrow)
+                _refuse_references(file, path)
+        except (pa.ArrowException, OSError) as error:
+            raise BadInputError(f"{path} is not a whole Parquet file: {error}; import again") from error
+    rows = sum(counts.values())
+    own = folder / CARD
+    body = own.read_text(encoding="utf-8") if own.is_file() else None
+    card = DatasetCardData(license=licence, pretty_name=repo.split("/")[1], tags=["flavour-sd", IMPORTED])
+    if body is None:
+        body = _CARD.format(
+            name=repo.split("/")[1],
+            rows="\n".join(f"| {split} | {count:,} |" for split, count in counts.items()),
+            columns=", ".join(features or ()),
+            repo=repo,
+            tag=tag_of(version),
+            version=version,
+        )
+    text = body if body.startswith("---\n") else f"---\n{card.to_yaml()}\n---\n\n{body}"
+    files: dict[str, Path | bytes] = {f"{DATA}/{path.name}": path for path in paths}
+    files[CARD] = text.encode()
+    manifest = {
+        # What a later version looks for to know that this one is ours.
+        "schema_version": IMPORTED,
+        "generator": {},
+        "simulator": False,
+        "seeds": {},
+        "lexicon_sha256": None,
+        "counts": counts,
+        "rows": rows,
+        IMPORTED: True,
+        "version": version,
+        "license": licence,
+        "data_sha256": digest.hexdigest(),
+        "history": [*history, {"version": version, "rows": rows}],
+        FILES: sorted([*files, MANIFEST]),
+    }
+    files[MANIFEST] = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
+    return Release(repo, version, files)
+
+
+def _refuse_references(file: pq.ParquetFile, path: Path) -> None:
+    if IMAGE not in file.schema_arrow.names:
+        return
+    for batch in file.iter_batches(256, columns=[f"{IMAGE}.path", f"{IMAGE}.bytes"]):
+        if batch.column(0).field("bytes").null_count:
+            raise BadInputError(
+                f"{path} refers to its pictures by paths of this machine; import again without --reference"
+            )

@@ -1,0 +1,100 @@
+"""Builds with photographs of one's own: each row keeps where its picture came from, what is missing is named."""
+
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dataset_builder.building.build import build
+from dataset_builder.building.plan import BuildSettings
+from dataset_builder.errors import BadInputError
+from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.upright import as_rgb
+
+ROWS = [
+    ("Honey cake", "honey; sugar", "a"),
+    ("Miso soup", "miso; soy sauce", "photos/b.jpg"),
+    ("Lemon salad", "lemon; vinegar", "file://{}/photos/c [1].png"),
+    ("Sugar pie", "sugar; honey", "d.jpg"),
+    ("Anchovy toast", "anchovy; salt", "none"),
+    ("Ham plate", "ham; salt", "../private.jpg"),
+    ("Coffee", "coffee; cocoa", ""),
+    ("Maple bread", "maple syrup; sugar", "broken"),
+]
+
+
+@pytest.fixture
+def table(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "photos").mkdir(parents=True)
+    for number, name in enumerate(("a.jpg", "b.jpg", "c [1].png", "d.jpg")):
+        Image.new("RGB", (400, 200), (number * 60, 90, 40)).save(folder / "photos" / name)
+    Image.new("RGB", (9, 9)).save(tmp_path / "private.jpg")
+    (folder / "photos" / "broken.jpg").write_text("no picture")
+    path = folder / "r.csv"
+    lines = [f"{title},{ingredients},{name.format(folder)}" for title, ingredients, name in ROWS]
+    path.write_text("\n".join(["title,ingredients,Image_Name", *lines]))
+    return path
+
+
+def rows_of(folder):
+    return [row for path in sorted(folder.glob("data/*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def make(table, out, **settings):
+    manifest = build(BuildSettings(recipes=str(table), generation=GenerationSettings(size=64), **settings), out, 1)
+    return manifest, rows_of(out)
+
+
+def test_own_photographs_alone(table, tmp_path):
+    manifest, rows = make(table, tmp_path / "out", pictures="own")
+    assert {row["title"] for row in rows} == {"Honey cake", "Miso soup", "Lemon salad", "Sugar pie"}
+    for row in rows:
+        assert row["id"].endswith("-00-photograph")
+        assert row["generation"]["pipeline"] == "photograph"
+        assert row["mask"] is None
+        picture = Image.open(io.BytesIO(row["image"]["bytes"]))
+        assert picture.size == (64, 32) == (row["generation"]["width"], row["generation"]["height"])
+    assert manifest["simulator"] is False
+    assert {reason: entry["names"] for reason, entry in manifest["skipped_recipes"].items()} == {
+        "photograph missing": ["Anchovy toast"],
+        "photograph outside its folder": ["Ham plate"],
+        "without photograph": ["Coffee"],
+    }
+    assert manifest["given_up"] == {"maple-bread-00-photograph": ["photograph broken"]}
+    # The same folder, the same content: nothing is drawn again; another photograph is noticed.
+    assert make(table, tmp_path / "out", pictures="own")[0] == manifest
+    Image.new("RGB", (8, 8)).save(table.parent / "photos" / "a.jpg")
+    with pytest.raises(BadInputError, match="the recipes, their labels or their splits changed"):
+        make(table, tmp_path / "out", pictures="own")
+
+
+def test_photographs_beside_drawn_pictures(table, tmp_path):
+    manifest, rows = make(table, tmp_path / "out", pictures="both", allow_outside=True)
+    kinds = {}
+    for row in rows:
+        kinds.setdefault(row["dish_id"], []).append(row["generation"]["pipeline"])
+    assert sorted(kinds["honey-cake"]) == sorted(kinds["ham-plate"]) == ["photograph", "plating"]
+    assert kinds["coffee"] == kinds["maple-bread"] == ["plating"]
+    assert "recipes whose photograph is not used, missing: 1" in manifest["notes"]
+    drawn = make(table, tmp_path / "drawn")[1]
+    generated = {row["id"]: row["image"] for row in rows if row["generation"]["pipeline"] == "plating"}
+    assert generated == {row["id"]: row["image"] for row in drawn}
+
+
+def test_photographs_need_a_column_that_names_them(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("title,ingredients\nTea,water\n")
+    with pytest.raises(BadInputError, match=r"r\.csv names no photographs: accepted columns are image_name"):
+        make(path, tmp_path / "out", pictures="own")
+    with pytest.raises(BadInputError, match="the catalogue has no photographs; name a table"):
+        BuildSettings(pictures="own")
+
+
+def test_pictures_of_any_depth_are_read_as_a_person_sees_them():
+    deep = Image.fromarray(np.full((4, 4), 40000, np.uint16))
+    assert as_rgb(deep).getpixel((0, 0)) == (156, 156, 156)
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    assert as_rgb(clear).getpixel((0, 0)) == (255, 255, 255)

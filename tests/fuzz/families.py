@@ -1,0 +1,186 @@
+"""Readers of what comes from outside, each with a sound input and the files that its damaged copies are written to.
+
+A reader may succeed or refuse with `BadInputError` or `OSError`, whose message is one short printable line; everything
+else is a fault. Inputs follow from a seed alone.
+"""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from dataset_builder.building.shards import MANIFEST_KINDS
+from dataset_builder.errors import BadInputError
+from dataset_builder.files import read_json
+from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.messages import one_line
+from dataset_builder.recipes.recipes import read_recipes
+from modeling_flavour.processing_flavour import open_picture
+from trainer_scripts.evaluation.predictions import Predictions
+from trainer_scripts.evaluation.score_file import read_scores
+from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_configuration
+from trainer_scripts.tasks.common.model_folder import check_files, load_config
+
+LONGEST_LINE = 1_500
+# Values that a person or a program may put into the place of any other.
+ODD = (None, True, -1, 10**30, 1e308, "", "\x1b[2J", "x" * 10_000, [], {}, [[]], {"a": {"b": None}}, "\udc80")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of input.
+
+    Attributes:
+        name: of the file that is damaged.
+        sound: bytes of a sound one.
+        read: reads the folder that holds it, with what else belongs there.
+    """
+
+    name: str
+    sound: bytes
+    read: Callable[[Path], object]
+
+
+def _png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _avif() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(stream, "AVIF")
+    return stream.getvalue()
+
+
+def _recipes() -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream).writerows([("title", "ingredients"), ("Cake", "['sugar', 'egg']"), ("Broth", "salt, bone")])
+    return stream.getvalue().encode()
+
+
+def _parquet() -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"title": ["Cake", "Broth"], "ingredients": [["sugar"], ["salt", "bone"]]}), stream)
+    return stream.getvalue()
+
+
+def _predictions() -> bytes:
+    stream = io.BytesIO()
+    columns = {"id": ["a", "b"], "group": ["a", "b"], "label": [0, 1], "probabilities": [[0.5, 0.5], [0.1, 0.9]]}
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+SCORES = {
+    "schema_version": 2, "task": "classification", "split": "test", "rows": 2, "groups": 2, "rows_sha256": "0" * 64,
+    "label_names": ["a", "b"], "metrics": {"accuracy": {"value": 0.5, "low": 0.1, "high": 0.9}}, "baselines": {},
+    "ablations": {}, "leads": {}, "definitions": {"accuracy": {"definition": "d", "sha256": "0"}},
+}  # fmt: skip
+MANIFEST = {
+    "finished": True, "generator": {}, "simulator": True, "seeds": {"build": 0}, "counts": {"train": {"sweet": 1}},
+    "rows": 1, "shards": {"train-00000-of-00001.parquet": 1}, "given_up": {"a": ["b"]}, "settings": {},
+}  # fmt: skip
+CONFIG = {
+    "model_type": "flavour_fusion", "word_vocab_size": 10, "id2label": {"0": "a", "1": "b"},
+    "label2id": {"a": 0, "b": 1}, "head_dense_sizes": [4], "architectures": ["FlavourForClassification"],
+}  # fmt: skip
+
+
+def _read_model(folder: Path) -> object:
+    check_files(folder)
+    return load_config(folder)
+
+
+FAMILIES = {
+    "yaml": Family(
+        "a.yaml",
+        (CONFIGURATIONS / "flavour_fusion_tiny.yaml").read_bytes(),
+        lambda folder: parse_configuration([str(folder / "a.yaml")]),
+    ),
+    "scores": Family("metrics.json", _json(SCORES), read_scores),
+    "predictions": Family("predictions.parquet", _predictions(), Predictions.load),
+    "manifest": Family(
+        "manifest.json", _json(MANIFEST), lambda folder: read_json(folder / "manifest.json", "build", MANIFEST_KINDS)
+    ),
+    "config": Family("config.json", _json(CONFIG), _read_model),
+    "png": Family("a.png", _png(), lambda folder: open_picture((folder / "a.png").read_bytes())),
+    "avif": Family("a.avif", _avif(), lambda folder: open_picture((folder / "a.avif").read_bytes())),
+    "csv": Family("a.csv", _recipes(), lambda folder: list(read_recipes(str(folder / "a.csv")).stream())),
+    "parquet": Family("a.parquet", _parquet(), lambda folder: list(read_recipes(str(folder / "a.parquet")).stream())),
+    "lexicon": Family(
+        "a.csv",
+        b"flavour,source,phrase,weight\nsweet,ingredient,sugar,1\nsalty,title,chips,2\n",
+        lambda folder: Lexicon.load(folder / "a.csv"),
+    ),
+}
+
+
+def damaged(family: Family, seed: int) -> bytes:
+    """Return a damaged copy of a sound input: bytes changed, cut, doubled or put in, or another value in JSON."""
+    draw = random.Random(seed)
+    content = bytearray(family.sound)
+    if family.name.endswith(".json") and draw.random() < 0.6:
+        return _other_value(json.loads(family.sound), draw)
+    for _ in range(draw.choice((1, 1, 2, 5, 20))):
+        place = draw.randrange(len(content) + 1)
+        how = draw.randrange(6)
+        if how == 0 and place < len(content):
+            content[place] ^= 1 << draw.randrange(8)
+        elif how == 1:
+            del content[place : place + draw.choice((1, 4, len(content)))]
+        elif how == 2:
+            content[place:place] = content[: draw.randrange(50)]
+        elif how == 3:
+            content[place:place] = draw.choice((b"\0", b"\xff\xfe", b"\x1b[2J", b"[" * 2000, b"9" * 400, b"\n", b'"'))
+        elif how == 4:
+            content[place : place + 4] = draw.randbytes(4)
+        else:
+            content[place:place] = f"{draw.choice(ODD)!r}".encode(errors="replace")[:200]
+    return bytes(content)
+
+
+def _other_value(content: dict, draw: random.Random) -> bytes:
+    """Return JSON in which a value at any depth is an odd one."""
+    place: dict | list = content
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            break
+        key = draw.choice(keys)
+        inner = place[key]
+        if isinstance(inner, dict | list) and inner and draw.random() < 0.6:
+            place = inner
+            continue
+        place[key] = draw.choice(ODD)
+        break
+    return json.dumps(content).encode()
+
+
+def fault(family: Family, content: bytes, folder: Path) -> str | None:
+    """Return what is wrong with how a reader takes an input, or None."""
+    (folder / family.name).write_bytes(content)
+    try:
+        family.read(folder)
+    except (BadInputError, OSError, ValueError) as error:
+        # Readers of the flat model package raise ValueError, which callers turn into bad input.
+        line = one_line(str(error)) if not isinstance(error, BadInputError) else str(error)
+        if not line.isprintable() or len(line) > LONGEST_LINE:
+            return f"an unreadable message of {len(line)} characters"
+        if isinstance(error, ValueError) and not isinstance(error, BadInputError) and family.name[-4:] != ".png":
+            return None if family.name.endswith(".avif") else f"{type(error).__name__}: {line}"
+    except Exception as error:
+        return f"{type(error).__name__}: {one_line(str(error))}"
+    return None

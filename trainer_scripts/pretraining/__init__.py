@@ -1,0 +1,1 @@
+"""Pretraining of the tiny image encoder that ships with this package."""
