@@ -202,6 +202,10 @@ def model_card(
         "labels": list((config.get("id2label") or {}).values()),
         "has_text": has_text,
         "has_image": has_image,
+        "pipeline": runs.pipeline_tag(task, has_text, has_image)
+        if task in runs.OWN_PIPELINES
+        else "flavour-classification",
+        "has_masks": config.get("head") != "none",
         "inputs": " and ".join(["the title"] * has_text + ["a picture"] * has_image),
         "example": EXAMPLE_TITLE,
         "dataset": dataset,

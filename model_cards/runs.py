@@ -210,6 +210,10 @@ def _scores(
     return found
 
 
+# Tasks whose models bring the pipeline of their Hub name with them.
+OWN_PIPELINES = (CAPTIONING, SEGMENTATION)
+
+
 def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
     """Return the Hub's name for what the model does."""
     if task == CAPTIONING:

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_flavour import FlavourConfig
+from .encoders_flavour import ImageEncoding
 from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion
 from .loading_flavour import family_image_encoder, load_checked
 from .lstm_flavour import LSTMLayer
@@ -154,23 +157,62 @@ class FlavourPreTrainedModel(PreTrainedModel):
             raise ValueError("This model reads text only, so it cannot encode pictures: use encode_text.")
         return self.image_encoder.features(pixel_values)
 
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Return one vector per picture, `(batch, size)` floats: the mean over its places.
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Return the features of pictures; `return_dict=False` gives a tuple.
 
         Args:
             pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
+            output_attentions: Whether to return the backbone's attention weights, where it has any.
+            output_hidden_states: Whether to return the states of the backbone's layers or stages.
+
+        Returns:
+            `last_hidden_state` `(batch, places, place size)`, what the backbone makes of each place, and
+            `pooler_output` `(batch, size)`, one vector per picture: the mean over its places, or in a classifier what
+            the fusion, or the head, reads of it. Floats.
 
         Raises:
             ValueError: The model has no image part.
         """
         if getattr(self, "image_encoder", None) is None:
             raise ValueError("This model reads text only, so it has no features of pictures: use get_text_features.")
-        # A captioner's encoder overrides `forward`; the backbone's outputs are the same for all.
-        return self.image_encoder.run_backbone(pixel_values).feature_map.mean((2, 3))
+        wanted = self.wanted_layers(output_attentions, output_hidden_states)
+        # Backbones of timm keep no attention weights.
+        seen = self.image_encoder.run_backbone(
+            pixel_values,
+            **{**wanted, "output_attentions": wanted["output_attentions"] and not self.image_encoder.is_timm},
+        )
+        # A model that reads early stages has the states of all in any case.
+        layers = seen.hidden_states if wanted["output_hidden_states"] else None
+        return BaseModelOutputWithPooling(
+            last_hidden_state=seen.tokens,
+            pooler_output=self.pool_image(seen),
+            hidden_states=None if layers is None else tuple(layers),
+            attentions=seen.attentions,
+        )
+
+    def pool_image(self, seen: ImageEncoding) -> Tensor:
+        """Return one vector per picture, `(batch, size)`, of what the backbone makes of it."""
+        return seen.feature_map.mean((2, 3))
+
+    def wanted_layers(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, bool]:
+        """Return which outputs of the layers are asked for; `None` takes what the config says."""
+        config = self.config
+        return {
+            "output_attentions": config.output_attentions if output_attentions is None else output_attentions,
+            "output_hidden_states": (
+                config.output_hidden_states if output_hidden_states is None else output_hidden_states
+            ),
+        }
 
     def sample_features(self, pixel_values: Tensor, **inputs: Tensor) -> Tensor:
         """Return the features of the pipeline `feature-extraction`, `(batch, size)`."""
-        return self.get_image_features(pixel_values)
+        return self.get_image_features(pixel_values, return_dict=True).pooler_output
 
     def load_image_encoder(self, checkpoint: str, **kwargs) -> None:
         """Start the image backbone, and the head over places where both have one, from another model of the family.

@@ -113,6 +113,9 @@ def sequence_log_probabilities(
 
 IMPLEMENTATION = "captioning_pipeline_flavour.CaptioningPipeline"
 CAPTIONING_PIPELINE = {
-    CAPTIONING_TASK: pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image"),
+    # The second is the Hub's name of this kind of model, whose own pipeline transformers no longer has.
+    **dict.fromkeys(
+        (CAPTIONING_TASK, "image-to-text"), pipeline_entry(IMPLEMENTATION, "AutoModelForImageTextToText", "image")
+    ),
     **FEATURE_PIPELINE,
 }

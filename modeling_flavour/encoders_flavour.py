@@ -229,8 +229,13 @@ class FlavourImageEncoder(PreTrainedModel):
             features: Output of `features` for the same pictures; the backbone is then not run.
             **kwargs: `output_hidden_states`, `output_attentions`, passed to the backbone where given.
         """
-        encoding = self.run_backbone(pixel_values, **kwargs) if features is None else self.read_features(features)
-        pooled, tokens, feature_map, layers, attentions, _, stages = encoding
+        return self.read_places(
+            self.run_backbone(pixel_values, **kwargs) if features is None else self.read_features(features)
+        )
+
+    def read_places(self, seen: ImageEncoding) -> ImageEncoding:
+        """Return what the backbone makes of pictures, with what the head over places, where there is one, adds."""
+        pooled, tokens, feature_map, layers, attentions, _, stages = seen
         place_logits: Any = self.place_head(tokens) if hasattr(self, "place_head") else None
         if self.pooled and self.pools_places:
             shares = place_logits.float().softmax(-1)

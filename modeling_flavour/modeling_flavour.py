@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .base_flavour import FlavourPreTrainedModel, check_alternatives
 from .configuration_flavour import FlavourConfig
-from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEncoding, TextEncoding
+from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEncoding, TextEncoding, readable_mask
 from .explanation_flavour import Explanation, explain
 from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion, GatedFusion, LateFusion
 from .loading_flavour import load_checked, load_part
@@ -183,35 +184,50 @@ class FlavourForClassification(FlavourPreTrainedModel):
             raise ValueError("This model sees pictures only, so it cannot encode texts: use encode_image.")
         return self.text_encoder.features(input_ids, attention_mask, **kwargs)
 
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
-        """Return one vector per text, `(batch, text size)` floats: what the fusion, or the head, reads of it.
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Return the features of texts; `return_dict=False` gives a tuple.
 
         Args:
             input_ids: `(batch, length)` token ids.
             attention_mask: `(batch, length)`, 1 at tokens and 0 at padding; `None` means no padding.
             token_type_ids: `(batch, length)`, as the tokenizers of BERT and its like give them.
+            output_attentions: Whether to return the text model's attention weights.
+            output_hidden_states: Whether to return the states of the text model's layers.
+
+        Returns:
+            `last_hidden_state` `(batch, length, size)`, what the text model, or the table of word vectors, makes of
+            each token, and `pooler_output` `(batch, text size)`, one vector per text: what the fusion, or the head,
+            reads of it. Floats.
 
         Raises:
             ValueError: The model has no text part.
         """
         if self.text_encoder is None:
             raise ValueError("This model sees pictures only, so it has no features of texts: use get_image_features.")
-        return self(input_ids, attention_mask, token_type_ids=token_type_ids, return_dict=True).text_embeds
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        wanted = self.wanted_layers(output_attentions, output_hidden_states)
+        mask = readable_mask(input_ids, attention_mask)
+        tokens, layers, attentions = self.text_encoder.run_backbone(input_ids, mask, **types, **wanted)
+        text = TextEncoding(*self.text_encoder.pool(tokens, mask))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=tokens,
+            pooler_output=self.classify(text, None)[0],
+            hidden_states=layers,
+            attentions=attentions,
+        )
 
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Return one vector per picture, `(batch, image size)` floats: what the fusion, or the head, reads of it.
-
-        Args:
-            pixel_values: `(batch, 3, height, width)` floats, normalised by the processor.
-
-        Raises:
-            ValueError: The model has no image part.
-        """
-        if self.image_encoder is None:
-            raise ValueError("This model reads text only, so it has no features of pictures: use get_text_features.")
-        return self(pixel_values=pixel_values, return_dict=True).image_embeds
+    def pool_image(self, seen: ImageEncoding) -> Tensor:
+        """Return what the fusion, or the head, reads of each picture, `(batch, image size)`."""
+        embeds: Any = self.classify(None, self.image_encoder.read_places(seen))[1]
+        return embeds
 
     def sample_features(self, **inputs: Tensor) -> Tensor:  # type: ignore[override]
         """Return the features of the pipeline `feature-extraction`, `(batch, text size + image size)`."""
@@ -293,12 +309,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
                 another shape; or masks without a head for them.
         """
         self.check_inputs(input_ids, inputs_embeds, text_features, pixel_values, image_features)
-        wanted = {
-            "output_attentions": self.config.output_attentions if output_attentions is None else output_attentions,
-            "output_hidden_states": (
-                self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-            ),
-        }
+        wanted = self.wanted_layers(output_attentions, output_hidden_states)
         text = image = None
         if input_ids is not None or inputs_embeds is not None or text_features is not None:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}

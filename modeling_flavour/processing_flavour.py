@@ -11,6 +11,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -344,6 +345,31 @@ class FlavourProcessor(ProcessorMixin):
             if name not in data:
                 data[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
         return as_type(data, return_tensors)
+
+    def post_process_semantic_segmentation(
+        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """Return the class of each pixel, `(height, width)` int64 per picture, from the output of a segmenter.
+
+        Args:
+            outputs: Has `logits` `(batch, classes, height, width)`.
+            target_sizes: Height and width of each picture; the scores are enlarged to them, so that masks lie on the
+                pictures as they were given. `None` keeps the size of the scores.
+
+        Raises:
+            ValueError: The model has no masks, or there are other numbers of sizes and pictures.
+        """
+        if outputs.logits is None:
+            raise ValueError("This model names ingredients only (head='none'); it has no masks to give.")
+        if target_sizes is None:
+            return list(outputs.logits.argmax(1))
+        if len(target_sizes) != len(outputs.logits):
+            raise ValueError(f"Got {len(target_sizes)} target_sizes for {len(outputs.logits)} pictures: give one each.")
+        sizes = [tuple(int(side) for side in size) for size in target_sizes]
+        return [
+            functional.interpolate(logits[None].float(), size, mode="bilinear", align_corners=False)[0].argmax(0)
+            for logits, size in zip(outputs.logits, sizes, strict=True)
+        ]
 
     def check_batch(self, pictures: list | None, texts: list | None) -> None:
         """Raise ValueError for a batch that the processor cannot read, naming the first such sample."""

@@ -7,6 +7,8 @@ accumulated parts, whatever share of each picture is unknown.
 from torch import Tensor
 from torch.nn import functional
 
+from .losses_flavour import IGNORED_LABEL
+
 FOCAL_EXPONENT = 2.0
 
 
@@ -17,7 +19,7 @@ def segmentation_loss(
 
     Args:
         logits: `(batch, classes, height, width)`.
-        labels: `(batch, height, width)` class ids, `ignore_index` where unknown.
+        labels: `(batch, height, width)` class ids, `ignore_index` or -100 where unknown.
         kind: `cross_entropy`; `focal` (Lin et al. 2017, exponent 2); `dice`: 1 - mean soft Dice over the classes
             present in a picture; `lovasz`: the Lovasz extension of 1 - IoU over them (Berman et al. 2018).
         ignore_index: Value of unknown pixels; a picture without a known one adds 0.
@@ -32,6 +34,8 @@ def segmentation_loss(
             f"got {tuple(labels.shape)}."
         )
     logits = logits.float()
+    # The value that PyTorch ignores, and with it many collators pad with, is unknown too.
+    labels = labels.masked_fill(labels == IGNORED_LABEL, ignore_index)
     known = labels != ignore_index
     if kind in ("cross_entropy", "focal"):
         each = functional.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")

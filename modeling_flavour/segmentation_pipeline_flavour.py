@@ -98,8 +98,12 @@ class IngredientPipeline(FlavourClassificationPipeline):
 
 
 SEGMENTATION_PIPELINE = {
-    SEGMENTATION_TASK: pipeline_entry(
-        "segmentation_pipeline_flavour.SegmentationPipeline", "AutoModelForSemanticSegmentation", "image"
+    # The second is the Hub's name of this kind of model, whose own pipeline needs an image processor of one model.
+    **dict.fromkeys(
+        (SEGMENTATION_TASK, "image-segmentation"),
+        pipeline_entry(
+            "segmentation_pipeline_flavour.SegmentationPipeline", "AutoModelForSemanticSegmentation", "image"
+        ),
     ),
     "flavour-classification": pipeline_entry("segmentation_pipeline_flavour.IngredientPipeline", "AutoModel", "image"),
     **FEATURE_PIPELINE,

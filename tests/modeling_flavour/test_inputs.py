@@ -204,9 +204,9 @@ def test_feature_extraction_gives_what_the_head_reads(name, size, folders, rows,
     with torch.no_grad():
         parts = []
         if "input_ids" in inputs:
-            parts.append(model.get_text_features(inputs["input_ids"], inputs["attention_mask"]))
+            parts.append(model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output)
         if "pixel_values" in inputs:
-            parts.append(model.get_image_features(inputs["pixel_values"]))
+            parts.append(model.get_image_features(inputs["pixel_values"]).pooler_output)
         output = model(**inputs)
     expected = torch.cat(parts, dim=-1)
     embeds = [value for value in (output.text_embeds, output.image_embeds) if value is not None]
@@ -226,7 +226,10 @@ def test_feature_extraction_gives_what_the_head_reads(name, size, folders, rows,
 def test_models_of_pictures_alone_have_features_too(name, folders, picture):
     model, processor = FAMILY[name].build().eval(), FAMILY[name].processor()
     with torch.no_grad():
-        expected = model.get_image_features(processor(images=picture)["pixel_values"])
+        features = model.get_image_features(processor(images=picture)["pixel_values"])
+    expected = features.pooler_output
+    torch.testing.assert_close(features.last_hidden_state.mean(1), expected)
+    assert features.hidden_states is None
     found = pipe_of(folders, name, "feature-extraction")(picture)
     torch.testing.assert_close(torch.tensor(found)[None], expected, rtol=1e-4, atol=1e-5)
 
@@ -236,3 +239,20 @@ def test_features_of_a_part_that_is_not_there_are_refused(processor, picture):
         FAMILY["image"].build().get_text_features(processor(text="soup")["input_ids"])
     with pytest.raises(ValueError, match="reads text only, so it has no features of pictures"):
         FAMILY["text"].build().get_image_features(processor(images=picture)["pixel_values"])
+
+
+def test_scores_become_masks_of_the_pictures_own_size(picture):
+    model, processor = FAMILY["segmenter"].build().eval(), FAMILY["segmenter"].processor()
+    with torch.no_grad():
+        outputs = model(**processor(images=[picture, picture]))
+    assert torch.equal(torch.stack(processor.post_process_semantic_segmentation(outputs)), outputs.logits.argmax(1))
+    sizes = [(40, 50), torch.tensor([20, 10])]
+    masks = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+    assert [tuple(mask.shape) for mask in masks] == [(40, 50), (20, 10)]
+    assert masks[0].dtype == torch.int64
+    with pytest.raises(ValueError, match="Got 1 target_sizes for 2 pictures"):
+        processor.post_process_semantic_segmentation(outputs, target_sizes=[(4, 4)])
+    with torch.no_grad():
+        outputs = FAMILY["ingredients"].build().eval()(**processor(images=picture))
+    with pytest.raises(ValueError, match="it has no masks to give"):
+        processor.post_process_semantic_segmentation(outputs)

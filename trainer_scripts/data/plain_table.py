@@ -1,10 +1,10 @@
 """A plain table as a data set: CSV, TSV, JSON lines or Parquet with paths of pictures, texts and labels as columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from datasets import Dataset, DatasetDict, Image, Value, load_dataset
+from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, load_dataset
 
 from dataset_builder.errors import BadInputError
 
@@ -13,6 +13,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SPLIT, TRAIN = "split", "train"
 SEPARATOR = "|"
 NAMED = 3
+RowsT = TypeVar("RowsT", Dataset, IterableDataset)
 
 
 def is_plain_table(name: str) -> bool:
@@ -28,9 +29,7 @@ def open_plain_table(path: Path) -> DatasetDict:
     Raises:
         BadInputError: a picture of such a column is missing, or a row names no split.
     """
-    settings: dict[str, Any] = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-    rows: Any = load_dataset(KINDS[path.suffix.lower()], data_files=str(path), split=TRAIN, **settings)
-    rows = with_pictures(rows, path)
+    rows = _read_file(path)
     if SPLIT not in rows.column_names:
         return DatasetDict({TRAIN: rows})
     names = rows[SPLIT][:]
@@ -43,6 +42,30 @@ def open_plain_table(path: Path) -> DatasetDict:
             for name in dict.fromkeys(names)
         }
     )
+
+
+def tables_beside_pictures(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by split, if it holds CSV, TSV or JSON files of rows beside pictures; else nothing.
+
+    `datasets` would take such a folder for one of pictures alone, and leave the tables out.
+    """
+    if not folder.is_dir() or list(folder.glob("metadata.*")):  # the library joins metadata with pictures itself
+        return {}
+    tables = [file for file in sorted(folder.iterdir()) if KINDS.get(file.suffix.lower()) in ("csv", "json")]
+    files = {file.stem: file for file in tables if file.stem.isidentifier()}
+    whole = tables and len(files) == len(tables) and len({KINDS[file.suffix.lower()] for file in tables}) == 1
+    return files if whole and any(file.suffix.lower() in PICTURES for file in folder.glob("**/*")) else {}
+
+
+def open_folder_of_tables(files: Mapping[str, Path]) -> DatasetDict:
+    """Return the rows of files by split; see `tables_beside_pictures` and, for errors, `open_plain_table`."""
+    return DatasetDict({split: _read_file(path) for split, path in files.items()})
+
+
+def _read_file(path: Path) -> Dataset:
+    settings: dict[str, Any] = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    rows: Any = load_dataset(KINDS[path.suffix.lower()], data_files=str(path), split=TRAIN, **settings)
+    return with_pictures(rows, path)
 
 
 def with_pictures(rows: Dataset, path: Path) -> Dataset:
@@ -65,6 +88,24 @@ def with_pictures(rows: Dataset, path: Path) -> Dataset:
         paths = [str(_file(path, value)) if value else None for value in values]
         rows = replaced(rows, name, paths).cast_column(name, Image())
     return rows
+
+
+def paths_as_pictures(rows: RowsT, column: str, dataset: str) -> RowsT:
+    """Return the rows with pictures in the place of their paths, where a column of a local data set holds paths.
+
+    Relative paths start at the folder of the data set.
+    """
+    feature = (rows.features or {}).get(column)
+    if not (isinstance(feature, Value) and feature.dtype in ("string", "large_string")) or not Path(dataset).exists():
+        return rows
+    folder = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
+    features = rows.features.copy()
+    features[column] = Image(decode=False)
+    return rows.map(
+        lambda path: {column: {"bytes": None, "path": str(folder / path)} if path else None},
+        input_columns=[column],
+        features=features,
+    )
 
 
 def label_sets(rows: Any, column: str) -> Any:

@@ -15,7 +15,12 @@ from dataset_builder.hub_data import load_tables
 from dataset_builder.messages import shown
 from dataset_builder.named_files import RefusedFileError, read_regular
 from trainer_scripts.data.picture_files import check_files
-from trainer_scripts.data.plain_table import is_plain_table, open_plain_table
+from trainer_scripts.data.plain_table import (
+    is_plain_table,
+    open_folder_of_tables,
+    open_plain_table,
+    tables_beside_pictures,
+)
 from trainer_scripts.data.split_guard import Keys, SplitGuard, row_keys
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, DataArguments
 
@@ -162,9 +167,10 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
         )
 
     def load() -> DatasetDict:
-        if not is_plain_table(name):
+        files = tables_beside_pictures(Path(name))
+        if not files and not is_plain_table(name):
             return load_tables(name, revision=revision, streaming=streaming)
-        table = open_plain_table(Path(name))
+        table = open_folder_of_tables(files) if files else open_plain_table(Path(name))
         return DatasetDict({split: rows.to_iterable_dataset() if streaming else rows for split, rows in table.items()})
 
     hint = f"build it with `flavour-sd build --out {DEFAULT_DATASET}`" if name == DEFAULT_DATASET else ""
@@ -337,7 +343,10 @@ def make_table(
         raise BadInputError(f"{where} has no rows")
     if columns.image:
         if not isinstance(rows.features[columns.image], Image):
-            raise BadInputError(f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}")
+            raise BadInputError(
+                f"{where}: column {columns.image!r} holds no images but {rows.features[columns.image]}; give encoded "
+                "pictures, or in a local data set their paths, relative to its folder"
+            )
         rows = rows.cast_column(columns.image, Image(decode=False))
         if columns.dataset is not None:
             check_files(rows, columns.image, columns.dataset, columns.allow_outside, where)

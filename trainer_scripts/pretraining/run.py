@@ -53,8 +53,8 @@ encoder = AutoModel.from_pretrained("{name}").image_encoder
 | training | crops: {crops}; whole plates: {whole}; again at a lower rate: {again} |
 | mean average precision of the ingredients, validation plates | {map:.3f} |
 
-Made by `python trainer_scripts/pretrain.py`; its configurations are `plates_resnet18` and `plates_resnet18_whole`, and the record of all
-trainings stands in `training.json`.
+Made by `python trainer_scripts/pretrain.py`; its configurations are `plates_resnet18` and `plates_resnet18_whole`, and
+the record of all trainings stands in `training.json`.
 It knows simulated plates only. Weights are stored in half precision and are used in single precision.
 """
 

@@ -13,7 +13,7 @@ from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.kinds import check_kind
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
-from trainer_scripts.data.plain_table import label_sets
+from trainer_scripts.data.plain_table import label_sets, paths_as_pictures
 from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.table import (
     Table,
@@ -129,6 +129,8 @@ def load_table(
     arguments = model.arguments
     where = f"{dataset}, split {split}"
     rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
+    if (modality or model.modality) != "text":
+        rows = paths_as_pictures(rows, arguments.image_column, dataset)
     label_column = arguments.label_column or model.task.label_column
     if model.task.has_label_sets:
         rows = label_sets(rows, label_column)

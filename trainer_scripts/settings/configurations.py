@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_type_hints
 
+import yaml
 from transformers import HfArgumentParser
 
 from dataset_builder.boundaries import outside, parse_yaml, read_text
@@ -24,6 +25,7 @@ from trainer_scripts.settings.training_options import TrainingOptions
 ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArguments)
 MOST_BASES = 20
 NOTHING = ("none", "null")
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 DEFAULT_CONFIGURATION = "default"
 
 
@@ -71,23 +73,51 @@ def configuration_path(name: str) -> Path:
 
 
 def read_configuration(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the settings of a configuration file; `base` names another one beside it that it starts from.
+    """Return the settings of a configuration file; `base` names another one that it starts from.
+
+    A base is a file beside this one, or one of the configurations that come with the package.
 
     Raises:
-        BadInputError: it is no YAML mapping of names, or its bases lead back to it.
+        BadInputError: it is no YAML mapping of names, or a base does not exist or leads back to it.
     """
     advice = "give a YAML file of `name: value` lines"
-    settings = parse_yaml(read_text(path, advice), str(path), advice) or {}
+    text = read_text(path, advice)
+    settings = parse_yaml(text, str(path), advice) or {}
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise BadInputError(f"{path} must hold `name: value` lines, with a word as each name")
+    settings |= _words_for_truth(text)
     # Settings of the file itself take precedence over those of its base.
     base = settings.pop("base", None)
     if base is None:
         return settings
-    following = path.parent / f"{base}.yaml"
-    if len(above) == MOST_BASES or following.resolve() in (path.resolve(), *above):
+    names = (path.parent / str(base), path.parent / f"{base}.yaml", CONFIGURATIONS / f"{base}.yaml")
+    present = [name for name in names if name.is_file()]
+    # A file may have the name of the shipped one that it starts from.
+    others = [name for name in present if name.resolve() != path.resolve()]
+    if not present:
+        near = difflib.get_close_matches(str(base), configuration_names(), n=3) or configuration_names()
+        raise BadInputError(
+            f"{path}: base {shown(base)} is neither a file beside it nor a configuration of the package; give one of "
+            f"{', '.join(near)}"
+        )
+    if not others or len(above) == MOST_BASES or others[0].resolve() in above:
         raise BadInputError(f"{path}: base {shown(base)} leads back to a file before it; name another one")
-    return {**read_configuration(following, (*above, path.resolve())), **settings}
+    return {**read_configuration(others[0], (*above, path.resolve())), **settings}
+
+
+def _words_for_truth(text: str) -> dict[str, str]:
+    """Return the settings that are written yes, no, on or off, as these words: YAML 1.1 reads them as true and false.
+
+    `eval_strategy: no` means the word; an option that is true or false takes the words too.
+    """
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(document, yaml.MappingNode):
+        return {}
+    return {
+        key.value: value.value
+        for key, value in document.value
+        if value.tag.endswith(":bool") and value.value.lower() in TRUTH and value.value.lower() not in ("true", "false")
+    }
 
 
 def _refuse_unknown(names: Sequence[str], known: Sequence[str], where: str) -> None:
@@ -158,6 +188,10 @@ def _defaults(parser: _Parser, settings: dict[str, Any], kinds: dict[str, Any], 
     checked = {}
     for name, value in settings.items():
         action = choices[name]
+        if isinstance(action.const, bool) and isinstance(value, str):  # an option that is true or false
+            value = TRUTH.get(value.lower(), value)
+        elif name.endswith("_strategy") and value == "off":
+            value = "no"  # as the Trainer calls it
         if value is None or isinstance(value, dict | list | bool):
             check_kind(name, value, kinds[name], where)
             checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value

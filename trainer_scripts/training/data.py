@@ -10,7 +10,7 @@ from datasets import Dataset
 from dataset_builder.columns import FLAVOURS_PRESENT
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
-from trainer_scripts.data.plain_table import label_sets
+from trainer_scripts.data.plain_table import label_sets, paths_as_pictures
 from trainer_scripts.data.split_guard import SplitGuard, check_split_names, normalise_text
 from trainer_scripts.data.streaming import Stream, streamed
 from trainer_scripts.data.table import (
@@ -55,6 +55,8 @@ def load_training_data(configuration: Configuration) -> TrainingData:
             # Before any other transformation, which would decode pictures and compress them anew.
             members = streamed(splits[name], where[name]) if arguments.streaming else splits[name]
             rows[name] = map_columns(members, arguments.columns, where[name])
+            if configuration.model.modality != "text":
+                rows[name] = paths_as_pictures(rows[name], arguments.image_column, arguments.dataset)
     if arguments.streaming:
         _check_streaming(configuration, rows)
     if configuration.training.task == MULTILABEL and not arguments.streaming:

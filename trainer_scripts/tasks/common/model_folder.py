@@ -145,8 +145,10 @@ def _check_shapes(model_class: type[PreTrainedModel], folder: Path, config: PreT
     for path in paths:
         with outside(f"{path} is no safetensors file", REMEDY), safe_open(path, "pt") as file:
             held |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    # An Auto class, which some tasks name, makes no model of its own.
+    build: Any = model_class if issubclass(model_class, PreTrainedModel) else model_class.from_config
     with outside(what, REMEDY), torch.device("meta"):
-        wanted = {name: list(one.shape) for name, one in model_class(config).state_dict().items()}
+        wanted = {name: list(one.shape) for name, one in build(config).state_dict().items()}
     other = [
         f"{name} {held[name]} instead of {wanted[name]}"
         for name in wanted

@@ -21,6 +21,7 @@ from dataset_builder.files import write_whole
 
 AVERAGED_WEIGHTS = "averaged.safetensors"
 
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm
 Collator = Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
@@ -231,6 +232,26 @@ class FlavourTrainer(Trainer):
             metrics = super().evaluate(*args, **kwargs)
         check_finite([value for name, value in metrics.items() if name.endswith("_loss")])
         return metrics
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take a step; a batch of a single row, often the last one, is normalised with running statistics."""
+        # Such a row has no statistics of its own where a map has shrunk to one place, and poor ones elsewhere.
+        single = next((len(value) == 1 for value in inputs.values() if isinstance(value, torch.Tensor)), False)
+        stilled: list[nn.Module] = []
+
+        def still(layer: nn.Module, _: Any) -> None:
+            if layer.training:  # set by the Trainer at the start of the step
+                stilled.append(layer.eval())
+
+        norms = [each for each in model.modules() if isinstance(each, BatchNorm)] if single else []
+        hooks = [each.register_forward_pre_hook(still) for each in norms]
+        try:
+            return super().training_step(model, inputs, *args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for each in stilled:
+                each.train()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer with a learning rate per part of the model, without decay of biases and norms."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataset_builder.columns import BACKGROUND, UNKNOWN
+from modeling_flavour.losses_flavour import IGNORED_LABEL
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.scores import (
     GROUP_MASKS,
@@ -31,7 +32,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int, unk
     """Return pixels by true class (rows) and predicted class (columns); pixels of unknown truth are left out.
 
     Args:
-        truth: class ids, `unknown` for pixels without a label.
+        truth: class ids, `unknown` or -100 for pixels without a label.
         predicted: class ids, of the same shape.
         classes: number of classes.
         unknown: id of unknown pixels.
@@ -42,7 +43,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int, unk
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.shape != predicted.shape:
         raise ValueError(f"truth has shape {truth.shape}, the prediction {predicted.shape}; resize one to the other")
-    known = truth != unknown
+    known = (truth != unknown) & (truth != IGNORED_LABEL)
     pairs = [np.asarray(values[known], dtype=np.int64) for values in (truth, predicted)]
     for what, values in zip(("truth", "prediction"), pairs, strict=True):
         outside = values[(values < 0) | (values >= classes)]
