@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from dataset_builder.catalogue.ingredients import catalogue_dishes, ingredients
 from dataset_builder.catalogue.matching import is_without_blanks, phrase_key
-from dataset_builder.labelling.lexicon import Lexicon
+from dataset_builder.labelling.lexicon import DISH, Lexicon
 
 # Of 395 real English recipes the least share was .29; German, Italian and Spanish ones had less than .3, most none.
 LEAST_KNOWN = 0.25
@@ -36,7 +36,8 @@ class Vocabulary:
     """
 
     def __init__(self, lexicon: Lexicon):
-        own = _words(entry.phrase for entry in lexicon.entries)
+        # Names of dishes come from many languages and say little about that of a recipe.
+        own = _words(entry.phrase for entry in lexicon.entries if entry.source != DISH)
         english = _english()
         self.is_checked = bool(own) and sum(word in english for word in own) >= ENGLISH * len(own)
         self._known = frozenset(own) | (english if self.is_checked else frozenset())
@@ -65,7 +66,7 @@ def _words(texts: Iterable[str]) -> list[str]:
 def _english() -> frozenset[str]:
     names = (name for item in ingredients() for name in (item.name, *item.aliases))
     lines = (line for dish in catalogue_dishes() for line in dish.ingredients)
-    own = (entry.phrase for entry in Lexicon.load().entries)
+    own = (entry.phrase for entry in Lexicon.load().entries if entry.source != DISH)
     return frozenset(_words((*names, *lines, *own, _COMMON)))
 
 

@@ -52,7 +52,11 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "is not JSON (Expecting"), (b"\xff", "is not JSON ('utf-8'"), (b"[]", "holds no JSON object but list")],
+    [
+        (b"{", "is not JSON: Expecting"),
+        (b"\xff", "cannot be read: it is not UTF-8"),
+        (b"[]", "holds no JSON object but list"),
+    ],
 )
 def test_broken_json_is_named_with_what_to_do(tmp_path, content, message):
     path = tmp_path / "facts.json"

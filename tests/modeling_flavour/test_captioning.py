@@ -322,7 +322,7 @@ def test_pipeline_takes_any_picture_and_writes_sentences(saved_captioner, tmp_pa
     picture.convert("L").save(stream, format="JPEG")
     one = captioner(str(tmp_path / "plate.png"))
     assert one == captioner(picture) == captioner(array)
-    assert set(one[0]) == {"generated_text", "score"}
+    assert set(one[0]) == {"generated_text", "score", "log_probability"}
     assert 0 < one[0]["score"] <= 1
     text = one[0]["generated_text"]
     assert text == as_sentence(text)

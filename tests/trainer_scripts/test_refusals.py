@@ -28,14 +28,13 @@ def places(small_dataset, tmp_path_factory) -> dict[str, str]:
     for name in ("a.png", "b.png", "c.png"):
         Image.new("RGB", (40, 30), (200, 60, 90)).save(folder / "pictures" / name)
     (folder / "table.csv").write_text("name,text\na.png,lemon cake\nb.png,\nc.png\n")
-    (folder / "latin.csv").write_bytes("name,text\na.png,crème\n".encode("latin-1"))
     (folder / "long.csv").write_text("name,text\na.png,cake\nb.png,cake, with lemon\n")
     (folder / "nameless.csv").write_text("name,text\na.png,cake\n,broth\n")
     shutil.copy(small_dataset / "data" / "test-00000-of-00001.parquet", folder / "table.parquet")
     return {
         "DATA": str(small_dataset), "ONE": str(one), "MANY": str(many), "SCORES": str(one / "scores" / "test"),
         "THRESHOLDS": str(many / "scores" / "test" / "thresholds.json"), "PICTURES": str(folder / "pictures"),
-        "TABLE": str(folder / "table.csv"), "LATIN": str(folder / "latin.csv"),
+        "TABLE": str(folder / "table.csv"),
         "PARQUET": str(folder / "table.parquet"), "OUT": str(folder / "out"),
         "LONG": str(folder / "long.csv"), "NAMELESS": str(folder / "nameless.csv"),
     }  # fmt: skip
@@ -82,7 +81,6 @@ COLUMNS = ["--id_column", "name", "--text_column", "text"]
             ["MANY", "TABLE", "--thresholds", "THRESHOLDS", "--threshold", "0.5"],
             "--threshold and --thresholds are two rules",
         ),
-        (predict, ["ONE", "LATIN", *COLUMNS], "latin.csv is not a table in UTF-8"),
         (predict, ["ONE", "PARQUET", *COLUMNS], "table.parquet has no column 'name'; it has id, dish_id"),
         (predict, ["ONE", "LONG", *COLUMNS], "long.csv, row 2 has more cells than the header; put its text in quotes"),
         (predict, ["ONE", "NAMELESS", *COLUMNS], "nameless.csv, row 2 has no name; give it one or remove the row"),
@@ -105,8 +103,8 @@ def test_bad_values_are_refused_in_one_line(places, capsys, program, arguments, 
     ("content", "message"),
     [
         ("{}", "has no valid entry 'task'"),
-        ("[]", "holds no object but list"),
-        ("", "cannot be read"),
+        ("[]", "holds no JSON object but list"),
+        ("", "is not JSON"),
         ('{"task": "classification", "split": "test", "rows": 1, "rows_sha256": "0"}', "has no valid entry 'metrics'"),
         ('{"task": "cooking"}', "has no valid entry 'split'"),
     ],

@@ -104,6 +104,10 @@ class StreamSamples(torch.utils.data.IterableDataset):
         processes: number of processes.
     """
 
+    # Nothing of a stream is kept or stored: its rows pass once.
+    varies = False
+    pictures = masks = not_stored = not_stored_varied = None
+
     def __init__(
         self, configuration: Configuration, data: Any, processor: FlavourProcessor, rank: int = 0, processes: int = 1
     ):

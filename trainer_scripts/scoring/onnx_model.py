@@ -28,6 +28,9 @@ def require_onnx() -> None:
         ) from error
 
 
+PRESENCE = ("text_present", "image_present")
+
+
 class OnnxModel:
     """An exported graph behind the calls that scoring makes of a torch model.
 
@@ -77,6 +80,9 @@ class OnnxModel:
             # Labels and masks serve the loss, which a graph does not compute.
             if isinstance(value, Tensor) and not name.endswith(("labels", "targets", "masks"))
         }
+        for name in PRESENCE:
+            if name not in self.inputs and name in inputs and bool(inputs[name].all()):
+                del inputs[name]  # every row has the part, as the graph assumes
         if set(inputs) != set(self.inputs):
             raise BadInputError(
                 f"an exported graph takes exactly {', '.join(self.inputs)}, got {', '.join(inputs)}; "

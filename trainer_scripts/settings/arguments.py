@@ -104,7 +104,9 @@ class ModelArguments:
         "Crop the middle as the image encoder does, or squash the whole picture to its square; no edge is lost.",
         tasks=CLASSIFIERS,
     )
-    init_image_encoder: str | None = option(None, "Checkpoint whose image encoder this model starts from.")
+    init_image_encoder: str | None = option(
+        None, "Checkpoint whose image encoder this model starts from.", modalities=("fusion", "image")
+    )
     init_segmenter: str | None = option(
         None,
         "Segmentation: single-task checkpoint whose encoder and head a multi-task model starts from.",

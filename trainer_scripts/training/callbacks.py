@@ -32,6 +32,12 @@ class EpochOfSamples(TrainerCallback):
         # After the last step of an epoch the fraction may lie a rounding error below the whole number.
         self._samples.epoch = int((state.epoch or 0) + 1e-6)
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log the loss of each epoch too: short epochs end before `logging_steps`, and curves are drawn by epoch."""
+        control.should_log = True
+
 
 class TrainingLines(TrainerCallback):
     """Prints a line at every logged loss: step, loss, rate, time left; and one per evaluation with the chosen score."""

@@ -84,10 +84,17 @@ def test_a_single_file_is_audited(tmp_path, recipe_file, monkeypatch):
     assert facts["rule"]["title + ingredients"]["all"]["accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("content", ["[]", '"text"', '{"finished": true, "given_up": 3}'])
-def test_a_manifest_of_somebody_else_says_nothing(tmp_path, content):
+@pytest.mark.parametrize("content", ["[]", '"text"'])
+def test_a_manifest_that_is_no_object_is_refused_by_name(tmp_path, content):
     folder = foreign(tmp_path, {"train": [{"title": "Soup"}], "test": [{"title": "Stew"}]})
     (folder / "manifest.json").write_text(content)
+    with pytest.raises(BadInputError, match=r"manifest\.json holds no JSON object"):
+        audit(str(folder))
+
+
+def test_a_manifest_of_somebody_else_says_nothing(tmp_path):
+    folder = foreign(tmp_path, {"train": [{"title": "Soup"}], "test": [{"title": "Stew"}]})
+    (folder / "manifest.json").write_text('{"finished": true, "given_up": 3}')
     assert audit(str(folder)).facts["labelling"]["made_the_labels"] is None
 
 

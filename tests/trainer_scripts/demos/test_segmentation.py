@@ -20,7 +20,7 @@ def test_what_is_compared_differs_in_what_is_learned_alone(tmp_path):
     alike = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "seed")
     assert len({tuple(getattr(plans[name].training, field) for field in alike) for name in COMPARED}) == 1
     assert len({(plans[name].data.crop_size, plans[name].data.crop_scale) for name in COMPARED}) == 1
-    assert not any(plans[name].data.class_crops for name in COMPARED)
+    assert len({plans[name].data.class_crops for name in COMPARED}) == 1
     assert {plan.data.label_level for plan in plans.values()} == {"ingredient"}
     starts = (plans[name].model for name in COMPARED)
     assert [model.init_segmenter or model.model_name_or_path or model.init_image_encoder for model in starts] == [

@@ -45,7 +45,9 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
             num_place_labels=_place_labels(configuration, data.train, sources.get("init_image_encoder")),
             **_config_fields(configuration, data, processor),
         )
-        if arguments.init_image_encoder and arguments.modality != "text":
+        # A configuration may describe both encoders and be run with one; the command line means what it says.
+        starts = arguments.modality != "text" or "init_image_encoder" in configuration.given
+        if arguments.init_image_encoder and starts:
             model.load_image_encoder(arguments.init_image_encoder)
     return model, processor
 
