@@ -143,7 +143,7 @@ def classifier_size(config) -> int:
         if config.text_pooling == "lstm":
             total += bilstm(text_width, config.lstm_hidden_size, config.lstm_layers)
             text_width = 2 * config.lstm_hidden_size
-        total += dense(text_width, *config.text_dense_sizes)
+        total += 2 * text_width * config.feature_norm + dense(text_width, *config.text_dense_sizes)
         text_width = [text_width, *config.text_dense_sizes][-1]
     if config.has_image:
         backbone, image_width, _ = reference_backbone(config.vision_config)
@@ -151,7 +151,7 @@ def classifier_size(config) -> int:
             backbone += dense(image_width, config.num_place_labels)
         if config.image_pooling == "places":
             image_width = 2 * config.num_place_labels
-        total += backbone + dense(image_width, *config.image_dense_sizes)
+        total += backbone + 2 * image_width * config.feature_norm + dense(image_width, *config.image_dense_sizes)
         image_width = [image_width, *config.image_dense_sizes][-1]
     heads, size = config.head_dense_sizes, config.fusion_size
     if not (config.has_text and config.has_image):

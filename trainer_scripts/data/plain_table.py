@@ -90,6 +90,10 @@ def with_pictures(rows: Dataset, path: Path) -> Dataset:
     return rows
 
 
+# A column counts as one of paths if one of its first rows has the name of a picture, or leads to a file.
+LOOKED_AT = 100
+
+
 def paths_as_pictures(rows: RowsT, column: str, dataset: str) -> RowsT:
     """Return the rows with pictures in the place of their paths, where a column of a local data set holds paths.
 
@@ -99,6 +103,9 @@ def paths_as_pictures(rows: RowsT, column: str, dataset: str) -> RowsT:
     if not (isinstance(feature, Value) and feature.dtype in ("string", "large_string")) or not Path(dataset).exists():
         return rows
     folder = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
+    first = [row[column] for row in rows.take(LOOKED_AT)]
+    if not any(path and (path.lower().endswith(PICTURES) or (folder / path).is_file()) for path in first):
+        return rows  # texts of another kind, which are refused as no images
     features = rows.features.copy()
     features[column] = Image(decode=False)
     return rows.map(

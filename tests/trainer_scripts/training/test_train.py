@@ -316,7 +316,7 @@ def test_repeated_seeds_report_their_spread(small_dataset, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 seeds (17, 18) on validation: mean +- standard deviation [least, largest]" in said
     assert f"{mean:.4f} +- {deviation:.4f}  [{min(values):.4f}, {max(values):.4f}]" in said
-    assert said.count("step 4/4 ") == 2  # one line per evaluation and seed
+    assert said.count("step 4/4 ") == 4  # a line with the loss and one with the scores, per seed
     assert "seeds 17, 18; this model is the first of them" in (folder / "README.md").read_text()
     # Killed before the spread was written, the repeated command writes it without training.
     (folder / "seeds.json").unlink()
