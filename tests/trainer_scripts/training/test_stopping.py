@@ -170,7 +170,7 @@ def test_a_line_tells_loss_and_rate_at_every_so_many_steps(tmp_path, small_datas
     run(tmp_path / "run", small_dataset, *TEXT, "--logging_steps", "3")
     lines = capsys.readouterr().out.splitlines()
     steps = [int(found[1]) for line in lines if (found := re.match(r"step (\d+)/8 .*  loss [\d.]+  rate ", line))]
-    assert steps == [3, 6]
+    assert steps == [3, 4, 6, 8]  # An epoch is 4 steps, and its end has a line too.
     assert re.search(r"rate \d\.\d\de[+-]\d\d  [\d.e+]+ steps/s, .+ left", "\n".join(lines))
 
 
