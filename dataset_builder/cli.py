@@ -223,11 +223,13 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run_audit(parsed: argparse.Namespace) -> int:
+    from dataset_builder.files import sole_writer
     from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit
 
-    audited = audit(parsed.dataset)
     folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
-    audited.write(folder)
+    with sole_writer(folder / AUDIT_MARKDOWN):
+        audited = audit(parsed.dataset)
+        audited.write(folder)
     echo("\n".join(f"- {line}" for line in audited.lines))
     echo(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
     return 0
