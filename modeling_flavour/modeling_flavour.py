@@ -134,7 +134,8 @@ class FlavourForClassification(FlavourPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, LateFusion) or module is getattr(self, "classifier", None):
+        head: Any = getattr(self, "classifier", None)
+        if isinstance(module, LateFusion) or (head is not None and module is head):
             init.copy_(module.bias, self.prior_scores().to(module.bias.dtype))
         elif isinstance(module, ClassScores):
             # Small weights, so that the scores start at the prior in the bias.
