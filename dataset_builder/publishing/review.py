@@ -134,13 +134,13 @@ def review_rows(build: FinishedBuild) -> Iterator[Reviewed]:
     # Pictures of one recipe may look alike, those of two should not.
     recipes = [one.cells[columns.ID].rpartition("-")[0] for one in rows]
     for i, j in alike_across(looks, recipes):
-        for one, other in ((i, j), (j, i)):
-            across = rows[one].cells["split"] != rows[other].cells["split"]
-            where = f", which is in {rows[other].cells['split']}" if across else ""
-            name = f"{rows[other].cells[columns.TITLE]} ({rows[other].cells[columns.ID]})"
+        for this, other in ((rows[i], rows[j]), (rows[j], rows[i])):
+            across = this.cells["split"] != other.cells["split"]
+            where = f", which is in {other.cells['split']}" if across else ""
+            name = f"{other.cells[columns.TITLE]} ({other.cells[columns.ID]})"
             # Named once: of many alike ones the list would have no end.
-            if not any(reason.startswith("the picture looks like") for reason in rows[one].reasons):
-                rows[one].add(1.0 if across else 0.4, f"the picture looks like that of {name}{where}")
+            if not any(reason.startswith("the picture looks like") for reason in this.reasons):
+                this.add(1.0 if across else 0.4, f"the picture looks like that of {name}{where}")
     yield from rows
 
 
