@@ -47,6 +47,7 @@ from trainer_scripts.training.folder import (
     start_run,
     write_spread,
 )
+from trainer_scripts.training.longer import planned, why_not_longer
 from trainer_scripts.training.time_budget import TimeBudget
 from trainer_scripts.training.vocabulary_record import (
     VOCABULARY_SOURCE,
@@ -212,7 +213,10 @@ def fit(
         if vocabulary is not None:
             record = json.dumps(vocabulary)
             (configuration.output_dir / VOCABULARY_SOURCE).write_text(record, encoding="utf-8")
-        finish_run(configuration.output_dir, results)
+        # The last state and the best one, where the run can be made longer.
+        state = trainer.state
+        kept = [] if why_not_longer(configuration) else [state.global_step, state.best_global_step or 0]
+        finish_run(configuration.output_dir, results, kept)
     score = f"{results['selection_metric']} {results['selection'][results['selection_metric']]:.4f}"
     seconds = f"{results['seconds']:.0f} s"
     say(configuration, f"{configuration.output_dir}: {score} on {data.selection.split}, {seconds}")
@@ -356,6 +360,7 @@ def describe_results(
         **describe_adapters(configuration, model),
         "seconds": seconds,
         "steps": trainer.state.global_step,
+        **planned(configuration),
         "best_step": trainer.state.best_global_step,
         "epochs": trainer.state.epoch,
         "seed": configuration.training.seed,
