@@ -213,6 +213,8 @@ def model_card(
     dataset_revision: str | None = None,
     licence: str = LICENCE,
     comparison: Path | None = None,
+    base: str | None = None,
+    base_revision: str | None = None,
 ) -> str:
     """Return the card of a trained model, filled from the files of its run.
 
@@ -227,6 +229,8 @@ def model_card(
         dataset_revision: tag of the data.
         licence: identifier of the licence.
         comparison: `comparison.json` of a comparison that this model took part in; None looks in the folder.
+        base: Hub id of the model that an adapter goes on; None takes what the adapter names.
+        base_revision: of that model.
 
     Raises:
         CardError: the folder holds no model.
@@ -248,6 +252,9 @@ def model_card(
     if result := compared.get("result"):
         rows = result["split"], result["dataset"]
         results = [*(each for each in results if (each["split"], each["dataset"]) != rows), result]
+    adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
+    if base is None:
+        base, base_revision = str(adapter.get("base_model_name_or_path") or ""), adapter.get("revision")
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
@@ -273,13 +280,17 @@ def model_card(
         "verdicts": compared.get("verdicts", []),
         "recipe": runs.configuration_of(folder),
         "license": licence,
+        "base": base,
+        "base_revision": base_revision,
+        "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
     evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
     data = ModelCardData(
         license=licence,
         language=["en"] if is_catalogue(manifest) else None,
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
+        base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
         pipeline_tag=tag,
         tags=["food", "recipes", "taste", "image-text"],
         datasets=[dataset] if dataset else None,
@@ -287,7 +298,7 @@ def model_card(
         model_name=name if evaluated else None,
         eval_results=evaluated or None,
     )
-    body = fill(read_template(runs.TEMPLATES[task]), values, "the model card")
+    body = fill(read_template("adapter_card.md" if adapter else runs.TEMPLATES[task]), values, "the model card")
     card = join_card(data.to_dict(), body)
     check_length(card, "the model card")
     return card
