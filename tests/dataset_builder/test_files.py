@@ -55,7 +55,8 @@ def test_what_a_killed_process_left_half_written_is_removed_by_the_next_and_noth
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     here = machine()
-    names = [f"x[1].csv.{here}.{ended.pid}.tmp", f"x[1].csv.{here}.{os.getpid()}.tmp", "x[1].csv.elsewhere.1.tmp", "a.tmp"]
+    mine = f"x[1].csv.{here}.{os.getpid()}.tmp"
+    names = [f"x[1].csv.{here}.{ended.pid}.tmp", mine, "x[1].csv.elsewhere.1.tmp", "a.tmp"]
     for name in names:
         (tmp_path / name).write_text("half")
     with sole_writer(tmp_path / "x[1].csv"):
