@@ -36,8 +36,10 @@ ALLOWED = (
     nodes.Keyword, nodes.Extends, nodes.Block, nodes.Call, nodes.Tuple, nodes.Div,
 )  # fmt: skip
 METHODS = ("items", "keys", "values", "super")
-FILTERS = ("cell", "default", "first", "join", "last", "length", "list", "lower", "percent", "round", "sort", "thousands",
-           "title", "trim", "upper")  # fmt: skip
+FILTERS = (
+    "cell", "default", "first", "join", "last", "length", "list", "lower", "percent", "round", "sort", "thousands",
+    "title", "trim", "upper",
+)  # fmt: skip
 DEEPEST_LOOP = 2
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
 
@@ -133,8 +135,8 @@ def check_own(template: str, name: str) -> None:
         )
         if refused:
             raise CardError(
-                f"{name}, line {node.lineno}, does more than fill in facts ({type(node).__name__}); a card may name facts, "
-                f"test them, loop over them up to {DEEPEST_LOOP} deep and use the filters {', '.join(FILTERS)}"
+                f"{name}, line {node.lineno}, does more than fill in facts ({type(node).__name__}); a card may name "
+                f"facts, test them, loop over them up to {DEEPEST_LOOP} deep and use the filters {', '.join(FILTERS)}"
             )
         waiting.extend((child, depth) for child in node.iter_child_nodes())
 
