@@ -141,7 +141,7 @@ def check_own(template: str, name: str) -> None:
         waiting.extend((child, depth) for child in node.iter_child_nodes())
 
 
-def names_a_fact(node: nodes.Node) -> bool:
+def names_a_fact(node: nodes.Node | None) -> bool:
     """Tell whether an expression is a fact, or a part, a method or a filter of one."""
     while isinstance(node, (nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Call)):
         node = node.node
