@@ -47,6 +47,7 @@ class LabelledConfig:
         Two labels without names are its default, but not that of this family.
         """
         saved = super().to_diff_dict()  # type: ignore[misc]
-        if getattr(self, "id2label", None) is not None:
-            saved["id2label"], saved["label2id"] = self.id2label, self.label2id
+        names: dict[int, str] | None = getattr(self, "id2label", None)
+        if names is not None:
+            saved["id2label"], saved["label2id"] = names, {name: number for number, name in names.items()}
         return saved

@@ -13,6 +13,7 @@ from contextlib import redirect_stderr
 from itertools import count
 from pathlib import Path
 
+from dataset_builder.progress import quiet_libraries
 from tests.fuzz.families import FAMILIES, damaged, fault
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0, help="first seed")
     given = parser.parse_args()
+    quiet_libraries()
     tried: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     end = time.monotonic() + given.seconds
