@@ -1,4 +1,4 @@
-"""Command line `flavour-sd`: label, lint, build, audit, import, publish."""
+"""Command line `flavour-sd`: label, lint, build, review, audit, import, publish."""
 
 import argparse
 import os
@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_build(verbs)
     _add_label(verbs)
     _add_lint(verbs)
+    _add_review(verbs)
     _add_import(verbs)
     _add_audit(verbs)
     _add_publish(verbs)
@@ -108,6 +109,13 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", required=True, metavar="DIR", help="folder of the result")
     verb.add_argument("--number", type=int, default=3600, help="recipes to widen the catalogue to (default 3600)")
     _add_labelling(verb)
+    verb.add_argument(
+        "--corrections",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="labels, titles, exclusions and notes that people filled into the table of `flavour-sd review`",
+    )
     verb.add_argument("--images-per-dish", type=int, default=1, metavar="N", help="pictures of each recipe (default 1)")
     verb.add_argument("--seed", type=int, default=0, help="of variants, splits and pictures (default 0)")
     pictures = verb.add_argument_group("pictures")
@@ -162,6 +170,7 @@ def _run_build(parsed: argparse.Namespace) -> int:
     rule = {name: given[name] for name in RULE_OPTIONS}
     settings = BuildSettings(
         columns=parse_columns(parsed.columns),
+        corrections=tuple(parsed.corrections),
         **{name: given[name] for name in content.split()},
         generation=generation,
         **rule,
@@ -174,6 +183,21 @@ def _run_build(parsed: argparse.Namespace) -> int:
     manifest = build(settings, out, parsed.processes, parsed.fresh, parsed.verify)
     if int(os.environ.get("RANK", "0")) == 0:  # only the main process of a launcher prints
         echo(summary(manifest, out))
+    return 0
+
+
+def _add_review(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("review", help="list the rows most worth a person's look, for `build --corrections`")
+    verb.add_argument("folder", metavar="DIR", help="folder given to `flavour-sd build --out`")
+    verb.add_argument("--out", metavar="DIR", help="folder for review.csv and the pictures; default: DIR/review")
+    verb.add_argument("--rows", type=int, default=200, metavar="N", help="at most so many (default 200)")
+    verb.set_defaults(run=_run_review)
+
+
+def _run_review(parsed: argparse.Namespace) -> int:
+    from dataset_builder.publishing.review import review
+
+    echo(review(parsed.folder, parsed.out, parsed.rows))
     return 0
 
 
@@ -223,11 +247,13 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run_audit(parsed: argparse.Namespace) -> int:
+    from dataset_builder.files import sole_writer
     from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit
 
-    audited = audit(parsed.dataset)
     folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
-    audited.write(folder)
+    with sole_writer(folder / AUDIT_MARKDOWN):
+        audited = audit(parsed.dataset)
+        audited.write(folder)
     echo("\n".join(f"- {line}" for line in audited.lines))
     echo(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
     return 0

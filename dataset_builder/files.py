@@ -1,10 +1,13 @@
 """Files that are complete under their own name or absent, and the lock that keeps other processes away from them."""
 
 import csv
+import errno
 import getpass
+import glob
 import hashlib
 import json
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from dataset_builder.boundaries import parse_json, read_text
@@ -54,9 +58,36 @@ def sole_writer(output: Path) -> Iterator[None]:
         folder / name, f"another command is writing {output}; wait for it, or name another place for the result"
     )
     try:
-        yield
+        remove_partials(output)
+        with named_full_disk(output):
+            yield
     finally:
         lock.release()
+
+
+@contextmanager
+def named_full_disk(output: Path) -> Iterator[None]:
+    """Name the output in the error of a full disk or quota, where a library has left out which file it wrote."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(output)) from error
+
+
+def machine() -> str:
+    """Return the name of this machine, as partial files bear it."""
+    return platform.node().replace(".", "-") or "here"
+
+
+def remove_partials(output: Path) -> None:
+    """Remove what killed processes of this machine left of `write_whole` for an output, a file or a folder."""
+    left = [*output.parent.glob(f"{glob.escape(output.name)}.*.tmp"), *output.glob("*.tmp")]
+    for path in left:
+        *_, where, process, _ = ("", *path.name.split("."))
+        if where == machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Any) -> None:
@@ -66,7 +97,7 @@ def write_whole(path: Path, write: Any) -> None:
         path: the file.
         write: function of the temporary path that fills it.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{machine()}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb+") as stream:  # Windows syncs only what is open for writing

@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from dataset_builder import columns
+from dataset_builder.building.corrections import corrections_line
 from dataset_builder.building.finished_build import write_lexicon
 from dataset_builder.building.plan import GENERATED, GIVEN_UP, OWN, SCHEMA_VERSION, BuildSettings, Plan
 from dataset_builder.building.shards import BuildFolder, write_table
@@ -143,6 +144,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
             reason: {"count": left_out.count, "names": left_out.names} for reason, left_out in plan.skipped.items()
         },
         **({"notes": list(plan.notes)} if plan.notes else {}),
+        **({"corrections": plan.corrections.facts} if plan.corrections else {}),
         "given_up": given_up,
         "rejected": dict(sorted(rejected.items())),
         "prompts_cut": cut,
@@ -162,6 +164,8 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
         lines.append(f"left out {reason}: {recipes['count']} recipes ({_some(recipes['names'], recipes['count'])})")
     for reason, count in manifest["rejected"].items():
         lines.append(f"rejected, {reason}: {count} pictures")
+    if "corrections" in manifest:
+        lines.append(f"corrections by people: {corrections_line(manifest['corrections'])}")
     if not manifest.get("soft_labels_calibrated", True):
         lines.append(NOT_CALIBRATED)
     if manifest["prompts_cut"]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataset_builder import columns
+from dataset_builder.building.corrections import Corrections, corrections_digest, read_corrections
 from dataset_builder.building.rows import LabelledDish, encode_row
 from dataset_builder.building.shards import Shard, divide
 from dataset_builder.catalogue.ingredients import catalogue_dishes, visible_ingredients
@@ -64,6 +65,7 @@ class BuildSettings:
         keep_equal_titles: rows whose title came before are variants of its dish, and not left out.
         pictures: "generated", "own" for the photographs that the table names, or "both".
         allow_outside: photographs may lie outside the folder of the table.
+        corrections: tables of what people corrected, see `building.corrections`.
         rule, min_lead, match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see
             `labelling.choice.rule_settings`; None for what follows from the others.
     """
@@ -80,6 +82,7 @@ class BuildSettings:
     keep_equal_titles: bool = False
     pictures: str = GENERATED
     allow_outside: bool = False
+    corrections: tuple[str, ...] = ()
     rule: str | None = None
     min_lead: float | None = None
     match: str | None = None
@@ -170,6 +173,10 @@ class Plan:
         self.label_model: SoftLabels = fit_soft_labels([item.label for item in labelled[:FIT_RECIPES]], labeller.rule)
         # The temperature comes from the catalogue, whose reference flavours are known.
         self.label_model = self.label_model.calibrated(*catalogue_labels(labeller))
+        by_rule = labelled
+        self._corrections = read_corrections(settings.corrections)
+        self.corrections = Corrections(self._corrections)
+        labelled = [self._retitled(item, labeller) for item in by_rule]
         scores = self.label_model.scores([item.label for item in labelled]).tolist()
         labelled = [
             LabelledDish(item.dish, item.label._replace(taste=tuple(taste)))
@@ -180,14 +187,15 @@ class Plan:
         if len(set(keys)) < len(keys):
             twice = next(key for index, key in enumerate(keys) if key in keys[:index])
             raise BadInputError(f"two recipes have the id {twice}; give each dish its own id")
-        splits = assign_splits(
-            groups_of([item.dish.dish_id for item in labelled], [item.dish.title for item in labelled]),
-            [str(item.label.flavour) for item in labelled],
-            settings.seed,
-        )
+        # Splits follow the labels of the rule, so that a correction moves no other dish. A corrected title joins the
+        # groups of both titles.
+        both = [*by_rule, *(item for item in labelled if self.corrections.title_of(item.key))]
+        groups = groups_of([item.dish.dish_id for item in both], [item.dish.title for item in both])
+        splits = assign_splits(groups[: len(by_rule)], [str(item.label.flavour) for item in by_rule], settings.seed)
         self.recipes: dict[str, list[LabelledDish]] = {split: [] for split in columns.SPLITS}
-        for item, split in zip(labelled, splits, strict=True):
-            self.recipes[split].append(item)
+        for item, given, split in zip(labelled, by_rule, splits, strict=True):
+            self.recipes[split].append(self._corrected(item, given))
+        self._leave_out_excluded()
 
     def _with_photographs(self, dishes: Sequence[Dish]) -> list[Dish]:
         """Return the dishes that have a photograph; the others are counted and named."""
@@ -197,8 +205,39 @@ class Plan:
                 self.skipped.setdefault(reason, Skipped()).add(dish.title)
         return [dish for dish in dishes if dish.image_path is not None]
 
+    def _retitled(self, item: LabelledDish, labeller: AnyLabeller) -> LabelledDish:
+        """Return a recipe under its corrected title; one that the rule cannot label by it keeps its label."""
+        title = self.corrections.title_of(item.key)
+        if title is None:
+            return item
+        label = labeller.label(title, item.dish.ingredients)
+        return LabelledDish(replace(item.dish, title=title), item.label if label.flavour is None else label)
+
+    def _corrected(self, item: LabelledDish, given: LabelledDish) -> LabelledDish:
+        """Return a recipe with the label that a person chose.
+
+        Args:
+            item: under its corrected title.
+            given: as the table and the rule give it.
+        """
+        text = (given.dish.title, given.dish.ingredients, given.dish.instructions)
+        return LabelledDish(item.dish, self.corrections.apply(item.key, text, given.label, item.label))
+
+    def _leave_out_excluded(self) -> None:
+        """Check the corrections against the rows, and remove recipes of which no row is left."""
+        if not self.corrections:
+            return
+        every = [item for items in self.recipes.values() for item in items]
+        self.corrections.check(row_id for item in every for row_id, _ in self._all_row_ids(item))
+        self.recipes = {split: [one for one in items if self.row_ids(one)] for split, items in self.recipes.items()}
+        if not any(self.recipes.values()):
+            raise BadInputError("the corrections leave out every row; remove some of the exclusions")
+
     def row_ids(self, item: LabelledDish) -> list[tuple[str, bool]]:
         """Return the ids of the rows of a recipe, and of each whether its picture is a photograph."""
+        return [one for one in self._all_row_ids(item) if one[0] not in self.corrections.excluded]
+
+    def _all_row_ids(self, item: LabelledDish) -> list[tuple[str, bool]]:
         own = self.settings.pictures != GENERATED and item.dish.image_path is not None
         drawn = 0 if self.settings.pictures == OWN else self.settings.images_per_dish
         photograph_ids = [(f"{item.key}-{PHOTOGRAPH}", True)] if own else []
@@ -263,7 +302,7 @@ class Plan:
                 content.update(json.dumps([split, dish, label]).encode())
         settings = asdict(self.settings)
         # How the table is read shows in the recipes.
-        for name in ("encoding", "keep_equal_titles", "allow_outside"):
+        for name in ("encoding", "keep_equal_titles", "allow_outside", "corrections"):
             del settings[name]
         if settings["pictures"] == GENERATED:  # as before there was a choice
             del settings["pictures"]
@@ -281,6 +320,7 @@ class Plan:
             "revision": pipeline_revision(name, revision),
             "lora": lora_revision(generation["lora"]) if generation["lora"] else None,
             "clip": clip_revision(generation["clip"]) if generation["clip"] else None,
+            **({"corrections_sha256": corrections_digest(self._corrections)} if self._corrections else {}),
         }
 
     @cached_property

@@ -43,6 +43,7 @@ SAME_CONTENT = {"recipes_sha256": {"recipes", "columns", "number"}, "lexicon_sha
 CHANGED = {
     "recipes_sha256": "the recipes, their labels or their splits changed",
     "lexicon_sha256": "the lexicon changed",
+    "corrections_sha256": "the corrections by people changed",
 }
 
 
@@ -64,6 +65,7 @@ MANIFEST_KINDS: dict[str, Any] = {
     "soft_labels_calibrated": bool,
     "settings": dict[str, Any],
     "history": list[dict[str, Any]],
+    "corrections": dict[str, Any],
 }
 
 
