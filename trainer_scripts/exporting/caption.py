@@ -8,6 +8,7 @@ Pillow and tokenizers. It is the reference for runtimes of other kinds: `encoder
 import argparse
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pixels = prepare(Image.open(given.picture), captioner.settings["inputs"]["pixel_values"])
     settings = {} if given.num_beams is None else {"num_beams": given.num_beams}
     words = captioner.generate(pixels, **settings)[0]
-    print(as_sentence(Tokenizer.from_file(str(folder / "tokenizer.json")).decode(words)))
+    text = Tokenizer.from_file(str(folder / "tokenizer.json")).decode(words)
+    sys.stdout.write(f"{as_sentence(text)}\n")
 
 
 if __name__ == "__main__":
