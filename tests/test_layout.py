@@ -31,7 +31,7 @@ FLOORS = {
     ],
     "dataset_builder": [
         {"columns", "messages"},
-        {"progress"},
+        {"processes", "progress"},
         {"errors"},
         {"boundaries", "kinds", "named_files"},
         {"hub_files"},

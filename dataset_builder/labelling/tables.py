@@ -22,6 +22,7 @@ from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.languages import vocabulary_of
 from dataset_builder.labelling.rule import Label
 from dataset_builder.labelling.soft_labels import SoftLabels, fit_soft_labels
+from dataset_builder.processes import end_with_parent
 from dataset_builder.progress import Progress
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped
@@ -177,6 +178,7 @@ _worker_labeller: AnyLabeller | None = None
 
 def _start_worker(settings: dict) -> None:
     global _worker_labeller
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process answers Ctrl-C for all
     _worker_labeller = make_labeller(**settings)
 
