@@ -148,9 +148,9 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
 
 def _run_build(parsed: argparse.Namespace) -> int:
     from dataset_builder.building.build import build, draw_one, summary
-    from dataset_builder.building.plan import BuildSettings
+    from dataset_builder.building.settings import BuildSettings
     from dataset_builder.labelling.report import RULE_OPTIONS, parse_columns
-    from dataset_builder.pictures.illustrator import GenerationSettings
+    from dataset_builder.pictures.settings import GenerationSettings
 
     given = vars(parsed)
     # Names of options that are passed on under the same name.

@@ -11,20 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from accelerate import PartialState
 
 from dataset_builder import columns
 from dataset_builder.building.finished_build import write_lexicon
-from dataset_builder.building.plan import GENERATED, GIVEN_UP, OWN, SCHEMA_VERSION, BuildSettings, Plan
+from dataset_builder.building.plan import GIVEN_UP, SCHEMA_VERSION, Plan
+from dataset_builder.building.settings import GENERATED, OWN, BuildSettings
 from dataset_builder.building.shards import BuildFolder, write_table
-from dataset_builder.building.workers import draw_here, draw_in_processes
 from dataset_builder.errors import BadInputError
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.report import NOT_CALIBRATED
 from dataset_builder.messages import shown
-from dataset_builder.pictures.illustrator import GenerationSettings
 from dataset_builder.pictures.pipelines import PLATING
+from dataset_builder.pictures.settings import GenerationSettings
 
 LIBRARIES = ("diffusers", "torch", "transformers", "numpy", "pillow", "pyarrow")
 # Processes of `accelerate launch` wait for the slowest of them, however long that takes.
@@ -59,16 +57,25 @@ def build(
         raise BadInputError(f"the launcher decides how many processes there are; leave --processes {processes} out")
     if processes is not None and processes < 1:
         raise BadInputError(f"--processes is {processes}; give a whole number of at least 1")
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE) if launched else None
+    state = _launched_state() if launched else None
     is_main = state is None or state.is_main_process
-    plan = Plan(settings)
     folder = BuildFolder(out)
     try:
-        # Only the main process prepares the folder and finishes it; the others wait for either.
+        # Only the main process plans, prepares the folder and finishes it; the others wait for either.
         if is_main:
+            folder.lock()
+            plan = Plan(settings, folder.plan)
             folder.open(plan.fingerprint, fresh, verify)
+            if folder.manifest() is None:
+                plan.keep(folder.plan)
+        # Imported now: torch takes more memory than the plan of a million recipes.
+        from dataset_builder.building.workers import draw_here, draw_in_processes
+
         if state is not None:
             state.wait_for_everyone()
+            if not is_main:
+                plan = Plan(settings, folder.plan)
+                folder.check(plan.fingerprint)
             # Shards are dealt out in turn.
             mine = plan.shards()[state.process_index :: state.num_processes]
             draw_here(plan, folder, mine, state.device, show_progress=is_main)
@@ -85,6 +92,13 @@ def build(
         return folder.manifest() or {}
     finally:
         folder.close()
+
+
+def _launched_state() -> Any:
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
@@ -113,7 +127,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         cut += sum(record["prompt_read"] is not None for record in records)
         for reasons in (*refused.values(), *(record["rejected"] for record in records)):
             rejected.update(reason.split(" (")[0].split(" of ")[0] for reason in reasons)
-    empty = [split for split, labels in counts.items() if plan.recipes[split] and not any(labels.values())]
+    empty = [split for split, labels in counts.items() if len(plan.recipes[split]) and not any(labels.values())]
     if empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
         raise BadInputError(
@@ -130,7 +144,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         **({} if plan.settings.pictures == GENERATED else {"pictures": plan.settings.pictures}),
         "seeds": {"build": settings["seed"]},
         "lexicon_sha256": settings["lexicon_sha256"],
-        "soft_labels_calibrated": plan.label_model.temperature != 1,
+        "soft_labels_calibrated": plan.calibrated,
         "recipes_sha256": settings["recipes_sha256"],
         "rows": sum(shards.values()),
         "counts": counts,

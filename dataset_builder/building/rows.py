@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset_builder import columns
 from dataset_builder.labelling.rule import Label
-from dataset_builder.pictures.illustrator import Picture
+from dataset_builder.pictures.settings import Picture
 from dataset_builder.recipes.recipes import Dish
 
 # Full chroma resolution keeps the edges of small coloured pieces; at 95 the loss is below the grain of the pictures.

@@ -3,6 +3,7 @@
 While a build runs, everything is below `.unfinished`, which no data set reader looks into:
 
     DIR/.unfinished/settings.json
+    DIR/.unfinished/plan/plan.json, train-00000.parquet, ...
     DIR/.unfinished/data/train-00000-of-00010.parquet
 
 When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last. A build
@@ -35,6 +36,7 @@ ROWS_PER_GROUP = 100
 PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
 MEND = "give --fresh or another folder"
+PLAN = "plan"
 WHOLE = "whole"  # in the folder of a replaced build, when all of it is there
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
 # Hash of a content -> settings that matter only through it.
@@ -199,10 +201,28 @@ class BuildFolder:
         final = self.root / "data"
         return final if final.is_dir() else self._unfinished / "data"
 
+    @property
+    def plan(self) -> Path:
+        """Where the plan is while the build runs."""
+        return self._unfinished / PLAN
+
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a finished build, None before that."""
         manifest = read_json(self.manifest_path, MEND, MANIFEST_KINDS)
         return manifest if manifest and manifest.get("finished") else None
+
+    def lock(self) -> None:
+        """Keep other builds out of the folder until `close`.
+
+        Raises:
+            BadInputError: another build runs here.
+        """
+        if self._lock is None:
+            self._unfinished.mkdir(parents=True, exist_ok=True)
+            refusal = f"another build is running in {self.root}; wait for it or give another --out"
+            self._lock = lock_file(self._unfinished / "lock", refusal)
+            for leftover in self._unfinished.glob(f"{PLAN}.*"):  # plans that killed processes were making
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def open(self, settings: Mapping[str, Any], fresh: bool = False, verify: bool = False) -> None:
         """Prepare the folder for a build with these settings, or for going on with one.
@@ -217,9 +237,7 @@ class BuildFolder:
         Raises:
             BadInputError: another build runs here, the folder holds data of other settings, or data of no build.
         """
-        self._unfinished.mkdir(parents=True, exist_ok=True)
-        refusal = f"another build is running in {self.root}; wait for it or give another --out"
-        self._lock = lock_file(self._unfinished / "lock", refusal)
+        self.lock()
         self._settle_replaced()  # a killed build left it
         if fresh:
             self._set_aside()

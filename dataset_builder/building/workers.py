@@ -12,7 +12,7 @@ import torch
 from dataset_builder.building.plan import Plan
 from dataset_builder.building.shards import BuildFolder, Shard, write_table
 from dataset_builder.errors import BadInputError
-from dataset_builder.pictures.pipelines import PLATING
+from dataset_builder.pictures.settings import PLATING
 from dataset_builder.progress import Progress
 
 # Seconds after which the main process checks whether a worker was killed.

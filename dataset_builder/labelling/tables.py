@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +27,9 @@ from dataset_builder.progress import Progress
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped
 from dataset_builder.schema import label_features, recipe_features
+
+Recipe = TypeVar("Recipe")
+Result = TypeVar("Result")
 
 # The label model is fitted on this many recipes from the start of a table, not on millions.
 FIT_RECIPES = 20_000
@@ -149,7 +153,7 @@ def label_table(
     def write(path: Path) -> None:
         # As a stream: Arrow would take a name such as a:b for an address.
         with path.open("wb") as stream, pq.ParquetWriter(stream, features.arrow_schema) as writer:
-            for batch, counted in _map_chunks(work, recipes, labeller, processes):
+            for batch, counted in map_chunks(work, recipes, labeller, processes):
                 writer.write_batch(batch)
                 summary.merge(counted)
 
@@ -181,14 +185,24 @@ def _start_worker(settings: dict) -> None:
     _worker_labeller = make_labeller(**settings)
 
 
-def _label_in_worker(work: partial, chunk: list[RawRecipe]) -> tuple[pa.RecordBatch, LabelSummary]:
+def _label_in_worker(work: Callable[[list[Any], Any], Result], chunk: list[Any]) -> Result:
     return work(chunk, _worker_labeller)
 
 
-def _map_chunks(
-    work: partial, recipes: Iterable[RawRecipe], labeller: AnyLabeller, processes: int | None
-) -> Iterator[tuple[pa.RecordBatch, LabelSummary]]:
-    """Yield the results in order; only a few chunks are ever in memory."""
+def map_chunks(
+    work: Callable[[list[Recipe], AnyLabeller], Result],
+    recipes: Iterable[Recipe],
+    labeller: AnyLabeller,
+    processes: int | None,
+) -> Iterator[Result]:
+    """Yield what `work(chunk, labeller)` returns for chunks of recipes, in order; only a few are ever in memory.
+
+    Args:
+        work: picklable; called in worker processes, each of which makes the labeller anew.
+        recipes: read once.
+        labeller: the rule.
+        processes: 1 works in this process; None for one per core, or this process alone for few recipes.
+    """
     stream = iter(recipes)
     if processes is None:
         # Only the start of the stream is read to see whether the table is small.

@@ -19,11 +19,12 @@ from datasets import load_dataset
 from dataset_builder import cli
 from dataset_builder.building import shards
 from dataset_builder.building.build import build
-from dataset_builder.building.plan import BuildSettings, Plan
+from dataset_builder.building.plan import Plan
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
-from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.settings import GenerationSettings
 
 PLATING = GenerationSettings(size=64, batch_size=2)
 
