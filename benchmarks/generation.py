@@ -24,11 +24,12 @@ import pyarrow as pa
 import torch
 from measuring import Row, arguments_of, in_turns, per_second, ratios, report
 
+from dataset_builder.building.drawing import draw_shards
 from dataset_builder.building.plan import Plan
 from dataset_builder.building.rows import LabelledDish
 from dataset_builder.building.settings import BuildSettings
 from dataset_builder.building.shards import BuildFolder, Shard, write_table
-from dataset_builder.building.workers import draw_in_processes
+from dataset_builder.engines.local import LocalEngine
 from dataset_builder.pictures import prompts
 from dataset_builder.pictures.illustrator import Illustrator
 from dataset_builder.pictures.settings import GenerationSettings, picture_seed
@@ -105,7 +106,7 @@ def compare_by_the_clock(generation: GenerationSettings, rounds: int) -> Row:
         with tempfile.TemporaryDirectory() as place:
             folder = BuildFolder(Path(place))
             folder.open(plan.fingerprint)
-            draw_in_processes(plan, folder, cores)
+            draw_shards(plan, folder, plan.shards(), LocalEngine(cores))
             folder.close()
 
     def bare_loop() -> None:

@@ -22,7 +22,10 @@ import sys
 from pathlib import Path
 from dataset_builder.building.plan import Plan
 from dataset_builder.building.settings import BuildSettings
-Plan(BuildSettings(sys.argv[1]), Path(sys.argv[2]) / "plan", int(sys.argv[3]) or None).keep(Path(sys.argv[2]) / "plan")
+from dataset_builder.engines.local import LocalEngine
+engine = LocalEngine(int(sys.argv[3])) if int(sys.argv[3]) else None
+kept = Path(sys.argv[2]) / "plan"
+Plan(BuildSettings(sys.argv[1]), kept, engine).keep(kept)
 """
 MOST_SECONDS, MOST_MEMORY = 120, 1000  # for a million recipes on two cores
 

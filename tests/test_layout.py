@@ -33,7 +33,7 @@ FLOORS = {
         {"progress"},
         {"errors"},
         {"boundaries", "kinds", "named_files"},
-        {"storage"},
+        {"storage", "engines"},
         {"hub_files"},
         {"files", "hub_data", "schema", "recipes", "local_hub"},
         {"catalogue"},

@@ -1,8 +1,9 @@
 """Predict labels for a table: `python trainer_scripts/predict.py MODEL TABLE --images DIR --out Predicted_labels.csv`.
 
 The table has one row per picture: `ImageID,Caption` as in COMP5329 (broken quoting included), or CSV, TSV, JSON lines,
-Parquet or a data set on a Hub whose columns of ids and texts are named. An id names the picture's file. Every row gets
-one line, in the order of the table.
+Parquet, the folder of a data set or one on a Hub. An id names the picture's file in `--images`, with or without its
+ending; or a column holds the pictures themselves, as those of flavour-sd do, or their paths (`--image_column`). Every
+row gets one line, in the order of the table.
 """
 
 from collections.abc import Sequence
@@ -20,12 +21,17 @@ class PredictArguments:
     """Command line of `predict.py`."""
 
     model: str = option(REQUIRED, "folder or Hub id", metavar="MODEL")
-    table: str = option(REQUIRED, "CSV, TSV, JSON lines or Parquet file, or Hub id", metavar="TABLE")
+    table: str = option(REQUIRED, "CSV, TSV, JSON lines or Parquet file, folder or Hub id", metavar="TABLE")
     revision: str = option("main", "revision of a Hub model (%(default)s)")
-    images: Path | None = option(None, "folder of the pictures")
+    images: Path | None = option(None, "folder of the pictures that ids or the image column name")
     out: Path = option(Path("Predicted_labels.csv"), "result (%(default)s)")
-    id_column: str = option("ImageID", "column of ids and picture names (%(default)s)")
-    text_column: str = option("Caption", "column of texts (%(default)s)")
+    id_column: str | None = option(None, "column of ids, which name the pictures in --images (ImageID, or id)")
+    text_column: str | None = option(None, "column of texts (Caption, or that of the model's training data)")
+    image_column: str | None = option(
+        None, "column of pictures, or of their paths (without --images: that of the model's training data)"
+    )
+    split: str | None = option(None, "the one split of a data set to predict (all)")
+    probabilities: bool = option(False, "write the probability of every label too, a column each")
     threshold: float | None = option(None, "for several labels per row (0.5)", allowed=SHARE)
     thresholds: Path | None = option(None, "thresholds.json of score.py --tune_thresholds")
     # None and `threshold` differ: models without label sets refuse any decision that is given.

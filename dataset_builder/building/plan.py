@@ -7,29 +7,33 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataset_builder.building.plan_file import PlanFolder, PlannedRecipes
+from dataset_builder.building.corrections import corrections_digest, read_corrections
+from dataset_builder.building.plan_file import PLAN, PlanFolder, PlannedRecipes
 from dataset_builder.building.planning import make_plan
-from dataset_builder.building.rows import LabelledDish, encode_row
+from dataset_builder.building.rows import LabelledDish, encode_row, row_ids
 from dataset_builder.building.settings import GENERATED, OWN, BuildSettings
 from dataset_builder.building.shards import Shard
 from dataset_builder.building.source import source_of
 from dataset_builder.catalogue.ingredients import visible_ingredients
 from dataset_builder.columns import SPLITS
+from dataset_builder.engines.work import Engine
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.pictures import prompts
-from dataset_builder.pictures.photographs import PHOTOGRAPH, photograph
+from dataset_builder.pictures.photographs import photograph
 from dataset_builder.pictures.revisions import clip_revision, lora_revision, pipeline_revision
 from dataset_builder.pictures.settings import Picture, PictureTask, picture_seed
 from dataset_builder.recipes.recipes import Skipped
 from dataset_builder.schema import table_features
+from dataset_builder.storage.places import is_url, store_whole
 
 if TYPE_CHECKING:  # it imports torch, which takes more memory than the plan of a million recipes
     from dataset_builder.pictures.illustrator import Illustrator
@@ -37,7 +41,7 @@ if TYPE_CHECKING:  # it imports torch, which takes more memory than the plan of 
 SCHEMA_VERSION = "1.1"
 # Key of the Parquet schema under which a shard names the rows whose pictures were all rejected.
 GIVEN_UP = b"flavour_sd.given_up"
-_ROW_ID = re.compile(rf"(?P<dish>.+)-(?P<variant>\d{{2,}})-(?:\d{{2,}}|{PHOTOGRAPH})")
+_ROW_ID = re.compile(r"(?P<dish>.+)-(?P<variant>\d{2,})-(?:\d{2,}|photograph)")
 
 
 class Plan:
@@ -49,7 +53,7 @@ class Plan:
     Args:
         settings: of the build.
         kept: folder in which a plan may be; None for none.
-        processes: that label the recipes; None for one per core, or this process alone for few recipes.
+        engine: runs the labelling, see `planning.make_plan`.
 
     Attributes:
         settings: from which it was made.
@@ -57,43 +61,53 @@ class Plan:
         skipped: reason -> how many recipes are left out for it, and some names.
         notes: what the reader of the table had to guess.
         calibrated: whether the soft labels are.
+        corrections: what people corrected, as the manifest states it; None without corrections.
 
     Raises:
         BadInputError: no recipe is left, or two rows would have one id.
     """
 
-    def __init__(self, settings: BuildSettings, kept: Path | None = None, processes: int | None = None):
+    def __init__(self, settings: BuildSettings, kept: Path | None = None, engine: Engine | None = None):
         self.settings = settings
-        self._temporary: tempfile.TemporaryDirectory | None = None
         source = source_of(settings)
         self._folder = PlanFolder(kept or Path())
         facts = None if kept is None else self._folder.facts()
         if facts is None or facts["source"] != source:
-            beside = None if kept is None or not kept.parent.is_dir() else kept.parent
-            self._temporary = tempfile.TemporaryDirectory(prefix="plan.", dir=beside)
-            self._folder = PlanFolder(Path(self._temporary.name, "plan"))
+            # Beside its place it need not be copied there.
+            beside = None if kept is None or is_url(kept) or not kept.parent.is_dir() else kept.parent
+            temporary = tempfile.TemporaryDirectory(prefix="plan.", dir=beside)
+            self._folder = PlanFolder(Path(temporary.name, "plan"), temporary)
             self._folder.path.mkdir()
-            make_plan(settings, self._folder, source, processes)
+            make_plan(settings, self._folder, source, engine)
             facts = self._folder.facts()
         self._facts: dict[str, Any] = facts or {}
         self.skipped = {reason: Skipped(**left_out) for reason, left_out in self._facts["skipped"].items()}
         self.notes: tuple[str, ...] = tuple(self._facts["notes"])
         self.calibrated: bool = self._facts["calibrated"]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Another process reads the plan but does not remove it.
-        return {**self.__dict__, "_temporary": None}
+        self.corrections: dict[str, Any] | None = self._facts["corrections"]
+        self._excluded = frozenset(self._facts["excluded"])
 
     def keep(self, kept: Path) -> None:
-        """Move a plan that was made anew to the folder where workers and later commands find it."""
-        if self._temporary is None:
+        """Move a plan that was made anew to the folder where workers and later commands find it.
+
+        Another part of the build may have put the same plan there meanwhile, which then stays: it may be in use.
+        """
+        temporary = self._folder.temporary
+        if temporary is None:
             return
-        shutil.rmtree(kept, ignore_errors=True)
-        os.replace(self._folder.path, kept)
+        own = {name: value for name, value in self._facts.items() if name != "source"}
+        if not own.items() <= (PlanFolder(kept).facts() or {}).items():
+            if is_url(kept):
+                for path in sorted(self._folder.path.iterdir(), key=lambda path: path.name == PLAN):  # that one last
+                    store_whole(kept / path.name, partial(shutil.copyfile, path))
+            else:
+                with suppress(FileNotFoundError):
+                    os.replace(kept, Path(temporary.name, "former"))
+                with suppress(OSError):  # it was put there between these two lines
+                    os.replace(self._folder.path, kept)
         self._folder = PlanFolder(kept)
         self.__dict__.pop("recipes", None)
-        self._temporary.cleanup()
-        self._temporary = None
+        temporary.cleanup()
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -108,10 +122,7 @@ class Plan:
 
     def row_ids(self, item: LabelledDish) -> list[tuple[str, bool]]:
         """Return the ids of the rows of a recipe, and of each whether its picture is a photograph."""
-        own = self.settings.pictures != GENERATED and item.dish.image_path is not None
-        drawn = 0 if self.settings.pictures == OWN else self.settings.images_per_dish
-        photograph_ids = [(f"{item.key}-{PHOTOGRAPH}", True)] if own else []
-        return [*photograph_ids, *((item.row_id(number), False) for number in range(drawn))]
+        return [one for one in row_ids(self.settings, item) if one[0] not in self._excluded]
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -124,6 +135,8 @@ class Plan:
 
     def rows_in(self, shard: Shard) -> int:
         """Return how many rows a shard has when no picture is given up."""
+        if self._excluded:
+            return sum(len(self.row_ids(item)) for item in self._folder.read(shard))
         drawn = 0 if self.settings.pictures == OWN else self.settings.images_per_dish * (shard.last - shard.first)
         return drawn + (0 if self.settings.pictures == GENERATED else self._folder.images(shard))
 
@@ -160,12 +173,13 @@ class Plan:
         """Everything on which the rows depend, as JSON values: settings, revisions, hashes of recipes and labels."""
         settings = asdict(self.settings)
         # How the table is read shows in the recipes.
-        for name in ("encoding", "keep_equal_titles", "allow_outside"):
+        for name in ("encoding", "keep_equal_titles", "allow_outside", "corrections"):
             del settings[name]
         if settings["pictures"] == GENERATED:  # as before there was a choice
             del settings["pictures"]
         generation = settings.pop("generation")
         name, revision = generation["pipeline"], generation.pop("revision")
+        corrections = read_corrections(self.settings.corrections)
         return {
             "schema_version": SCHEMA_VERSION,
             **settings,
@@ -178,6 +192,7 @@ class Plan:
             "revision": pipeline_revision(name, revision),
             "lora": lora_revision(generation["lora"]) if generation["lora"] else None,
             "clip": clip_revision(generation["clip"]) if generation["clip"] else None,
+            **({"corrections_sha256": corrections_digest(corrections)} if corrections else {}),
         }
 
     @cached_property

@@ -8,8 +8,10 @@ photograph, and `content` holds recipe and label as JSON, in the very form of wh
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ from dataset_builder.columns import FLAVOURS
 from dataset_builder.files import read_json, write_json
 from dataset_builder.labelling.rule import Label
 from dataset_builder.recipes.recipes import Dish
+from dataset_builder.storage.places import files_in, is_url, opened
 
 PLAN = "plan.json"
 SHARDS_PER_FILE = 64
@@ -45,6 +48,8 @@ KINDS: dict[str, Any] = {
     "calibrated": bool,
     "skipped": dict[str, dict[str, Any]],
     "notes": list[str],
+    "corrections": dict[str, Any] | None,
+    "excluded": list[str],
 }
 
 
@@ -74,10 +79,11 @@ def content_of(dish: Dish, image_sha256: str | None, label: Label) -> str:
 
 def label_of(content: str, taste: Sequence[float]) -> Label:
     """Return the label in the content of a row."""
-    return _read(content, taste, None).label
+    return item_of(content, taste, None).label
 
 
-def _read(content: str, taste: Sequence[float], image: str | None) -> LabelledDish:
+def item_of(content: str, taste: Sequence[float], image: str | None) -> LabelledDish:
+    """Return the recipe and the label of a row."""
     recipe, reasons = json.loads(f"[{content}]")
     recipe["ingredients"], recipe["image_path"] = tuple(recipe["ingredients"]), image
     reasons["flavours"] = tuple(reasons["flavours"])
@@ -89,15 +95,17 @@ class PlanFolder:
 
     Args:
         path: holds it; nothing is read before it is asked for.
+        temporary: the folder above it, which is removed when nobody reads the plan any more; None for one that stays.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, temporary: TemporaryDirectory | None = None):
+        self.temporary = temporary
+        self.path = path if is_url(path) else Path(os.path.abspath(path))  # workers may be elsewhere
         # The shard that was read last: its rows are asked for in groups.
         self._last: tuple[Shard, list[LabelledDish]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_last": None}
+        return {"path": self.path, "temporary": None, "_last": None}
 
     def facts(self) -> dict[str, Any] | None:
         """Return the content of `plan.json`, None where the plan is not finished.
@@ -115,6 +123,10 @@ class PlanFolder:
         """Return a file of the recipes of a split."""
         return self.path / f"{split}-{number:05d}.parquet"
 
+    def _files(self, split: str) -> list[Path]:
+        names = (name for name in files_in(self.path) if name.startswith(f"{split}-") and name.endswith(".parquet"))
+        return [self.path / name for name in sorted(names)]
+
     def read(self, shard: Shard) -> list[LabelledDish]:
         """Return the recipes of one shard; nothing else is read.
 
@@ -124,7 +136,7 @@ class PlanFolder:
         if self._last is None or self._last[0] != shard:
             table = self._row_group(shard, ["content", "taste", "image"])
             rows = (table[name].to_pylist() for name in ("content", "taste", "image"))
-            self._last = shard, [_read(*row) for row in zip(*rows, strict=True)]
+            self._last = shard, [item_of(*row) for row in zip(*rows, strict=True)]
         return self._last[1]
 
     def images(self, shard: Shard) -> int:
@@ -133,14 +145,14 @@ class PlanFolder:
 
     def _row_group(self, shard: Shard, columns: list[str]) -> pa.Table:
         path = self.file(shard.split, shard.index // SHARDS_PER_FILE)
-        with outside(f"{path} of the plan cannot be read", MEND), path.open("rb") as stream:
+        with outside(f"{path} of the plan cannot be read", MEND), opened(path) as stream:
             return pq.ParquetFile(stream).read_row_group(shard.index % SHARDS_PER_FILE, columns=columns)
 
     def place_of(self, split: str, dish_id: str, variant: int) -> int | None:
         """Return the place of a recipe in its split, None where it is not there; no text but the ids is read."""
         before = 0
-        for path in sorted(self.path.glob(f"{split}-*.parquet")):
-            with path.open("rb") as stream:
+        for path in self._files(split):
+            with opened(path) as stream:
                 table = pq.ParquetFile(stream).read(columns=["dish_id", "variant"])
             same = pc.and_(pc.equal(table["dish_id"], dish_id), pc.equal(table["variant"], variant))
             place = pc.index(same, True).as_py()
@@ -151,8 +163,8 @@ class PlanFolder:
 
     def contents(self, split: str) -> Iterator[str]:
         """Yield the content of every recipe of a split, in order."""
-        for path in sorted(self.path.glob(f"{split}-*.parquet")):
-            with path.open("rb") as stream:
+        for path in self._files(split):
+            with opened(path) as stream:
                 for batch in pq.ParquetFile(stream).iter_batches(columns=["content"]):
                     yield from batch.column(0).to_pylist()
 

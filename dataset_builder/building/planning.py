@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset_builder.building.corrected_recipes import ChangedRows, CorrectedRecipes, with_changes
 from dataset_builder.building.plan_file import SCHEMA, PlanFolder, SplitWriter, content_of, label_of
 from dataset_builder.building.settings import BOTH, GENERATED, OWN, BuildSettings
 from dataset_builder.building.shards import divide
@@ -26,6 +28,7 @@ from dataset_builder.building.splits import find_groups, hash_of, order_keys, sp
 from dataset_builder.catalogue.ingredients import catalogue_dishes
 from dataset_builder.catalogue.variants import widen
 from dataset_builder.columns import FLAVOURS, SPLITS
+from dataset_builder.engines.work import Engine
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.choice import AnyLabeller
 from dataset_builder.labelling.languages import vocabulary_of
@@ -43,6 +46,7 @@ NO_FLAVOUR = "without flavour"
 # A variant is kept when its first flavour leads the second one by this share of the votes. Without it the label of many
 # variants hangs on one word, and what is learned from them is noise. Named dishes are kept as they are.
 CLEAR_LEAD = 0.2
+_NO_ROWS = -1  # in place of the split of a recipe whose every row was left out
 # Label ids in the order of their names, which decides between flavours that a dish has equally often.
 _BY_NAME = np.argsort(np.argsort(np.array(FLAVOURS)))
 
@@ -75,7 +79,7 @@ _NONE = _Hashes(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.u
 
 
 def make_plan(
-    settings: BuildSettings, folder: PlanFolder, source: dict[str, Any], processes: int | None = None
+    settings: BuildSettings, folder: PlanFolder, source: dict[str, Any], engine: Engine | None = None
 ) -> None:
     """Write the plan of a build to an empty folder.
 
@@ -83,29 +87,30 @@ def make_plan(
         settings: of the build.
         folder: of the plan.
         source: what the plan follows from, recorded with it.
-        processes: that label; None for one per core, or this process alone for few recipes.
+        engine: runs the labelling; None for this process where there are few recipes, and one per core otherwise.
 
     Raises:
         BadInputError: no recipe is left, or two rows would have one id.
     """
     labeller = settings.labeller(Lexicon.load(settings.lexicon))
+    corrected = CorrectedRecipes(settings, labeller)
     read = _Recipes(settings, labeller)
     left = _Left()
     with tempfile.TemporaryDirectory(dir=folder.path) as place:
         spilled = Path(place, "recipes.arrow")
-        hashes = _label(settings, read, labeller, spilled, left, processes)
+        hashes = _label(settings, read, labeller, spilled, left, corrected, engine)
         skipped = {**read.skipped, **left.skipped}
         if not len(hashes.keys):
             reasons = ", ".join(f"{left_out.count} {reason}" for reason, left_out in skipped.items())
             raise BadInputError(f"no recipe of {settings.recipes or 'the catalogue'} can be used: {reasons}")
         _refuse_equal_keys(hashes.keys, spilled)
         model = _label_model(labeller, spilled)
-        groups = find_groups(hashes.dishes, hashes.titles)
-        keys = order_keys(groups, _column(spilled, "dish_id"), settings.seed)
-        splits = split_numbers(groups.of_row, keys, _BY_NAME[hashes.flavours])
-        counts = np.bincount(splits, minlength=len(SPLITS))
+        changed = corrected.apply(model)
+        splits = _splits(settings, hashes, spilled, corrected)
+        splits[[place for place, row in changed.items() if row is None]] = _NO_ROWS
+        counts = np.bincount(splits + 1, minlength=len(SPLITS) + 1)[1:]
         recipes = dict(zip(SPLITS, counts.tolist(), strict=True))
-        _deal(settings, folder, spilled, splits, recipes, model)
+        _deal(settings, folder, spilled, splits, recipes, model, changed)
     folder.finish(
         {
             "source": source,
@@ -115,6 +120,8 @@ def make_plan(
             "calibrated": model.temperature != 1,
             "skipped": {reason: asdict(left_out) for reason, left_out in skipped.items()},
             "notes": list(read.notes),
+            "corrections": corrected.facts,
+            "excluded": corrected.excluded,
         }
     )
 
@@ -188,7 +195,8 @@ def _label(
     labeller: AnyLabeller,
     spilled: Path,
     left: _Left,
-    processes: int | None,
+    corrected: CorrectedRecipes,
+    engine: Engine | None,
 ) -> _Hashes:
     """Write the labelled recipes to a file in the order of the table, and return their hashes."""
     # The catalogue is in the language of its own lexicon.
@@ -196,14 +204,13 @@ def _label(
     work = partial(_label_chunk, checks_language=checked, reads_photographs=settings.pictures != GENERATED)
     parts: list[_Hashes] = []
     with pa.OSFile(str(spilled), "wb") as file, pa.ipc.new_file(file, SCHEMA, options=_SPILL) as writer:
-        for batch, hashes, without in map_chunks(work, recipes, labeller, processes):
+        for batch, hashes, without in map_chunks(work, recipes, labeller, engine):
             writer.write_batch(batch)
+            corrected.look(batch, hashes.keys)
             parts.append(hashes)
             left.merge(without)
-    whole = {
-        entry.name: np.concatenate([getattr(part, entry.name) for part in (_NONE, *parts)]) for entry in fields(_Hashes)
-    }
-    return _Hashes(**whole)
+    names = [entry.name for entry in fields(_Hashes)]
+    return _Hashes(**{name: np.concatenate([getattr(part, name) for part in (_NONE, *parts)]) for name in names})
 
 
 _SPILL = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -279,6 +286,20 @@ def _refuse_equal_keys(keys: np.ndarray, spilled: Path) -> None:
     raise BadInputError(f"two recipes have the id {dish_id}-{variant:02d}; give each dish its own id")
 
 
+def _splits(settings: BuildSettings, hashes: _Hashes, spilled: Path, corrected: CorrectedRecipes) -> np.ndarray:
+    """Return the split of each recipe as its place in `columns.SPLITS`.
+
+    Splits follow the labels of the rule, so that a correction moves no other dish. A corrected title joins the groups
+    of both titles.
+    """
+    retitled = corrected.retitled
+    dishes = np.concatenate([hashes.dishes, _hashes(dish.dish_id for dish in retitled)])
+    titles = np.concatenate([hashes.titles, _hashes(plain_title(dish.title) for dish in retitled)])
+    groups = find_groups(dishes, titles)
+    keys = order_keys(groups, chain(_column(spilled, "dish_id"), (dish.dish_id for dish in retitled)), settings.seed)
+    return split_numbers(groups.of_row[: len(hashes.keys)], keys, _BY_NAME[hashes.flavours])
+
+
 def _label_model(labeller: AnyLabeller, spilled: Path) -> SoftLabels:
     """Return the label model, fitted on the first labelled recipes, calibrated on the catalogue."""
     labels = []
@@ -299,6 +320,7 @@ def _deal(
     splits: np.ndarray,
     recipes: dict[str, int],
     model: SoftLabels,
+    changed: ChangedRows,
 ) -> None:
     """Write the recipes of each split, with their soft labels, to the files of its shards."""
     writers = [SplitWriter(folder, divide(split, recipes[split], settings.recipes_per_shard)) for split in SPLITS]
@@ -306,7 +328,7 @@ def _deal(
     try:
         with Progress("dividing into shards", len(splits), "recipes") as bar:
             for batch in _batches(spilled):
-                batch = _with_scores(batch, model)
+                batch = with_changes(_with_scores(batch, model), done, changed)
                 of_batch = splits[done : done + batch.num_rows]
                 for number, writer in enumerate(writers):
                     chosen = batch.filter(pa.array(of_batch == number))

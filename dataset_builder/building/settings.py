@@ -29,6 +29,7 @@ class BuildSettings:
         keep_equal_titles: rows whose title came before are variants of its dish, and not left out.
         pictures: "generated", "own" for the photographs that the table names, or "both".
         allow_outside: photographs may lie outside the folder of the table.
+        corrections: tables of what people corrected, see `building.corrections`.
         rule, min_lead, match, min_ingredient_votes, min_title_votes, on_conflict: the labelling rule, see
             `labelling.choice.rule_settings`; None for what follows from the others.
     """
@@ -45,6 +46,7 @@ class BuildSettings:
     keep_equal_titles: bool = False
     pictures: str = GENERATED
     allow_outside: bool = False
+    corrections: tuple[str, ...] = ()
     rule: str | None = None
     min_lead: float | None = None
     match: str | None = None

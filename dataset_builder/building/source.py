@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
+from dataset_builder.building.corrections import corrections_digest, read_corrections
 from dataset_builder.building.settings import GENERATED, BuildSettings
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.lexicon import Lexicon
@@ -20,6 +21,7 @@ from dataset_builder.recipes.hub_names import configured
 # The files of this package on which a plan depends.
 _SOURCES = (
     "building/pl*.py",
+    "building/corrections.py",
     "building/settings.py",
     "building/splits.py",
     "building/shards.py",
@@ -38,6 +40,7 @@ def source_of(settings: BuildSettings) -> dict[str, Any]:
     place = os.path.abspath if settings.pictures != GENERATED else os.path.basename
     for name in ("recipes", "lexicon"):
         content[name] = None if content[name] is None else place(content[name])
+    content["corrections"] = corrections_digest(read_corrections(settings.corrections))
     return {
         "settings": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
         "lexicon": Lexicon.load(settings.lexicon).digest,

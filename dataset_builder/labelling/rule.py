@@ -27,6 +27,8 @@ TIE_TITLE = "tie_title"
 TOGETHER = "together"
 TOO_CLOSE = "too_close"
 NO_VOTES = "none"
+# No rule decided but a person, see `building.corrections`.
+HUMAN = "human"
 LABEL_SOURCES = (
     AGREE, INGREDIENTS_ONLY, TITLE_ONLY, CONFLICT_INGREDIENTS, CONFLICT_TITLE, CONFLICT_DROPPED, TIE_TITLE, TOGETHER,
     TOO_CLOSE, NO_VOTES,

@@ -2,10 +2,11 @@
 
 import glob
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ from dataset_builder.columns import (
     TASTE,
     TITLE,
 )
+from dataset_builder.engines.local import LocalEngine
+from dataset_builder.engines.work import Engine, Report
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.kinds import check_entries
 from dataset_builder.messages import shown
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
-from dataset_builder.progress import progress
+from dataset_builder.progress import Progress
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 
@@ -52,12 +55,26 @@ class Rows:
     """The rows of all splits, column by column; a column that the data set lacks is absent."""
 
     splits: list[str] = field(default_factory=list)
-    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    columns: dict[str, list[Any]] = field(default_factory=partial(defaultdict, list))
     looks: list[Looks | None] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
+    unreadable_at: list[int] = field(default_factory=list)
 
     def __contains__(self, column: str) -> bool:
         return any(self.looks) if column == IMAGE else column in self.columns
+
+    def extend(self, other: "Rows") -> None:
+        """Add the rows of another file."""
+        before = len(self.splits)
+        self.splits += other.splits
+        for column, values in other.columns.items():
+            self.columns[column] += values
+        self.looks += other.looks
+        self.unreadable_at += [before + place for place in other.unreadable_at]
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The rows whose picture cannot be read."""
+        return [self.name(place) for place in self.unreadable_at]
 
     def name(self, position: int) -> str:
         """Return the id of a row, or its split and position where there are no ids."""
@@ -144,8 +161,13 @@ def file_of(dataset: str, name: str) -> Path | None:
         return None
 
 
-def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
+def read_rows(dataset: IterableDatasetDict, name: str, engine: Engine | None = None) -> Rows:
     """Return the rows of a data set; of each picture only its looks are kept.
+
+    Args:
+        dataset: the splits, each in one or more files.
+        name: for messages.
+        engine: reads the files; None for this process, with a thread per core.
 
     Raises:
         BadInputError: there are no rows, or none of the columns is there.
@@ -160,18 +182,43 @@ def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
         if not wanted:
             raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")
         found.update(wanted)
-        for batch in progress(_batches(stream, wanted, name), f"reading {split}", "batches"):
-            rows.splits += [split] * batch.num_rows
-            for column in (one for one in COLUMNS if one != IMAGE):
-                values = batch[column].to_pylist() if column in wanted else [None] * batch.num_rows
-                rows.columns[column] += [_value(column, value, features.get(column)) for value in values]
-            _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
+        work, files = _Reading(split, stream, features, wanted, name), range(stream.num_shards)
+        with Progress(f"reading {split}", None, "rows") as bar:
+            for part in (engine or LocalEngine(1)).run(work, files, bar.update):
+                rows.extend(part)
     if not rows.splits:
         raise BadInputError(f"{name} has no rows; build or import it first")
     # Columns that some split has stay, with None in the splits that lack them.
     for column in set(COLUMNS) - found:
         rows.columns.pop(column, None)
     return rows
+
+
+class _Reading:
+    """Work on the files of one split, see `engines.work.Work`: one unit reads the rows of one file."""
+
+    uses_gpu = forks = False
+
+    def __init__(self, split: str, stream: IterableDataset, features: Any, wanted: list[str], name: str):
+        self._split, self._stream, self._features = split, stream, features
+        self._wanted, self._name = wanted, name
+
+    def start(self, number: int, workers: int) -> Callable[[int, Report], Rows]:
+        return self._read
+
+    def _read(self, file: int, report: Report) -> Rows:
+        rows, wanted = Rows(), self._wanted
+        with _readable(self._name):
+            # A data set of one file is left as it is: not every source can be divided.
+            stream = self._stream if self._stream.num_shards == 1 else self._stream.shard(self._stream.num_shards, file)
+        for batch in _batches(stream, wanted, self._name):
+            rows.splits += [self._split] * batch.num_rows
+            for column in (one for one in COLUMNS if one != IMAGE):
+                values = batch[column].to_pylist() if column in wanted else [None] * batch.num_rows
+                rows.columns[column] += [_value(column, value, self._features.get(column)) for value in values]
+            _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
+            report(batch.num_rows)
+        return rows
 
 
 def _batches(stream: IterableDataset, columns: list[str], name: str) -> Iterator[pa.Table]:
@@ -219,5 +266,5 @@ def _add_looks(rows: Rows, pictures: Sequence[Any]) -> None:
     with ThreadPoolExecutor() as pool:
         for found in pool.map(look, pictures):
             if isinstance(found, str):
-                rows.unreadable.append(rows.name(len(rows.looks)))
+                rows.unreadable_at.append(len(rows.looks))
             rows.looks.append(None if isinstance(found, str) else found)

@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCardData, HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import httpx
 
+from dataset_builder.building.corrections import corrections_in_words
 from dataset_builder.building.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, read_build, rule_settings
 from dataset_builder.columns import CAPTIONS, DISH_ID, FLAVOURS, LABEL_SOURCE, MASK, SPLITS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
@@ -33,6 +34,7 @@ from model_cards.cards import data_card
 from model_cards.runs import is_catalogue
 
 EXAMPLES = 5
+CORRECTED = 100  # corrected rows that the card names; the manifest names all
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 TASKS = ["image-classification", "text-classification"]
 ANNOTATED = {CAPTIONS: "image-to-text", MASK: "image-segmentation"}  # tasks that only such a column makes possible
@@ -213,6 +215,8 @@ def card_values(
         "drawing": [*drawing, f"the first prompt, as an example: {build.example_prompt}"],
         "left_out": left_out(build.manifest),
         "audit": audit,
+        "corrections": build.manifest.get("corrections"),
+        "corrected": list(corrections_in_words(build.manifest.get("corrections") or {"rows": {}}))[:CORRECTED],
         "history": history,
         "examples": example_lines(changes) if changes else [],
     }
@@ -223,6 +227,8 @@ def left_out(manifest: Mapping[str, Any]) -> dict[str, int]:
     counts = {f"recipes, {reason}": of["count"] for reason, of in manifest.get("skipped_recipes", {}).items()}
     if manifest.get("given_up"):
         counts["pictures that were rejected at every attempt"] = len(manifest["given_up"])
+    if excluded := (manifest.get("corrections") or {}).get("excluded"):
+        counts["rows that a person excluded"] = excluded
     return counts
 
 

@@ -1,13 +1,13 @@
 """Plans are made as a stream, read in parts, taken again only from the same source, and equal to what they were."""
 
 import csv
-import dataclasses
 import hashlib
 import json
 import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from dataset_builder.building.settings import BuildSettings
 from dataset_builder.building.source import source_of
 from dataset_builder.building.splits import find_groups, hash_of, order_keys
 from dataset_builder.columns import FLAVOURS, SPLITS
+from dataset_builder.engines.local import LocalEngine
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.recipes.text import plain_title
@@ -72,9 +73,9 @@ def test_odd_tables_are_planned_as_ever(keep, odd_table):
 
 def test_workers_and_small_chunks_give_the_same_plan(recipe_file, monkeypatch):
     settings = BuildSettings(recipe_file, recipes_per_shard=4, generation=SMALL)
-    whole = Plan(settings, processes=1)
+    whole = Plan(settings, engine=LocalEngine(1))
     monkeypatch.setattr("dataset_builder.labelling.tables._CHUNK", 5)
-    spread = Plan(settings, processes=2)
+    spread = Plan(settings, engine=LocalEngine(2))
     assert spread.fingerprint == whole.fingerprint
     for split in SPLITS:
         assert list(spread.recipes[split]) == list(whole.recipes[split])
@@ -110,7 +111,7 @@ def test_recipes_are_a_sequence(recipe_file):
 
 def test_a_kept_plan_is_taken_again_from_the_same_source_only(recipe_file, tmp_path, monkeypatch):
     table = tmp_path / "recipes.csv"
-    table.write_bytes(open(recipe_file, "rb").read())
+    table.write_bytes(Path(recipe_file).read_bytes())
     settings = BuildSettings(str(table), generation=SMALL)
     kept = tmp_path / "plan"
     Plan(settings, kept).keep(kept)
@@ -119,10 +120,10 @@ def test_a_kept_plan_is_taken_again_from_the_same_source_only(recipe_file, tmp_p
         "dataset_builder.building.plan.make_plan", lambda *given: made.append(1) or planning.make_plan(*given)
     )
     first = Plan(settings, kept)
-    Plan(dataclasses.replace(settings, generation=GenerationSettings(size=128)), kept)
+    Plan(BuildSettings(str(table), generation=GenerationSettings(size=128)), kept)
     assert made == []
     # Another seed, other words in the table and a damaged plan are planned anew.
-    Plan(dataclasses.replace(settings, seed=1), kept)
+    Plan(BuildSettings(str(table), seed=1, generation=SMALL), kept)
     table.write_text(table.read_text().replace("Peach cake", "Peach pie"))
     changed = Plan(settings, kept)
     assert len(made) == 2

@@ -375,7 +375,7 @@ def test_labels_of_the_comp5329_set_are_written_as_their_numbers(shared_data, tm
         (score.main, ["MODEL", "nowhere"], "there is no data set at 'nowhere'"),
         (score.main, ["MODEL", "DATA", "--split", "exam"], "has no split 'exam'; it has train"),
         (predict.main, ["MODEL", "nowhere.csv", "--images", "."], "nowhere.csv does not exist; give a CSV"),
-        (predict.main, ["MODEL", "table.csv"], "give the folder that holds them"),
+        (predict.main, ["MODEL", "table.csv"], "table.csv does not exist"),
         (compare.main, ["MODEL", "MODEL", "DATA"], "two models have the same name"),
     ],
 )

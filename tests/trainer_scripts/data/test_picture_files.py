@@ -10,7 +10,7 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.data.picture_files import check_files
 from trainer_scripts.data.split_guard import row_keys
 from trainer_scripts.data.table import decode_bytes
-from trainer_scripts.scoring.predict_run import read_items
+from trainer_scripts.scoring.predicted_rows import RowsWanted, read_items
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def test_ids_of_a_table_open_pictures_of_the_folder_only(place):
     table = place / "table.csv"
     names = ["a.png", "../private.png", "link.png", "/etc/passwd", "pipe.png", "none.png"]
     table.write_text("ImageID,Text\n" + "".join(f"{name},x\n" for name in names))
-    items = read_items(str(table), place / "set", "ImageID", "Text", "fusion")
+    items = read_items(str(table), RowsWanted("fusion", place / "set", text_column="Text"))
     assert items[0].read_picture().size == (4, 4)
     reasons = ["outside its folder; --allow_outside takes it"] * 3 + ["no regular file", "missing"]
     for item, reason in zip(items[1:], reasons, strict=True):
         with pytest.raises(ValueError, match=f"{item.item_id.rpartition('/')[2]} is {reason}"):
             item.read_picture()
-    allowed = read_items(str(table), place / "set", "ImageID", "Text", "fusion", allow_outside=True)
+    allowed = read_items(str(table), RowsWanted("fusion", place / "set", text_column="Text", allow_outside=True))
     assert allowed[1].read_picture().size == allowed[2].read_picture().size == (4, 4)

@@ -19,7 +19,8 @@ from trainer_scripts.tasks.captioning.samples import CaptionSamples
 from trainer_scripts.tasks.captioning.scores import METEOR_SCORE, meteor, meteor_missing
 from trainer_scripts.tasks.captioning.truth import detail_scores, round_trip, visible_names
 from trainer_scripts.tasks.common.item_pictures import ItemPictures
-from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, Scored, ScoredModels, ScoringOptions
+from trainer_scripts.tasks.common.items import Item, PredictionOptions
+from trainer_scripts.tasks.common.task import SavedModel, Scored, ScoredModels, ScoringOptions
 
 CAPTIONS_CSV = "captions.csv"
 CAPTIONS_JSON = "captions.json"

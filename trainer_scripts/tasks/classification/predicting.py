@@ -15,16 +15,21 @@ from dataset_builder.messages import echo, shown
 from dataset_builder.progress import progress
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, Decision, ExpectedF1Decision
 from trainer_scripts.tasks.common.item_pictures import ItemPictures, Seen
-from trainer_scripts.tasks.common.task import Item, PredictionOptions, SavedModel, write_labels
+from trainer_scripts.tasks.common.items import Item, PredictionOptions, write_answers
+from trainer_scripts.tasks.common.task import SavedModel
 
 NAMED = 5
 
 
 def predict(model: SavedModel, items: Sequence[Item], out: Path, options: PredictionOptions) -> str:
-    """Write `ImageID,Labels` for every row to `out`, and name the rows with a missing input on stderr."""
+    """Write `ImageID,Labels` for every row to `out`, and name the rows with a missing input on stderr.
+
+    With `options.probabilities` a column per label follows.
+    """
     probabilities, broken = predict_items(model, items, options.batch_size, options.missing_pictures == "text")
     ids = [item.item_id for item in items]
-    write_labels(out, zip(ids, label_cells(model, probabilities, options), strict=True))
+    cells = label_cells(model, probabilities, options)
+    write_answers(out, ids, cells, model.names, probabilities if options.probabilities else None)
     report("pictures missing or broken, predicted from text alone", broken)
     report(
         "rows without text, predicted from the picture and an empty one",

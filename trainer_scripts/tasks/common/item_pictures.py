@@ -14,7 +14,8 @@ from trainer_scripts.data.pictures import evaluation_picture, normalise
 from trainer_scripts.data.samples import on_device, stacked
 from trainer_scripts.features.engines import cores
 from trainer_scripts.features.reader import PictureStream
-from trainer_scripts.tasks.common.task import Item, SavedModel
+from trainer_scripts.tasks.common.items import Item
+from trainer_scripts.tasks.common.task import SavedModel
 
 BATCHES_AHEAD = 2
 
@@ -96,7 +97,7 @@ class ItemPictures:
 
     def _files(self) -> Iterator[bytes]:
         for item in self._items:
-            yield b"" if item.picture is None else item.read_bytes()
+            yield item.read_bytes() if item.has_picture else b""
 
     def _load(self, row: int) -> Seen:
         # Opened in any case: a broken picture has no features, and a mask has the size of its picture.

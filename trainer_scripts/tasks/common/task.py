@@ -1,8 +1,7 @@
 """The interface of a task, and the records that it exchanges with training, scoring, comparing and exporting."""
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -10,16 +9,12 @@ from typing import Any, ClassVar, Protocol
 import datasets
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import write_csv
-from dataset_builder.messages import shown
-from dataset_builder.named_files import OUTSIDE, RefusedFileError, read_regular, resolve
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
-from modeling_flavour.processing_flavour import FlavourProcessor, open_picture
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
 from trainer_scripts.evaluation.decisions import THRESHOLD
@@ -29,6 +24,7 @@ from trainer_scripts.evaluation.scores import Score
 from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.graphs import ModelGraph
+from trainer_scripts.tasks.common.items import Item, PredictionOptions
 from trainer_scripts.tasks.common.trainer import Collator, FlavourTrainer, check_finite
 
 
@@ -227,56 +223,6 @@ class Scored:
     files: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     thresholds: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Item:
-    """One row to predict: its id as given, its text, its picture file, and the folder that it must lie in."""
-
-    item_id: str
-    text: str | None
-    picture: Path | None
-    folder: Path | None = None
-    allow_outside: bool = False
-
-    def read_bytes(self) -> bytes:
-        """Return the file of the picture.
-
-        Raises:
-            ValueError: it is missing, outside its folder, or no regular file.
-        """
-        if self.picture is None:
-            raise ValueError("there is no picture")
-        try:
-            path = resolve(os.path.abspath(self.picture), self.folder or self.picture.parent, self.allow_outside)
-            return read_regular(path)
-        except RefusedFileError as error:
-            hint = "; --allow_outside takes it" if str(error) == OUTSIDE else ""
-            raise ValueError(f"the picture {shown(self.picture)} is {error}{hint}") from error
-
-    def read_picture(self) -> Image.Image:
-        """Return the picture.
-
-        Raises:
-            ValueError: it is missing, broken, outside its folder, or no regular file.
-        """
-        return open_picture(self.read_bytes())
-
-
-def write_labels(path: Path, rows: Iterable[tuple[str, str]]) -> None:
-    """Write `ImageID,Labels` with a line per row, in the order of the rows; the file appears whole or not at all."""
-    write_csv(path, ["ImageID", "Labels"], rows)
-
-
-@dataclass(frozen=True)
-class PredictionOptions:
-    """Options of `predict.py` that decide between labels; see its help texts."""
-
-    batch_size: int
-    missing_pictures: str
-    threshold: float | None
-    thresholds: Path | None
-    decision: str | None
 
 
 class Task(ABC):

@@ -6,6 +6,8 @@ import pickle
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -327,6 +329,36 @@ def test_predict_writes_masks_of_the_pictures_own_size(runs, photographs, tmp_pa
         assert row["Labels"].split("|") == plate["labels"]
         assert len(plate["taste"]) == 5
         assert "agrees" in plate
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "multitask", "ingredients"])
+def test_predict_writes_ingredient_probabilities_and_a_mask_per_id(runs, photographs, tmp_path, kind):
+    for folder, name in (("a", "one.png"), ("b", "two.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes((photographs / name).read_bytes())
+    (tmp_path / "table.csv").write_text("ImageID\na/x.png\nb/x\n")
+    given = [str(tmp_path / "table.csv"), "--images", str(tmp_path), "--out", str(tmp_path / "out.csv")]
+    predict.main([str(runs / kind), *given, "--probabilities"])
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert list(rows[0]) == ["ImageID", "Labels", *INGREDIENTS]
+    plates = json.loads((tmp_path / "out.json").read_text())
+    for row, plate, size in zip(rows, plates, ((56, 40), (48, 64)), strict=True):
+        if kind != "ingredients":
+            assert Image.open(tmp_path / plate["mask"]).size == size
+        if kind != "segmentation":
+            for name, value in plate["probabilities"].items():
+                assert float(row[name]) == pytest.approx(value, abs=1e-4)
+        else:
+            # What covers most of a mask is the likeliest class somewhere.
+            assert all(float(row[name]) > 0.1 for name in row["Labels"].split("|") if name)
+        assert all(0 <= float(row[name]) <= 1 for name in INGREDIENTS)
+
+
+def test_two_rows_of_one_id_would_share_a_mask(runs, small_dataset, tmp_path, capsys):
+    rows = [{"id": "x", "image": make_row("test", number)["image"]} for number in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    message = refused(capsys, predict, runs / "segmentation", tmp_path / "t.parquet", "--out", tmp_path / "out.csv")
+    assert "two rows have the id x, which names their masks" in message
 
 
 def test_predict_knows_models_without_masks_and_names_broken_pictures(runs, photographs, tmp_path, capsys):

@@ -1,0 +1,165 @@
+"""Rows to predict: pictures in the table or named by it, ids without endings, probabilities of all classes."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import HfApi
+
+from dataset_builder.errors import BadInputError
+from tests.trainer_scripts.conftest import make_row, png, refused
+from tests.trainer_scripts.tiny_runs import run
+from trainer_scripts import predict, score
+from trainer_scripts.evaluation.predictions import Predictions
+from trainer_scripts.scoring.predicted_rows import RowsWanted, picture_file, read_items
+
+NAMES = ["sweet", "salty", "sour", "bitter", "umami"]
+
+
+@pytest.fixture(scope="module")
+def fusion(small_dataset, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("fusion") / "fusion", small_dataset, "--num_train_epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def scored(fusion, small_dataset, tmp_path_factory):
+    """The answers of scoring to the rows that every form of the table below holds."""
+    out = tmp_path_factory.mktemp("scored")
+    score.main([str(fusion), str(small_dataset), "--out", str(out)])
+    return Predictions.load(out)
+
+
+def predicted(fusion, table, out, *arguments):
+    predict.main([str(fusion), str(table), "--probabilities", "--out", str(out), *map(str, arguments)])
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["ImageID", "Labels", *NAMES]
+    probabilities = np.array([[float(row[name]) for name in NAMES] for row in rows])
+    assert [row["Labels"] for row in rows] == [NAMES[best] for best in probabilities.argmax(1)]
+    return [row["ImageID"] for row in rows], probabilities
+
+
+def as_scored(scored, found, ids=None):
+    assert found[0] == (ids or scored.ids)
+    assert np.allclose(found[1], scored.probabilities, atol=1e-5)
+
+
+def test_the_packages_own_format_is_read_as_it_is_in_a_file_a_folder_and_on_a_hub(
+    fusion, scored, small_dataset, connected_hub, tmp_path
+):
+    shard = small_dataset / "data" / "test-00000-of-00001.parquet"
+    as_scored(scored, predicted(fusion, shard, tmp_path / "file.csv"))
+    as_scored(scored, predicted(fusion, small_dataset, tmp_path / "split.csv", "--split", "test"))
+    whole, _ = predicted(fusion, small_dataset, tmp_path / "folder.csv")
+    assert len(whole) == 120
+    api = HfApi()
+    api.create_repo("org/small", repo_type="dataset")
+    api.upload_folder(repo_id="org/small", repo_type="dataset", folder_path=small_dataset)
+    as_scored(scored, predicted(fusion, "org/small", tmp_path / "hub.csv", "--split", "test"))
+
+
+@pytest.mark.parametrize("name", ["dishes.csv", "dishes.jsonl", "dishes.parquet"])
+def test_a_column_of_paths_names_the_pictures_of_any_table(fusion, scored, small_rows, tmp_path, name):
+    (tmp_path / "photos").mkdir()
+    rows = []
+    for number, row in enumerate(small_rows["test"]):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(row["image"]["bytes"])
+        rows.append({"photo": f"photos/{number}.png", "words": row["title"]})
+    table = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), table)
+    elif name.endswith("jsonl"):
+        table.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        with table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    given = ("--image_column", "photo", "--text_column", "words")
+    # Without a column of ids, the name of the picture stands for the row.
+    as_scored(scored, predicted(fusion, table, tmp_path / "out.csv", *given), [row["photo"] for row in rows])
+
+
+def test_pictures_as_bytes_or_as_cells_without_types_are_read_too(fusion, scored, small_rows, tmp_path):
+    for kind in ("bytes", "cells"):
+        rows = [
+            {
+                "id": row["id"],
+                "title": row["title"],
+                "image": row["image"] if kind == "cells" else row["image"]["bytes"],
+            }
+            for row in small_rows["test"]
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{kind} [1].parquet")
+        as_scored(scored, predicted(fusion, tmp_path / f"{kind} [1].parquet", tmp_path / f"{kind}.csv"))
+
+
+def test_a_row_of_the_table_without_its_picture_is_named_or_predicted_from_its_text(fusion, tmp_path, capsys):
+    rows = [
+        {"id": str(i), "title": "cake", "image": None if i == 1 else make_row("test", i)["image"]} for i in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    out = ("--out", tmp_path / "out.csv")
+    message = refused(capsys, predict, fusion, tmp_path / "t.parquet", *out)
+    assert "row 1: there is no picture; mend it or remove the row, or give --missing_pictures text" in message
+    ids, _ = predicted(fusion, tmp_path / "t.parquet", tmp_path / "out.csv", "--missing_pictures", "text")
+    assert ids == ["0", "1", "2"]
+    assert "1 pictures missing or broken, predicted from text alone: 1" in capsys.readouterr().err
+
+
+def test_an_id_without_an_ending_finds_its_picture_and_two_that_fit_are_an_error(tmp_path):
+    pixels = png(np.zeros((4, 4, 3), dtype=np.uint8))
+    for name in ("a.png", "b.JPG", "c.png", "c.jpg", "d", "e.v2.png"):
+        (tmp_path / name).write_bytes(pixels)
+    found = [picture_file(tmp_path, name).name for name in ("a", "b", "d", "e.v2", "a.png", "none")]
+    assert found == ["a.png", "b.JPG", "d", "e.v2.png", "a.png", "none"]
+    with pytest.raises(BadInputError, match=r"the id c fits several pictures in .*: c.jpg, c.png; write it with its"):
+        picture_file(tmp_path, "c")
+    table = tmp_path / "table.csv"
+    table.write_text("id,title\na,x\n")
+    assert read_items(str(table), RowsWanted("fusion", tmp_path))[0].read_picture().size == (4, 4)
+
+
+def test_pictures_that_a_table_names_outside_its_folder_stay_closed(tmp_path):
+    pixels = png(np.zeros((4, 4, 3), dtype=np.uint8))
+    (tmp_path / "private.png").write_bytes(pixels)
+    (tmp_path / "set").mkdir()
+    outside = str(tmp_path / "private.png")
+    rows = [{"id": "1", "image": outside}, {"id": "2", "image": f"file://{outside}"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / "paths.parquet")
+    (tmp_path / "set" / "cells.jsonl").write_text(json.dumps({"id": "1", "image": {"bytes": None, "path": outside}}))
+    for name in ("paths.parquet", "cells.jsonl"):
+        for item in read_items(str(tmp_path / "set" / name), RowsWanted("image")):
+            with pytest.raises(ValueError, match="outside its folder; --allow_outside takes it"):
+                item.read_picture()
+        for item in read_items(str(tmp_path / "set" / name), RowsWanted("image", allow_outside=True)):
+            assert item.read_picture().size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--id_column", "key", "--images", "."], "has no column 'key'; it has photo, Caption"),
+        (["--images", "."], "has no column 'ImageID'; it has photo, Caption; name it with --id_column"),
+        ([], "give the folder that holds them, or the column of pictures or of their paths (--image_column)"),
+        (["--image_column", "photo", "--split", "test"], "--split is for data sets with splits"),
+        (["--image_column", "photo", "--images", "nowhere"], "--images is nowhere; give the folder"),
+    ],
+)
+def test_what_cannot_be_found_is_said_in_one_line(fusion, tmp_path, monkeypatch, capsys, given, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("photo,Caption\na.png,cake\n")
+    assert message in refused(capsys, predict, fusion, "t.csv", *given)
+
+
+def test_a_table_of_a_hub_names_no_files_of_this_machine(connected_hub, tmp_path):
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([{"id": "1", "image": "a.png"}]), folder / "test-00000-of-00001.parquet")
+    api = HfApi()
+    api.create_repo("org/paths", repo_type="dataset")
+    api.upload_folder(repo_id="org/paths", repo_type="dataset", folder_path=tmp_path / "set")
+    with pytest.raises(BadInputError, match=r"row 1 names the picture a.png, which is not in the data set"):
+        read_items("org/paths", RowsWanted("image"))
