@@ -267,13 +267,15 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
 
 def _run_audit(parsed: argparse.Namespace) -> int:
     from dataset_builder.engines.choice import LOCAL, engine_named
+    from dataset_builder.files import sole_writer
     from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit
 
     engine = engine_named(parsed.engine, parsed.address, parsed.processes)
-    # By default threads of this process decode the pictures.
-    audited = audit(parsed.dataset, None if parsed.engine == LOCAL and parsed.processes is None else engine)
     folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
-    audited.write(folder)
+    with sole_writer(folder / AUDIT_MARKDOWN):
+        # By default threads of this process decode the pictures.
+        audited = audit(parsed.dataset, None if parsed.engine == LOCAL and parsed.processes is None else engine)
+        audited.write(folder)
     echo("\n".join(f"- {line}" for line in audited.lines))
     echo(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
     return 0

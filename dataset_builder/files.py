@@ -2,9 +2,11 @@
 
 import csv
 import getpass
+import glob
 import hashlib
 import json
 import os
+import platform
 import secrets
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from dataset_builder.boundaries import parse_json, read_text
@@ -59,9 +62,24 @@ def sole_writer(output: Path) -> Iterator[None]:
         folder / name, f"another command is writing {output}; wait for it, or name another place for the result"
     )
     try:
+        remove_partials(output)
         yield
     finally:
         lock.release()
+
+
+def machine() -> str:
+    """Return the name of this machine, as partial files bear it."""
+    return platform.node().replace(".", "-") or "here"
+
+
+def remove_partials(output: Path) -> None:
+    """Remove what killed processes of this machine left of `write_whole` for an output, a file or a folder."""
+    left = [*output.parent.glob(f"{glob.escape(output.name)}.*.tmp"), *output.glob("*.tmp")]
+    for path in left:
+        *_, where, process, _ = ("", *path.name.split("."))
+        if where == machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Any) -> None:
@@ -74,8 +92,8 @@ def write_whole(path: Path, write: Any) -> None:
     if is_url(path):
         store_whole(path, write)
         return
-    # Another machine that shares the folder may have a process of the same number.
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    # Threads may write the same file, too: two parts of a build that run in one process.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(2)}.{machine()}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb+") as stream:  # Windows syncs only what is open for writing

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import yaml
 from huggingface_hub import ModelCardData
+from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from model_cards import runs
@@ -27,6 +28,19 @@ EMPTY = re.compile(r"^#.*$|\[More Information Needed\](\([^)]*\))?", re.MULTILIN
 FIXED = ("license", "size_categories", "configs", "dataset_info")
 LICENCE = "apache-2.0"
 EXAMPLE_TITLE = "Greek salad with olives"
+# What a publisher's card may use of Jinja: it fills in facts. Loops run over facts alone and lie in no third loop, and
+# nothing makes long texts, so a card from anywhere ends, and ends in about its own length.
+ALLOWED = (
+    nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Const, nodes.Filter, nodes.If,
+    nodes.For, nodes.Test, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.CondExpr, nodes.Slice,
+    nodes.Keyword, nodes.Extends, nodes.Block, nodes.Call, nodes.Tuple, nodes.Div,
+)  # fmt: skip
+METHODS = ("items", "keys", "values", "super")
+FILTERS = (
+    "cell", "default", "first", "join", "last", "length", "list", "lower", "percent", "round", "sort", "thousands",
+    "title", "trim", "upper",
+)  # fmt: skip
+DEEPEST_LOOP = 2
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
 
 
@@ -94,6 +108,46 @@ def check_written(template: str, name: str) -> None:
         raise CardError(f"{name} has placeholders left ({', '.join(left[:5])}); write what belongs there")
 
 
+def check_own(template: str, name: str) -> None:
+    """Refuse a publisher's card that does more than fill in facts.
+
+    Raises:
+        CardError: it computes, defines, includes, or loops over anything but facts.
+    """
+    try:
+        tree = environment().parse(template)
+    except (jinja2.TemplateError, RecursionError) as error:
+        raise CardError(f"{name} is no template ({error}); mend it, or write {{{{ '{{{{' }}}} for braces") from error
+    waiting: list[tuple[nodes.Node, int]] = [(child, 0) for child in tree.iter_child_nodes()]
+    while waiting:
+        node, depth = waiting.pop()
+        depth += isinstance(node, nodes.For)
+        called = isinstance(node, nodes.Call) and not (
+            (isinstance(node.node, nodes.Getattr) and node.node.attr in METHODS)
+            or (isinstance(node.node, nodes.Name) and node.node.name in METHODS)
+        )
+        refused = (
+            not isinstance(node, ALLOWED)
+            or called
+            or depth > DEEPEST_LOOP
+            or (isinstance(node, nodes.Filter) and node.name not in FILTERS)
+            or (isinstance(node, nodes.For) and (node.recursive or not names_a_fact(node.iter)))
+        )
+        if refused:
+            raise CardError(
+                f"{name}, line {node.lineno}, does more than fill in facts ({type(node).__name__}); a card may name "
+                f"facts, test them, loop over them up to {DEEPEST_LOOP} deep and use the filters {', '.join(FILTERS)}"
+            )
+        waiting.extend((child, depth) for child in node.iter_child_nodes())
+
+
+def names_a_fact(node: nodes.Node | None) -> bool:
+    """Tell whether an expression is a fact, or a part, a method or a filter of one."""
+    while isinstance(node, (nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Call)):
+        node = node.node
+    return isinstance(node, nodes.Name)
+
+
 def check_length(card: str, name: str) -> None:
     """Refuse a filled card with hardly any text.
 
@@ -118,7 +172,8 @@ def fill(template: str, values: Mapping[str, Any], name: str) -> str:
     """
     try:
         text = environment().from_string(template).render(**values)
-    except jinja2.TemplateError as error:
+    # A filter raises whatever Python raises for a value that it cannot take.
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise CardError(f"{name} cannot be filled ({error}); mend or remove that placeholder") from error
     # A section that is absent leaves its blank lines behind.
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -143,6 +198,8 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
     if stated not in (None, given, [given]):
         raise CardError(f"{name} states the licence {stated}, --license {given}; make them agree")
     check_written(template, name)
+    if own is not None:
+        check_own(template, name)
     # The publisher's metadata go before ours, except for what must fit the data.
     fixed = {key: metadata[key] for key in FIXED if key in metadata}
     card = join_card({**metadata, **added, **fixed}, fill(template, values, name))
@@ -158,6 +215,8 @@ def model_card(
     dataset_revision: str | None = None,
     licence: str = LICENCE,
     comparison: Path | None = None,
+    base: str | None = None,
+    base_revision: str | None = None,
 ) -> str:
     """Return the card of a trained model, filled from the files of its run.
 
@@ -172,6 +231,8 @@ def model_card(
         dataset_revision: tag of the data.
         licence: identifier of the licence.
         comparison: `comparison.json` of a comparison that this model took part in; None looks in the folder.
+        base: Hub id of the model that an adapter goes on; None takes what the adapter names.
+        base_revision: of that model.
 
     Raises:
         CardError: the folder holds no model.
@@ -193,6 +254,9 @@ def model_card(
     if result := compared.get("result"):
         rows = result["split"], result["dataset"]
         results = [*(each for each in results if (each["split"], each["dataset"]) != rows), result]
+    adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
+    if base is None:
+        base, base_revision = str(adapter.get("base_model_name_or_path") or ""), adapter.get("revision")
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
@@ -218,13 +282,17 @@ def model_card(
         "verdicts": compared.get("verdicts", []),
         "recipe": runs.configuration_of(folder),
         "license": licence,
+        "base": base,
+        "base_revision": base_revision,
+        "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
     evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
     data = ModelCardData(
         license=licence,
         language=["en"] if is_catalogue(manifest) else None,
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
+        base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
         pipeline_tag=tag,
         tags=["food", "recipes", "taste", "image-text"],
         datasets=[dataset] if dataset else None,
@@ -232,7 +300,7 @@ def model_card(
         model_name=name if evaluated else None,
         eval_results=evaluated or None,
     )
-    body = fill(read_template(runs.TEMPLATES[task]), values, "the model card")
+    body = fill(read_template("adapter_card.md" if adapter else runs.TEMPLATES[task]), values, "the model card")
     card = join_card(data.to_dict(), body)
     check_length(card, "the model card")
     return card

@@ -18,6 +18,7 @@ FORMER_CONFIGURATION = "recipe.yaml"  # its name in runs of earlier versions
 COMPARISON = "comparison.json"
 SPREAD = "seeds.json"
 MANIFEST = "manifest.json"
+ADAPTER_CONFIG = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CLASSIFICATION, MULTILABEL, CAPTIONING, SEGMENTATION = "classification", "multilabel", "captioning", "segmentation"
 TEMPLATES = {
@@ -125,8 +126,24 @@ def parts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         "parameters": f"{metrics['parameters']:,}" if "parameters" in metrics else None,
         "trained parameters": f"{metrics['trainable_parameters']:,}" if "trainable_parameters" in metrics else None,
         "size": f"{metrics['megabytes']:.1f} MB" if "megabytes" in metrics else None,
+        "adapters": adapters_of(metrics),
     }
     return {what: value for what, value in stated.items() if value}
+
+
+def adapters_of(metrics: Mapping[str, Any]) -> str | None:
+    """Return what the run states about its low-rank adapters; None for a run without them."""
+    facts = metrics.get("adapters")
+    if not facts:
+        return None
+    where = "merged into the weights" if facts["merged"] else "beside the base model"
+    layers = f"{facts['layers']} layers of {base_name(facts['base'])}"
+    return f"LoRA of rank {facts['rank']} (alpha {facts['alpha']}) on {layers}, {where}"
+
+
+def base_name(base: str) -> str:
+    """Return the Hub id of a base model, or the name of its folder."""
+    return base if HUB_ID.fullmatch(base) and not Path(base).exists() else Path(base).name
 
 
 def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class FlavourTextEncoder(PreTrainedModel):
 
     def __init__(self, config: PreTrainedConfig, pooled: bool = True):
         super().__init__(config)
+        self.is_table = config.text_config is None  # of word vectors; an adapter may wrap it
         if config.text_config is not None:
             self.model = build_backbone(config.text_config)
             size = config.text_config.hidden_size
@@ -101,11 +102,11 @@ class FlavourTextEncoder(PreTrainedModel):
 
     def get_input_embeddings(self):
         """Return the table of token vectors."""
-        return self.model if isinstance(self.model, nn.Embedding) else self.model.get_input_embeddings()
+        return self.model if self.is_table else self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value):
         """Replace the table of token vectors."""
-        if isinstance(self.model, nn.Embedding):
+        if self.is_table:
             self.model = value
         else:
             self.model.set_input_embeddings(value)
@@ -146,7 +147,7 @@ class FlavourTextEncoder(PreTrainedModel):
         self, input_ids: Tensor | None, mask: Tensor, inputs_embeds: Tensor | None = None, **kwargs
     ) -> tuple[Tensor, tuple | None, tuple | None]:
         """Return the backbone's token states, and its layers' states and attention weights with the flags for them."""
-        if isinstance(self.model, nn.Embedding):
+        if self.is_table:
             return self.model(input_ids) if inputs_embeds is None else inputs_embeds, None, None
         words = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         outputs = self.model(**words, attention_mask=mask.long(), return_dict=True, **kwargs)

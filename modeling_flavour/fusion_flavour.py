@@ -73,6 +73,22 @@ class GatedFusion(EarlyFusion):
         return gate * self.text_projection(text).tanh() + (1 - gate) * self.image_projection(image).tanh()
 
 
+class ClassScores(nn.Module):
+    """A linear layer without bias that is no `nn.Linear`.
+
+    "All linear layers" of an adapter are then those in front of it, as with the one classifier of any other model:
+    peft knows that by its name `classifier`, trains it whole, and fails on layers which it would do both with.
+    """
+
+    def __init__(self, input_size: int, num_labels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_labels, input_size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return class scores `(batch, num_labels)`."""
+        return nn.functional.linear(features, self.weight)
+
+
 class LateFusion(nn.Module):
     """Class scores of each part added to the score of the class prior.
 
@@ -85,8 +101,8 @@ class LateFusion(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.text_head = DenseStack(text_size, head_sizes, dropout)
         self.image_head = DenseStack(image_size, head_sizes, dropout)
-        self.text_classifier = nn.Linear(self.text_head.output_size, num_labels, bias=False)
-        self.image_classifier = nn.Linear(self.image_head.output_size, num_labels, bias=False)
+        self.text_classifier = ClassScores(self.text_head.output_size, num_labels)
+        self.image_classifier = ClassScores(self.image_head.output_size, num_labels)
         self.bias = nn.Parameter(torch.zeros(num_labels))
 
     def forward(self, text: Tensor, image: Tensor, text_present: Tensor, image_present: Tensor) -> Tensor:

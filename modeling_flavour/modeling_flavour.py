@@ -18,7 +18,7 @@ from .base_flavour import FlavourPreTrainedModel, check_alternatives
 from .configuration_flavour import FlavourConfig
 from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEncoding, TextEncoding, readable_mask
 from .explanation_flavour import Explanation, explain
-from .fusion_flavour import CrossAttentionFusion, DenseStack, EarlyFusion, GatedFusion, LateFusion
+from .fusion_flavour import ClassScores, CrossAttentionFusion, DenseStack, EarlyFusion, GatedFusion, LateFusion
 from .loading_flavour import load_checked, load_part
 from .losses_flavour import classification_loss, place_loss
 from .pipelines_flavour import CLASSIFICATION_PIPELINE
@@ -64,7 +64,10 @@ class FlavourForClassification(FlavourPreTrainedModel):
             raise ValueError("Give the config a text part (text_config or word_vocab_size), a vision_config, or both.")
         if not config.has_text:
             self.main_input_name = "pixel_values"
-        tokens = config.fusion == "cross_attention" and config.has_text and config.has_image
+        both = config.has_text and config.has_image
+        tokens = both and config.fusion == "cross_attention"
+        # Noted here and not read from the parts, which adapters may wrap.
+        self.by_token, self.scores_parts = tokens, both and config.fusion == "late"
         text_size = image_size = 0
         self.text_encoder: Any = None
         self.image_encoder: Any = None
@@ -81,9 +84,9 @@ class FlavourForClassification(FlavourPreTrainedModel):
             self.image_dense = DenseStack(size, config.image_dense_sizes, config.dropout)
             image_size = self.image_dense.output_size
         self.dropout = nn.Dropout(config.dropout)
-        if config.has_text and config.has_image:
+        if both:
             self.fusion = build_fusion(config, text_size, image_size)
-        if not isinstance(self.fusion, LateFusion):
+        if not self.scores_parts:
             fused_size = self.fusion.output_size if self.fusion is not None else text_size + image_size
             self.head = DenseStack(fused_size, config.head_dense_sizes, config.dropout)
             self.classifier = nn.Linear(self.head.output_size, config.num_labels)
@@ -131,13 +134,12 @@ class FlavourForClassification(FlavourPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        late = isinstance(module, LateFusion)
-        if late or module is getattr(self, "classifier", None):
+        head: Any = getattr(self, "classifier", None)
+        if isinstance(module, LateFusion) or (head is not None and module is head):
             init.copy_(module.bias, self.prior_scores().to(module.bias.dtype))
-        if late:
+        elif isinstance(module, ClassScores):
             # Small weights, so that the scores start at the prior in the bias.
-            for layer in (module.text_classifier, module.image_classifier):
-                init.normal_(layer.weight, std=self.config.initializer_range)
+            init.normal_(module.weight, std=self.config.initializer_range)
 
     def explain(self, processor, image=None, text: str | None = None, label: str | None = None) -> Explanation:
         """Explain a label by a heat map, the weight of each word and the share of each part; see `Explanation`."""
@@ -350,7 +352,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         text_embeds: Tensor | None = None
         image_embeds: Tensor | None = None
         # Cross-attention reads all tokens, every other fusion one vector per text and picture.
-        by_token = isinstance(self.fusion, CrossAttentionFusion)
+        by_token = self.by_token
         if text is not None:
             text_embeds = self.text_dense(self.dropout(self.text_norm(text.tokens if by_token else text.pooled)))
         if image is not None:
@@ -376,13 +378,13 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image_embeds = None if image_embeds is None else image_embeds.mean(dim=1)
         else:
             fused = self.fusion(texts, images, text_present, image_present)
-        logits = fused if isinstance(self.fusion, LateFusion) else self.score_features(fused)
+        logits = fused if self.scores_parts else self.score_features(fused)
         return text_embeds, image_embeds, logits
 
     def score_features(self, features: Tensor) -> Tensor:
         """Return the class scores of fused features."""
         # Without dense layers in the head nothing else would keep the classifier from leaning on single features.
-        features = self.head(features) if len(self.head) else self.dropout(features)
+        features = self.head(features) if self.config.head_dense_sizes else self.dropout(features)
         return self.classifier(features)
 
 

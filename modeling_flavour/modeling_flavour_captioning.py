@@ -305,6 +305,9 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         image_features: Tensor | tuple[Tensor, ...] | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Seq2SeqLMOutput:
         """Score the next word after each word.
 
@@ -326,7 +329,18 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             output_hidden_states: Whether to return every layer's states.
             return_dict: `False` gives a tuple.
             image_features: Output of `encode_image` instead of `pixel_values`.
+            input_ids: `None`: the encoder reads pictures. Wrappers of encoder-decoders, such as those of peft, name it.
+            attention_mask: `None`, as `input_ids`.
+            inputs_embeds: `None`, as `input_ids`.
+
+        Raises:
+            ValueError: Words for the encoder; no picture; or no word to go on from.
         """
+        if any(each is not None for each in (input_ids, attention_mask, inputs_embeds)):
+            raise ValueError(
+                "A captioner's encoder reads pictures, not words: give words as labels or decoder_input_ids (and their "
+                "mask as decoder_attention_mask); generate takes beginnings of captions as input_ids."
+            )
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

@@ -16,7 +16,7 @@ from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, IMAGE, INGREDIENTS, TITLE
 from dataset_builder.engines.work import Engine
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import read_json, write_json
+from dataset_builder.files import read_json, write_json, write_whole
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import score_labels
@@ -95,7 +95,7 @@ class Audit:
     def write(self, folder: Path) -> None:
         """Write `AUDIT.md` and `audit.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
+        write_whole(folder / AUDIT_MARKDOWN, lambda path: path.write_text(self.markdown, encoding="utf-8"))
         write_json(folder / AUDIT_JSON, {**self.facts, AUDIT_HASH: _hash_of(self.facts)})
 
 

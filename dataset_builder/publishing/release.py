@@ -28,7 +28,8 @@ from model_cards.errors import CardError
 CARD = "README.md"
 # Files with which a model is loaded, trained again and checked; optimizer states and pickles are not published.
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.txt", "*.model", "*.yaml")
-MODEL_NEEDS = ("config.json", "model.safetensors*", "metrics.json")
+MODEL_NEEDS = ("config.json", "metrics.json")
+WEIGHTS = ("model.safetensors*", "adapter_model.safetensors")
 GIT_FILES = frozenset({".gitattributes"})
 # Under this key the manifest of a published data set lists the files of its version.
 FILES = "files"
@@ -240,9 +241,26 @@ def _without_paths(folder: Path, dataset: str | None) -> dict[str, bytes]:
     """Return configuration and scores of a run without the paths of the machine that it ran on."""
     metrics = runs.read_json(folder / runs.METRICS)
     metrics["dataset"] = dataset or runs.hub_dataset(metrics) or Path(str(metrics.get("dataset"))).name
+    if "adapters" in metrics:
+        metrics["adapters"]["base"] = runs.base_name(metrics["adapters"]["base"])
     configuration = runs.configuration_of(folder)
     files = {runs.METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
     return files if configuration is None else {**files, runs.CONFIGURATION: (configuration + "\n").encode()}
+
+
+def _with_base(folder: Path, base: str | None, revision: str | None) -> dict[str, bytes]:
+    """Return the settings of an adapter with the Hub id of its base; {} for any other model."""
+    settings = runs.read_json(folder / runs.ADAPTER_CONFIG)
+    if not settings:
+        return {}
+    known = str(settings.get("base_model_name_or_path") or "")
+    if base is None and (Path(known).exists() or not runs.HUB_ID.fullmatch(known)):
+        raise BadInputError(
+            f"the base of this adapter is the folder {known!r}, which nobody else has; publish that model, and give "
+            "its id as base"
+        )
+    settings |= {} if base is None else {"base_model_name_or_path": base, "revision": revision}
+    return {runs.ADAPTER_CONFIG: (json.dumps(settings, indent=2) + "\n").encode()}
 
 
 @card_errors_as_bad_input()
@@ -255,7 +273,7 @@ def publish_model(folder: str | Path, repo: str, version: str, licence: str = "a
         version: three numbers, above every version that is published.
         licence: identifier of the licence.
         card: further facts for the card, as `model_cards.cards.model_card` takes them (`dataset`, `dataset_revision`,
-            `comparison`).
+            `comparison`; for an adapter `base` and `base_revision`, where its base has been published since).
 
     Returns:
         One line for the terminal.
@@ -266,12 +284,14 @@ def publish_model(folder: str | Path, repo: str, version: str, licence: str = "a
     """
     check_names(repo, version, licence)
     folder = Path(folder)
-    missing = [pattern.rstrip("*") for pattern in MODEL_NEEDS if not any(folder.glob(pattern))]
+    missing = [name for name in MODEL_NEEDS if not (folder / name).is_file()]
+    missing += [] if any(any(folder.glob(each)) for each in WEIGHTS) else ["model.safetensors"]
     if missing:
         raise BadInputError(f"{folder} lacks {', '.join(missing)}; finish the training run first")
     files: dict[str, Path | bytes] = {path.name: path for one in MODEL_FILES for path in sorted(folder.glob(one))}
     files.pop(runs.FORMER_CONFIGURATION, None)  # published under its present name
     files |= _without_paths(folder, card.get("dataset"))
+    files |= _with_base(folder, card.get("base"), card.get("base_revision"))
     files[CARD] = model_card(folder, repo=repo, revision=tag_of(version), licence=licence, **card).encode()
     api, release = HfApi(), Release(repo, version, files, "model")
     with named_failures(repo, version):

@@ -15,6 +15,7 @@ from dataset_builder.local_hub.server import LocalHub
 from tests.conftest import connect
 
 from .family import FAMILY
+from .test_adapters import settings_for
 
 # Freezing is said in the config, so it must travel too.
 FROZEN = {"fusion-early": {"freeze_text": True}, "segmenter": {"freeze_image": True}}
@@ -24,12 +25,14 @@ import json, pickle, sys
 import numpy as np
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 folder, address, family = {folder!r}, {address!r}, {family!r}
 torch.set_num_threads(1)
 found = {{}}
+adapters = {adapters!r}
 
 def logits(model, name, answer):
     with torch.no_grad():
@@ -61,6 +64,11 @@ for name, (auto_classes, answer) in family.items():
         if source == repo:
             model.push_to_hub(repo + "-again")
             processor.push_to_hub(repo + "-again")
+    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **adapters[name])).eval()
+    changed = logits(adapted, name, answer)
+    merged = logits(adapted.merge_and_unload(), name, answer)
+    facts["adapted"] = not torch.allclose(changed, expected, atol=1e-4)
+    facts["merged"] = torch.allclose(merged, changed, rtol=1e-3, atol=1e-4)
 
 # Two kinds of captioner in folders of one name share their code, and Auto classes remember one class for it.
 found["captioners"] = []
@@ -123,6 +131,7 @@ def published(tmp_path_factory):
         script = STRANGER.format(
             folder=str(folder),
             address=f"{hub.url}/datasets/org/pictures/resolve/main/plate.png",
+            adapters={name: settings_for(name, member.build()) for name, member in FAMILY.items()},
             family={name: (member.auto_classes, member.answer) for name, member in FAMILY.items()},
         )
         found = json.loads(hub.run_python(script, token="hf_writer").splitlines()[-1])
@@ -145,6 +154,10 @@ def test_remote_code_answers_like_the_model_and_travels_on(published, name):
     assert files[f"org/{name}"] == files[f"org/{name}-again"]
     assert {"model.safetensors", "config.json", "processor_config.json"} <= set(files[f"org/{name}"])
     assert not [file for file in files[f"org/{name}"] if file.endswith((".bin", ".pkl", ".pt"))]
+
+
+def test_remote_code_takes_adapters(published):
+    assert [name for name in FAMILY if not (published[name]["adapted"] and published[name]["merged"])] == []
 
 
 def test_captioners_of_both_kinds_load_from_folders_of_one_name_and_can_be_pickled(published):

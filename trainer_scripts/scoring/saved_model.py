@@ -29,6 +29,7 @@ from trainer_scripts.data.table import (
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
+from trainer_scripts.tasks.common.adapters import merged
 from trainer_scripts.tasks.common.model_folder import (
     load_config,
     load_processor,
@@ -76,7 +77,7 @@ def load_model(
         averaged = folder / AVERAGED_WEIGHTS
         if averaged.is_file():
             with outside(f"{averaged} cannot be read"):
-                loaded.load_state_dict(load_file(averaged), strict=False)
+                loaded.load_state_dict(merged(load_file(averaged)), strict=False)
         model = loaded.eval().to(device)
     processor = load_processor(folder)
     configuration = saved_configuration(source, revision)

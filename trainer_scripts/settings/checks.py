@@ -28,6 +28,9 @@ def refuse_idle_options(configuration: Configuration) -> None:
             f"dataset_revision {data.dataset_revision!r}: {data.dataset} is a folder here, which has no revisions; "
             "leave it out"
         )
+    if not training.lora_rank and (training.lora_targets or not training.lora_merge):
+        given = "lora_targets" if training.lora_targets else "lora_merge"
+        raise BadInputError(f"{given} is about adapters, and there are none; give --lora_rank too, or leave it out")
     if training.early_stopping_patience is not None and training.eval_strategy == IntervalStrategy.NO:
         raise BadInputError(
             "early_stopping_patience counts evaluations, and eval_strategy no makes none; give another eval_strategy, "

@@ -69,6 +69,23 @@ class TrainingOptions:
         "Start the output bias at the log-odds of the training split.",
         checkpoint_has="its own output bias",
     )
+    lora_rank: int = option(
+        0,
+        "Train low-rank adapters of this rank (peft) in place of the backbones' weights, and save them in `adapter/`; "
+        "0: none. A frozen backbone gets none.",
+        allowed=NATURAL,
+    )
+    lora_targets: list[str] | None = option(
+        None,
+        "Layers that get an adapter, by the end of their names, such as query value; none: the linear layers of a "
+        "backbone, or its convolutions where it is made of these.",
+    )
+    lora_merge: bool = option(
+        True,
+        "Merge the adapters in the end, so that the folder holds an ordinary model; false: the folder has no other "
+        "weights than those in `adapter/`, which are read together with the base model.",
+        resumable=True,
+    )
     ema_decay: float | None = option(
         None,
         "Average the weights over steps with this decay and evaluate the average.",

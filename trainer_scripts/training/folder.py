@@ -25,6 +25,7 @@ from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.trainer import AVERAGED_WEIGHTS, megabytes
 from trainer_scripts.training.callbacks import POSITION
 from trainer_scripts.training.checkpoints import checkpoints, newest_checkpoint, sound_checkpoint
+from trainer_scripts.training.longer import is_finished, is_raised, refuse_longer, why_not_longer
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def inspect_run(configuration: Configuration) -> RunState:
     """Return the state of the output folder; nothing in it is changed.
 
     With `--overwrite` a finished run, or one by another configuration, is trained anew; an interrupted run by the same
-    configuration goes on, as without it.
+    configuration goes on, as without it. A run whose length alone was raised goes on from its last checkpoint, where
+    that leads to the weights of a run that was that long from the start.
 
     Raises:
         BadInputError: the folder holds something else, a run by another configuration, or only damaged checkpoints.
@@ -57,13 +59,16 @@ def inspect_run(configuration: Configuration) -> RunState:
         return RunState(False, None)
     if before is None:
         raise BadInputError(f"{folder} is not empty and holds no run; give another --output_dir")
-    finished = (folder / METRICS).is_file()
+    finished = is_finished(folder, before)
     now = configuration.as_mapping()
     free = {name for name, properties in configuration.options.items() if properties.resumable}
     changed = sorted(key for key in {*before, *now} - free if before.get(key) != now.get(key))
     if overwrite and (finished or changed):
         return RunState(False, None, replaced=True)
-    if changed:
+    longer = bool(changed) and is_raised(before, now, changed)
+    if longer and (reason := why_not_longer(configuration)) is not None:
+        refuse_longer(configuration, finished, reason)
+    if changed and not longer:
         checkpoint = newest_checkpoint(folder)
         lost = f"that interrupted run and its {checkpoint.name}" if checkpoint is not None else "that run"
         raise BadInputError(
@@ -78,7 +83,9 @@ def inspect_run(configuration: Configuration) -> RunState:
     needed = [AVERAGED_WEIGHTS] if configuration.training.ema_decay is not None else []
     needed += [POSITION.format(rank=0)] if configuration.data.streaming else []
     found = checkpoints(folder, needed)
-    checkpoint, faults = (None, []) if finished else sound_checkpoint(found)
+    checkpoint, faults = (None, []) if finished and not longer else sound_checkpoint(found)
+    if finished and longer and checkpoint is None and not faults:
+        refuse_longer(configuration, finished, "its checkpoints are gone")
     if faults and checkpoint is None:
         raise BadInputError(
             f"the run in {folder} cannot go on: {'; '.join(faults)}; going on without it would lead to other weights. "
@@ -86,7 +93,7 @@ def inspect_run(configuration: Configuration) -> RunState:
         )
     if faults and configuration.training.process_index == 0:
         echo(one_line(f"{'; '.join(faults)}; the run goes on from {checkpoint}"), sys.stderr)
-    return RunState(finished, checkpoint)
+    return RunState(finished and not longer, checkpoint)
 
 
 def aside(folder: Path) -> Path:
@@ -148,12 +155,20 @@ def check_budget(model: Any, max_mb: float | None) -> None:
         raise BadInputError(f"the model has {size:.1f} MB, over --max_mb {max_mb:g} ({parts}); choose smaller parts")
 
 
-def finish_run(folder: Path, results: dict[str, Any]) -> None:
-    """Write the results, fill the card, and remove the checkpoints that are no longer needed."""
+def finish_run(folder: Path, results: dict[str, Any], kept: Sequence[int] = ()) -> None:
+    """Write the results, fill the card, and remove the checkpoints that are no longer needed.
+
+    Args:
+        folder: of the run.
+        results: content of `metrics.json`.
+        kept: steps of the checkpoints that a longer run goes on from.
+    """
     write_json(folder / METRICS, results)
     write_model_card(folder)
+    names = [f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in kept]
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        if checkpoint.name not in names:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def mean_and_spread(values: Sequence[float]) -> dict[str, float]:

@@ -29,8 +29,10 @@ from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
+from trainer_scripts.tasks.common.adapters import merge_in_place
 from trainer_scripts.tasks.common.package_weights import with_packages
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
+from trainer_scripts.training.adapters import add_adapters, describe_adapters, save_adapters
 from trainer_scripts.training.averaging import BestWeights
 from trainer_scripts.training.callbacks import EpochOfSamples, RemoveReplaced, StreamPosition, TrainingLines
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
@@ -45,6 +47,7 @@ from trainer_scripts.training.folder import (
     start_run,
     write_spread,
 )
+from trainer_scripts.training.longer import planned, why_not_longer
 from trainer_scripts.training.time_budget import TimeBudget
 from trainer_scripts.training.vocabulary_record import (
     VOCABULARY_SOURCE,
@@ -159,6 +162,8 @@ def train_once(configuration: Configuration, data: TrainingData, state: RunState
     vocabulary = vocabulary_record(local, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
+    if configuration.training.lora_rank:
+        say(configuration, add_adapters(configuration, model))
     trainer = make_trainer(configuration, data, model, processor, vocabulary)
     # All that can be checked has been: from here on the folder changes.
     if state.replaced:
@@ -196,12 +201,22 @@ def fit(
     # With sharded weights (FSDP, DeepSpeed) every process takes part in gathering them.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if configuration.training.should_save:
-        model.save_pretrained(configuration.output_dir, state_dict=weights)
+        if configuration.training.lora_rank:
+            save_adapters(configuration, model, processor, results)
+            merge_in_place(model)
+            weights = model.state_dict()
+        if configuration.training.lora_merge:
+            model.save_pretrained(configuration.output_dir, state_dict=weights)
+        else:
+            model.config.save_pretrained(configuration.output_dir)
         processor.save_pretrained(configuration.output_dir)
         if vocabulary is not None:
             record = json.dumps(vocabulary)
             (configuration.output_dir / VOCABULARY_SOURCE).write_text(record, encoding="utf-8")
-        finish_run(configuration.output_dir, results)
+        # The last state and the best one, where the run can be made longer.
+        state = trainer.state
+        kept = [] if why_not_longer(configuration) else [state.global_step, state.best_global_step or 0]
+        finish_run(configuration.output_dir, results, kept)
     score = f"{results['selection_metric']} {results['selection'][results['selection_metric']]:.4f}"
     seconds = f"{results['seconds']:.0f} s"
     say(configuration, f"{configuration.output_dir}: {score} on {data.selection.split}, {seconds}")
@@ -342,8 +357,10 @@ def describe_results(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "megabytes": megabytes(model),
+        **describe_adapters(configuration, model),
         "seconds": seconds,
         "steps": trainer.state.global_step,
+        **planned(configuration),
         "best_step": trainer.state.best_global_step,
         "epochs": trainer.state.epoch,
         "seed": configuration.training.seed,

@@ -12,13 +12,25 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from dataset_builder.boundaries import LARGEST_TEXT, outside, parse_json, read_text
 from dataset_builder.errors import BadInputError
 from dataset_builder.hub_files import fetch
 from dataset_builder.messages import shown
+from modeling_flavour.loading_flavour import load_checked
 from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.tasks.common.adapters import (
+    ADAPTER_CONFIG,
+    BASE,
+    WRAPPED,
+    adapter_of,
+    merged,
+    put_on,
+    read_adapter,
+)
 
 CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
@@ -58,6 +70,11 @@ def check_files(folder: Path) -> None:
     try:
         config = parse_json(read_text(folder / CONFIG, REMEDY), str(folder / CONFIG), REMEDY)
     except FileNotFoundError as error:
+        if (folder / ADAPTER_CONFIG).is_file():
+            raise BadInputError(
+                f"{folder} is an adapter without the {CONFIG} of a model; merge it into its base with peft's "
+                "merge_and_unload, and save that"
+            ) from error
         raise BadInputError(f"{folder} has no {CONFIG}, so it is no model; {REMEDY}") from error
     if not isinstance(config, dict):
         raise BadInputError(f"{folder / CONFIG} holds no JSON object but {type(config).__name__}; {REMEDY}")
@@ -121,7 +138,17 @@ def load_weights(
     """
     config = config or load_config(folder)
     what = f"cannot load the weights in {folder}"
-    _check_shapes(model_class, folder, config)
+    adapter = adapter_of(folder)
+    if adapter is not None:
+        return _from_state(model_class, _on_base(model_class, adapter), config, what)
+    held = _held_shapes(folder)
+    if any(WRAPPED in name for name in held):  # a checkpoint of a run with adapters
+        with outside(what, REMEDY):
+            state = {
+                name: value for path in folder.glob("model*.safetensors") for name, value in load_file(path).items()
+            }
+        return _from_state(model_class, merged(state), config, what)
+    _check_shapes(model_class, held, config, what)
     with outside(what, REMEDY):
         model, report = model_class.from_pretrained(
             folder, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True
@@ -129,15 +156,48 @@ def load_weights(
     missing = sorted(map(str, report["missing_keys"]))
     if missing:
         raise BadInputError(f"{what}: the files lack {_some(missing)}; {REMEDY}")
-    wrong = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
-    if wrong:
-        raise BadInputError(f"{what}: {_some(wrong)} holds numbers that are infinite or none (NaN); {REMEDY}")
+    _check_finite(model, what)
     return model
 
 
-def _check_shapes(model_class: type[PreTrainedModel], folder: Path, config: PreTrainedConfig) -> None:
-    """Compare the shapes that a config asks for with those in the weight files, before memory is taken for them."""
-    what = f"cannot load the weights in {folder}"
+def _check_finite(model: PreTrainedModel, what: str) -> None:
+    wrong = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if wrong:
+        raise BadInputError(f"{what}: {_some(wrong)} holds numbers that are infinite or none (NaN); {REMEDY}")
+
+
+def _on_base(model_class: type[PreTrainedModel], adapter: Path) -> dict[str, Tensor]:
+    """Return the weights of the base of an adapter with it merged into them.
+
+    Raises:
+        BadInputError: the adapter names no base, the base cannot be read, or they do not fit each other.
+    """
+    source, revision, weights = read_adapter(adapter)
+    if source is None:
+        raise BadInputError(f"the adapter in {adapter} names no base model (base_model_name_or_path); {REMEDY}")
+    # A run that was moved still has its base beside it.
+    beside = adapter.parent / BASE
+    folder = beside if not Path(source).exists() and beside.is_dir() else model_folder(source, revision or "main")
+    if adapter_of(folder) is not None:
+        raise BadInputError(f"the base {source} of the adapter in {adapter} is an adapter too; merge it first")
+    return put_on(load_weights(model_class, folder).state_dict(), weights, adapter)
+
+
+def _from_state(
+    model_class: type[PreTrainedModel], state: dict[str, Tensor], config: PreTrainedConfig, what: str
+) -> PreTrainedModel:
+    """Return a model of a config with weights that are in memory."""
+    _check_shapes(model_class, {name: list(value.shape) for name, value in state.items()}, config, what)
+    build: Any = model_class if issubclass(model_class, PreTrainedModel) else model_class.from_config
+    with outside(what, REMEDY):
+        model = build(config)
+        load_checked(model, state, what)
+    _check_finite(model, what)
+    return model
+
+
+def _held_shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the shape of each weight in the files of a folder."""
     held: dict[str, list[int]] = {}
     paths = sorted(folder.glob(WEIGHTS))
     if not paths:
@@ -145,6 +205,13 @@ def _check_shapes(model_class: type[PreTrainedModel], folder: Path, config: PreT
     for path in paths:
         with outside(f"{path} is no safetensors file", REMEDY), safe_open(path, "pt") as file:
             held |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return held
+
+
+def _check_shapes(
+    model_class: type[PreTrainedModel], held: dict[str, list[int]], config: PreTrainedConfig, what: str
+) -> None:
+    """Compare the shapes that a config asks for with those of its weights, before memory is taken for them."""
     # An Auto class, which some tasks name, makes no model of its own.
     build: Any = model_class if issubclass(model_class, PreTrainedModel) else model_class.from_config
     with outside(what, REMEDY), torch.device("meta"):

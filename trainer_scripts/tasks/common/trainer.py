@@ -18,6 +18,7 @@ from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
+from trainer_scripts.tasks.common.adapters import is_adapter
 
 AVERAGED_WEIGHTS = "averaged.safetensors"
 
@@ -329,5 +330,6 @@ class WholeTableTrainer(FlavourTrainer):
 
 
 def megabytes(model: nn.Module) -> float:
-    """Return the size of all weights and buffers in MB (10^6 bytes), as on disk."""
-    return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6
+    """Return the size of all weights and buffers in MB (10^6 bytes), as on disk, where adapters are merged."""
+    kept = (value for name, value in model.state_dict().items() if not is_adapter(name))
+    return sum(value.numel() * value.element_size() for value in kept) / 1e6

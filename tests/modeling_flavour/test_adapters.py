@@ -1,0 +1,115 @@
+"""Adapters by peft on every model of the family, used as on any model of transformers."""
+
+import pytest
+import torch
+from torch import nn
+
+from .family import FAMILY
+
+pytest.importorskip("peft")
+from peft import LoraConfig, PeftModel, get_peft_model
+
+SEGMENTERS = ("segmenter", "segmenter-multitask", "ingredients")
+
+
+def settings_for(name, model):
+    """The configuration that the pages of peft advise for a model of this kind."""
+    if name in SEGMENTERS:  # convolutions alone; peft knows no dilation
+        layers = model.image_encoder.model.named_modules()
+        plain = [f"image_encoder.model.{each}" for each, layer in layers if isinstance(layer, nn.Conv2d)]
+        return {"target_modules": [each for each in plain if model.get_submodule(each).dilation == (1, 1)]}
+    return {
+        "target_modules": "all-linear",
+        "task_type": "SEQ_2_SEQ_LM" if name.startswith("captioner") else "SEQ_CLS",
+    }
+
+
+def adapted(name, **more):
+    """A model, a copy of it under adapters that change its answers, and a batch; running statistics stay."""
+    torch.manual_seed(0)
+    base, model = FAMILY[name].build().eval(), FAMILY[name].build().eval()
+    model.load_state_dict(base.state_dict())
+    # Weights of adapters usually begin at no change at all.
+    config = LoraConfig(r=2, init_lora_weights=False, **settings_for(name, model), **more)
+    return base, get_peft_model(model, config).eval(), FAMILY[name].batch(3)
+
+
+def answer(name, model, batch):
+    with torch.no_grad():
+        return getattr(model(**batch), FAMILY[name].answer)
+
+
+def parts_to_save(name):
+    """Parts that are trained whole beside adapters; in a classifier its head is one already."""
+    if name == "fusion-late":  # peft saves no part of a saved part, and the classifiers lie in the fusion
+        return ["text_head", "image_head"]
+    model = FAMILY[name].build()
+    children = {part: module for part, module in model.named_children() if not part.endswith(("_encoder", "_dense"))}
+    return [part for part, module in children.items() if any(True for _ in module.parameters())]
+
+
+SAVE_PARTS = ("fusion-late", "fusion-cross_attention", "captioner-merge", "segmenter-multitask")
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [*((name, False) for name in FAMILY), *((name, True) for name in SAVE_PARTS)]
+)
+def test_adapters_learn_are_saved_loaded_and_merged(name, whole, tmp_path):
+    heads = parts_to_save(name) if whole else None
+    base, model, batch = adapted(name, **({"modules_to_save": list(heads)} if whole else {}))
+    before, expected = answer(name, base, batch), answer(name, model, batch)
+    assert not torch.allclose(before, expected, atol=1e-4)
+
+    model(**batch).loss.backward()
+    learning = {each: value for each, value in model.named_parameters() if value.requires_grad}
+    # A head that saves parts whole learns too.
+    for part in heads or ():
+        assert any(f".{part}." in each for each in learning)
+    for each, value in learning.items():
+        assert value.grad is not None, each
+        assert torch.isfinite(value.grad).all(), each
+
+    model.save_pretrained(tmp_path / "adapter")
+    again = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(answer(name, again, batch), expected)
+    merged = again.merge_and_unload()
+    torch.testing.assert_close(answer(name, merged, batch), expected, rtol=1e-3, atol=1e-4)
+    # What was merged is an ordinary model.
+    merged.save_pretrained(tmp_path / "merged")
+    loaded = type(merged).from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(answer(name, loaded, batch), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["captioner-transformer", "captioner-merge"])
+def test_a_captioner_under_adapters_writes_captions(name):
+    base, model, batch = adapted(name)
+    pictures = batch["pixel_values"]
+    written = model.generate(pixel_values=pictures, max_new_tokens=5, num_beams=2)
+    assert written.shape[0] == len(pictures)
+    assert torch.equal(written, model.merge_and_unload().generate(pixel_values=pictures, max_new_tokens=5, num_beams=2))
+    with pytest.raises(ValueError, match="give words as labels or decoder_input_ids"):
+        base(pixel_values=pictures, input_ids=torch.ones(3, 2, dtype=torch.long))
+
+
+def test_an_adapter_can_be_put_on_the_table_of_word_vectors():
+    torch.manual_seed(0)
+    model, batch = FAMILY["text"].build().eval(), FAMILY["text"].batch(3)
+    before = answer("text", model, batch)
+    wrapped = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, target_modules=["text_encoder.model"]))
+    changed = answer("text", wrapped, batch)
+    assert not torch.allclose(changed, before, atol=1e-4)
+    torch.testing.assert_close(answer("text", wrapped.merge_and_unload(), batch), changed)
+
+
+def test_the_adapters_of_transformers_itself_work(tmp_path):
+    torch.manual_seed(0)
+    FAMILY["fusion-gated"].build().save_pretrained(tmp_path / "base")
+    kind, batch = type(FAMILY["fusion-gated"].build()), FAMILY["fusion-gated"].batch(3)
+    model = kind.from_pretrained(tmp_path / "base").eval()
+    model.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["query", "value"]))
+    model.save_pretrained(tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    again = kind.from_pretrained(tmp_path / "base").eval()
+    again.load_adapter(str(tmp_path / "adapter"))
+    expected = answer("fusion-gated", model, batch)
+    torch.testing.assert_close(answer("fusion-gated", again, batch), expected)
