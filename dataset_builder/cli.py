@@ -269,9 +269,11 @@ def _run_audit(parsed: argparse.Namespace) -> int:
     from dataset_builder.engines.choice import LOCAL, engine_named
     from dataset_builder.files import sole_writer
     from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit
+    from dataset_builder.storage.places import is_url, place
 
     engine = engine_named(parsed.engine, parsed.address, parsed.processes)
-    folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
+    own = is_url(parsed.dataset) or Path(parsed.dataset).is_dir()
+    folder = place(parsed.out or (parsed.dataset if own else "."))
     with sole_writer(folder / AUDIT_MARKDOWN):
         # By default threads of this process decode the pictures.
         audited = audit(parsed.dataset, None if parsed.engine == LOCAL and parsed.processes is None else engine)

@@ -1,11 +1,10 @@
 """The audit of a data set: accuracy of the labelling rule alone, content that crosses splits, faults of pictures."""
 
-import glob
 import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from dataset_builder.publishing.audit_reference import (
 )
 from dataset_builder.publishing.versions import listed
 from dataset_builder.recipes.text import plain_title
+from dataset_builder.storage.places import on_disk, pattern_of
 from model_cards.cards import fill, read_template
 from model_cards.runs import is_catalogue
 
@@ -138,7 +138,8 @@ def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
     if stated in (own.digest, own.digest_of_words):
         return Rule(own, True, settings)
     try:
-        lexicon = own if kept is None else Lexicon.load(kept)
+        with nullcontext() if kept is None else on_disk(kept) as file:
+            lexicon = own if file is None else Lexicon.load(file)
     except BadInputError:
         lexicon = own
     return Rule(lexicon, True, settings) if lexicon.digest == stated else Rule(own, False)
@@ -155,7 +156,7 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
         if same.items() <= known.items() and stated == _hash_of(known):
             return Audit({**known, "dataset": name})
     # Escaped: brackets and stars in the name of a folder would be taken as patterns.
-    files = {split: [glob.escape(str(path)) for path in paths] for split, paths in build.shards.items()}
+    files = {split: [pattern_of(path) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
     audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     audited.write(build.folder)

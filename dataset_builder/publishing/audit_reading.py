@@ -1,6 +1,5 @@
 """Reads the rows of any data set for the audit; a value of another form than in our builds becomes None."""
 
-import glob
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS, SHARD
+from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS, SHARD
 from dataset_builder.building.shards import MANIFEST_KINDS
 from dataset_builder.columns import (
     DISH_ID,
@@ -42,6 +41,7 @@ from dataset_builder.pictures.near_duplicates import Looks, looks_of
 from dataset_builder.progress import Progress
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
+from dataset_builder.storage.places import files_in, is_url, pattern_of, place, reachable, without_secrets
 
 BATCH = 256
 _READERS = {
@@ -87,9 +87,11 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
     Raises:
         BadInputError: it is no single table.
     """
-    name, configuration = configured(dataset)
-    path = Path(name)
+    name, configuration = (dataset, None) if is_url(dataset) else configured(dataset)
+    path = place(name)
     try:
+        if is_url(path):
+            return _open_stored(path)
         if path.is_dir() and (shards := _shards(path)):
             return load_dataset("parquet", data_files=shards, streaming=True)
         if path.is_file():
@@ -118,13 +120,26 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
 def _shards(folder: Path) -> dict[str, list[str]]:
     """Return the shards of a build or import per split, as patterns of `datasets` that stand for these files alone."""
     found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("data/*.parquet")):
-        if (match := SHARD.fullmatch(path.name)) is None:
+    for name in sorted(files_in(folder / DATA)):
+        if not name.endswith(".parquet"):
+            continue
+        if (match := SHARD.fullmatch(name)) is None:
             return {}
-        # Escaped: brackets and stars in the name of a folder would be taken as patterns.
-        found.setdefault(match["split"], []).append(glob.escape(str(path.resolve())))
+        found.setdefault(match["split"], []).append(pattern_of(folder / DATA / name))
     order = sorted(found, key=lambda split: (*SPLITS, split).index(split))
     return {split: found[split] for split in order}
+
+
+def _open_stored(folder: Path) -> IterableDatasetDict:
+    """Open the shards of a build or import in a store."""
+    shards = _shards(folder)
+    if not shards:
+        raise BadInputError(
+            f"{without_secrets(str(folder))} holds no shards such as data/train-00000-of-00001.parquet; give the "
+            "folder of a finished build or import"
+        )
+    with reachable(folder):
+        return load_dataset("parquet", data_files=shards, streaming=True)
 
 
 def _open_file(path: Path) -> IterableDatasetDict:
@@ -134,7 +149,7 @@ def _open_file(path: Path) -> IterableDatasetDict:
             f"{shown(path)} is no table by its name; give CSV, JSON lines or Parquet, or a folder of them"
         )
     more = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-    return load_dataset(reader, data_files=[glob.escape(str(path.resolve()))], streaming=True, **more)
+    return load_dataset(reader, data_files=[pattern_of(path)], streaming=True, **more)
 
 
 def manifest_of(dataset: str) -> Mapping[str, Any]:
@@ -151,12 +166,15 @@ def manifest_of(dataset: str) -> Mapping[str, Any]:
 
 def file_of(dataset: str, name: str) -> Path | None:
     """Return a file beside the tables of a folder or Hub id; None when there is no such file."""
-    place = configured(dataset)[0]
-    if Path(place).exists():
-        path = Path(place, name)
+    if is_url(dataset):
+        stored = place(dataset)
+        return stored / name if name in files_in(stored) else None
+    where = configured(dataset)[0]
+    if Path(where).exists():
+        path = Path(where, name)
         return path if path.is_file() else None
     try:
-        return Path(hf_hub_download(place, name, repo_type="dataset"))
+        return Path(hf_hub_download(where, name, repo_type="dataset"))
     except (EntryNotFoundError, FileNotFoundError):
         return None
 

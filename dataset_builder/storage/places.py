@@ -6,6 +6,7 @@ of each store looks for them, and what a store answers is shown without them.
 """
 
 import errno
+import glob
 import os
 import re
 import secrets
@@ -176,6 +177,14 @@ def store_new(path: Path, content: bytes) -> bool:
                 return False
             raise
     return True
+
+
+def pattern_of(path: Path) -> str:
+    """Return a path or URL as the pattern by which `load_dataset` finds this file alone.
+
+    Brackets and stars in the name of a folder would be taken as patterns.
+    """
+    return glob.escape(str(path if is_url(path) else path.resolve()))
 
 
 @contextmanager
