@@ -48,10 +48,11 @@ class LocalEngine:
         waiting: deque[Future] = deque()
         before = multiprocessing.active_children()  # of somebody else
         try:
+            pool.submit(_ignore, 0)  # starts processes, which are known before any of them can end
             for unit in units:
-                waiting.append(pool.submit(_do_unit, unit))
                 if len(reported.workers) < processes:
                     reported.workers.update(one for one in multiprocessing.active_children() if one not in before)
+                waiting.append(pool.submit(_do_unit, unit))
                 if len(waiting) >= IN_FLIGHT * processes:
                     yield _result(waiting, reported)
             while waiting:
