@@ -1,6 +1,7 @@
 """Files that are complete under their own name or absent, and the lock that keeps other processes away from them."""
 
 import csv
+import errno
 import getpass
 import glob
 import hashlib
@@ -63,9 +64,21 @@ def sole_writer(output: Path) -> Iterator[None]:
     )
     try:
         remove_partials(output)
-        yield
+        with named_full_disk(output):
+            yield
     finally:
         lock.release()
+
+
+@contextmanager
+def named_full_disk(output: Path) -> Iterator[None]:
+    """Name the output in the error of a full disk or quota, where a library has left out which file it wrote."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(output)) from error
 
 
 def machine() -> str:

@@ -1,12 +1,14 @@
 """Each verb, killed with SIGKILL at several moments and then repeated, leaves what an undisturbed run leaves."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
@@ -85,6 +87,21 @@ def content(folder: Path) -> dict[str, object]:
     return found
 
 
+def wait_for_the_end_of(session: int) -> None:
+    """Helpers of a killed process end by themselves."""
+    deadline = time.monotonic() + 20
+    while left := [process for process in psutil.pids() if session_of(process) == session]:
+        assert time.monotonic() < deadline, f"{len(left)} processes outlive the one that was killed"
+        time.sleep(0.1)
+
+
+def session_of(process: int) -> int | None:
+    try:
+        return os.getsid(process)
+    except ProcessLookupError:
+        return None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_that_was_killed_and_is_repeated_leaves_the_same(verb, inputs, tmp_path):
@@ -94,13 +111,17 @@ def test_a_verb_that_was_killed_and_is_repeated_leaves_the_same(verb, inputs, tm
     seconds = execute(verb, inputs, whole)
     for moment in MOMENTS:
         child = subprocess.Popen(
-            words(verb, inputs, killed, None), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            words(verb, inputs, killed, None),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             child.wait(moment * seconds)
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             child.wait()
+        wait_for_the_end_of(child.pid)
     if verb == "publish" and (killed / "release").exists():
         pass  # The last attempt had ended before its kill; a release is never written over.
     else:

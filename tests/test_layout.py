@@ -30,7 +30,7 @@ FLOORS = {
     ],
     "dataset_builder": [
         {"columns", "messages"},
-        {"progress"},
+        {"processes", "progress"},
         {"errors"},
         {"boundaries", "kinds", "named_files"},
         {"storage", "engines"},

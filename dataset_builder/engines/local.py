@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -12,10 +10,11 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from dataset_builder.engines.work import Report, Work
+from dataset_builder.processes import end_with_parent
 
 # Units per process that may wait or be done before their turn: enough to keep all busy, few enough to bound memory.
 IN_FLIGHT = 3
-# Seconds between looks at what workers report, and at whether the main process still lives.
+# Seconds between looks at what workers report.
 _LOOK = 0.5
 
 
@@ -42,7 +41,7 @@ class LocalEngine:
             return
         context: Any = multiprocessing.get_context("fork" if work.forks else "spawn")
         done, numbers = context.Value("q", 0), context.Value("i", 0)
-        arguments = (work, processes, done, numbers, os.getpid())
+        arguments = (work, processes, done, numbers)
         pool = ProcessPoolExecutor(processes, context, _begin, arguments)
         reported = _Reported(done, report)
         waiting: deque[Future] = deque()
@@ -109,22 +108,16 @@ _done: Any
 _do: Callable[[Any, Report], Any] | None = None
 
 
-def _begin(work: Work, workers: int, done: Any, numbers: Any, parent: int) -> None:
+def _begin(work: Work, workers: int, done: Any, numbers: Any) -> None:
     """Prepare a worker process; what it loads waits for the first unit, where an error reaches the main process."""
     global _work, _workers, _number, _done, _do
     # Ctrl-C reaches every process of the terminal; the main one answers it for all and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     with numbers.get_lock():
         _number = numbers.value
         numbers.value += 1
     _work, _workers, _done, _do = work, workers, done, None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK)
-    os._exit(1)  # the main process was killed, so this work has no use
 
 
 def _do_unit(unit: Any) -> Any:

@@ -24,7 +24,7 @@ from PIL import Image
 from dataset_builder import columns
 from dataset_builder.building.shards import ShardWriter
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import lock_file, read_json, write_json
+from dataset_builder.files import lock_file, named_full_disk, read_json, write_json
 from dataset_builder.messages import echo, shown
 from dataset_builder.named_files import OUTSIDE, NamedFile, RefusedFileError, check_pixels
 from dataset_builder.progress import Progress
@@ -215,7 +215,8 @@ def _sole_writer(scratch: Path, out: Path) -> Iterator[None]:
     lock = lock_file(scratch / "lock", f"another import into {out} is running; wait for it or give another --out")
     try:
         shutil.rmtree(scratch / "data", ignore_errors=True)
-        yield
+        with named_full_disk(out):
+            yield
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
