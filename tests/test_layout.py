@@ -26,6 +26,7 @@ FLOORS = {
         {"training"},
         {"scoring"},
         {"comparing", "exporting"},
+        {"app_pages"},
         TOP,
     ],
     "dataset_builder": [
