@@ -13,9 +13,10 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import Label
-from dataset_builder.pictures.illustrator import GenerationSettings, Illustrator, PictureTask
-from dataset_builder.pictures.pipelines import PLATING, pipeline_revision
+from dataset_builder.pictures.illustrator import Illustrator
 from dataset_builder.pictures.prompts import render
+from dataset_builder.pictures.revisions import pipeline_revision
+from dataset_builder.pictures.settings import PLATING, GenerationSettings, PictureTask
 from dataset_builder.recipes.hub_names import pinned
 from trainer_scripts.app_pages import markup
 from trainer_scripts.app_pages.inputs import LONGEST_LIST, as_message, short

@@ -11,7 +11,7 @@ pytest.importorskip("gradio", reason="the app needs gradio, which is not install
 from dataset_builder.building.build import build
 from dataset_builder.building.plan import BuildSettings
 from dataset_builder.files import write_json
-from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.settings import GenerationSettings
 from modeling_flavour import FlavourForTransformerCaptioning
 from tests.dataset_builder.conftest import RECIPES
 from tests.modeling_flavour.contract import randomise
