@@ -15,6 +15,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.utils.sha import sha_fileobj
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.recipes.hub_names import pinned
 
@@ -74,13 +75,9 @@ def locate(name: str, revision: str | None) -> Path:
         if revision is not None:
             raise BadInputError(f"pipeline {name!r} is a folder and has no revision {revision!r}; leave --revision out")
         return folder
-    try:
+    what = f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives"
+    with outside(what, f"check --pipeline and --revision, or use --pipeline {PLATING}"):
         return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True, trust_remote_code=False))
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives "
-            f"({str(error).splitlines()[0]}); check --pipeline and --revision, or use --pipeline {PLATING}"
-        ) from error
 
 
 def pipeline_revision(name: str, revision: str | None) -> str:
@@ -119,12 +116,10 @@ def load_pipeline(
         folder = locate(name, revision)
         transformers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.disable_progress_bar()
-        try:
+        with outside(f"pipeline {name!r} cannot be loaded", "give a folder that save_pretrained wrote, or a Hub id"):
             pipeline = DiffusionPipeline.from_pretrained(
                 folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False
             )
-        except (OSError, ValueError, AttributeError) as error:
-            raise BadInputError(f"pipeline {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         _require_text_to_image(pipeline, name)
         if scheduler is not None:
             pipeline.scheduler = _other_scheduler(scheduler, pipeline.scheduler.config)
@@ -174,13 +169,8 @@ def _locate_lora(lora: str) -> Path:
     if path.exists():
         return path
     name, revision = pinned(lora)
-    try:
+    with outside(f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it", "check --lora"):
         return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it "
-            f"({str(error).splitlines()[0]}); check --lora"
-        ) from error
 
 
 def _load_lora(pipeline: Any, lora: str) -> None:
@@ -188,10 +178,8 @@ def _load_lora(pipeline: Any, lora: str) -> None:
         raise BadInputError(f"{type(pipeline).__name__} takes no LoRA weights; leave --lora {lora} out")
     path = _locate_lora(lora)
     folder, where = (path.parent, {"weight_name": path.name}) if path.is_file() else (path, {})
-    try:
+    with outside(f"LoRA {lora!r} does not load into this pipeline", "give weights made for it"):
         pipeline.load_lora_weights(str(folder), use_safetensors=True, **where)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise BadInputError(f"LoRA {lora!r} does not load into this pipeline: {str(error).splitlines()[0]}") from error
     if not pipeline.get_list_adapters():  # diffusers passes over weights for another kind of model
         raise BadInputError(f"LoRA {lora!r} holds nothing for a {type(pipeline).__name__}; give weights made for it")
 
@@ -207,13 +195,8 @@ def clip_revision(clip: str) -> str:
     if path.exists():
         return f"{clip}@{folder_revision(path)}"
     name, revision = pinned(clip)
-    try:
+    with outside(f"CLIP model {clip!r} is neither a folder here nor does the Hub give it", "check --clip"):
         return f"{name}@{folder_revision(Path(hf_hub_download(name, 'config.json', revision=revision)).parent)}"
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"CLIP model {clip!r} is neither a folder here nor does the Hub give it "
-            f"({str(error).splitlines()[0]}); check --clip"
-        ) from error
 
 
 class PromptReader:
