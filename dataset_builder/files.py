@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from dataset_builder.boundaries import parse_json, read_text
 from dataset_builder.errors import BadInputError
 from dataset_builder.kinds import check_entries
 from dataset_builder.messages import echo, spreadsheet_cell
+from dataset_builder.storage.places import is_url, store_new, store_whole
 
 # Before version 4, filelock leaves a lock to forked processes too: those of a killed build end within a picture.
 SECONDS_FOR_A_LOCK = 1
@@ -50,6 +52,9 @@ def sole_writer(output: Path) -> Iterator[None]:
     Raises:
         BadInputError: another process writes it.
     """
+    if is_url(output):  # no lock reaches the other machines that may write there
+        yield
+        return
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     folder = Path(tempfile.gettempdir(), f"flavour-locks-{user}")
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -97,7 +102,11 @@ def write_whole(path: Path, write: Any) -> None:
         path: the file.
         write: function of the temporary path that fills it.
     """
-    temporary = path.with_name(f"{path.name}.{machine()}.{os.getpid()}.tmp")
+    if is_url(path):
+        store_whole(path, write)
+        return
+    # Threads may write the same file, too: two parts of a build that run in one process.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(2)}.{machine()}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb+") as stream:  # Windows syncs only what is open for writing
@@ -118,8 +127,30 @@ def write_whole(path: Path, write: Any) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    text = _json_bytes(content)
+    write_whole(path, lambda temporary: temporary.write_bytes(text))
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def create_json(path: Path, content: Mapping[str, Any]) -> bool:
+    """Write JSON whole, unless a file of that name is there already; return whether it was written.
+
+    Of several processes that come at once, one writes.
+    """
+    if is_url(path):
+        return store_new(path, _json_bytes(content))
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    write_json(temporary, content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -26,6 +26,7 @@ FLOORS = {
         {"training"},
         {"scoring"},
         {"comparing", "exporting"},
+        {"app_pages"},
         TOP,
     ],
     "dataset_builder": [
@@ -33,6 +34,7 @@ FLOORS = {
         {"processes", "progress"},
         {"errors"},
         {"boundaries", "kinds", "named_files"},
+        {"storage", "engines"},
         {"hub_files"},
         {"files", "hub_data", "schema", "recipes", "local_hub"},
         {"catalogue"},

@@ -8,14 +8,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
-from huggingface_hub.utils.sha import sha_fileobj
 
-from dataset_builder.boundaries import outside, read_text
+from dataset_builder.boundaries import outside
 from dataset_builder.building.finished_build import DATA, MANIFEST, SHARD
 from dataset_builder.columns import IMAGE
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_files import sha256_of
 from dataset_builder.publishing.release import CARD, FILES, Release, check_new
 from dataset_builder.publishing.versions import tag_of
+from dataset_builder.storage.places import files_in, opened
 
 IMPORTED = "imported"
 _CARD = """# {name}
@@ -40,7 +41,7 @@ def is_imported(folder: Path) -> bool:
 
 def imported_shards(folder: Path) -> list[Path]:
     """Return the shards of an imported set, sorted; empty where the data folder holds anything else."""
-    paths = sorted((folder / DATA).glob("*")) if (folder / DATA).is_dir() else []
+    paths = [folder / DATA / name for name in sorted(files_in(folder / DATA))]
     return paths if all(SHARD.fullmatch(path.name) for path in paths) else []
 
 
@@ -70,10 +71,11 @@ def prepare_imported(
     paths = imported_shards(folder)
     counts, columns, digest = _read_shards(paths)
     rows = sum(counts.values())
+    own = folder / CARD
+    with outside(f"{own} cannot be read", "save it as UTF-8"):
+        body = own.read_text(encoding="utf-8") if own.is_file() else None
     card = DatasetCardData(license=licence, pretty_name=repo.split("/")[1], tags=["flavour-sd", IMPORTED])
-    try:
-        body = read_text(folder / CARD, "save it as UTF-8")
-    except FileNotFoundError:
+    if body is None:
         body = _CARD.format(
             name=repo.split("/")[1],
             rows="\n".join(f"| {split} | {count:,} |" for split, count in counts.items()),
@@ -116,9 +118,8 @@ def _read_shards(paths: Sequence[Path]) -> tuple[dict[str, int], list[str], str]
     columns: list[str] = []
     for path in paths:
         with outside(f"{path} is not a whole Parquet file", "import again"):
-            with path.open("rb") as stream:
-                digest.update(f"{path.name}:{sha_fileobj(stream).hex()}\n".encode())
-            with pq.ParquetFile(path) as file:
+            digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
+            with opened(path) as stream, pq.ParquetFile(stream) as file:
                 split = path.name.split("-")[0]
                 counts[split] = counts.get(split, 0) + file.metadata.num_rows
                 columns = list(file.schema_arrow.names)

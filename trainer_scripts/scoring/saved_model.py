@@ -27,7 +27,7 @@ from trainer_scripts.data.table import (
     split_rows,
 )
 from trainer_scripts.evaluation.predictions import METRICS
-from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
+from trainer_scripts.scoring.onnx_model import DECODER, EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
 from trainer_scripts.tasks.common.adapters import merged
 from trainer_scripts.tasks.common.model_folder import (
@@ -64,6 +64,11 @@ def load_model(
     if not Path(source).exists() and source.count("/") != 1:
         raise BadInputError(f"there is no model at {source!r}; give a folder, or a Hub id such as org/flavour-fusion")
     folder = model_folder(source, revision)
+    if (folder / DECODER).is_file():
+        raise BadInputError(
+            f"{source} holds the graphs of a captioner, which its own caption.py runs; give the folder that it was "
+            "exported from"
+        )
     config = load_config(folder)
     task = task_of(config)
     graph = Path(source) / GRAPH
