@@ -24,12 +24,15 @@ import pyarrow as pa
 import torch
 from measuring import Row, arguments_of, in_turns, per_second, ratios, report
 
-from dataset_builder.building.plan import BuildSettings, Plan
+from dataset_builder.building.drawing import draw_shards
+from dataset_builder.building.plan import Plan
 from dataset_builder.building.rows import LabelledDish
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.building.shards import BuildFolder, Shard, write_table
-from dataset_builder.building.workers import draw_in_processes
+from dataset_builder.engines.local import LocalEngine
 from dataset_builder.pictures import prompts
-from dataset_builder.pictures.illustrator import GenerationSettings, Illustrator, picture_seed
+from dataset_builder.pictures.illustrator import Illustrator
+from dataset_builder.pictures.settings import GenerationSettings, picture_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.tiny_pipelines import save, tiny_stable_diffusion
@@ -103,7 +106,7 @@ def compare_by_the_clock(generation: GenerationSettings, rounds: int) -> Row:
         with tempfile.TemporaryDirectory() as place:
             folder = BuildFolder(Path(place))
             folder.open(plan.fingerprint)
-            draw_in_processes(plan, folder, cores)
+            draw_shards(plan, folder, plan.shards(), LocalEngine(cores))
             folder.close()
 
     def bare_loop() -> None:

@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,6 +106,8 @@ def read_text(path: Path, advice: str, largest: int = LARGEST_TEXT) -> str:
         FileNotFoundError: there is none.
         BadInputError: it is no regular file, too large, or not UTF-8; the message ends with `advice`.
     """
+    if not isinstance(path, Path):  # of a store, see `storage.places`
+        return _stored_text(path, advice, largest)
     with outside(f"{path} cannot be read", advice):
         try:
             # Opened without waiting: a pipe that nobody writes to would block for ever.
@@ -121,6 +123,19 @@ def read_text(path: Path, advice: str, largest: int = LARGEST_TEXT) -> str:
                 if len(content) > largest:
                     raise BadInputError(f"{path} is larger than the {largest / 1e6:g} MB that are read; {advice}")
                 return content.decode("utf-8")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+def _stored_text(path: Any, advice: str, largest: int) -> str:
+    content = None
+    with outside(f"{path} cannot be read", advice):
+        path.fs.invalidate_cache()
+        with suppress(FileNotFoundError), path.fs.open(path.path, "rb") as file:
+            content = file.read(largest + 1)
+        if content is not None and len(content) > largest:
+            raise BadInputError(f"{path} is larger than the {largest / 1e6:g} MB that are read; {advice}")
+        if content is not None:
+            return content.decode("utf-8")
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 

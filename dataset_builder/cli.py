@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dataset_builder.errors import CommandParser, exit_on_bad_input
+from dataset_builder.errors import BadInputError, CommandParser, exit_on_bad_input
 from dataset_builder.messages import echo
 from dataset_builder.progress import quiet_libraries
 
@@ -40,6 +41,7 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
     )
     _add_labelling(verb)
     verb.add_argument("--processes", type=int, metavar="N", help="default: one per core, one for a small table")
+    _add_engine(verb)
     verb.add_argument(
         "--reliability", metavar="FILE.png", help="plot the reliability of the soft labels of the catalogue"
     )
@@ -52,6 +54,13 @@ def _add_label(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("--out", required=True, metavar="FILE", help="Parquet file, written when it is whole")
     verb.set_defaults(run=_run_label)
+
+
+def _add_engine(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="processes of this machine (default), or Ray"
+    )
+    verb.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; default: one on this machine")
 
 
 def _add_labelling(verb: argparse.ArgumentParser) -> None:
@@ -145,6 +154,11 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     pictures.add_argument("--attempts", type=int, default=4, metavar="N", help="draws before a row is given up")
     pictures.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures per call (default 8)")
     verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
+    _add_engine(verb)
+    verb.add_argument(
+        "--part", metavar="I/N", help="draw this part of the shards, for job arrays; any part may be repeated"
+    )
+    verb.add_argument("--finish", action="store_true", help="check that all parts are there, and write the manifest")
     replaced = "replace the build that is in DIR; it is removed when the new one has a shard"
     verb.add_argument("--fresh", action="store_true", help=replaced)
     verb.add_argument(
@@ -156,9 +170,10 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
 
 def _run_build(parsed: argparse.Namespace) -> int:
     from dataset_builder.building.build import build, draw_one, summary
-    from dataset_builder.building.plan import BuildSettings
+    from dataset_builder.building.settings import BuildSettings
     from dataset_builder.labelling.report import RULE_OPTIONS, parse_columns
-    from dataset_builder.pictures.illustrator import GenerationSettings
+    from dataset_builder.pictures.settings import GenerationSettings
+    from dataset_builder.storage.places import place
 
     given = vars(parsed)
     # Names of options that are passed on under the same name.
@@ -175,13 +190,16 @@ def _run_build(parsed: argparse.Namespace) -> int:
         generation=generation,
         **rule,
     )
-    out = Path(parsed.out)
+    out = place(parsed.out)
     if parsed.only is not None:
         path, comparison = draw_one(settings, out, parsed.only)
         echo(f"{parsed.only} drawn again: {path}; {comparison or 'no build to compare it with'}")
         return 1 if comparison not in (None, "equal") else 0
-    manifest = build(settings, out, parsed.processes, parsed.fresh, parsed.verify)
-    if int(os.environ.get("RANK", "0")) == 0:  # only the main process of a launcher prints
+    how = {name: given[name] for name in ("engine", "address", "part", "finish")}
+    manifest = build(settings, out, parsed.processes, parsed.fresh, parsed.verify, **how)
+    if not manifest:
+        echo(f"part {parsed.part} is in {out}; when all parts are there, repeat the command with --finish for --part")
+    elif int(os.environ.get("RANK", "0")) == 0:  # only the main process of a launcher prints
         echo(summary(manifest, out))
     return 0
 
@@ -243,36 +261,69 @@ def _add_audit(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("dataset", metavar="DATASET", help="folder or Hub id")
     verb.add_argument("--out", metavar="DIR", help="folder for AUDIT.md and audit.json; default: DATASET, or here")
+    verb.add_argument("--processes", type=int, metavar="N", help="that read files and compare pictures; default: 1")
+    _add_engine(verb)
     verb.set_defaults(run=_run_audit)
 
 
 def _run_audit(parsed: argparse.Namespace) -> int:
+    from dataset_builder.engines.choice import LOCAL, engine_named
+    from dataset_builder.files import sole_writer
     from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit
+    from dataset_builder.storage.places import is_url, place
 
-    audited = audit(parsed.dataset)
-    folder = Path(parsed.out or (parsed.dataset if Path(parsed.dataset).is_dir() else "."))
-    audited.write(folder)
+    engine = engine_named(parsed.engine, parsed.address, parsed.processes)
+    own = is_url(parsed.dataset) or Path(parsed.dataset).is_dir()
+    folder = place(parsed.out or (parsed.dataset if own else "."))
+    with sole_writer(folder / AUDIT_MARKDOWN):
+        # By default threads of this process decode the pictures.
+        audited = audit(parsed.dataset, None if parsed.engine == LOCAL and parsed.processes is None else engine)
+        audited.write(folder)
     echo("\n".join(f"- {line}" for line in audited.lines))
     echo(f"the whole audit is in {folder / AUDIT_MARKDOWN}")
     return 0
 
 
 def _add_publish(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("publish", help="publish a finished build as one version, with its card and one tag")
-    verb.add_argument("folder", metavar="DIR", help="folder given to `flavour-sd build --out`")
-    verb.add_argument("--repo", required=True, help="namespace/name on the Hub")
-    verb.add_argument("--version", required=True, help="three numbers, such as 1.0.0; the tag is v1.0.0")
-    verb.add_argument("--license", required=True, help="identifier such as cc-by-4.0; nothing is assumed")
+    verb = verbs.add_parser(
+        "publish", help="publish a finished build as one version, with its card and one tag; or a Space with the app"
+    )
+    verb.add_argument("folder", nargs="?", metavar="DIR", help="folder given to `flavour-sd build --out`")
+    verb.add_argument("--repo", help="namespace/name on the Hub")
+    verb.add_argument("--version", help="three numbers, such as 1.0.0; the tag is v1.0.0")
+    verb.add_argument("--license", help="identifier such as cc-by-4.0; nothing is assumed")
+    space = verb.add_argument_group("a Space, in place of a data set")
+    space.add_argument("--space", metavar="ORG/NAME", help="publish the app as this Space")
+    space.add_argument("--model", nargs="+", default=[], metavar="ID[@REV]", help="published models that it shows")
+    space.add_argument("--dataset", metavar="ID[@REV]", help="published data set that it shows")
     verb.add_argument("--dry-run", metavar="DIR", help="write the exact folder there instead of publishing it")
     verb.add_argument("--private", action="store_true", help="create the repository for its owners only")
     verb.set_defaults(run=_run_publish)
 
 
 def _run_publish(parsed: argparse.Namespace) -> int:
+    of_data = {"DIR": parsed.folder, **{f"--{name}": getattr(parsed, name) for name in ("repo", "version", "license")}}
+    of_space = {"--model": parsed.model, "--dataset": parsed.dataset}
+    if parsed.space is not None:
+        _refuse_others(of_data, "a Space is published by a command of its own; leave {} out")
+        from dataset_builder.publishing.space import publish_space
+
+        echo(publish_space(parsed.space, parsed.model, parsed.dataset, parsed.dry_run, parsed.private))
+        return 0
+    _refuse_others(of_space, "{} is for a Space; give --space too, or leave it out")
+    missing = [name for name, value in of_data.items() if value is None]
+    if missing:
+        raise BadInputError(f"publish needs {', '.join(missing)}; for a Space give --space")
     from dataset_builder.publishing.publish import publish
 
     echo(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run, parsed.private))
     return 0
+
+
+def _refuse_others(options: dict[str, Any], refusal: str) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise BadInputError(refusal.format(", ".join(given)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

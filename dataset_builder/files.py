@@ -1,10 +1,14 @@
 """Files that are complete under their own name or absent, and the lock that keeps other processes away from them."""
 
 import csv
+import errno
 import getpass
+import glob
 import hashlib
 import json
 import os
+import platform
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,12 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from dataset_builder.boundaries import parse_json, read_text
 from dataset_builder.errors import BadInputError
 from dataset_builder.kinds import check_entries
 from dataset_builder.messages import echo, spreadsheet_cell
+from dataset_builder.storage.places import is_url, store_new, store_whole
 
 # Before version 4, filelock leaves a lock to forked processes too: those of a killed build end within a picture.
 SECONDS_FOR_A_LOCK = 1
@@ -46,6 +52,9 @@ def sole_writer(output: Path) -> Iterator[None]:
     Raises:
         BadInputError: another process writes it.
     """
+    if is_url(output):  # no lock reaches the other machines that may write there
+        yield
+        return
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     folder = Path(tempfile.gettempdir(), f"flavour-locks-{user}")
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -54,9 +63,36 @@ def sole_writer(output: Path) -> Iterator[None]:
         folder / name, f"another command is writing {output}; wait for it, or name another place for the result"
     )
     try:
-        yield
+        remove_partials(output)
+        with named_full_disk(output):
+            yield
     finally:
         lock.release()
+
+
+@contextmanager
+def named_full_disk(output: Path) -> Iterator[None]:
+    """Name the output in the error of a full disk or quota, where a library has left out which file it wrote."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(output)) from error
+
+
+def machine() -> str:
+    """Return the name of this machine, as partial files bear it."""
+    return platform.node().replace(".", "-") or "here"
+
+
+def remove_partials(output: Path) -> None:
+    """Remove what killed processes of this machine left of `write_whole` for an output, a file or a folder."""
+    left = [*output.parent.glob(f"{glob.escape(output.name)}.*.tmp"), *output.glob("*.tmp")]
+    for path in left:
+        *_, where, process, _ = ("", *path.name.split("."))
+        if where == machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Any) -> None:
@@ -66,7 +102,11 @@ def write_whole(path: Path, write: Any) -> None:
         path: the file.
         write: function of the temporary path that fills it.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    if is_url(path):
+        store_whole(path, write)
+        return
+    # Threads may write the same file, too: two parts of a build that run in one process.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(2)}.{machine()}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb+") as stream:  # Windows syncs only what is open for writing
@@ -87,8 +127,30 @@ def write_whole(path: Path, write: Any) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    text = _json_bytes(content)
+    write_whole(path, lambda temporary: temporary.write_bytes(text))
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def create_json(path: Path, content: Mapping[str, Any]) -> bool:
+    """Write JSON whole, unless a file of that name is there already; return whether it was written.
+
+    Of several processes that come at once, one writes.
+    """
+    if is_url(path):
+        return store_new(path, _json_bytes(content))
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    write_json(temporary, content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import datasets
 
 from dataset_builder import columns
-from dataset_builder.building.plan import BuildSettings, Plan
+from dataset_builder.building.plan import Plan
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.building.shards import Shard
 from dataset_builder.catalogue.ingredients import visible_ingredients
-from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.schema import table_features
 
 CONTENT_VERSION = "1.0.0"

@@ -16,6 +16,7 @@ from huggingface_hub import snapshot_download
 
 from dataset_builder.boundaries import outside, patiently
 from dataset_builder.errors import BadInputError
+from dataset_builder.storage.places import is_url, opened
 
 STATED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -93,6 +94,12 @@ def check_against(path: Path, files: Mapping[str, Mapping[str, object]], name: s
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
+    if is_url(path):
+        digest = hashlib.sha256()
+        with opened(path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
     found = path.stat()
     return _hash(path.resolve(), "0" * 64, found.st_size, found.st_mtime_ns)
 

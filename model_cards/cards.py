@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import yaml
 from huggingface_hub import ModelCardData
+from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from model_cards import runs
@@ -27,6 +28,19 @@ EMPTY = re.compile(r"^#.*$|\[More Information Needed\](\([^)]*\))?", re.MULTILIN
 FIXED = ("license", "size_categories", "configs", "dataset_info")
 LICENCE = "apache-2.0"
 EXAMPLE_TITLE = "Greek salad with olives"
+# What a publisher's card may use of Jinja: it fills in facts. Loops run over facts alone and lie in no third loop, and
+# nothing makes long texts, so a card from anywhere ends, and ends in about its own length.
+ALLOWED = (
+    nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Const, nodes.Filter, nodes.If,
+    nodes.For, nodes.Test, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.CondExpr, nodes.Slice,
+    nodes.Keyword, nodes.Extends, nodes.Block, nodes.Call, nodes.Tuple, nodes.Div,
+)  # fmt: skip
+METHODS = ("items", "keys", "values", "super")
+FILTERS = (
+    "cell", "default", "first", "join", "last", "length", "list", "lower", "percent", "round", "sort", "thousands",
+    "title", "trim", "upper",
+)  # fmt: skip
+DEEPEST_LOOP = 2
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
 
 
@@ -94,6 +108,46 @@ def check_written(template: str, name: str) -> None:
         raise CardError(f"{name} has placeholders left ({', '.join(left[:5])}); write what belongs there")
 
 
+def check_own(template: str, name: str) -> None:
+    """Refuse a publisher's card that does more than fill in facts.
+
+    Raises:
+        CardError: it computes, defines, includes, or loops over anything but facts.
+    """
+    try:
+        tree = environment().parse(template)
+    except (jinja2.TemplateError, RecursionError) as error:
+        raise CardError(f"{name} is no template ({error}); mend it, or write {{{{ '{{{{' }}}} for braces") from error
+    waiting: list[tuple[nodes.Node, int]] = [(child, 0) for child in tree.iter_child_nodes()]
+    while waiting:
+        node, depth = waiting.pop()
+        depth += isinstance(node, nodes.For)
+        called = isinstance(node, nodes.Call) and not (
+            (isinstance(node.node, nodes.Getattr) and node.node.attr in METHODS)
+            or (isinstance(node.node, nodes.Name) and node.node.name in METHODS)
+        )
+        refused = (
+            not isinstance(node, ALLOWED)
+            or called
+            or depth > DEEPEST_LOOP
+            or (isinstance(node, nodes.Filter) and node.name not in FILTERS)
+            or (isinstance(node, nodes.For) and (node.recursive or not names_a_fact(node.iter)))
+        )
+        if refused:
+            raise CardError(
+                f"{name}, line {node.lineno}, does more than fill in facts ({type(node).__name__}); a card may name "
+                f"facts, test them, loop over them up to {DEEPEST_LOOP} deep and use the filters {', '.join(FILTERS)}"
+            )
+        waiting.extend((child, depth) for child in node.iter_child_nodes())
+
+
+def names_a_fact(node: nodes.Node | None) -> bool:
+    """Tell whether an expression is a fact, or a part, a method or a filter of one."""
+    while isinstance(node, (nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Call)):
+        node = node.node
+    return isinstance(node, nodes.Name)
+
+
 def check_length(card: str, name: str) -> None:
     """Refuse a filled card with hardly any text.
 
@@ -118,7 +172,8 @@ def fill(template: str, values: Mapping[str, Any], name: str) -> str:
     """
     try:
         text = environment().from_string(template).render(**values)
-    except jinja2.TemplateError as error:
+    # A filter raises whatever Python raises for a value that it cannot take.
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise CardError(f"{name} cannot be filled ({error}); mend or remove that placeholder") from error
     # A section that is absent leaves its blank lines behind.
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -143,6 +198,8 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
     if stated not in (None, given, [given]):
         raise CardError(f"{name} states the licence {stated}, --license {given}; make them agree")
     check_written(template, name)
+    if own is not None:
+        check_own(template, name)
     # The publisher's metadata go before ours, except for what must fit the data.
     fixed = {key: metadata[key] for key in FIXED if key in metadata}
     card = join_card({**metadata, **added, **fixed}, fill(template, values, name))

@@ -40,3 +40,14 @@ class LabelledConfig:
         """Return the saved form, without the settings of the run."""
         saved = super().to_dict()  # type: ignore[misc]
         return {name: value for name, value in saved.items() if name not in self.run_fields}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what the file of the config holds: what differs from the defaults of transformers, and all labels.
+
+        Two labels without names are its default, but not that of this family.
+        """
+        saved = super().to_diff_dict()  # type: ignore[misc]
+        names: dict[int, str] | None = getattr(self, "id2label", None)
+        if names is not None:
+            saved["id2label"], saved["label2id"] = names, {name: number for number, name in names.items()}
+        return saved

@@ -176,7 +176,8 @@ class CrossAttentionFusion(nn.Module):
         )
         # A missing text counts as one word, the stand-in, so that no row of the mask is empty.
         first = torch.arange(text_mask.shape[1], device=text_mask.device) == 0
-        text_mask = torch.where(text_present[:, None], text_mask, first)
+        # Spelled in logic, as ONNX runtimes choose between numbers but not between truth values.
+        text_mask = (text_present[:, None] & text_mask) | (~text_present[:, None] & first)
         seen = self.text_to_image(words, places, text_mask.new_ones(places.shape[:2]))
         read = self.image_to_text(places, words, text_mask)
         weights = text_mask[..., None].to(seen.dtype)

@@ -12,7 +12,8 @@ class LSTMLayer(nn.Module):
     `nn.LSTM` itself serves eager mode only. Measured on torch 2.14: Dynamo refuses it ("Dynamo does not support RNN,
     GRU, or LSTM"), the function `torch.lstm` passes Dynamo but fails in AOTAutograd and in Inductor, and both
     `torch.export` and the ONNX exporter fix the length of its input. So this layer uses the fused kernel in eager mode,
-    one ONNX operator in an ONNX graph, and plain steps over time in any other captured graph (which fixes the length).
+    one ONNX operator in an ONNX graph, a scan in a program of `torch.export`, whose length stays free, and plain steps
+    over time in any other captured graph.
     """
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -40,14 +41,36 @@ class LSTMLayer(nn.Module):
             state = (hidden[None], hidden[None])
             # `train=True` (no dropout in it) lets cuDNN give gradients in eval mode too, which explanations need.
             return torch.lstm(inputs, state, weights, True, 1, 0.0, True, False, True)[0]
-        cell, outputs = hidden, []
         gates = functional.linear(inputs, self.weight_ih, self.bias_ih + self.bias_hh)
+        if torch.compiler.is_exporting():
+            return self.scan(gates, (hidden, torch.zeros_like(hidden)))[0]
+        cell, steps = hidden, []
         for step in range(inputs.shape[1]):
-            entry, forget, candidate, exit_ = (gates[:, step] + functional.linear(hidden, self.weight_hh)).chunk(4, -1)
-            cell = forget.sigmoid() * cell + entry.sigmoid() * candidate.tanh()
-            hidden = exit_.sigmoid() * cell.tanh()
-            outputs.append(hidden)
-        return torch.stack(outputs, dim=1)
+            hidden, cell = self.step((hidden, cell), gates[:, step])
+            steps.append(hidden)
+        return torch.stack(steps, dim=1)
+
+    def step(self, state: tuple[Tensor, Tensor], gates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return hidden and cell state `(batch, hidden_size)` after one word, from its `gates`, biases included."""
+        hidden, cell = state
+        entry, forget, candidate, exit_ = (gates + functional.linear(hidden, self.weight_hh)).chunk(4, -1)
+        cell = forget.sigmoid() * cell + entry.sigmoid() * candidate.tanh()
+        return exit_.sigmoid() * cell.tanh(), cell
+
+    def scan(self, gates: Tensor, start: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return outputs and last state for `gates` `(batch, length, 4 * hidden_size)`, biases included, of any length.
+
+        A loop in Python would be written into an exported program once per word of the example.
+        """
+        from torch._higher_order_ops.scan import scan
+
+        def step(state: tuple[Tensor, Tensor], gates: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            hidden, cell = self.step(state, gates)
+            # No tensor is returned twice, as operators of higher order demand.
+            return (hidden, cell), hidden.clone()
+
+        last, outputs = scan(step, start, gates.transpose(0, 1), dim=0)
+        return outputs.transpose(0, 1), last
 
     def onnx_forward(self, inputs: Tensor) -> Tensor:
         """Compute the same as one ONNX operator, whose layout is time first."""
@@ -145,6 +168,10 @@ class LSTMDecoder(LSTMLayer):
             # One word at a time: the fused kernel would spend its time on rearranging the weights.
             hidden, cell = (each[None] for each in torch.lstm_cell(inputs[:, 0], [each[0] for each in start], *weights))
             outputs = hidden.transpose(0, 1)
+        elif torch.compiler.is_exporting():
+            gates = functional.linear(inputs, self.weight_ih, self.bias_ih + self.bias_hh)
+            outputs, last = self.scan(gates, (start[0][0], start[1][0].clone()))
+            hidden, cell = (each[None] for each in last)
         else:
             outputs, hidden, cell = torch.lstm(inputs, start, weights, True, 1, 0.0, True, False, True)
         if state is not None:

@@ -24,6 +24,14 @@ class ExportArguments:
     dtype: Literal["fp16", "bf16"] | None = option(
         None, "type in which float weights are stored; the graph computes in fp32"
     )
+    opset: int | None = option(
+        None,
+        "ONNX operator set, 17 to 22; older runtimes (Triton, TensorRT) want older ones (20)",
+        allowed=Range(17, 22),
+    )
+    ir_version: int | None = option(
+        None, "format of the ONNX file (with --opset: the oldest that has it)", allowed=Range(8, 13)
+    )
     max_mb: float | None = option(None, "fail when the graph is larger (MB of 10^6 bytes)", allowed=POSITIVE)
     max_loss: float = option(
         0.5, "points by which the main score may change on the selection split (%(default)s)", allowed=NATURAL

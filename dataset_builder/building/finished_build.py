@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json, write_whole
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.lexicon import NEGATION, Lexicon
+from dataset_builder.storage.places import files_in, on_disk, opened, place
 
 MANIFEST = "manifest.json"
 DATA = "data"
@@ -59,7 +61,7 @@ class FinishedBuild:
     def read(self, columns: Sequence[str]) -> dict[str, pa.Table]:
         """Return these columns of each split; only they are read."""
         return {
-            split: pa.concat_tables([pq.read_table(path, columns=list(columns)) for path in paths])
+            split: pa.concat_tables([_read_columns(path, columns) for path in paths])
             for split, paths in self.shards.items()
         }
 
@@ -114,12 +116,9 @@ class FinishedBuild:
         """Return whether any row has a value in an optional column such as the mask."""
         for path in (path for paths in self.shards.values() for path in paths):
             # Row group by row group, to stop at the first value without reading all pictures.
-            for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=[column]):
-                values = batch.column(0)
-                if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-                    if pc.any(pc.greater(pc.list_value_length(values), 0)).as_py():
-                        return True
-                elif values.null_count < len(values):
+            with opened(path) as stream:
+                batches = pq.ParquetFile(stream).iter_batches(ROWS_PER_GROUP, columns=[column])
+                if any(_has_value(batch.column(0)) for batch in batches):
                     return True
         return False
 
@@ -128,7 +127,8 @@ class FinishedBuild:
         """The lexicon beside the manifest, if it is the one that gave the labels."""
         path = self.folder / LEXICON
         try:
-            kept = Lexicon.load(path).digest if path.is_file() else None
+            with on_disk(path) if path.is_file() else nullcontext() as file:
+                kept = Lexicon.load(file).digest if file is not None else None
         except BadInputError:
             kept = None
         return path if kept == self.manifest["lexicon_sha256"] else None
@@ -136,15 +136,31 @@ class FinishedBuild:
     @property
     def info(self) -> DatasetInfo:
         """Features, sizes and splits, as the metadata of the card states them."""
-        splits, download = SplitDict(), 0
+        splits, download, sizes = SplitDict(), 0, files_in(self.folder / DATA)
         for split, paths in self.shards.items():
-            groups = [pq.read_metadata(path) for path in paths]
+            groups = [_metadata(path) for path in paths]
             size = sum(group.row_group(n).total_byte_size for group in groups for n in range(group.num_row_groups))
             rows = sum(group.num_rows for group in groups)
             splits[split] = SplitInfo(split, num_bytes=size, num_examples=rows)
-            download += sum(path.stat().st_size for path in paths)
+            download += sum(sizes[path.name] for path in paths)
         size = sum(split.num_bytes for split in splits.values())
         return DatasetInfo(features=self.features, splits=splits, download_size=download, dataset_size=size)
+
+
+def _read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    with opened(path) as stream:
+        return pq.ParquetFile(stream).read(list(columns))
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    with opened(path) as stream:
+        return pq.ParquetFile(stream).metadata
+
+
+def _has_value(values: pa.Array) -> bool:
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        return bool(pc.any(pc.greater(pc.list_value_length(values), 0)).as_py())
+    return values.null_count < len(values)
 
 
 def rule_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +208,7 @@ def read_build(folder: str | Path, verify: bool = False) -> FinishedBuild:
     Raises:
         BadInputError: the folder holds no build, an unfinished one, or one that contradicts its manifest.
     """
-    folder = Path(folder)
+    folder = place(folder)
     manifest = _read_manifest(folder)
     damaged = damaged_shards(folder / DATA, manifest, verify)
     if damaged:
@@ -231,7 +247,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _find_shards(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[str, list[Path]]:
     found: dict[str, dict[int, tuple[int, Path]]] = {}
-    for path in sorted((folder / DATA).glob("*")):
+    for path in (folder / DATA / name for name in sorted(files_in(folder / DATA))):
         match = SHARD.fullmatch(path.name)
         if match is None or match["split"] not in SPLITS:
             raise BadInputError(f"{path} is no shard such as train-00000-of-00001.parquet; move it elsewhere")
@@ -254,7 +270,8 @@ def _shared_features(paths: Sequence[Path]) -> Features:
     every: list[Features] = []
     for path in paths:
         try:
-            every.append(Features.from_arrow_schema(pq.read_schema(path)))
+            with opened(path) as stream:
+                every.append(Features.from_arrow_schema(pq.read_schema(stream)))
         except pa.ArrowInvalid as error:
             raise BadInputError(f"{path} is not Parquet ({error}); build again") from error
         if every[-1] != every[0]:

@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image
 
 from dataset_builder import columns
+from dataset_builder.building.settings import GENERATED, OWN, BuildSettings
 from dataset_builder.labelling.rule import Label
-from dataset_builder.pictures.illustrator import Picture
+from dataset_builder.pictures.photographs import PHOTOGRAPH
+from dataset_builder.pictures.settings import Picture
 from dataset_builder.recipes.recipes import Dish
 
 # Full chroma resolution keeps the edges of small coloured pieces; at 95 the loss is below the grain of the pictures.
@@ -32,6 +34,14 @@ class LabelledDish:
     def row_id(self, picture: int) -> str:
         """Id of the row of one of its pictures."""
         return f"{self.key}-{picture:02d}"
+
+
+def row_ids(settings: BuildSettings, item: LabelledDish) -> list[tuple[str, bool]]:
+    """Return the ids of the rows of a recipe, and of each whether its picture is a photograph."""
+    own = settings.pictures != GENERATED and item.dish.image_path is not None
+    drawn = 0 if settings.pictures == OWN else settings.images_per_dish
+    photograph_ids = [(f"{item.key}-{PHOTOGRAPH}", True)] if own else []
+    return [*photograph_ids, *((item.row_id(number), False) for number in range(drawn))]
 
 
 def encode_row(row_id: str, item: LabelledDish, picture: Picture) -> dict[str, Any]:

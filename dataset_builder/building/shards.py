@@ -3,6 +3,7 @@
 While a build runs, everything is below `.unfinished`, which no data set reader looks into:
 
     DIR/.unfinished/settings.json
+    DIR/.unfinished/plan/plan.json, train-00000.parquet, ...
     DIR/.unfinished/data/train-00000-of-00010.parquet
 
 When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last. A build
@@ -25,9 +26,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import lock_file, read_json, write_json, write_whole
+from dataset_builder.files import create_json, lock_file, read_json, write_json, write_whole
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.messages import echo, one_line
+from dataset_builder.storage.places import check_writable, files_in, is_url, make_folder, opened, place, remove
 
 # Small enough for the viewer of the Hub, which reads whole row groups.
 ROWS_PER_GROUP = 100
@@ -35,6 +37,8 @@ ROWS_PER_GROUP = 100
 PARQUET: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True}
 
 MEND = "give --fresh or another folder"
+PLAN = "plan"
+PARTS = "parts"
 WHOLE = "whole"  # in the folder of a replaced build, when all of it is there
 LEXICON = "lexicon.csv"  # beside the manifest, where the build used another than the package's
 # Hash of a content -> settings that matter only through it.
@@ -78,17 +82,18 @@ def damaged_shards(data: Path, manifest: Mapping[str, Any], fully: bool) -> dict
         fully: whether to compare the hash of all bytes rather than the size alone.
     """
     found: dict[str, str] = {}
+    sizes = files_in(data)
     for name, rows in manifest.get("shards", {}).items():
         path, stated = data / name, manifest.get("hashes", {}).get(name)
-        if not path.is_file():
+        if name not in sizes:
             found[name] = "missing"
         elif stated is None:
-            with suppress(pa.ArrowException, OSError):
-                if pq.read_metadata(path).num_rows == rows:
+            with suppress(pa.ArrowException, OSError), opened(path) as stream:
+                if pq.ParquetFile(stream).metadata.num_rows == rows:
                     continue
             found[name] = f"without its {rows} rows"
-        elif path.stat().st_size != stated.get("bytes"):
-            found[name] = f"of {path.stat().st_size} bytes in place of {stated.get('bytes')}"
+        elif sizes[name] != stated.get("bytes"):
+            found[name] = f"of {sizes[name]} bytes in place of {stated.get('bytes')}"
         elif fully and sha256_of(path) != stated.get("sha256"):
             found[name] = "of other content"
     return found
@@ -188,7 +193,9 @@ class BuildFolder:
     """
 
     def __init__(self, root: Path):
-        self.root = root
+        self.root = root = place(root)
+        # Files of a store cannot be moved, and there are no locks: shards are where they stay from the beginning.
+        self._stored = is_url(root)
         self.manifest_path = root / "manifest.json"
         self._unfinished = root / ".unfinished"
         self._settings_path = self._unfinished / "settings.json"
@@ -197,14 +204,34 @@ class BuildFolder:
 
     @property
     def data(self) -> Path:
-        """Where shards are: below `.unfinished` until all are there."""
+        """Where shards are: below `.unfinished` until all are there; in a store always where they stay."""
         final = self.root / "data"
-        return final if final.is_dir() else self._unfinished / "data"
+        return final if self._stored or final.is_dir() else self._unfinished / "data"
+
+    @property
+    def plan(self) -> Path:
+        """Where the plan is while the build runs."""
+        return self._unfinished / PLAN
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a finished build, None before that."""
         manifest = read_json(self.manifest_path, MEND, MANIFEST_KINDS)
         return manifest if manifest and manifest.get("finished") else None
+
+    def lock(self) -> None:
+        """Keep other builds out of the folder until `close`.
+
+        Raises:
+            BadInputError: another build runs here.
+        """
+        if self._stored:
+            check_writable(self.root)
+        elif self._lock is None:
+            self._unfinished.mkdir(parents=True, exist_ok=True)
+            refusal = f"another build is running in {self.root}; wait for it or give another --out"
+            self._lock = lock_file(self._unfinished / "lock", refusal)
+            for leftover in self._unfinished.glob(f"{PLAN}.*"):  # plans that killed processes were making
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def open(self, settings: Mapping[str, Any], fresh: bool = False, verify: bool = False) -> None:
         """Prepare the folder for a build with these settings, or for going on with one.
@@ -219,29 +246,61 @@ class BuildFolder:
         Raises:
             BadInputError: another build runs here, the folder holds data of other settings, or data of no build.
         """
-        self._unfinished.mkdir(parents=True, exist_ok=True)
-        refusal = f"another build is running in {self.root}; wait for it or give another --out"
-        self._lock = lock_file(self._unfinished / "lock", refusal)
-        self._settle_replaced()  # a killed build left it
-        if fresh:
-            self._set_aside()
+        self.lock()
+        if self._stored:
+            if fresh:
+                self._remove_stored()
+        else:
+            self._settle_replaced()  # a killed build left it
+            if fresh:
+                self._set_aside()
         self.check(settings)
         self._reopen(verify)
         if self.manifest() is None:
-            self._unfinished.mkdir(exist_ok=True)
+            make_folder(self._unfinished)
             write_json(self._settings_path, settings)
-            self.data.mkdir(exist_ok=True)
+            make_folder(self.data)
             self.clear_leftovers()
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse settings other than those recorded here, with the differences named."""
+    def join(self, settings: Mapping[str, Any], part: str) -> None:
+        """Prepare the folder for one part of a build, which others may be drawing too; nothing is locked or removed.
+
+        Args:
+            settings: of the build.
+            part: its number and the count of all, such as `3/10`.
+
+        Raises:
+            BadInputError: the parts that were here before are of another build.
+        """
+        check_writable(self.root)
+        for folder in (self._unfinished / PARTS, self.data):
+            make_folder(folder)
+        self.check(settings, strictly=True)
+        if self.manifest() is None:
+            # The first part states the settings for all; whoever comes at the same moment is compared with it.
+            create_json(self._settings_path, settings)
+            self.check(settings, strictly=True)
+            create_json(self._unfinished / PARTS / part.replace("/", "-of-"), {"part": part})
+
+    def part_counts(self) -> list[int]:
+        """Return into how many parts the build was divided, by those that were here."""
+        found = {name.partition("-of-")[2] for name in files_in(self._unfinished / PARTS)}
+        return sorted(int(count) for count in found if count.isdigit())
+
+    def check(self, settings: Mapping[str, Any], strictly: bool = False) -> None:
+        """Refuse settings other than those recorded here, with the differences named.
+
+        Args:
+            settings: of the build.
+            strictly: refuse them before the first shard, too: a part with the recorded ones may be drawing it.
+        """
         manifest = read_json(self.manifest_path, MEND, MANIFEST_KINDS)
         recorded = manifest.get("settings") if manifest else read_json(self._settings_path, MEND)
         # Interrupted before its first shard: any settings may follow.
-        if self.manifest() is None and recorded is not None and not any(self.data.glob("*.parquet")):
+        if not strictly and self.manifest() is None and recorded is not None and not any(self.finished()):
             return
         if recorded is None:
-            if (self.root / "data").exists():
+            if files_in(self.root / "data") if self._stored else (self.root / "data").exists():
                 raise BadInputError(f"{self.root} has a data folder that no build wrote; give another folder as --out")
             return
         # As JSON would return them: tuples become lists.
@@ -251,13 +310,14 @@ class BuildFolder:
         for content, names in SAME_CONTENT.items():
             if recorded.get(content) is not None and content not in differing:
                 differing -= names
+        here = "parts of a build" if strictly else "a build"
         differences = [
             CHANGED.get(name) or f"{name} was {recorded.get(name)!r} and is {known.get(name)!r}"
             for name in sorted(differing)
         ]
         if differences:
             raise BadInputError(
-                f"{self.root} holds a build with other settings: {'; '.join(differences)}; "
+                f"{self.root} holds {here} with other settings: {'; '.join(differences)}; "
                 "repeat it with the old ones, give another --out, or --fresh to throw it away"
             )
 
@@ -273,22 +333,26 @@ class BuildFolder:
         # First, so that a build that is interrupted from here on is none that is finished.
         write_json(self.manifest_path, {**manifest, "finished": False})
         for name in damaged:
-            (self.data / name).unlink(missing_ok=True)
+            remove(self.data / name)
 
     def clear_leftovers(self) -> None:
-        """Remove the temporary files of processes that were killed."""
+        """Remove the temporary files of processes that were killed; in a store there are none."""
+        if self._stored:
+            return
         for leftover in (*self.data.glob("*.tmp"), *self._unfinished.glob("*.tmp")):
             leftover.unlink(missing_ok=True)
 
-    def has(self, shard: Shard) -> bool:
-        """Return whether a shard is finished."""
-        return (self.data / shard.file_name).is_file()
+    def finished(self) -> frozenset[str]:
+        """Return the names of the shards that are there, by one listing of the folder."""
+        return frozenset(name for name in files_in(self.data) if name.endswith(".parquet"))
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Move the shards to their final place and write the manifest."""
-        if self.data.parent == self._unfinished:
+        if not self._stored and self.data.parent == self._unfinished:
             os.rename(self.data, self.root / "data")
         write_json(self.manifest_path, manifest)
+        if self._stored:
+            remove(self._unfinished)
         self.close()
 
     def close(self) -> None:
@@ -305,6 +369,14 @@ class BuildFolder:
             # Not empty while unfinished; Windows removes the lock file only when it is released.
             with suppress(OSError):
                 self._unfinished.rmdir()
+
+    def _remove_stored(self) -> None:
+        """Remove the build in a store, the manifest first: without it the rest is taken for no finished build."""
+        if not read_json(self.manifest_path, MEND) and not read_json(self._settings_path, MEND):
+            return
+        for path in (self.manifest_path, self.root / LEXICON, *(self.data / name for name in self.finished())):
+            remove(path)
+        remove(self._unfinished)
 
     def _set_aside(self) -> None:
         """Move the files of a build, and no others, to where they can be moved back from."""

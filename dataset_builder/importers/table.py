@@ -24,8 +24,8 @@ from PIL import Image
 from dataset_builder import columns
 from dataset_builder.building.shards import ShardWriter
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import lock_file
-from dataset_builder.messages import shown
+from dataset_builder.files import lock_file, named_full_disk, read_json, write_json
+from dataset_builder.messages import echo, shown
 from dataset_builder.named_files import OUTSIDE, NamedFile, RefusedFileError, check_pixels
 from dataset_builder.progress import Progress
 from dataset_builder.recipes.containers import refuse_stand_ins
@@ -36,6 +36,7 @@ Item = TypeVar("Item")
 ROWS_PER_BATCH = 64
 SHARD_BYTES = 500 * 1024**2
 NAMED_IN_MESSAGE = 5
+RECORD = "import.json"
 
 # Value of EXIF's orientation -> the turn that makes the picture upright, as in `PIL.ImageOps.exif_transpose`.
 _ORIENTATION = 0x0112
@@ -145,13 +146,16 @@ def write_table(
 ) -> ImportSummary:
     """Write an imported table into the new folder `out` as `data/SPLIT-*.parquet`.
 
-    The folder stays empty until all is written. Pictures that the table names are opened as `named_files` allows.
+    `data` appears when all is written, after `import.json`, which records what was imported: the same import again
+    leaves the folder as it is. Pictures that the table names are opened as `named_files` allows.
 
     Raises:
-        BadInputError: `out` exists and is not empty, no row is left, or a picture is bad and `strict` is set.
+        BadInputError: `out` holds anything else, no row is left, or a picture is bad and `strict` is set.
     """
-    if out.exists() and any(out.iterdir()):
-        raise BadInputError(f"{out} exists and is not empty; name a new folder")
+    settings = {"embed": embed, "strict": strict, "allow_outside": allow_outside}
+    source = _fingerprint(table, settings)
+    if finished := _finished(out, source):
+        return finished
     out.parent.mkdir(parents=True, exist_ok=True)
     # One name for all attempts, so that what a killed one left is thrown away by the next.
     scratch = out.parent / f".{out.name}.unfinished"
@@ -166,8 +170,42 @@ def write_table(
         if not any(rows.values()):
             raise BadInputError(f"no usable row was found; {summary}")
         out.mkdir(exist_ok=True)
+        write_json(out / RECORD, {"source_sha256": source, **settings, "rows": summary.rows, "left_out": left_out})
         (scratch / "data").rename(out / "data")
     return summary
+
+
+def _fingerprint(table: ImportedTable, settings: Mapping[str, bool]) -> str:
+    """Return the SHA-256 of what an import writes: the rows, and of files that they name, the sizes and times."""
+    digest = sha256(repr((settings, sorted(table.left_out.items()))).encode())
+    for split, rows in table.splits.items():
+        digest.update(f"\0{split}".encode())
+        for row in rows:
+            for name, value in row.items():
+                digest.update(f"\0{name}\0".encode())
+                digest.update(value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass"))
+                if isinstance(value, NamedFile):
+                    with suppress(OSError, ValueError):
+                        status = (value.folder / value.name).stat()
+                        digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _finished(out: Path, source: str) -> ImportSummary | None:
+    """Return the summary of the same import where `out` holds it, None where it can be written.
+
+    Raises:
+        BadInputError: `out` holds anything else.
+    """
+    if not out.exists() or {path.name for path in out.iterdir()} <= {RECORD}:
+        return None
+    kinds = {"source_sha256": str, "rows": dict[str, int], "left_out": dict[str, list]}
+    record = read_json(out / RECORD, f"name a new folder instead of {out}", kinds) or {}
+    if record.get("source_sha256") != source or not (out / "data").is_dir():
+        what = "another import" if record else "other files"
+        raise BadInputError(f"{out} exists and is not empty: it holds {what}; name a new folder")
+    echo(f"{out} holds this import already")
+    return ImportSummary(rows=record.get("rows", {}), left_out=record.get("left_out", {}))
 
 
 @contextmanager
@@ -177,7 +215,8 @@ def _sole_writer(scratch: Path, out: Path) -> Iterator[None]:
     lock = lock_file(scratch / "lock", f"another import into {out} is running; wait for it or give another --out")
     try:
         shutil.rmtree(scratch / "data", ignore_errors=True)
-        yield
+        with named_full_disk(out):
+            yield
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         lock.release()

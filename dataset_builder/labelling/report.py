@@ -9,6 +9,8 @@ import numpy as np
 
 from dataset_builder.catalogue.ingredients import catalogue_dishes, reference_flavours
 from dataset_builder.columns import FLAVOURS
+from dataset_builder.engines.choice import LOCAL, engine_named
+from dataset_builder.engines.work import Engine
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.labelling.calibration import Reliability, picture_kinds, plot_reliability, reliability
@@ -47,7 +49,7 @@ def label_recipes(
     labeller: AnyLabeller,
     out: str | Path,
     columns: Mapping[str, str] | None = None,
-    processes: int | None = None,
+    engine: Engine | None = None,
     encoding: str | None = None,
     keep_equal_titles: bool = False,
 ) -> tuple[LabelSummary, SoftLabels]:
@@ -64,12 +66,12 @@ def label_recipes(
             for dish in catalogue_dishes()
         ]
         model = fit_label_model(named, labeller).calibrated(*catalogue_labels(labeller))
-        return label_table(progress(named, "labelling", "recipes"), labeller, out, model, processes), model
+        return label_table(progress(named, "labelling", "recipes"), labeller, out, model, engine), model
     table = read_recipes(source, columns, encoding, keep_equal_titles)
     model = fit_label_model(table.stream(), labeller).calibrated(*catalogue_labels(labeller))
     scaled = table.table.unit == "B"
     with Progress("labelling", table.table.size, "B" if scaled else "recipes", scaled=scaled) as bar:
-        summary = label_table(read_with_bar(table, bar), labeller, out, model, processes)
+        summary = label_table(read_with_bar(table, bar), labeller, out, model, engine)
     summary.skipped = table.skipped
     summary.notes = table.table.notes
     return summary, model
@@ -272,8 +274,9 @@ def run_label(arguments: Namespace) -> str:
         BadInputError: settings, lexicon or table that cannot be used.
     """
     columns = parse_columns(arguments.columns)
-    if arguments.processes is not None and arguments.processes < 1:
-        raise BadInputError(f"--processes is {arguments.processes}; give a whole number of at least 1")
+    chosen = engine_named(arguments.engine, arguments.address, arguments.processes)
+    # A small table is labelled at once; where workers are asked for they are used.
+    engine = None if arguments.engine == LOCAL and arguments.processes is None else chosen
     settings = rule_settings(**{name: getattr(arguments, name) for name in RULE_OPTIONS})
     _check_files(arguments)
     labeller = make_labeller(Lexicon.load(arguments.lexicon), **settings)
@@ -284,7 +287,7 @@ def run_label(arguments: Namespace) -> str:
             labeller,
             arguments.out,
             columns,
-            arguments.processes,
+            engine,
             arguments.encoding,
             arguments.keep_equal_titles,
         )

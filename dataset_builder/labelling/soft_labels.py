@@ -134,7 +134,11 @@ class ShareModel:
 
     def scores(self, labels: Sequence[Label]) -> np.ndarray:
         """Return `(labels, 5)` probabilities of the flavours, each row summing to 1; the label is the first."""
-        return _softmax(self.logits(labels) / self.temperature)
+        return self.scores_of(np.array([label.taste for label in labels]))
+
+    def scores_of(self, shares: np.ndarray) -> np.ndarray:
+        """Return the probabilities of `(labels, 5)` shares of the evidence, as `scores` does of their labels."""
+        return _softmax(np.log(shares) / self.temperature)
 
     def calibrated(self, labels: Sequence[Label], reference: Sequence[str]) -> "ShareModel":
         """Return the model with the temperature that makes the reference flavours most likely, see `LabelModel`."""

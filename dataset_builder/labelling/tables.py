@@ -1,21 +1,20 @@
 """Label whole tables: any number of recipes in bounded memory, on several processes, with a summary."""
 
-import multiprocessing
-import os
-import signal
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
 
 from dataset_builder import columns
+from dataset_builder.engines.local import LocalEngine
+from dataset_builder.engines.work import Engine, Report
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller
@@ -27,11 +26,13 @@ from dataset_builder.recipes.ingredient_lists import parse_ingredients
 from dataset_builder.recipes.recipes import RawRecipe, RecipeTable, Skipped
 from dataset_builder.schema import label_features, recipe_features
 
+Recipe = TypeVar("Recipe")
+Result = TypeVar("Result")
+
 # The label model is fitted on this many recipes from the start of a table, not on millions.
 FIT_RECIPES = 20_000
 
 _CHUNK = 2048
-_IN_FLIGHT = 3  # chunks per process that may wait: enough to keep it busy, few enough to bound memory
 _SMALL = 4 * _CHUNK  # below this, starting processes costs more than they save
 
 
@@ -124,7 +125,7 @@ def label_table(
     labeller: AnyLabeller,
     out: str | Path,
     label_model: SoftLabels | None = None,
-    processes: int | None = None,
+    engine: Engine | None = None,
 ) -> LabelSummary:
     """Label recipes and write those with a label to a Parquet file, which appears only when it is whole.
 
@@ -133,7 +134,7 @@ def label_table(
         labeller: the rule.
         out: Parquet file with the recipe columns and the label columns of the one table.
         label_model: gives `taste`; None for the smoothed shares of the votes.
-        processes: 1 labels in this process; None for one per core, or this process alone for a small table.
+        engine: runs the labelling, see `map_chunks`.
 
     Raises:
         BadInputError: `out` is a folder or a device.
@@ -149,7 +150,7 @@ def label_table(
     def write(path: Path) -> None:
         # As a stream: Arrow would take a name such as a:b for an address.
         with path.open("wb") as stream, pq.ParquetWriter(stream, features.arrow_schema) as writer:
-            for batch, counted in _map_chunks(work, recipes, labeller, processes):
+            for batch, counted in map_chunks(work, recipes, labeller, engine):
                 writer.write_batch(batch)
                 summary.merge(counted)
 
@@ -172,44 +173,45 @@ def read_with_bar(table: RecipeTable, bar: Progress) -> Iterator[RawRecipe]:
     bar.update(table.table.position - bar.done)
 
 
-_worker_labeller: AnyLabeller | None = None
+class _Chunks:
+    """Work on chunks of recipes, see `engines.work.Work`: every worker makes the labeller anew."""
+
+    uses_gpu = forks = False
+
+    def __init__(self, work: Callable[[list[Any], AnyLabeller], Any], settings: dict[str, Any]):
+        self._work, self._settings = work, settings
+
+    def start(self, number: int, workers: int) -> Callable[[list[Any], Report], Any]:
+        labeller = make_labeller(**self._settings)
+        return lambda chunk, report: self._work(chunk, labeller)
 
 
-def _start_worker(settings: dict) -> None:
-    global _worker_labeller
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process answers Ctrl-C for all
-    _worker_labeller = make_labeller(**settings)
+def map_chunks(
+    work: Callable[[list[Recipe], AnyLabeller], Result],
+    recipes: Iterable[Recipe],
+    labeller: AnyLabeller,
+    engine: Engine | None = None,
+) -> Iterator[Result]:
+    """Yield what `work(chunk, labeller)` returns for chunks of recipes, in order; only a few are ever in memory.
 
-
-def _label_in_worker(work: partial, chunk: list[RawRecipe]) -> tuple[pa.RecordBatch, LabelSummary]:
-    return work(chunk, _worker_labeller)
-
-
-def _map_chunks(
-    work: partial, recipes: Iterable[RawRecipe], labeller: AnyLabeller, processes: int | None
-) -> Iterator[tuple[pa.RecordBatch, LabelSummary]]:
-    """Yield the results in order; only a few chunks are ever in memory."""
+    Args:
+        work: can be pickled.
+        recipes: read once.
+        labeller: the rule.
+        engine: runs it; None for this process where there are few recipes, and one per core otherwise.
+    """
     stream = iter(recipes)
-    if processes is None:
+    if engine is None:
         # Only the start of the stream is read to see whether the table is small.
         head = list(islice(stream, _SMALL))
-        processes = 1 if len(head) < _SMALL else (os.cpu_count() or 1)
         stream = chain(head, stream)
+        engine = None if len(head) < _SMALL else LocalEngine()
     chunks = iter(lambda: list(islice(stream, _CHUNK)), [])
-    if processes == 1:
+    if engine is None:
         for chunk in chunks:
             yield work(chunk, labeller)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start_worker, (labeller.settings,)) as pool:
-        waiting: deque[Future] = deque()
-        for chunk in chunks:
-            # The oldest chunk is yielded first, so that the output keeps the order of the input.
-            waiting.append(pool.submit(_label_in_worker, work, chunk))
-            if len(waiting) >= _IN_FLIGHT * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    else:
+        yield from engine.run(_Chunks(work, labeller.settings), chunks)
 
 
 def _fits(labeller: AnyLabeller, ingredients: tuple[str, ...], summary: LabelSummary) -> bool:

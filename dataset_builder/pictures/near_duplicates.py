@@ -1,6 +1,6 @@
 """Pictures that look the same: perceptual hashes, a colour check, and a search that does not compare all pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import imagehash
@@ -9,6 +9,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dataset_builder.engines.local import LocalEngine
+from dataset_builder.engines.work import Engine, Report
 from dataset_builder.pictures.upright import as_rgb
 from dataset_builder.progress import progress
 
@@ -34,7 +36,32 @@ def looks_of(picture: Image.Image) -> Looks:
     return Looks(bits, np.asarray(small, dtype=np.uint8))
 
 
-def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[tuple[int, int]]:
+class _Bands:
+    """Work on bands of hashes, see `engines.work.Work`: one unit finds the close pairs that agree in one band."""
+
+    uses_gpu, forks = False, True
+
+    def __init__(self, hashes: np.ndarray, group_ids: np.ndarray):
+        self._hashes, self._group_ids = hashes, group_ids
+
+    def start(self, number: int, workers: int) -> Callable[[tuple[int, int], Report], np.ndarray]:
+        return self._pairs
+
+    def _pairs(self, unit: tuple[int, int], report: Report) -> np.ndarray:
+        shift, width = unit
+        # Sorted by the bits of one band, equal values lie side by side; each run of them is compared within itself.
+        band = (self._hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
+        pairs: list[tuple[int, int]] = []
+        for members in np.split(order, starts[1:]):
+            pairs += _close_pairs(members, self._hashes, self._group_ids)
+        return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def alike_across(
+    looks: Sequence[Looks | None], groups: Sequence[str], engine: Engine | None = None
+) -> list[tuple[int, int]]:
     """Return the pairs of pictures that look the same and lie in different groups.
 
     Two hashes that differ in at most k bits agree in at least one of k + 1 bands of them, so only pictures that share
@@ -43,6 +70,7 @@ def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[t
     Args:
         looks: None where there is no picture.
         groups: for example the split of each picture.
+        engine: compares the bands; None for this process.
 
     Returns:
         Positions `(i, j)` with `i < j`; of many pictures of equal hash in one group, the first stands for all.
@@ -57,13 +85,9 @@ def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[t
     pairs: set[tuple[int, int]] = set()
     edges = np.linspace(0, HASH_BITS, MAX_BITS + 2).astype(int)
     bands = list(zip(edges[:-1].tolist(), np.diff(edges).tolist(), strict=True))
-    for shift, width in progress(bands, "near-duplicates", "bands"):
-        # Sorted by the bits of one band, equal values lie side by side; each run of them is compared within itself.
-        band = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
-        order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
-        for members in np.split(order, starts[1:]):
-            pairs.update(_close_pairs(members, hashes, group_ids))
+    found_in_bands = (engine or LocalEngine(1)).run(_Bands(hashes, group_ids), bands)
+    for of_band in progress(found_in_bands, "near-duplicates", "bands", total=len(bands)):
+        pairs.update(map(tuple, of_band.tolist()))
     found = []
     for one, other in sorted(pairs):
         i, j = sorted((int(positions[one]), int(positions[other])))
@@ -72,13 +96,16 @@ def alike_across(looks: Sequence[Looks | None], groups: Sequence[str]) -> list[t
     return sorted(found)
 
 
-def repeated_within(looks: Sequence[Looks | None], groups: Sequence[str], owners: Sequence[str]) -> list[list[int]]:
+def repeated_within(
+    looks: Sequence[Looks | None], groups: Sequence[str], owners: Sequence[str], engine: Engine | None = None
+) -> list[list[int]]:
     """Return the sets of pictures that look the same, lie in one group and belong to different owners.
 
     Args:
         looks: None where there is no picture.
         groups: for example the split of each picture.
         owners: for example the dish of each picture; it may repeat itself.
+        engine: see `alike_across`.
 
     Returns:
         Positions in rising order, the largest set first. Pictures of a set are linked, each to some other of it.
@@ -97,7 +124,7 @@ def repeated_within(looks: Sequence[Looks | None], groups: Sequence[str], owners
                 links.append((leader, position))
     for group in dict.fromkeys(groups):
         chosen = sorted(one for (_, of), known in leaders.items() if of == group for one in known)
-        pairs = alike_across([looks[one] for one in chosen], [str(one) for one in chosen])
+        pairs = alike_across([looks[one] for one in chosen], [str(one) for one in chosen], engine)
         links += [(chosen[i], chosen[j]) for i, j in pairs]
     size = len(looks)
     ends = np.array(links, dtype=np.int64).reshape(-1, 2).T

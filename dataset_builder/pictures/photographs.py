@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from dataset_builder.named_files import RefusedFileError, check_pixels, read_regular
-from dataset_builder.pictures.illustrator import Picture
+from dataset_builder.pictures.settings import Picture
 from dataset_builder.pictures.upright import as_rgb
 
 PHOTOGRAPH = "photograph"

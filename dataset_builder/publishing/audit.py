@@ -1,11 +1,10 @@
 """The audit of a data set: accuracy of the labelling rule alone, content that crosses splits, faults of pictures."""
 
-import glob
 import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from datasets import load_dataset
 
 from dataset_builder.building.finished_build import LEXICON, FinishedBuild, rule_settings
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, GENERATION, IMAGE, INGREDIENTS, TITLE
+from dataset_builder.engines.work import Engine
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import read_json, write_json
+from dataset_builder.files import read_json, write_json, write_whole
 from dataset_builder.labelling.choice import AnyLabeller, make_labeller
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import score_labels
@@ -30,6 +30,7 @@ from dataset_builder.publishing.audit_reference import (
 )
 from dataset_builder.publishing.versions import listed
 from dataset_builder.recipes.text import plain_title
+from dataset_builder.storage.places import on_disk, pattern_of
 from model_cards.cards import fill, read_template
 from model_cards.runs import is_catalogue
 
@@ -94,7 +95,7 @@ class Audit:
     def write(self, folder: Path) -> None:
         """Write `AUDIT.md` and `audit.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / AUDIT_MARKDOWN).write_text(self.markdown, encoding="utf-8")
+        write_whole(folder / AUDIT_MARKDOWN, lambda path: path.write_text(self.markdown, encoding="utf-8"))
         write_json(folder / AUDIT_JSON, {**self.facts, AUDIT_HASH: _hash_of(self.facts)})
 
 
@@ -105,12 +106,13 @@ def _hash_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def audit(dataset: str) -> Audit:
+def audit(dataset: str, engine: Engine | None = None) -> Audit:
     """Audit a data set.
 
     Args:
         dataset: folder, file or Hub id of a data set with columns of `dataset_builder.columns`; parts of the audit
             whose columns are absent are left out and named.
+        engine: reads the files and compares the pictures; None for this process.
 
     Raises:
         BadInputError: it is no single table, there are no rows, or none of the columns is there.
@@ -118,7 +120,7 @@ def audit(dataset: str) -> Audit:
     splits = open_dataset(dataset)
     manifest = manifest_of(dataset)
     rule = find_rule(manifest, file_of(dataset, LEXICON))
-    return audit_rows(read_rows(splits, dataset), dataset, rule, manifest)
+    return audit_rows(read_rows(splits, dataset, engine), dataset, rule, manifest, engine)
 
 
 def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
@@ -136,7 +138,8 @@ def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:
     if stated in (own.digest, own.digest_of_words):
         return Rule(own, True, settings)
     try:
-        lexicon = own if kept is None else Lexicon.load(kept)
+        with nullcontext() if kept is None else on_disk(kept) as file:
+            lexicon = own if file is None else Lexicon.load(file)
     except BadInputError:
         lexicon = own
     return Rule(lexicon, True, settings) if lexicon.digest == stated else Rule(own, False)
@@ -153,14 +156,14 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
         if same.items() <= known.items() and stated == _hash_of(known):
             return Audit({**known, "dataset": name})
     # Escaped: brackets and stars in the name of a folder would be taken as patterns.
-    files = {split: [glob.escape(str(path)) for path in paths] for split, paths in build.shards.items()}
+    files = {split: [pattern_of(path) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
     audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     audited.write(build.folder)
     return audited
 
 
-def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -> Audit:
+def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any], engine: Engine | None = None) -> Audit:
     """Audit rows that were read; the manifest of their build names the rows whose pictures were all rejected."""
     return Audit(
         {
@@ -174,9 +177,9 @@ def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any]) -
             "crossing": {
                 "dishes": _crossing(rows, DISH_ID, str),
                 "titles": _crossing(rows, TITLE, plain_title),
-                "pictures": _crossing_pictures(rows),
+                "pictures": _crossing_pictures(rows, engine),
             },
-            "repeated_pictures": _repeated_pictures(rows),
+            "repeated_pictures": _repeated_pictures(rows, engine),
             "reference": against_reference(rows) if is_catalogue(manifest) else None,
             "disagreements": disagreements(rows, is_catalogue(manifest)),
             "pictures": _pictures(rows, manifest.get("given_up", {})),
@@ -231,22 +234,22 @@ def _crossing(rows: Rows, column: str, key: Any) -> dict[str, Any] | None:
     }
 
 
-def _crossing_pictures(rows: Rows) -> dict[str, Any] | None:
+def _crossing_pictures(rows: Rows, engine: Engine | None) -> dict[str, Any] | None:
     if not any(rows.looks):
         return None
-    pairs = alike_across(rows.looks, rows.splits)
+    pairs = alike_across(rows.looks, rows.splits, engine)
     named = (f"{rows.name(i)} ({rows.splits[i]}), {rows.name(j)} ({rows.splits[j]})" for i, j in pairs[:EXAMPLES])
     return {"pairs": len(pairs), "examples": list(named)}
 
 
-def _repeated_pictures(rows: Rows) -> dict[str, Any] | None:
+def _repeated_pictures(rows: Rows, engine: Engine | None) -> dict[str, Any] | None:
     """Return which pictures of one split look the same though their dishes differ."""
     if not any(rows.looks):
         return None
     places = [str(n) for n in range(len(rows.splits))]
     names = next((rows.columns[column] for column in (DISH_ID, TITLE) if column in rows), places)
     owners = [name or place for name, place in zip(names, places, strict=True)]
-    sets = repeated_within(rows.looks, rows.splits, owners)
+    sets = repeated_within(rows.looks, rows.splits, owners, engine)
     return {
         "sets": len(sets),
         "rows": sum(map(len, sets)),
@@ -275,14 +278,15 @@ def _pictures(rows: Rows, given_up: Mapping[str, list[str]]) -> dict[str, Any] |
         return None
     # A row without a picture has no looks; one whose picture cannot be read has none either but is counted apart.
     blank = [rows.name(n) for n, look in enumerate(rows.looks) if look is None]
-    missing = [name for name in blank if name not in set(rows.unreadable)]
+    unreadable = rows.unreadable
+    missing = [name for name in blank if name not in set(unreadable)]
     return {
         "without": len(missing),
-        "unreadable": len(rows.unreadable),
+        "unreadable": len(unreadable),
         "retried": len(retried),
         "given_up": len(given_up),
         "reasons": dict(reasons.most_common()),
-        "examples": [*rows.unreadable, *missing, *given_up, *retried][:EXAMPLES],
+        "examples": [*unreadable, *missing, *given_up, *retried][:EXAMPLES],
     }
 
 

@@ -1,11 +1,11 @@
 """Reads the rows of any data set for the audit; a value of another form than in our builds becomes None."""
 
-import glob
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS, SHARD
+from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS, SHARD
 from dataset_builder.building.shards import MANIFEST_KINDS
 from dataset_builder.columns import (
     DISH_ID,
@@ -30,15 +30,18 @@ from dataset_builder.columns import (
     TASTE,
     TITLE,
 )
+from dataset_builder.engines.local import LocalEngine
+from dataset_builder.engines.work import Engine, Report
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.kinds import check_entries
 from dataset_builder.messages import shown
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
-from dataset_builder.progress import progress
+from dataset_builder.progress import Progress
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
+from dataset_builder.storage.places import files_in, is_url, pattern_of, place, reachable, without_secrets
 
 BATCH = 256
 _READERS = {
@@ -52,12 +55,26 @@ class Rows:
     """The rows of all splits, column by column; a column that the data set lacks is absent."""
 
     splits: list[str] = field(default_factory=list)
-    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    columns: dict[str, list[Any]] = field(default_factory=partial(defaultdict, list))
     looks: list[Looks | None] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
+    unreadable_at: list[int] = field(default_factory=list)
 
     def __contains__(self, column: str) -> bool:
         return any(self.looks) if column == IMAGE else column in self.columns
+
+    def extend(self, other: "Rows") -> None:
+        """Add the rows of another file."""
+        before = len(self.splits)
+        self.splits += other.splits
+        for column, values in other.columns.items():
+            self.columns[column] += values
+        self.looks += other.looks
+        self.unreadable_at += [before + place for place in other.unreadable_at]
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The rows whose picture cannot be read."""
+        return [self.name(place) for place in self.unreadable_at]
 
     def name(self, position: int) -> str:
         """Return the id of a row, or its split and position where there are no ids."""
@@ -70,9 +87,11 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
     Raises:
         BadInputError: it is no single table.
     """
-    name, configuration = configured(dataset)
-    path = Path(name)
+    name, configuration = (dataset, None) if is_url(dataset) else configured(dataset)
+    path = place(name)
     try:
+        if is_url(path):
+            return _open_stored(path)
         if path.is_dir() and (shards := _shards(path)):
             return load_dataset("parquet", data_files=shards, streaming=True)
         if path.is_file():
@@ -101,13 +120,26 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
 def _shards(folder: Path) -> dict[str, list[str]]:
     """Return the shards of a build or import per split, as patterns of `datasets` that stand for these files alone."""
     found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("data/*.parquet")):
-        if (match := SHARD.fullmatch(path.name)) is None:
+    for name in sorted(files_in(folder / DATA)):
+        if not name.endswith(".parquet"):
+            continue
+        if (match := SHARD.fullmatch(name)) is None:
             return {}
-        # Escaped: brackets and stars in the name of a folder would be taken as patterns.
-        found.setdefault(match["split"], []).append(glob.escape(str(path.resolve())))
+        found.setdefault(match["split"], []).append(pattern_of(folder / DATA / name))
     order = sorted(found, key=lambda split: (*SPLITS, split).index(split))
     return {split: found[split] for split in order}
+
+
+def _open_stored(folder: Path) -> IterableDatasetDict:
+    """Open the shards of a build or import in a store."""
+    shards = _shards(folder)
+    if not shards:
+        raise BadInputError(
+            f"{without_secrets(str(folder))} holds no shards such as data/train-00000-of-00001.parquet; give the "
+            "folder of a finished build or import"
+        )
+    with reachable(folder):
+        return load_dataset("parquet", data_files=shards, streaming=True)
 
 
 def _open_file(path: Path) -> IterableDatasetDict:
@@ -117,7 +149,7 @@ def _open_file(path: Path) -> IterableDatasetDict:
             f"{shown(path)} is no table by its name; give CSV, JSON lines or Parquet, or a folder of them"
         )
     more = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-    return load_dataset(reader, data_files=[glob.escape(str(path.resolve()))], streaming=True, **more)
+    return load_dataset(reader, data_files=[pattern_of(path)], streaming=True, **more)
 
 
 def manifest_of(dataset: str) -> Mapping[str, Any]:
@@ -134,18 +166,26 @@ def manifest_of(dataset: str) -> Mapping[str, Any]:
 
 def file_of(dataset: str, name: str) -> Path | None:
     """Return a file beside the tables of a folder or Hub id; None when there is no such file."""
-    place = configured(dataset)[0]
-    if Path(place).exists():
-        path = Path(place, name)
+    if is_url(dataset):
+        stored = place(dataset)
+        return stored / name if name in files_in(stored) else None
+    where = configured(dataset)[0]
+    if Path(where).exists():
+        path = Path(where, name)
         return path if path.is_file() else None
     try:
-        return Path(hf_hub_download(place, name, repo_type="dataset"))
+        return Path(hf_hub_download(where, name, repo_type="dataset"))
     except (EntryNotFoundError, FileNotFoundError):
         return None
 
 
-def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
+def read_rows(dataset: IterableDatasetDict, name: str, engine: Engine | None = None) -> Rows:
     """Return the rows of a data set; of each picture only its looks are kept.
+
+    Args:
+        dataset: the splits, each in one or more files.
+        name: for messages.
+        engine: reads the files; None for this process, with a thread per core.
 
     Raises:
         BadInputError: there are no rows, or none of the columns is there.
@@ -160,18 +200,43 @@ def read_rows(dataset: IterableDatasetDict, name: str) -> Rows:
         if not wanted:
             raise BadInputError(f"{name} has none of the columns {', '.join(COLUMNS)}; rename its columns first")
         found.update(wanted)
-        for batch in progress(_batches(stream, wanted, name), f"reading {split}", "batches"):
-            rows.splits += [split] * batch.num_rows
-            for column in (one for one in COLUMNS if one != IMAGE):
-                values = batch[column].to_pylist() if column in wanted else [None] * batch.num_rows
-                rows.columns[column] += [_value(column, value, features.get(column)) for value in values]
-            _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
+        work, files = _Reading(split, stream, features, wanted, name), range(stream.num_shards)
+        with Progress(f"reading {split}", None, "rows") as bar:
+            for part in (engine or LocalEngine(1)).run(work, files, bar.update):
+                rows.extend(part)
     if not rows.splits:
         raise BadInputError(f"{name} has no rows; build or import it first")
     # Columns that some split has stay, with None in the splits that lack them.
     for column in set(COLUMNS) - found:
         rows.columns.pop(column, None)
     return rows
+
+
+class _Reading:
+    """Work on the files of one split, see `engines.work.Work`: one unit reads the rows of one file."""
+
+    uses_gpu = forks = False
+
+    def __init__(self, split: str, stream: IterableDataset, features: Any, wanted: list[str], name: str):
+        self._split, self._stream, self._features = split, stream, features
+        self._wanted, self._name = wanted, name
+
+    def start(self, number: int, workers: int) -> Callable[[int, Report], Rows]:
+        return self._read
+
+    def _read(self, file: int, report: Report) -> Rows:
+        rows, wanted = Rows(), self._wanted
+        with _readable(self._name):
+            # A data set of one file is left as it is: not every source can be divided.
+            stream = self._stream if self._stream.num_shards == 1 else self._stream.shard(self._stream.num_shards, file)
+        for batch in _batches(stream, wanted, self._name):
+            rows.splits += [self._split] * batch.num_rows
+            for column in (one for one in COLUMNS if one != IMAGE):
+                values = batch[column].to_pylist() if column in wanted else [None] * batch.num_rows
+                rows.columns[column] += [_value(column, value, self._features.get(column)) for value in values]
+            _add_looks(rows, batch[IMAGE].to_pylist() if IMAGE in wanted else [None] * batch.num_rows)
+            report(batch.num_rows)
+        return rows
 
 
 def _batches(stream: IterableDataset, columns: list[str], name: str) -> Iterator[pa.Table]:
@@ -219,5 +284,5 @@ def _add_looks(rows: Rows, pictures: Sequence[Any]) -> None:
     with ThreadPoolExecutor() as pool:
         for found in pool.map(look, pictures):
             if isinstance(found, str):
-                rows.unreadable.append(rows.name(len(rows.looks)))
+                rows.unreadable_at.append(len(rows.looks))
             rows.looks.append(None if isinstance(found, str) else found)

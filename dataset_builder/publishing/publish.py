@@ -30,6 +30,7 @@ from dataset_builder.publishing.release import (
     write_folder,
 )
 from dataset_builder.publishing.versions import Changes, changes_since, listed, published_versions, read_history, tag_of
+from dataset_builder.storage.places import place, reachable
 from model_cards.cards import data_card
 from model_cards.runs import is_catalogue
 
@@ -77,14 +78,15 @@ def publish(
             or the Hub could not be written; then no tag was made and the call can be repeated.
     """
     check_names(repo, version, licence)
-    imported = is_imported(Path(folder))
+    folder = place(folder)
+    imported = is_imported(folder)
     build = None if imported else read_build(folder, verify=True)
     api = HfApi()
     with named_failures(repo, version):
         published, note = _published(api, repo, offline_is_fine=dry_run is not None)
         if build is None:
             history = read_history(api, repo, published[-1]) if published else []
-            release = prepare_imported(Path(folder), repo, version, licence, published, history)
+            release = prepare_imported(folder, repo, version, licence, published, history)
         else:
             release = prepare(api, build, repo, version, licence, published)
         if dry_run is not None:
@@ -148,7 +150,8 @@ def read_card(path: Path) -> str | None:
         BadInputError: it is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig") if path.exists() else None
+        with reachable(path):
+            return path.read_text(encoding="utf-8-sig") if path.exists() else None
     except UnicodeDecodeError as error:
         raise BadInputError(f"{path} is not UTF-8 ({error}); save it in that encoding") from error
 

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 from huggingface_hub import DatasetCardData
-from huggingface_hub.utils.sha import sha_fileobj
 
 from dataset_builder.building.finished_build import DATA, MANIFEST, SHARD
 from dataset_builder.columns import IMAGE
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_files import sha256_of
 from dataset_builder.publishing.release import CARD, FILES, Release, check_new
 from dataset_builder.publishing.versions import tag_of
+from dataset_builder.storage.places import files_in, opened
 
 IMPORTED = "imported"
 _CARD = """# {name}
@@ -41,7 +42,7 @@ def is_imported(folder: Path) -> bool:
 
 def imported_shards(folder: Path) -> list[Path]:
     """Return the shards of an imported set, sorted; empty where the data folder holds anything else."""
-    paths = sorted((folder / DATA).glob("*")) if (folder / DATA).is_dir() else []
+    paths = [folder / DATA / name for name in sorted(files_in(folder / DATA))]
     return paths if all(SHARD.fullmatch(path.name) for path in paths) else []
 
 
@@ -74,9 +75,8 @@ def prepare_imported(
     features: Features | None = None
     for path in paths:
         try:
-            with path.open("rb") as stream:
-                digest.update(f"{path.name}:{sha_fileobj(stream).hex()}\n".encode())
-            with pq.ParquetFile(path) as file:
+            digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
+            with opened(path) as stream, pq.ParquetFile(stream) as file:
                 split = path.name.split("-")[0]
                 counts[split] = counts.get(split, 0) + file.metadata.num_rows
                 features = Features.from_arrow_schema(file.schema_arrow)

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,6 +21,7 @@ from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEY
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
 from dataset_builder.kinds import fits
 from dataset_builder.publishing.versions import listed, parse_version, published_versions, tag_of
+from dataset_builder.storage.places import on_disk
 from model_cards import runs
 from model_cards.cards import is_blank, model_card
 from model_cards.errors import CardError
@@ -33,6 +34,8 @@ WEIGHTS = ("model.safetensors*", "adapter_model.safetensors")
 GIT_FILES = frozenset({".gitattributes"})
 # Under this key the manifest of a published data set lists the files of its version.
 FILES = "files"
+# The Hub's own uploader of large folders goes up to a thousand files; commits of many more may time out.
+FILES_PER_COMMIT = 500
 
 
 @dataclass(frozen=True)
@@ -192,16 +195,18 @@ def write_folder(release: Release, folder: Path) -> None:
             if isinstance(content, bytes):
                 path.write_bytes(content)
             else:
-                shutil.copyfile(content, path)
+                with on_disk(content) as file:
+                    shutil.copyfile(file, path)
         os.replace(Path(unfinished, "release"), folder)
 
 
 def upload(api: HfApi, release: Release, private: bool = False) -> str:
     """Commit the files of a release, then tag that commit; return its id.
 
-    Files of the release before that this one does not have are deleted in the same commit; files that no release wrote
-    stay. The tag comes last, on a complete commit. After a failure the same call goes on: stored files are not sent
-    again, and an identical commit is not made twice.
+    Of more files than the Hub takes well at once there are several commits: the manifest comes in the first, by which
+    a repetition knows the files as its own, the card and all deletions in the last. Files of the release before that
+    this one does not have are deleted; files that no release wrote stay. The tag comes last, on a complete commit.
+    After a failure the same call goes on: stored files are not sent again, and an identical commit is not made twice.
 
     Raises:
         BadInputError: the repository holds something else, the Hub refuses the card, or storing a file failed.
@@ -216,16 +221,17 @@ def upload(api: HfApi, release: Release, private: bool = False) -> str:
             f"{repo} holds {listed(mixed, 'more files')}, which no release wrote and `load_dataset` could take for "
             f"rows of this one; move them out of {DATA}/"
         )
-    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in release.files.items()]
-    operations += [CommitOperationDelete(name) for name in sorted(head.owned - set(release.files))]
-    message = f"Version {release.version}"
-    try:
-        commit = api.create_commit(repo, operations, commit_message=message, repo_type=kind, parent_commit=head.commit)
-    except ValueError as error:
-        raise BadInputError(f"the Hub refuses the card ({error}); mend its metadata") from error
-    except RuntimeError as error:  # how the client reports a file that it could not store
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise BadInputError(_failure(repo, release.version, cause)) from error
+    parts = _commits(release)
+    parent, commit = head.commit, None
+    for number, files in enumerate(parts, start=1):
+        last = number == len(parts)
+        deleted = sorted(head.owned - set(release.files)) if last else []
+        message = (
+            f"Version {release.version}" if len(parts) == 1 else f"Version {release.version}, {number}/{len(parts)}"
+        )
+        commit = _commit(api, release, files, deleted, message, parent)
+        parent = commit.oid
+    assert commit is not None
     title = f"{repo.split('/')[1]} {release.version}"
     try:
         api.create_tag(repo, tag=release.tag, tag_message=title, revision=commit.oid, repo_type=kind)
@@ -235,6 +241,48 @@ def upload(api: HfApi, release: Release, private: bool = False) -> str:
         if {tag.name: tag.target_commit for tag in tags}.get(release.tag) != commit.oid:
             raise
     return commit.oid
+
+
+def _commits(release: Release) -> list[dict[str, Path | bytes]]:
+    """Return the files of each commit of a release, one after the other."""
+    data = [name for name, content in release.files.items() if not isinstance(content, bytes)]
+    if len(release.files) <= FILES_PER_COMMIT or release.repo_type != "dataset":
+        return [dict(release.files)]
+    groups = [data[start : start + FILES_PER_COMMIT] for start in range(0, len(data), FILES_PER_COMMIT)]
+    rest = [name for name in release.files if name not in set(data)]
+    groups[0] += [name for name in rest if name == MANIFEST]
+    groups.append([name for name in rest if name != MANIFEST] or [MANIFEST])
+    return [{name: release.files[name] for name in names} for names in groups]
+
+
+def _commit(
+    api: HfApi,
+    release: Release,
+    files: Mapping[str, Path | bytes],
+    deleted: Sequence[str],
+    message: str,
+    parent: str | None,
+) -> Any:
+    """Make one commit; files of a store are copied to this machine for it, and removed after it."""
+    with ExitStack() as copies:
+        operations: list[Any] = []
+        for name, content in files.items():
+            local = content if isinstance(content, bytes) else copies.enter_context(on_disk(content))
+            operations.append(CommitOperationAdd(name, local))
+        operations += [CommitOperationDelete(name) for name in deleted]
+        try:
+            return api.create_commit(
+                release.repo,
+                operations,
+                commit_message=message,
+                repo_type=release.repo_type,
+                parent_commit=parent,
+            )
+        except ValueError as error:
+            raise BadInputError(f"the Hub refuses the card ({error}); mend its metadata") from error
+        except RuntimeError as error:  # how the client reports a file that it could not store
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise BadInputError(_failure(release.repo, release.version, cause)) from error
 
 
 def _without_paths(folder: Path, dataset: str | None) -> dict[str, bytes]:

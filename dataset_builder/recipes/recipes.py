@@ -31,6 +31,7 @@ from dataset_builder.recipes.part_names import (
 from dataset_builder.recipes.table_file import FIRST_ROWS, Row
 from dataset_builder.recipes.tables import TableFile, open_table
 from dataset_builder.recipes.text import plain_title, readable
+from dataset_builder.storage.compact import HashMap
 
 NO_TITLE = "without title"
 NO_INGREDIENTS = "without ingredients"
@@ -342,20 +343,24 @@ class _Identities:
 
     def __init__(self, keep_equal_titles: bool):
         # Title -> the given id of the first row that has it, 0 for none.
-        self._titles: dict[int, int] = {}
-        self._ids: set[int] = set()
-        self._rows_of_dish: dict[int, int] = {}
-        self._variants: set[int] = set()
+        self._titles = HashMap()
+        self._ids = HashMap()
+        self._rows_of_dish = HashMap()
+        self._variants = HashMap()
         # Given ids whose slug another id has already; few, so that they are kept in full.
         self._renamed: dict[int, str] = {}
-        self._dish_of_title: dict[int, str] | None = {} if keep_equal_titles else None
+        self._keep_equal_titles = keep_equal_titles
+        self._dishes = HashMap()  # titles of rows without an id, where equal ones are kept
+        # Titles whose dish id is not the slug of their plain form; few, too.
+        self._dish_of_title: dict[int, str] = {}
 
     def identify(self, given: str, title: str, ingredients: Any) -> tuple[str, int] | None:
         """Return dish id and variant, None for a row whose title came before.
 
         Equal given ids are one dish, and so are equal titles where they are kept; equal slugs of titles are not.
         """
-        same, owner = hash(plain_title(title)), hash(given.casefold()) if given else 0
+        plain = plain_title(title)
+        same, owner = hash(plain), hash(given.casefold()) if given else 0
         known = self._titles.get(same)
         if known is None:
             self._titles[same] = owner
@@ -365,16 +370,19 @@ class _Identities:
             self._variants.add(content)
         else:
             variant_of_dish = False
-        if known is not None and not variant_of_dish and self._dish_of_title is None:
+        if known is not None and not variant_of_dish and not self._keep_equal_titles:
             return None
         if given:
             return self._variant_of_given(owner, slug(given))
-        if self._dish_of_title is None:
+        if not self._keep_equal_titles:
             # Without an id each title is a dish of its own.
             return self._new_id(slug(title)), 0
-        dish_id = self._dish_of_title.get(same)
-        if dish_id is None:
-            self._dish_of_title[same] = dish_id = self._new_id(slug(title))
+        dish_id = self._dish_of_title.get(same, slug(plain))
+        if same not in self._dishes:
+            self._dishes.add(same)
+            dish_id = self._new_id(slug(title))
+            if dish_id != slug(plain):
+                self._dish_of_title[same] = dish_id
         return dish_id, self._next_variant(hash(dish_id))
 
     def _variant_of_given(self, owner: int, base: str) -> tuple[str, int]:
@@ -387,7 +395,7 @@ class _Identities:
         return dish_id, 0
 
     def _next_variant(self, dish: int) -> int:
-        variant = self._rows_of_dish.get(dish, 0)
+        variant = self._rows_of_dish.get(dish) or 0
         self._rows_of_dish[dish] = variant + 1
         return variant
 

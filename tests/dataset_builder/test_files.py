@@ -1,6 +1,7 @@
 """Whole files, JSON and the lock, on every platform."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import model_cards
 import modeling_flavour
 import trainer_scripts
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import lock_file, read_json, write_json, write_whole
+from dataset_builder.files import lock_file, machine, read_json, sole_writer, write_json, write_whole
 
 HOLD = """
 import sys
@@ -48,6 +49,21 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
         write_whole(path, fail)
     assert read_json(path, "") == {"crème": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["facts.json"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed_by_the_next_and_nothing_else(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    here = machine()
+    mine = f"x[1].csv.{here}.{os.getpid()}.tmp"
+    names = [f"x[1].csv.{here}.{ended.pid}.tmp", mine, "x[1].csv.elsewhere.1.tmp", "a.tmp"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    with sole_writer(tmp_path / "x[1].csv"):
+        assert {one.name for one in tmp_path.iterdir()} == set(names[1:])
+    (tmp_path / names[0]).write_text("half")
+    with sole_writer(tmp_path):
+        assert {one.name for one in tmp_path.iterdir()} == set(names[1:])
 
 
 @pytest.mark.parametrize(

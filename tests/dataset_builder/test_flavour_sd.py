@@ -13,8 +13,9 @@ from PIL import Image as PILImage
 
 from dataset_builder.building.build import build
 from dataset_builder.building.finished_build import read_build
-from dataset_builder.building.plan import BuildSettings, Plan
+from dataset_builder.building.plan import Plan
 from dataset_builder.building.rows import mask_png
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.catalogue.ingredients import find_ingredients, reference_flavours, visible_ingredients
 from dataset_builder.catalogue.serving import hidden_liquids, shows, vessel_for
 from dataset_builder.columns import FLAVOURS, SPLITS
@@ -23,7 +24,7 @@ from dataset_builder.flavour_sd import FlavourSD
 from dataset_builder.labelling.calibration import reliability
 from dataset_builder.labelling.rule import Labeller
 from dataset_builder.pictures import prompts
-from dataset_builder.pictures.illustrator import GenerationSettings, picture_seed
+from dataset_builder.pictures.settings import GenerationSettings, picture_seed
 from dataset_builder.plating.pipeline import PlatingPipeline
 from dataset_builder.schema import table_features
 from tests.dataset_builder.conftest import RECIPES

@@ -5,6 +5,7 @@ else is a fault. Inputs follow from a seed alone.
 """
 
 import csv
+import gzip
 import io
 import json
 import random
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from dataset_builder import cli
 from dataset_builder.building.shards import MANIFEST_KINDS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
@@ -24,6 +26,7 @@ from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.messages import one_line
 from dataset_builder.recipes.recipes import read_recipes
 from modeling_flavour.processing_flavour import open_picture
+from tests.fuzz import layouts
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.score_file import read_scores
 from trainer_scripts.settings.configurations import CONFIGURATIONS, parse_configuration
@@ -99,9 +102,33 @@ CONFIG = {
 }  # fmt: skip
 
 
+RECIPES = {
+    "recipes": [
+        {"title": "Cake", "ingredients": ["2 cups sugar", "1 egg"]},
+        {
+            "name": "Broth",
+            "recipeIngredient": "salt\nbone",
+            "recipeInstructions": [{"@type": "HowToStep", "text": "Boil"}],
+        },
+    ]
+}
+
+
 def _read_model(folder: Path) -> object:
     check_files(folder)
     return load_config(folder)
+
+
+def _recipes_in(name: str) -> Callable[[Path], object]:
+    return lambda folder: list(read_recipes(str(folder / name)).stream())
+
+
+def _imported(system: str, files: layouts.Files, damaged: str) -> Family:
+    return Family(damaged, files[damaged], layouts.importing(system, files, damaged))
+
+
+def _of_model(damaged: str) -> Family:
+    return Family(damaged, layouts.model()[damaged], layouts.loading(damaged))
 
 
 FAMILIES = {
@@ -124,6 +151,31 @@ FAMILIES = {
         "a.csv",
         b"flavour,source,phrase,weight\nsweet,ingredient,sugar,1\nsalty,title,chips,2\n",
         lambda folder: Lexicon.load(folder / "a.csv"),
+    ),
+    "json": Family("a.json", _json(RECIPES), _recipes_in("a.json")),
+    "jsonl": Family("a.jsonl", b"\n".join(map(_json, RECIPES["recipes"])), _recipes_in("a.jsonl")),
+    "gzip": Family("a.csv.gz", gzip.compress(_recipes(), mtime=0), _recipes_in("a.csv.gz")),
+    "comp5329": _imported("comp5329", layouts.comp5329(), "train.csv"),
+    "comp5329test": _imported("comp5329", layouts.comp5329(), "test.csv"),
+    "flickr8k": _imported("flickr8k", layouts.flickr8k(), "Flickr8k.token.txt"),
+    "flickr8klist": _imported("flickr8k", layouts.flickr8k(), "Flickr_8k.trainImages.txt"),
+    "cococaptions": _imported("coco", layouts.coco(), "annotations/captions_train2017.json"),
+    "cocoinstances": _imported("coco", layouts.coco(), "annotations/instances_train2017.json"),
+    "categories": Family("category_id.txt", layouts.categories()["category_id.txt"], layouts.reading_categories),
+    "weights": _of_model("model.safetensors"),
+    "tokenizer": _of_model("tokenizer.json"),
+    "tokenizerconfig": _of_model("tokenizer_config.json"),
+    "processor": _of_model("processor_config.json"),
+    "modelconfig": _of_model("config.json"),
+    "trainwords": Family(
+        "words.txt",
+        b"flavour_fusion_tiny\n--dataset\nx\n--learning_rate\n1e-3\n--seed\n3",
+        layouts.parsing(parse_configuration),
+    ),
+    "buildwords": Family(
+        "words.txt",
+        b"build\n--out\nx\n--number\n30\n--size\n64\n--prompt\ntitle",
+        layouts.parsing(cli.build_parser().parse_args),
     ),
 }
 
@@ -171,7 +223,9 @@ def _other_value(content: dict, draw: random.Random) -> bytes:
 
 def fault(family: Family, content: bytes, folder: Path) -> str | None:
     """Return what is wrong with how a reader takes an input, or None."""
-    (folder / family.name).write_bytes(content)
+    path = folder / family.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     try:
         family.read(folder)
     except (BadInputError, OSError, ValueError) as error:

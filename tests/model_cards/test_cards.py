@@ -9,7 +9,17 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.publishing.release import publish_model
-from model_cards.cards import check_written, fill, join_card, model_card, split_card, write_model_card
+from model_cards.cards import (
+    check_own,
+    check_written,
+    data_card,
+    fill,
+    join_card,
+    model_card,
+    read_template,
+    split_card,
+    write_model_card,
+)
 from model_cards.errors import CardError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.dataset_builder.tiny_build import picture
@@ -279,3 +289,38 @@ def test_a_template_can_neither_miss_a_fact_nor_reach_beyond_its_facts():
 def test_card_metadata_round_trip():
     metadata = {"license": "mit", "tags": ["a", "é"]}
     assert split_card(join_card(metadata, "body\n")) == (metadata, "\nbody\n")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{% for a in rows recursive %}{{ loop(rows) }}{% endfor %}",
+        "{% for a in flavours %}{% for b in flavours %}{% for c in flavours %}{% endfor %}{% endfor %}{% endfor %}",
+        "{% for a in (1, 2, 3) %}{% endfor %}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ 'a' | center(999999999) }}",
+        "{% include 'data_card.md' %}",
+        "{{ rows.__class__ }}",
+        "{{ rows / 0 }}",
+        "{{ rows | join }}",
+        "{% for a in rows %}{% endfor %}",
+        "{{ " + "(" * 5000 + "rows" + ")" * 5000 + " }}",
+        "{% extends 'nothing.md' %}",
+        "{{ rows",
+    ],
+)
+def test_a_publishers_card_only_fills_in_facts(template):
+    values = {"rows": 60, "flavours": ["sweet", "sour"]}
+    with pytest.raises(CardError, match=r"README\.md"):
+        data_card({"license": "mit"}, values, template + " word" * 50)
+
+
+def test_our_own_card_of_data_may_be_copied_and_changed(tmp_path):
+    check_own(read_template("data_card.md"), "the card README.md")
+    own = "---\nlanguage: de\n---\n{% if rows > 3 %}{{ rows | thousands }} Bilder{% endif %}" + " Wort" * 50
+    card = data_card({"license": "mit"}, {"rows": 6000}, own)
+    assert "6,000 Bilder" in card
+    assert "language: de" in card

@@ -180,3 +180,11 @@ def test_a_renamed_label_is_found_by_its_new_name():
     kept = FlavourConfig(class_weights=[1.0] * 5)
     kept.id2label = {str(key): label for key, label in kept.id2label.items()}  # as JSON writes it
     assert kept.class_weights == [1.0] * 5
+
+
+@pytest.mark.parametrize("labels", [2, 3, 5])
+def test_any_number_of_labels_without_names_is_saved(labels, tmp_path):
+    config = FlavourConfig(word_vocab_size=10, num_labels=labels)
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).id2label == config.id2label
+    assert AutoConfig.from_pretrained(tmp_path).num_labels == labels

@@ -25,6 +25,7 @@ from trainer_scripts.comparing.comparison import (
 )
 from trainer_scripts.comparing.plots import draw
 from trainer_scripts.comparing.report import report
+from trainer_scripts.comparing.transfer import check_also, transfer
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.scoring.results import refresh_card
 from trainer_scripts.scoring.scored_models import LoadedModels
@@ -44,10 +45,13 @@ def run(given: argparse.Namespace) -> None:
             raise BadInputError(
                 f"only predictions of score.py are compared, which --{option} does not change; leave it out"
             )
+    check_also(given, dataset)
     given.out.mkdir(parents=True, exist_ok=True)
     with sole_writer(given.out):
         comparison = gather(models, dataset, given)
         content = describe(comparison, given.batch_size, given.ablation_rows)
+        if given.also is not None:
+            content["transfer"] = transfer(comparison, given)
         draw(comparison, content, given.out)
         write_rows(comparison, given.out)
         text = report(content)

@@ -13,6 +13,7 @@ from accelerate.utils import patch_environment
 from accelerate.utils.other import get_free_port
 from torch import multiprocessing
 
+from dataset_builder.processes import end_with_parent
 from trainer_scripts import train
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.folder import inspect_run
@@ -68,5 +69,6 @@ def train_on_all_cores(arguments: Sequence[str]) -> None:
 
 
 def _train(rank: int, arguments: Sequence[str]) -> None:
+    end_with_parent()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     train.main(arguments)

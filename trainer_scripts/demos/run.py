@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.building.build import build
-from dataset_builder.building.plan import BuildSettings
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import LocalHub
 from dataset_builder.messages import echo

@@ -17,9 +17,11 @@ from dataset_builder.messages import echo
 from model_cards.runs import CONFIGURATION
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.table import Table
+from trainer_scripts.exporting.captioner import export_captioner
 from trainer_scripts.exporting.measure import Measurement, latencies, points_lost, scores_of, table_of
 from trainer_scripts.exporting.quantization import PLANS, Plan, quantize, store_weights
 from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
+from trainer_scripts.exporting.versions import finish_file, versions
 from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.scoring.results import weights_on_disk
 from trainer_scripts.scoring.saved_model import load_model, load_selection, load_table
@@ -79,8 +81,8 @@ def run(given: argparse.Namespace) -> None:
     """Export one model, with the options of the command line.
 
     Raises:
-        BadInputError: the model is exported already, no single graph can hold it, the graph is larger than the budget,
-            or the folder of the result holds anything but an earlier export.
+        BadInputError: the model is exported already, the graph is larger than the budget, or the folder of the result
+            holds anything but an earlier export.
     """
     require_onnx()
     model = load_model(given.model, given.revision, given.columns)
@@ -91,26 +93,60 @@ def run(given: argparse.Namespace) -> None:
     out = given.out or default_folder(model, given)
     if out.exists() and any(out.iterdir()) and not (out / EXPORT_REPORT).is_file():
         raise BadInputError(f"{out} is not empty and holds no export; give another --out")
-    if model.task.graph is None:
-        raise BadInputError(f"models of task {model.task.name} generate step by step, which is no single ONNX graph")
-    graph = model.task.graph(model.model)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the result, so that the finished folder is moved within one file system.
     with sole_writer(out), tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
-        job = Job(model, graph, read_tables(model, given), Path(work), given)
+        if model.task.graph is None:
+            run_captioner(model, given, Path(work), out)
+            echo(f"written to {out}")
+            return
+        job = Job(model, model.task.graph(model.model), read_tables(model, given), Path(work), given)
         plain, report = export_plain(job)
         scores = scores_of(model, model.model, job.tables, given.batch_size)
         tried = [Measurement(TORCH, megabytes(model.model), scores), job.measure(PLAIN, plain)]
         chosen, path = choose(job, plain, tried)
         table = finish_table(job, tried, chosen, path, report)
         echo(table)
-        if given.max_mb is not None and chosen.megabytes > given.max_mb:
-            raise BadInputError(
-                f"{chosen.name} has {chosen.megabytes:.2f} MB, over --max-mb {given.max_mb:g}; nothing was written. "
-                "--quantize int8 makes the smallest"
-            )
-        write_folder(job, path, out)
+        check_size(chosen, given)
+        for name in (EXPORT_REPORT, TABLE):
+            shutil.copy(job.folder / name, path.parent)
+        outputs = {"task": model.task.name, "labels": model.names, **model.task.describe_outputs()}
+        preprocessing = {"graph": GRAPH, "inputs": describe_preprocessing(model.processor), "outputs": outputs}
+        write_json(path.parent / PREPROCESSOR, preprocessing)
+        write_folder(model, path.parent, out, former=job.folder / "former")
     echo(f"written to {out}")
+
+
+def run_captioner(model: SavedModel, given: argparse.Namespace, work: Path, out: Path) -> None:
+    """Export a captioner, whose two graphs its own loop runs."""
+    tables, folder = read_tables(model, given), work / "captioner"
+    folder.mkdir()
+    inputs = describe_preprocessing(model.processor)
+    written, table, report = export_captioner(model, tables, folder, given, {"pixel_values": inputs["pixel_values"]})
+    rows = ", ".join(f"{len(each)} rows of {split}" for split, each in tables.items())
+    same = ", ".join(f"{way} {line['same_captions']} of {line['rows']}" for way, line in report["captions"].items())
+    text = (
+        f"{table}\n\n{rows}; milliseconds per caption: median [quartiles], {torch.get_num_threads()} threads.\n"
+        f"Captions of the fp32 graphs that are word for word those of torch: {same}.\n"
+    )
+    echo(text)
+    check_size(written, given)
+    (folder / TABLE).write_text(text, encoding="utf-8")
+    content = {"model": model.source, "task": model.task.name, "form": written.name, "megabytes": written.megabytes}
+    content |= {"main_score": model.task.selection_metric, "selection_split": next(iter(tables))}
+    content |= {"rows": {split: len(each) for split, each in tables.items()}, **report}
+    write_json(folder / EXPORT_REPORT, content)
+    model.model.generation_config.save_pretrained(folder)
+    write_folder(model, folder, out, former=work / "former")
+
+
+def check_size(chosen: Measurement, given: argparse.Namespace) -> None:
+    """Raise BadInputError for a form that is larger than `--max-mb`."""
+    if given.max_mb is not None and chosen.megabytes > given.max_mb:
+        raise BadInputError(
+            f"{chosen.name} has {chosen.megabytes:.2f} MB, over --max-mb {given.max_mb:g}; nothing was written. "
+            "--quantize int8 makes the smallest"
+        )
 
 
 def default_folder(model: SavedModel, given: argparse.Namespace) -> Path:
@@ -143,7 +179,7 @@ def export_plain(job: Job) -> tuple[Path, dict[str, Any]]:
     batches = job.batches(PARITY_ROWS)
     if len(batches[0][next(iter(job.graph.inputs))]) < 2:
         raise BadInputError(f"split {job.selection} has one row; tracing needs at least two")
-    trace(job.graph, batches[0], path)
+    trace(job.graph, batches[0], path, *versions(job.given))
     report = parity(job.graph, job.load(path), batches)
     check_parity(report)
     return path, report
@@ -182,6 +218,8 @@ def write_form(job: Job, plain: Path, plan: Plan | None) -> Path:
         graph = onnx.load(plain if plan is None else path)
         store_weights(graph, job.given.dtype)
         onnx.save(graph, path)
+    # The quantiser writes the format that it likes.
+    finish_file(path, *versions(job.given))
     return path
 
 
@@ -218,22 +256,22 @@ def finish_table(job: Job, tried: list[Measurement], chosen: Measurement, path: 
     return table
 
 
-def write_folder(job: Job, path: Path, out: Path) -> None:
-    """Put everything that a user of the graph needs beside it, and move the folder to its place as a whole."""
-    model, folder = job.model, path.parent
+def write_folder(model: SavedModel, folder: Path, out: Path, former: Path) -> None:
+    """Put what a user of the graphs needs beside them, and move the folder to its place as a whole.
+
+    Args:
+        model: the exported model.
+        folder: of the graphs, their description and report.
+        out: its place.
+        former: where an earlier export goes meanwhile.
+    """
     model.model.config.save_pretrained(folder)
     model.processor.save_pretrained(folder)
-    outputs = {"task": model.task.name, "labels": model.names, **model.task.describe_outputs()}
-    preprocessing = {"graph": GRAPH, "inputs": describe_preprocessing(model.processor), "outputs": outputs}
-    write_json(folder / PREPROCESSOR, preprocessing)
-    for name in (EXPORT_REPORT, TABLE):
-        shutil.copy(job.folder / name, folder)
     if model.configuration:
         (folder / CONFIGURATION).write_text(
             yaml.safe_dump(dict(model.configuration), sort_keys=False, allow_unicode=True), "utf-8"
         )
     # `run` has checked that there is nothing but an earlier export, which goes when the new one has come.
-    former = job.folder / "former"
     if out.exists():
         out.replace(former)
     try:

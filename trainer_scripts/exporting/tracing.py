@@ -13,12 +13,11 @@ from torch import Tensor
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data.table import Table
+from trainer_scripts.exporting.versions import LEAST_EMITTED, OPSET, finish_file
 from trainer_scripts.scoring.onnx_model import OnnxModel
 from trainer_scripts.tasks.common.graphs import ModelGraph
 from trainer_scripts.tasks.common.task import SavedModel
 
-# Newest operator set that tracing emits without a conversion afterwards, and that onnxruntime reads since 1.17.
-OPSET = 20
 # Float outputs may differ by this share of their largest value, and so many whole numbers (pixels) may: this is
 # the order of additions in two libraries.
 FLOAT_TOLERANCE = 1e-3
@@ -38,16 +37,20 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def trace(graph: ModelGraph, example: Mapping[str, Tensor], path: Path) -> None:
+def trace(
+    graph: ModelGraph, example: Mapping[str, Tensor], path: Path, opset: int = OPSET, ir_version: int | None = None
+) -> None:
     """Write the fp32 ONNX graph of a wrapped model; batch norms are folded and lengths stay free.
 
     Args:
         graph: the wrapped model, in evaluation mode on the CPU.
         example: a batch of at least two rows.
         path: the file.
+        opset: operator set, from 17 on.
+        ir_version: format of the file; None leaves that of torch.
 
     Raises:
-        BadInputError: torch cannot trace this model.
+        BadInputError: torch cannot trace this model, or the operator set cannot express it.
     """
     inputs = {name: example[name] for name in graph.inputs}
     if 2 in graph.inputs.get("pixel_values", {}):
@@ -61,7 +64,7 @@ def trace(graph: ModelGraph, example: Mapping[str, Tensor], path: Path) -> None:
                 kwargs=inputs,
                 dynamo=True,
                 verbose=False,
-                opset_version=OPSET,
+                opset_version=max(opset, LEAST_EMITTED),
                 input_names=list(inputs),
                 output_names=graph.outputs,
                 dynamic_shapes=graph.inputs,
@@ -75,6 +78,7 @@ def trace(graph: ModelGraph, example: Mapping[str, Tensor], path: Path) -> None:
         noted.metadata_props.clear()
         noted.doc_string = None
     program.save(path)
+    finish_file(path, opset, ir_version)
 
 
 def input_batches(model: SavedModel, table: Table, inputs: Sequence[str], rows: int, batch_size: int) -> Iterator[dict]:

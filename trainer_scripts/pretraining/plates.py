@@ -26,6 +26,7 @@ from dataset_builder.catalogue.ingredients import (
 from dataset_builder.columns import BACKGROUND_NAME, DISH_ID, ID, IMAGE, INGREDIENT_LABELS, INGREDIENTS, MASK
 from dataset_builder.files import write_whole
 from dataset_builder.plating.pipeline import draw_plate
+from dataset_builder.processes import end_with_parent
 
 TRAIN, VALIDATION = "train", "validation"
 PLATES_PER_SHARD = 1000
@@ -128,6 +129,11 @@ def _draw_shard(settings: PlateSettings, folder: Path, shard: tuple[str, int, in
     return plates
 
 
+def _start_worker() -> None:
+    end_with_parent()
+    disable_progress_bars()
+
+
 def draw_plates(settings: PlateSettings, folder: Path, processes: int) -> None:
     """Draw the plates into Parquet files that `load_dataset(folder)` reads; finished files are kept.
 
@@ -140,7 +146,7 @@ def draw_plates(settings: PlateSettings, folder: Path, processes: int) -> None:
     shards = list(settings.shards())
     draw = functools.partial(_draw_shard, settings, folder)
     with (
-        multiprocessing.get_context("spawn").Pool(processes, disable_progress_bars) as pool,
+        multiprocessing.get_context("spawn").Pool(processes, _start_worker) as pool,
         tqdm(total=settings.train + settings.validation, desc="drawing plates", unit="plate") as bar,
     ):
         for plates in pool.imap_unordered(draw, shards):

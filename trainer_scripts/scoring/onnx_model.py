@@ -14,6 +14,8 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.tasks.common.graphs import ModelGraph
 
 GRAPH = "model.onnx"
+# Those of a captioner, which its own loop runs.
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 EXPORT_REPORT = "export.json"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
+from datasets import concatenate_datasets
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -27,7 +28,7 @@ from trainer_scripts.data.table import (
     split_rows,
 )
 from trainer_scripts.evaluation.predictions import METRICS
-from trainer_scripts.scoring.onnx_model import EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
+from trainer_scripts.scoring.onnx_model import DECODER, EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping
 from trainer_scripts.tasks.common.adapters import merged
 from trainer_scripts.tasks.common.model_folder import (
@@ -64,6 +65,11 @@ def load_model(
     if not Path(source).exists() and source.count("/") != 1:
         raise BadInputError(f"there is no model at {source!r}; give a folder, or a Hub id such as org/flavour-fusion")
     folder = model_folder(source, revision)
+    if (folder / DECODER).is_file():
+        raise BadInputError(
+            f"{source} holds the graphs of a captioner, which its own caption.py runs; give the folder that it was "
+            "exported from"
+        )
     config = load_config(folder)
     task = task_of(config)
     graph = Path(source) / GRAPH
@@ -118,18 +124,20 @@ def saved_configuration(source: str, revision: str = "main") -> dict[str, Any]:
 
 
 def load_table(
-    model: SavedModel, dataset: str, split: str, revision: str | None = None, modality: str | None = None
+    model: SavedModel, dataset: str, split: str | None, revision: str | None = None, modality: str | None = None
 ) -> Table:
     """Return a split with the columns that the model needs; its labels must be those the model knows.
 
-    With `modality` it is read as a model of these inputs would read it.
+    With `modality` it is read as a model of these inputs would read it. Without a split all are read, one after the
+    other.
 
     Raises:
         BadInputError: a missing split or column, or a label that the model does not know.
     """
     arguments = model.arguments
-    where = f"{dataset}, split {split}"
-    rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
+    where, splits = f"{dataset}, split {split}" if split else dataset, open_dataset(dataset, revision)
+    chosen = split_rows(splits, split, dataset) if split else concatenate_datasets(list(splits.values()))
+    rows = map_columns(chosen, arguments.columns, where)
     if (modality or model.modality) != "text":
         rows = paths_as_pictures(rows, arguments.image_column, dataset)
     label_column = arguments.label_column or model.task.label_column
@@ -139,7 +147,7 @@ def load_table(
     # Columns of soft targets and weights only matter in training.
     columns = replace(columns, target=None, weight=None, confidence=None, dataset=dataset)
     columns = compared_columns(rows, columns, arguments)
-    return make_table(rows, columns, model.names, split, where, model.task.read_labels)
+    return make_table(rows, columns, model.names, split or "all", where, model.task.read_labels)
 
 
 def load_train(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:

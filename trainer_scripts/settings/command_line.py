@@ -48,6 +48,7 @@ class ArgumentParser(CommandParser):
                 given["metavar"] = properties.metavar
             # A positional argument has one spelling and no default.
             if item.default is MISSING:
+                given |= {"nargs": "*"} if properties.may_be_absent else {}
                 target.add_argument(item.name, **given)
                 continue
             # Both spellings are taken; `--help` lists the first one first.

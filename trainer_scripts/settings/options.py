@@ -60,6 +60,7 @@ class Option:
         allowed: numbers it may hold; the value None stands for a default and is always allowed.
         choices: words it may hold, where its type does not list them.
         metavar: name of the value in `--help`.
+        may_be_absent: whether a positional list may be empty.
         tasks: tasks that read it; empty: all. A value other than the default is refused in the others.
         modalities: modalities that read it; empty: all. Refused in others like `tasks`, except for parts of a model:
             a configuration may describe both encoders and be run with one of them.
@@ -78,6 +79,7 @@ class Option:
     allowed: Range | None = None
     choices: tuple[str, ...] = ()
     metavar: str | None = None
+    may_be_absent: bool = False
     tasks: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     needs: tuple[str, str] | None = None

@@ -148,7 +148,7 @@ def ensure_dataset(configuration: Configuration) -> None:
     out = Path(DEFAULT_DATASET)
     if configuration.data.dataset == DEFAULT_DATASET and not (out / "manifest.json").is_file():
         from dataset_builder.building.build import build
-        from dataset_builder.building.plan import BuildSettings
+        from dataset_builder.building.settings import BuildSettings
 
         say(configuration, f"building the embedded data set in {out}")
         build(BuildSettings(), out)

@@ -11,11 +11,12 @@ from dataset_builder import cli
 from dataset_builder.building.build import build
 from dataset_builder.building.corrections import by_person, corrections_in_words, read_corrections
 from dataset_builder.building.finished_build import read_build
-from dataset_builder.building.plan import BuildSettings, Plan
+from dataset_builder.building.plan import Plan
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.rule import Labeller
-from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.publishing.publish import publish
 from dataset_builder.publishing.review import TABLE, cells_of, review
 

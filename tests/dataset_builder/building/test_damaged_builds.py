@@ -8,10 +8,10 @@ import pytest
 
 from dataset_builder.building.build import build
 from dataset_builder.building.finished_build import read_build
-from dataset_builder.building.plan import BuildSettings
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
-from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.publishing.publish import publish
 from tests.dataset_builder.tiny_build import make_rows, write_build
 

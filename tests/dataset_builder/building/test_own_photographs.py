@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from dataset_builder.building.build import build
-from dataset_builder.building.plan import BuildSettings
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
-from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.pictures.upright import as_rgb
 
 ROWS = [

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from dataset_builder.building.plan import SHARES, assign_splits
+from dataset_builder.building.splits import SHARES, assign_splits
 from dataset_builder.columns import FLAVOURS, SPLITS
 
 

@@ -1,6 +1,7 @@
 """Importers: every record of the odd files is read, and whatever cannot be used is counted and named."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -130,6 +131,23 @@ def test_a_filled_folder_is_not_overwritten(comp5329, tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("kept")
     with pytest.raises(BadInputError, match="exists and is not empty"):
         import_table("comp5329", str(comp5329), tmp_path / "out")
+
+
+def test_an_import_that_is_repeated_is_finished_and_another_is_refused(comp5329, tmp_path, capsys):
+    out = tmp_path / "out"
+    summary = import_table("comp5329", str(comp5329), out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert import_table("comp5329", str(comp5329), out) == summary
+    assert "holds this import already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(BadInputError, match="holds another import"):
+        import_table("comp5329", str(comp5329), out, embed=False)
+    # What a kill between the record and the data leaves.
+    shutil.rmtree(out / "data")
+    assert import_table("comp5329", str(comp5329), out) == summary
+    save_picture(comp5329 / "data" / "0.jpg", size=(33, 44))
+    with pytest.raises(BadInputError, match="holds another import"):
+        import_table("comp5329", str(comp5329), out)
 
 
 def test_command_line_reports_a_missing_folder_in_one_line(tmp_path, capsys):
@@ -403,7 +421,7 @@ def test_what_a_killed_import_left_is_thrown_away_and_a_running_one_is_not(comp5
     (tmp_path / ".out.unfinished" / "data" / "train-00000.part").write_text("half")
     import_table("comp5329", str(comp5329), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comp5329", "out"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "import.json"]
     assert load(tmp_path / "out", tmp_path / "cache")["test"].num_rows == 4
     (tmp_path / ".two.unfinished").mkdir()
     hold = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"

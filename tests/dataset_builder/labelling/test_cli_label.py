@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset
 from dataset_builder.catalogue.ingredients import catalogue_dishes
 from dataset_builder.cli import main
 from dataset_builder.columns import FLAVOURS
+from dataset_builder.engines.local import LocalEngine
 from dataset_builder.labelling.report import catalogue_labels, cross_checked_reliability, scores_text
 from dataset_builder.labelling.rule import Labeller, score_labels
 from dataset_builder.labelling.tables import LabelSummary, label_table
@@ -203,7 +204,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
 
     out = tmp_path / "labels.parquet"
     with pytest.raises(RuntimeError, match="the reader broke"):
-        label_table(broken(), Labeller(), out, processes=1)
+        label_table(broken(), Labeller(), out, engine=LocalEngine(1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -213,8 +214,8 @@ def test_two_processes_give_the_same_file_as_one(tmp_path):
         for copy in range(5)
         for dish in catalogue_dishes()[:500]
     ]
-    one = label_table(recipes, Labeller(), tmp_path / "one.parquet", processes=1)
-    two = label_table(iter(recipes), Labeller(), tmp_path / "two.parquet", processes=2)
+    one = label_table(recipes, Labeller(), tmp_path / "one.parquet", engine=LocalEngine(1))
+    two = label_table(iter(recipes), Labeller(), tmp_path / "two.parquet", engine=LocalEngine(2))
     assert one == two
     assert pq.read_table(tmp_path / "one.parquet").equals(pq.read_table(tmp_path / "two.parquet"))
 

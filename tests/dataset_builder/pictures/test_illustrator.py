@@ -16,18 +16,15 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dataset_builder.building.plan import BuildSettings, Plan
+from dataset_builder.building.plan import Plan
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures import illustrator as generation
-from dataset_builder.pictures import pipelines, prompts
-from dataset_builder.pictures.illustrator import (
-    GenerationSettings,
-    Illustrator,
-    PictureTask,
-    attempt_seed,
-    picture_seed,
-)
-from dataset_builder.pictures.pipelines import folder_revision, load_pipeline, lora_revision, pipeline_revision
+from dataset_builder.pictures import pipelines, prompts, revisions
+from dataset_builder.pictures.illustrator import Illustrator
+from dataset_builder.pictures.pipelines import load_pipeline
+from dataset_builder.pictures.revisions import folder_revision, lora_revision, pipeline_revision
+from dataset_builder.pictures.settings import GenerationSettings, PictureTask, attempt_seed, picture_seed
 from tests.tiny_pipelines import tiny_stable_diffusion
 
 
@@ -313,7 +310,7 @@ def test_lora_weights_load_by_hub_id_and_are_pinned_by_commit(tiny_sd, lora_file
 
 def test_the_revision_of_a_folder_follows_its_content(tiny_sd, tmp_path):
     before = pipeline_revision(tiny_sd, None)
-    assert before == folder_revision(pipelines.locate(tiny_sd, None))
+    assert before == folder_revision(revisions.locate(tiny_sd, None))
     (tmp_path / "weights").write_text("a")
     first = folder_revision(tmp_path)
     (tmp_path / "weights").write_text("b")
@@ -328,7 +325,7 @@ def test_the_revision_of_a_snapshot_is_its_commit(tmp_path):
 
 def test_the_revision_of_plating_covers_every_module_that_draws():
     shared = {"columns", "errors", "recipes.recipes"}  # constants, an exception and a data class: nothing that draws
-    files = pipelines.plating_files()
+    files = revisions.plating_files()
     root = Path(pipelines.__file__).parents[1]
     covered = {".".join(path.relative_to(root).with_suffix("").parts) for path in files}
     assert {"plating.pipeline", "catalogue.ingredients", "data.ingredients"} <= covered

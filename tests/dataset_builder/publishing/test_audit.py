@@ -11,12 +11,12 @@ from huggingface_hub import HfApi, snapshot_download
 
 from dataset_builder.building.build import build
 from dataset_builder.building.finished_build import read_build
-from dataset_builder.building.plan import BuildSettings
+from dataset_builder.building.settings import BuildSettings
 from dataset_builder.cli import main
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.labelling.rule import Labeller
-from dataset_builder.pictures.illustrator import GenerationSettings
+from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.publishing import audit as audits
 from dataset_builder.publishing.audit import audit, audit_of_build
 from dataset_builder.publishing.publish import publish

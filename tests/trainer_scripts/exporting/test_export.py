@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,6 @@ from trainer_scripts.exporting.quantization import (
 from trainer_scripts.exporting.tracing import check_parity, input_batches, parity, trace
 from trainer_scripts.scoring.saved_model import load_model, load_table
 from trainer_scripts.tasks.common.graphs import ClassifierGraph
-from trainer_scripts.tasks.registry import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +155,7 @@ def test_the_description_alone_is_enough_to_use_the_graph(exported, model):
 
 
 def test_a_missed_budget_fails_and_writes_nothing(model, plain, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export_run, "trace", lambda graph, example, path: shutil.copy(plain, path))
+    monkeypatch.setattr(export_run, "trace", lambda graph, example, path, *versions: shutil.copy(plain, path))
     out = tmp_path / "graph"
     message = refused(capsys, export, str(model), "--max-mb", "0.01", "--out", str(out))
     assert "over --max-mb 0.01" in message
@@ -166,7 +164,7 @@ def test_a_missed_budget_fails_and_writes_nothing(model, plain, tmp_path, capsys
 
 
 def test_a_lost_score_fails(model, plain, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export_run, "trace", lambda graph, example, path: shutil.copy(plain, path))
+    monkeypatch.setattr(export_run, "trace", lambda graph, example, path, *versions: shutil.copy(plain, path))
     monkeypatch.setattr(export_run, "PLANS", PLANS[-1:])
     monkeypatch.setattr(export_run, "points_lost", lambda *measured: 0.6)
     out = str(tmp_path / "graph")
@@ -291,9 +289,5 @@ def test_what_cannot_be_exported_is_refused_in_one_line(exported, model, tmp_pat
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.txt").write_text("keep")
     assert "holds no export" in refused(capsys, export, str(model), "--out", str(tmp_path / "full"))
-    captioner = replace(load_model(str(model)), task=TASKS["captioning"])
-    with monkeypatch.context() as patched:
-        patched.setattr(export_run, "load_model", lambda *_: captioner)
-        assert "generate step by step" in refused(capsys, export, str(model))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "pip install 'flavour-fusion[onnx]'" in refused(capsys, export, str(model))

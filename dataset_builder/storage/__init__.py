@@ -1,0 +1,1 @@
+"""Where things are kept: folders of any file system, and sets of hashes in little memory."""

@@ -1,0 +1,1 @@
+"""The app: its models, its pages and its server."""
