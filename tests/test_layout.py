@@ -25,7 +25,7 @@ FLOORS = {
         {"tasks"},
         {"training"},
         {"scoring"},
-        {"comparing", "exporting"},
+        {"comparing", "exporting", "improving"},
         {"app_pages"},
         TOP,
     ],
