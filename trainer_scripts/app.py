@@ -6,6 +6,7 @@ Hub id or `ID@REVISION`; without any model and data set the tab for dishes that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainer_scripts.settings.command_line import ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, REQUIRED, Range, option
@@ -20,6 +21,7 @@ class AppArguments:
     revision: str | None = option(None, "revision of Hub models that name none (main)")
     trust_remote_code: bool = option(False, "let a model whose classes are not of this package run its own code")
     pipeline: str = option("plating", "draws the plates of what-if: plating, or a diffusers pipeline (%(default)s)")
+    examples: Path | None = option(None, "folder of pictures to try, with their titles in titles.json")
     host: str | None = option(None, "address to serve on; another than loopback lets others in (127.0.0.1)")
     port: int | None = option(None, "port (the first free one from 7860 on)", allowed=Range(1, 65535))
     waiting: int = option(100, "largest number of requests that wait (%(default)s)", allowed=COUNT)

@@ -25,6 +25,11 @@ class CompareArguments:
     split: str | None = option(None, "split to compare on (test)")
     dataset_revision: str | None = option(None, "revision of a Hub data set")
     columns: dict[str, str] | None = option(None, COLUMNS_HELP)
+    also: str | None = option(
+        None, "second data set (folder or Hub id): the same models there, such as on photographs after drawings"
+    )
+    also_split: str | None = option(None, "the one split of --also that is scored (all)")
+    also_columns: dict[str, str] | None = option(None, "column mapping of --also, as --columns")
     allow_outside: bool = option(False, "open pictures that rows name outside the folder of the data set")
     batch_size: int = option(64, "rows per batch (%(default)s)", allowed=COUNT)
     ablation_rows: int = option(2000, "largest number of rows for the ablations (%(default)s)", allowed=Range(2))

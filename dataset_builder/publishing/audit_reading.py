@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, load_dataset
 from datasets.data_files import EmptyDatasetError
-from datasets.exceptions import DataFilesNotFoundError, DatasetsError
+from datasets.exceptions import DataFilesNotFoundError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from dataset_builder.boundaries import outside
 from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS
 from dataset_builder.building.shards import MANIFEST_KINDS
 from dataset_builder.columns import (
@@ -219,13 +220,8 @@ def _batches(stream: IterableDataset, columns: list[str], name: str) -> Iterator
         yield from stream.select_columns(columns).with_format("arrow").iter(batch_size=BATCH)
 
 
-@contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Turn the errors of readers of broken files into `BadInputError`."""
-    try:
-        yield
-    except (ValueError, DatasetsError, pa.ArrowException) as error:
-        raise BadInputError(f"{name} cannot be read ({_first_line(error)}); mend or remove that file") from error
+def _readable(name: str) -> AbstractContextManager[None]:
+    return outside(f"{name} cannot be read", "mend or remove that file")
 
 
 def _first_line(error: Exception) -> str:

@@ -28,7 +28,7 @@ from trainer_scripts.app_pages.inputs import MOST_UPLOADED
 from trainer_scripts.app_pages.models import ServedModel, load_models
 from trainer_scripts.app_pages.rows import RowTable, open_rows
 from trainer_scripts.app_pages.safety import SafeHeaders
-from trainer_scripts.app_pages.samples import Sample, plated_samples, row_samples
+from trainer_scripts.app_pages.samples import Sample, folder_samples, plated_samples, row_samples
 from trainer_scripts.app_pages.theme import style, theme
 from trainer_scripts.data.table import CLASSIFICATION, MULTILABEL
 
@@ -65,7 +65,7 @@ def serve(given: argparse.Namespace) -> Iterator[str]:
     models = load_models(given.models, given.revision, given.trust_remote_code)
     rows = None if given.dataset is None else open_rows(given.dataset)
     with tempfile.TemporaryDirectory(prefix="flavour-app-") as folder:
-        app = build(models, rows, Path(folder), given.pipeline, given.dataset)
+        app = build(models, rows, Path(folder), given.pipeline, given.dataset, given.examples)
         app.queue(max_size=given.waiting, default_concurrency_limit=4)
         try:
             _, address, _ = app.launch(
@@ -98,7 +98,12 @@ def serve(given: argparse.Namespace) -> Iterator[str]:
 
 
 def build(
-    models: list[ServedModel], rows: RowTable | None, folder: Path, pipeline: str, dataset: str | None = None
+    models: list[ServedModel],
+    rows: RowTable | None,
+    folder: Path,
+    pipeline: str,
+    dataset: str | None,
+    examples: Path | None,
 ) -> gr.Blocks:
     """Return the app.
 
@@ -108,16 +113,18 @@ def build(
         folder: an empty one for examples and downloads; only its files are shown.
         pipeline: draws the plates of what-if.
         dataset: whose validation rows thresholds are measured on.
+        examples: folder of pictures to try; None takes rows of the data set, or plates.
     """
-    examples = row_samples(rows, folder / "examples") if rows is not None else []
-    examples = examples or plated_samples(folder / "examples")
+    chosen = folder_samples(examples) if examples is not None else []
+    chosen = chosen or (row_samples(rows, folder / "examples") if rows is not None else [])
+    chosen = chosen or plated_samples(folder / "examples")
     of_task: dict[str, list[ServedModel]] = {}
     for one in models:
         of_task.setdefault(one.saved.task.name, []).append(one)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as app:
         gr.HTML(masthead(models, rows), elem_id="masthead")
         with gr.Tabs():
-            _tabs(app, of_task, rows, folder, pipeline, examples, dataset)
+            _tabs(app, of_task, rows, folder, pipeline, chosen, dataset)
     return app
 
 

@@ -10,14 +10,16 @@ import torch
 from dataset_builder import columns
 from dataset_builder.catalogue.ingredients import catalogue_dishes
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import read_json
+from dataset_builder.messages import shown
+from dataset_builder.named_files import RefusedFileError, resolve
 from dataset_builder.pictures.prompts import render
 from dataset_builder.plating.pipeline import PlatingPipeline
+from dataset_builder.publishing.space import DISHES, TITLES
 from trainer_scripts.app_pages.rows import RowTable, picture_of
 
 NUMBER = 4
 SIZE = 256
-# Dishes of different tastes whose plates are easy to read.
-DISHES = ("greek-salad", "lemon-meringue-pie", "mushroom-risotto", "strawberry-tart", "caprese", "fruit-salad")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,24 @@ def plated_samples(folder: Path, number: int = NUMBER) -> list[Sample]:
         path = folder / f"{dish.dish_id}.jpg"
         output.images[0].save(path, quality=92)
         samples.append(Sample(path, dish.title, dish.ingredients))
+    return samples
+
+
+def folder_samples(folder: Path) -> list[Sample]:
+    """Return the pictures of a folder whose titles are in its `titles.json`.
+
+    Raises:
+        BadInputError: there is no such file, or it names a picture that is not there.
+    """
+    titles = read_json(folder / TITLES, "give a folder with pictures and their titles")
+    if titles is None:
+        raise BadInputError(f"{folder} has no {TITLES}, a mapping of pictures to titles; write one")
+    samples = []
+    for name, title in titles.items():
+        try:
+            samples.append(Sample(resolve(name, folder), str(title)))
+        except RefusedFileError as error:
+            raise BadInputError(f"the example {shown(name)} of {folder} is {error}; mend {TITLES}") from error
     return samples
 
 

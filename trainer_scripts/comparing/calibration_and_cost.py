@@ -26,16 +26,20 @@ TIMED_SECONDS = 2.0  # no further pass after that
 def calibration(comparison: LoadedModels) -> dict[str, dict[str, Any]]:
     """Return per saved classifier the temperature of the selection split, and test calibration before and after it."""
     found: dict[str, dict[str, Any]] = {}
-    for name, selection in comparison.selection_predictions.items():
+    for name in comparison.selection_predictions:
         line, nll = comparison.line(name), comparison.score_named("nll")
-        many = line.predictions.labels.ndim == 2
-        # One number for all logits, fitted on rows that chose the checkpoint and never on test rows.
-        temperature = fit_temperature(nll, selection.labels, selection.probabilities, many)
+        temperature = temperature_of(comparison, name)
         scaled = Line(name, MODEL, "", calibrated(line.predictions, temperature))
         found[name] = {"temperature": temperature}
         for score in (comparison.score_named("ece"), nll):
             found[name] |= {f"{score.name} before": line.score(score), f"{score.name} after": scaled.score(score)}
     return found
+
+
+def temperature_of(comparison: LoadedModels, name: str) -> float:
+    """Return the number for all logits of a classifier, fitted on rows that chose its checkpoint, not on test rows."""
+    selection, nll = comparison.selection_predictions[name], comparison.score_named("nll")
+    return fit_temperature(nll, selection.labels, selection.probabilities, selection.labels.ndim == 2)
 
 
 def calibrated(predictions: Predictions, temperature: float) -> Predictions:

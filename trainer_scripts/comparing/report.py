@@ -4,8 +4,10 @@ A verdict claims a difference only where interval and test are both sure, so tha
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from trainer_scripts.comparing.transfer import HERE_AND_THERE, tables
 from trainer_scripts.evaluation.intervals import Interval
 from trainer_scripts.evaluation.scores import Score
 
@@ -15,6 +17,12 @@ SHOWN_DIFFERENCES = 4
 # More classes than this stand below each other.
 WIDEST_TABLE = 8
 LONGEST_TEXT = 100
+# Columns of a transfer that hold differences, and what its tables need said.
+SIGNED = ("difference", "gain of all inputs")
+NOTES = {
+    HERE_AND_THERE: "Here: the split that is compared above. The difference is between two samples, each drawn anew.",
+    "Calibration there": "With the temperature fitted on the selection split of the first data set.",
+}
 
 
 def _cell(value: Interval | float | None) -> str:
@@ -158,6 +166,7 @@ def report(content: Mapping[str, Any]) -> str:
             "From table row to scored answer, pictures decoded and text cut into tokens, on this machine.",
             table_of(content["cost"], ""),
         ),
+        *transfer_sections(content.get("transfer")),
         ("Where the first two models differ most", "All rows are in `by_row.csv`.", example_table(content["examples"])),
         ("Definitions", "", definition_list(content["definitions"])),
     ]
@@ -177,6 +186,31 @@ def report(content: Mapping[str, Any]) -> str:
     # Sections whose table is empty are left out, such as the ablations where only predictions were given.
     body = ["\n\n".join(part for part in (f"## {t}", text, table) if part) for t, text, table in sections if table]
     return "\n\n".join(part for part in (*head, *body) if part) + "\n"
+
+
+def transfer_sections(transfer: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Return heading, text and table of each part of the models' answers on a second data set."""
+    if transfer is None:
+        return []
+    seen = transfer["titles_in_training"]
+    text = (
+        f"The same models on {transfer['rows']} rows in {transfer['groups']} groups of {transfer['dataset']}, "
+        f"{transfer['split']}. Nothing was chosen or fitted there."
+        + ("" if seen is None else f" {seen} of the rows have a title that is in the training rows.")
+    )
+    sections = [(f"On {Path(transfer['dataset']).name}", text, score_tables(transfer["entries"]))]
+    gains = {
+        name: {score: _difference(gain) for score, gain in scores.items()}
+        for name, scores in transfer["differences"].items()
+    }
+    sections.append((f"What {transfer['tested']} gains there", "", table_of(gains, transfer["tested"] + " minus", str)))
+    for heading, rows in tables(transfer).items():
+        cells = {
+            name: {what: _difference(value) if what in SIGNED else _cell(value) for what, value in row.items()}
+            for name, row in rows.items()
+        }
+        sections.append((heading, NOTES.get(heading, ""), table_of(cells, transfer["score"], str)))
+    return sections
 
 
 def usage(modality: str, loss: Interval | None, score: Score) -> str:

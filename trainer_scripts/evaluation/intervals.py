@@ -141,6 +141,16 @@ class GroupedScores:
         p = self._swap_test(other, score, resamples, seed + 1) if score.formula is not None else None
         return Interval(value, *_limits(mine - theirs, value, score.highest), p)
 
+    def apart(self, other: "GroupedScores", score: Score, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
+        """Return this score minus another's on other rows, with a bootstrap interval; each draws its own groups."""
+        number = _affordable(score, resamples)
+        # Another seed, so that the draws of two data sets with equally many groups are independent.
+        mine, theirs = self.resampled(score, number, seed), other.resampled(score, number, seed + 2)
+        if mine is None or theirs is None:
+            return None
+        value = self.value(score) - other.value(score)
+        return Interval(value, *_limits(mine - theirs, value, score.highest))
+
     def _swap_test(self, other: "GroupedScores", score: Score, resamples: int, seed: int) -> float:
         assert score.formula is not None
         a, b = self.sums(score), other.sums(score)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
+from datasets import concatenate_datasets
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -123,18 +124,20 @@ def saved_configuration(source: str, revision: str = "main") -> dict[str, Any]:
 
 
 def load_table(
-    model: SavedModel, dataset: str, split: str, revision: str | None = None, modality: str | None = None
+    model: SavedModel, dataset: str, split: str | None, revision: str | None = None, modality: str | None = None
 ) -> Table:
     """Return a split with the columns that the model needs; its labels must be those the model knows.
 
-    With `modality` it is read as a model of these inputs would read it.
+    With `modality` it is read as a model of these inputs would read it. Without a split all are read, one after the
+    other.
 
     Raises:
         BadInputError: a missing split or column, or a label that the model does not know.
     """
     arguments = model.arguments
-    where = f"{dataset}, split {split}"
-    rows = map_columns(split_rows(open_dataset(dataset, revision), split, dataset), arguments.columns, where)
+    where, splits = f"{dataset}, split {split}" if split else dataset, open_dataset(dataset, revision)
+    chosen = split_rows(splits, split, dataset) if split else concatenate_datasets(list(splits.values()))
+    rows = map_columns(chosen, arguments.columns, where)
     if (modality or model.modality) != "text":
         rows = paths_as_pictures(rows, arguments.image_column, dataset)
     label_column = arguments.label_column or model.task.label_column
@@ -144,7 +147,7 @@ def load_table(
     # Columns of soft targets and weights only matter in training.
     columns = replace(columns, target=None, weight=None, confidence=None, dataset=dataset)
     columns = compared_columns(rows, columns, arguments)
-    return make_table(rows, columns, model.names, split, where, model.task.read_labels)
+    return make_table(rows, columns, model.names, split or "all", where, model.task.read_labels)
 
 
 def load_train(model: SavedModel, dataset: str, revision: str | None = None, modality: str | None = None) -> Table:

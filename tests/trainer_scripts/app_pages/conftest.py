@@ -90,7 +90,7 @@ def app(model_folders, app_data):
     """The address of the app, with every page."""
     given = Namespace(
         models=list(model_folders.values()), dataset=str(app_data), revision=None, trust_remote_code=False,
-        pipeline="plating", host=None, port=None, waiting=100, threads=None,
+        pipeline="plating", host=None, port=None, waiting=100, threads=None, examples=None,
     )  # fmt: skip
     with serve(given) as address:
         yield address
