@@ -174,13 +174,22 @@ def store_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def store_new(path: Path, content: bytes) -> bool:
-    """Write a file of a store that is not there yet; return whether it was written. Of several writers one succeeds."""
+    """Write a file of a store that is not there yet; return whether it was written.
+
+    Of several writers one succeeds, in stores that can compare and write in one step, as S3 can; in others the last one
+    of those that come within the same second.
+    """
     system: Any = cast(Any, path).fs
     with reachable(path):
+        system.invalidate_cache()
+        if system.exists(cast(Any, path).path):
+            return False
         try:
             system.pipe_file(cast(Any, path).path, content, mode="create")
         except FileExistsError:
             return False
+        except (NotImplementedError, ValueError, TypeError):
+            system.pipe_file(cast(Any, path).path, content)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.EBUSY) or "PreconditionFailed" in str(error):
                 return False

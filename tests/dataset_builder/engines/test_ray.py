@@ -114,6 +114,7 @@ def test_an_unknown_engine_is_named():
         engine_named("dask")
 
 
+@pytest.mark.slow
 def test_bad_input_on_a_node_is_one_line_here(cluster, recipe_file, tmp_path, capsys):
     flags = ("--size", 63, "--engine", "ray", "--address", cluster.address)
     assert run(recipe_file, "--out", Path(tmp_path / "out"), *flags) == 2

@@ -124,8 +124,26 @@ def test_a_place_that_is_none_is_one_line_without_secrets(out, message, recipe_f
     assert "sig=abc" not in error
 
 
+def test_a_set_is_built_in_a_repository_of_the_hub(connected_hub, recipe_file, tmp_path):
+    from huggingface_hub import HfApi, HfFileSystem
+
+    HfFileSystem.clear_instance_cache()
+    settings = BuildSettings(recipe_file, generation=GenerationSettings(size=64))
+    build(settings, tmp_path / "local", processes=1)
+    HfApi().create_repo("org/built", repo_type="dataset")
+    out = place("hf://datasets/org/built")
+    for number in (1, 2):
+        assert build(settings, out, processes=1, part=f"{number}/2") == {}
+    build(settings, out, processes=1, finish=True)
+    found = {name: HfFileSystem().cat_file(f"datasets/org/built/{name}") for name in contents(tmp_path / "local")}
+    assert found == contents(tmp_path / "local")
+    assert not files_in(out / ".unfinished")
+    HfFileSystem.clear_instance_cache()
+
+
 def test_secrets_are_taken_out():
     told = "denied for AKIAIOSFODNN7EXAMPLE, hf_abcdefghijk at https://me:pw@host/x?X-Amz-Signature=12 Bearer abc.def"
+    assert "pw" not in str(BadInputError("https://me:pw@host/x holds a build with other settings"))
     hidden = without_secrets(told)
     for secret in ("AKIAIOSFODNN7EXAMPLE", "hf_abcdefghijk", "pw", "12", "abc.def"):
         assert secret not in hidden

@@ -103,9 +103,14 @@ def test_a_bucket_that_is_not_there_or_not_writable_is_one_line_before_any_work(
     (error,) = capsys.readouterr().err.splitlines()
     assert "s3://no-such-bucket/set cannot be used: there is no such bucket or folder" in error
     # As a store answers to credentials that may read only.
-    monkeypatch.setattr(
-        "s3fs.S3FileSystem._pipe_file", lambda *_, **__: (_ for _ in ()).throw(PermissionError("Access Denied"))
-    )
+    call = type(s3)._call_s3
+
+    async def refuse(self, method, *given, **more):
+        if method == "put_object":
+            raise PermissionError("Access Denied")
+        return await call(self, method, *given, **more)
+
+    monkeypatch.setattr(type(s3), "_call_s3", refuse)
     assert run("build", recipe_file, "--size", 64, "--out", "s3://sets/refused") == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert "s3://sets/refused cannot be used: Access Denied; check the name" in error
