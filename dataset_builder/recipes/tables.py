@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import shown
 from dataset_builder.recipes.containers import ZIP, Source
@@ -138,14 +139,14 @@ class _HubTable(TableFile):
         self.position = 0
         for split in self._splits.values():
             rows = split.select_columns(list(columns))
-            try:
-                for row in rows:
-                    self.position += 1
-                    yield row
-            except (OSError, ValueError) as error:
-                raise BadInputError(
-                    f"{self.name} breaks off after {self.position} rows: {error}; mend or repeat"
-                ) from error
+            stream = iter(rows)
+            while True:
+                with outside(f"{self.name} breaks off after {self.position} rows", "mend or repeat"):
+                    row = next(stream, None)
+                if row is None:
+                    break
+                self.position += 1
+                yield row
 
 
 def _listed(columns: Sequence[str], most: int = 30) -> str:
