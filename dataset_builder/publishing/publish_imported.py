@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
 from dataset_builder.boundaries import outside
-from dataset_builder.building.finished_build import DATA, MANIFEST, SHARD
+from dataset_builder.building.finished_build import DATA, MANIFEST
 from dataset_builder.columns import IMAGE
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_data import SHARD
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.publishing.release import CARD, FILES, Release, check_new
 from dataset_builder.publishing.versions import tag_of
