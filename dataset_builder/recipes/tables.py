@@ -18,6 +18,7 @@ from dataset_builder.recipes.json_tables import JsonFile
 from dataset_builder.recipes.parquet_tables import ParquetFile
 from dataset_builder.recipes.spreadsheets import MAGIC, SUFFIXES, SpreadsheetFile
 from dataset_builder.recipes.table_file import Row, TableFile
+from dataset_builder.storage.places import fetched
 
 __all__ = ["ACCEPTED", "Row", "TableFile", "open_table"]
 
@@ -168,7 +169,7 @@ def open_table(source: str | Path, encoding: str | None = None) -> TableFile:
     """Open a table and read its header.
 
     Args:
-        source: a file, a folder, or the id of a data set on the Hub.
+        source: a file, a folder, either by its URL in a store, or the id of a data set on the Hub.
         encoding: of CSV and JSON; None takes UTF-8, or the likeliest one where a file is not in it (see `notes`).
 
     Raises:
@@ -176,7 +177,7 @@ def open_table(source: str | Path, encoding: str | None = None) -> TableFile:
     """
     if encoding is not None:
         encoding = checked_encoding(encoding)
-    path = Path(source)
+    path = fetched(source)
     try:
         if path.is_dir():
             return _open_folder(path, encoding)

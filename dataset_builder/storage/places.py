@@ -5,6 +5,7 @@ stored in one step, there are no folders to make, and no lock keeps others out. 
 of each store looks for them, and what a store answers is shown without them.
 """
 
+import atexit
 import errno
 import glob
 import os
@@ -14,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -218,6 +220,31 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield stream
     finally:
         stream.close()
+
+
+def fetched(text: str | Path) -> Path:
+    """Return the path of a file or folder on this machine; of a URL a copy, made once and removed when Python ends.
+
+    For readers that go over a source several times, or open many small files of it.
+
+    Raises:
+        BadInputError: the store does not have it.
+    """
+    return _fetch(str(text)) if is_url(text) else Path(text)
+
+
+@cache
+def _fetch(url: str) -> Path:
+    path: Any = place(url)
+    folder = tempfile.mkdtemp(prefix="flavour-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = Path(folder, path.name or "set")
+    with reachable(path):
+        path.fs.invalidate_cache()
+        if not path.fs.exists(path.path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+        path.fs.get(path.path, str(copy), recursive=path.fs.isdir(path.path))
+    return copy
 
 
 @contextmanager

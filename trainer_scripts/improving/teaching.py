@@ -3,6 +3,9 @@
 Hinton et al. 2015 ("Distilling the knowledge in a neural network"), at temperature 1: the target of a row is a mean of
 its label and of the teacher's probabilities, that of a row without label is the teacher's alone. Teacher and student
 share the labels and nothing else: a teacher that reads texts may teach a model that sees pictures only.
+
+What a teacher thinks of a row is computed once. Of masks and captions it would be too much, so there it looks at each
+batch (`tasks.common.teacher`), and rows without labels are not read.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from trainer_scripts.data.table import Columns, Table, columns_of, hold_out, mak
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.scoring.saved_model import load_model
 from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.settings.options import CLASSIFIERS
 from trainer_scripts.tasks.common.task import SavedModel, TrainingData
 
 UNLABELLED = "unlabelled"  # what rows are called that the teacher alone labels, whatever their split is called
@@ -38,12 +42,20 @@ def teach(configuration: Configuration, data: TrainingData) -> TrainingData:
     if arguments.streaming:
         raise BadInputError("teacher reads all training rows beforehand; leave out streaming")
     teacher = load_model(training.teacher, training.teacher_revision or "main", allow_outside=arguments.allow_outside)
-    if teacher.task.name != data.task.name or set(teacher.names) != set(data.names):
+    # Captions have no labels, and their words are compared when both models are there.
+    known = set(teacher.names) if teacher.task.has_labels else set()
+    if teacher.task.name != data.task.name or known != set(data.names):
         raise BadInputError(
             f"teacher: {training.teacher} chooses among {len(teacher.names)} labels in {teacher.task.name} "
             f"({', '.join(teacher.names[:4])}, ...), and the data have {len(data.names)} in {data.task.name} "
             f"({', '.join(data.names[:4])}, ...); give a teacher of the same task and labels"
         )
+    if data.task.name not in CLASSIFIERS:
+        if training.self_critical_draws:
+            raise BadInputError("teacher teaches words, and self_critical_draws learns none; leave out one of them")
+        if training.process_index == 0:
+            echo(f"teacher {teacher.name}: looks at each training batch")
+        return replace(data, teacher=teacher)
     splits = open_dataset(arguments.dataset, arguments.dataset_revision)
     rows, where = splits[arguments.train_split], f"{arguments.dataset}, split {arguments.train_split}"
     answered = probabilities(teacher, rows, data.train.ids, arguments.dataset, where, data.names)

@@ -5,7 +5,6 @@ from typing import Literal
 
 from trainer_scripts.settings.options import (
     CAPTIONS,
-    CLASSIFIERS,
     COUNT,
     NATURAL,
     POSITIVE,
@@ -96,16 +95,11 @@ class TrainingOptions:
         resumable=True,
     )
     teacher: str | None = option(
-        None,
-        "Finished model (folder or Hub id) whose probabilities the training rows learn beside their labels.",
-        tasks=CLASSIFIERS,
+        None, "Finished model (folder or Hub id) whose probabilities the training rows learn beside their labels."
     )
-    teacher_revision: str | None = option(None, "Revision of a teacher on the Hub.", tasks=CLASSIFIERS)
+    teacher_revision: str | None = option(None, "Revision of a teacher on the Hub.")
     teacher_share: float = option(
-        0.5,
-        "Weight of the teacher's probabilities; the rest is on the label.",
-        allowed=SHARE,
-        tasks=CLASSIFIERS,
+        0.5, "Weight of the teacher's probabilities; the rest is on the label.", allowed=SHARE
     )
     ema_decay: float | None = option(
         None,

@@ -32,6 +32,7 @@ from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.adapters import merge_in_place
 from trainer_scripts.tasks.common.package_weights import with_packages
+from trainer_scripts.tasks.common.teacher import Teacher, check_heads
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.adapters import add_adapters, describe_adapters, save_adapters
 from trainer_scripts.training.averaging import BestWeights
@@ -346,6 +347,7 @@ def make_trainer(
         learning_rates={prefix: rate for prefix, rate in rates.items() if rate is not None},
         sampling_weights=sampling_weights(data.train.labels) if arguments.balanced_sampling else None,
         averaged=AveragedWeights(arguments.ema_decay) if arguments.ema_decay is not None else None,
+        teacher=beside(configuration, data, model, processor),
         budget=TimeBudget(arguments.max_minutes) if arguments.max_minutes is not None else None,
     )
     # After the averaged weights, which it keeps.
@@ -363,6 +365,28 @@ def make_trainer(
     if not arguments.disable_tqdm:
         trainer.add_callback(TrainingLines(str(arguments.metric_for_best_model)))
     return trainer
+
+
+def beside(configuration: Configuration, data: TrainingData, model: Any, processor: Any) -> Teacher | None:
+    """Return the teacher that looks at each batch of a run, None where there is none.
+
+    Raises:
+        BadInputError: it lacks a head of the student, or has another vocabulary.
+    """
+    saved, training = data.teacher, configuration.training
+    if saved is None:
+        return None
+    if data.names:
+        check_heads(model.config, saved.model.config, str(training.teacher))
+    elif saved.processor.tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+        raise BadInputError(
+            f"teacher: {training.teacher} has another vocabulary, so that its probabilities are of other words; give "
+            "both the same tokenizer, vocabulary_size and training captions"
+        )
+    pictures = (processor.image_processor, saved.processor.image_processor)
+    normal = [(list(each.image_mean), list(each.image_std)) for each in pictures]
+    order = [saved.names.index(name) for name in data.names]
+    return Teacher(saved.model, training.teacher_share, order, normal)
 
 
 def describe_teacher(configuration: Configuration, data: TrainingData) -> dict[str, Any]:

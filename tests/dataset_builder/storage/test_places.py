@@ -1,9 +1,11 @@
 """Folders in a store, by URL: builds, repeats, audits and refusals, without secrets in any message."""
 
 import json
+from pathlib import Path
 
 import fsspec
 import pytest
+from PIL import Image
 
 from dataset_builder import cli
 from dataset_builder.building.build import build
@@ -12,6 +14,7 @@ from dataset_builder.building.plan import Plan
 from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.hub_data import load_tables
+from dataset_builder.importers import import_table
 from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.publishing.audit import audit
 from dataset_builder.storage.places import (
@@ -122,6 +125,35 @@ def test_a_place_that_is_none_is_one_line_without_secrets(out, message, recipe_f
     assert message in error
     assert "secret" not in error
     assert "sig=abc" not in error
+
+
+def test_tables_and_sets_are_read_from_a_store_and_imported_into_one(memory, recipe_file, tmp_path, capsys):
+    memory.pipe_file("/tables/recipes.csv", Path(recipe_file).read_bytes())
+    there = Plan(BuildSettings("memory://tables/recipes.csv", generation=GenerationSettings(size=64)))
+    here = Plan(BuildSettings(recipe_file, generation=GenerationSettings(size=64)))
+    assert there.fingerprint == here.fingerprint
+    with pytest.raises(BadInputError, match=r"memory://tables/none\.csv cannot be used: there is no such bucket"):
+        Plan(BuildSettings("memory://tables/none.csv"))
+    source = write_flickr(tmp_path / "flickr")
+    memory.put(str(source), "/flickr", recursive=True)
+    import_table("flickr8k", str(source), tmp_path / "out")
+    import_table("flickr8k", "memory://flickr", "memory://sets/imported")
+    assert stored(memory, "/sets/imported").keys() == contents(tmp_path / "out").keys()
+    rows = {split: len(list(part)) for split, part in load_tables("memory://sets/imported", streaming=True).items()}
+    assert rows == {split: len(part) for split, part in load_tables(str(tmp_path / "out")).items()}
+    with pytest.raises(BadInputError, match="exists; give --out a folder that does not"):
+        import_table("flickr8k", "memory://flickr", "memory://sets/imported")
+
+
+def write_flickr(folder: Path) -> Path:
+    """Two pictures with captions, in the layout of Flickr8k."""
+    (folder / "Images").mkdir(parents=True)
+    lines = ["image,caption"]
+    for number in range(2):
+        Image.new("RGB", (32, 32), (40 * number, 90, 10)).save(folder / "Images" / f"{number}.jpg")
+        lines.append(f"{number}.jpg,A plate number {number} .")
+    (folder / "captions.txt").write_text("\n".join(lines))
+    return folder
 
 
 def test_a_set_is_built_in_a_repository_of_the_hub(connected_hub, recipe_file, tmp_path):

@@ -43,6 +43,7 @@ class TrainingData:
         stream: the training rows where they stream; `train` then holds the first ones.
         guard: the rows of all splits, to which further ones are compared; None where training rows stream.
         unlabelled: number of the last training rows, which have no other label than a teacher's.
+        teacher: a model that looks at each batch; None where there is none, or its opinion is in the rows already.
     """
 
     task: "Task"
@@ -54,6 +55,7 @@ class TrainingData:
     stream: Stream | None = None
     guard: SplitGuard | None = None
     unlabelled: int = 0
+    teacher: "SavedModel | None" = None
 
 
 @dataclass
