@@ -162,6 +162,10 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
         BadInputError: there is no such data set, or it cannot be read.
     """
     if is_url(name):
+        if revision is not None:
+            raise BadInputError(
+                f"{shown(name)} is a folder in a store, which has no revision {revision!r}; leave it out"
+            )
         return load_tables(name, streaming=streaming)
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(
