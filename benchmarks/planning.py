@@ -8,6 +8,7 @@ over the main process and its workers, shared pages counted once (PSS), sampled 
 """
 
 import csv
+import resource
 import sys
 import tempfile
 import time
@@ -40,12 +41,12 @@ def write_table(path: Path, number: int) -> None:
             writer.writerows((f"{title} {portion}", str(lines), "Mix, then serve.") for title, lines in rows)
 
 
-def measure(number: int, processes: int) -> tuple[float, int]:
-    """Return seconds and megabytes of one plan."""
+def measure(number: int, processes: int) -> tuple[float, float, int]:
+    """Return seconds by the clock, of processor time in all processes, and megabytes of one plan."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "recipes.csv"
         write_table(table, number)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         child = psutil.Popen([sys.executable, "-c", PLAN, str(table), folder, str(processes)])
         most = 0
         while child.poll() is None:
@@ -53,7 +54,9 @@ def measure(number: int, processes: int) -> tuple[float, int]:
             time.sleep(0.1)
         if child.returncode:
             raise SystemExit(f"the plan of {number} recipes failed")
-        return time.perf_counter() - start, most >> 20
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return time.perf_counter() - start, used, most >> 20
 
 
 def memory_of(process: psutil.Process) -> int:
@@ -72,8 +75,9 @@ def main() -> None:
     given = arguments_of(__doc__, rounds=1, sizes=sizes, processes={"type": int, "default": 0})
     rows = []
     for number in given.sizes:
-        seconds, memory = measure(number, given.processes)
-        print(f"{number:>9,} recipes: {seconds:.0f} s, {number / seconds:,.0f} recipes/s, {memory} MB", flush=True)
+        seconds, used, memory = measure(number, given.processes)
+        rate = f"{seconds:.0f} s, {number / seconds:,.0f} recipes/s, {used:.0f} s of processor time, {memory} MB"
+        print(f"{number:>9,} recipes: {rate}", flush=True)
         wanted = MOST_SECONDS * number / 1_000_000 if number >= 1_000_000 else None
         rows.append(
             Row(

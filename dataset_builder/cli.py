@@ -1,4 +1,4 @@
-"""Command line `flavour-sd`: label, lint, build, review, audit, import, publish."""
+"""Command line `flavour-sd`: label, lint, build, review, view, audit, import, publish."""
 
 import argparse
 import os
@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_label(verbs)
     _add_lint(verbs)
     _add_review(verbs)
+    _add_view(verbs)
     _add_import(verbs)
     _add_audit(verbs)
     _add_publish(verbs)
@@ -216,6 +217,20 @@ def _run_review(parsed: argparse.Namespace) -> int:
     from dataset_builder.publishing.review import review
 
     echo(review(parsed.folder, parsed.out, parsed.rows))
+    return 0
+
+
+def _add_view(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("view", help="write one self-contained page about a build or an import")
+    verb.add_argument("folder", metavar="DIR", help="folder of a finished build, or the result of an import")
+    verb.add_argument("--out", default="report.html", metavar="FILE", help="HTML file (default report.html)")
+    verb.set_defaults(run=_run_view)
+
+
+def _run_view(parsed: argparse.Namespace) -> int:
+    from dataset_builder.publishing.view import view
+
+    echo(view(parsed.folder, parsed.out))
     return 0
 
 

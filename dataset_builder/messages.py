@@ -4,6 +4,7 @@ A title, an id or a file name may hold the escape sequences of a terminal, or a 
 package prints passes through `echo`, and every error message through `one_line`.
 """
 
+import re
 import sys
 from typing import Any, TextIO
 
@@ -11,6 +12,8 @@ LONGEST_VALUE = 100  # characters of one value in a message
 LONGEST_MESSAGE = 1200  # characters of a message in all
 # Scripts such as Persian and many emoji need these two joiners; they move nothing on a terminal.
 _JOINERS = "\u200c\u200d"
+# User and password in a URL.
+_USER = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+@")
 # With these a spreadsheet begins a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -25,12 +28,22 @@ def escaped(text: str, keep: str = "") -> str:
     >>> escaped("soup\x1b[2J"), escaped("a\nb", keep="\n")
     ('soup\\x1b[2J', 'a\nb')
     """
+    text = without_password(text)
     if text.isprintable():
         return text
     kept = _JOINERS + keep
     return "".join(
         one if one.isprintable() or one in kept else one.encode("unicode_escape").decode("ascii") for one in text
     )
+
+
+def without_password(text: str) -> str:
+    """Return text with dots in place of the user and password that a URL in it may hold.
+
+    >>> without_password("ftp://me:secret@host/set")
+    'ftp://...@host/set'
+    """
+    return _USER.sub("...@", text) if "://" in text else text
 
 
 def shown(value: Any, longest: int = LONGEST_VALUE) -> str:

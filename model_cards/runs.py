@@ -148,7 +148,11 @@ def base_name(base: str) -> str:
 
 def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts about training that the run states."""
-    facts = {}
+    facts: dict[str, Any] = {}
+    teacher = metrics.get("teacher")
+    if teacher:
+        more = f", alone on {teacher['unlabelled_rows']} unlabelled rows" if teacher["unlabelled_rows"] else ""
+        facts["teacher"] = f"{base_name(teacher['model'])}, weight {teacher['share']:g} on training rows{more}"
     for key, name in TRAINING.items():
         value = metrics.get(key)
         if value is None:

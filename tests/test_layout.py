@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -25,7 +25,7 @@ FLOORS = {
         {"tasks"},
         {"training"},
         {"scoring"},
-        {"comparing", "exporting"},
+        {"comparing", "exporting", "improving"},
         {"app_pages"},
         TOP,
     ],
@@ -181,3 +181,10 @@ def test_a_circle_and_an_upward_import_are_found():
     floors = FLOORS["trainer_scripts"]
     assert upward(rising, "trainer_scripts", floors) == ["trainer_scripts.data.a imports trainer_scripts.tasks.b"]
     assert circle_of(folders_graph({"p.a.x": {"p.b.y"}, "p.b.z": {"p.a.w"}, "p.b.y": set(), "p.a.w": set()}))
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-oldest.txt"])
+def test_each_library_is_pinned_once(name):
+    lines = (ROOT / name).read_text().splitlines()
+    pinned = Counter(line.split("==")[0].lower() for line in lines if "==" in line and not line.startswith("#"))
+    assert [library for library, times in pinned.items() if times > 1] == []

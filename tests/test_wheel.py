@@ -49,8 +49,9 @@ def commands(wheel, tmp_path_factory) -> Path:
     """
     folder = tmp_path_factory.mktemp("environment")
     made = make_environment(folder)
-    run(made / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel)
-    site = run(made / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+    own = user_environment()
+    run(made / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel, env=own)
+    site = run(made / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", env=own).stdout.strip()
     (Path(site) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return made
 
@@ -87,5 +88,5 @@ def test_the_wheel_does_everything_from_any_folder(commands, tmp_path):
 @pytest.mark.slow
 def test_the_wheel_with_the_libraries_that_pip_chooses(wheel, tmp_path):
     made = make_environment(tmp_path / "environment")
-    run(made / "python", "-m", "pip", "install", "-q", wheel)
+    run(made / "python", "-m", "pip", "install", "-q", wheel, env=user_environment())
     use_everything(made, tmp_path)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from trainer_scripts.settings.configurations import parse_configuration
 
         configuration = parse_configuration(given)
-        from trainer_scripts.training.run import run
+        from trainer_scripts.improving.run import run
 
         run(configuration)
 

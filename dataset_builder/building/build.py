@@ -27,7 +27,7 @@ from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.report import NOT_CALIBRATED
 from dataset_builder.messages import shown
 from dataset_builder.pictures.settings import PLATING, GenerationSettings
-from dataset_builder.storage.places import files_in, make_folder, opened, place
+from dataset_builder.storage.places import files_in, is_of_this_process, make_folder, opened, place
 
 LIBRARIES = ("diffusers", "torch", "transformers", "numpy", "pillow", "pyarrow")
 # Processes of `accelerate launch` wait for the slowest of them, however long that takes.
@@ -130,7 +130,7 @@ def build(
             draw_shards(plan, folder, mine, LocalEngine(1), state.device, show_progress=is_main)
             state.wait_for_everyone()
         elif not run.finish:
-            draw_shards(plan, folder, plan.shards(), _drawing_engine(settings, run, engine))
+            draw_shards(plan, folder, plan.shards(), _drawing_engine(settings, folder, run, engine))
         if is_main and folder.manifest() is None:
             refuse_missing(folder, plan.shards())
             manifest = make_manifest(plan, folder)
@@ -154,7 +154,7 @@ def _build_part(settings: BuildSettings, folder: BuildFolder, run: HowToBuild, e
     plan.keep(folder.plan)
     from dataset_builder.building.drawing import draw_shards
 
-    draw_shards(plan, folder, part.of(plan.shards()), _drawing_engine(settings, run, engine))
+    draw_shards(plan, folder, part.of(plan.shards()), _drawing_engine(settings, folder, run, engine))
     return {}
 
 
@@ -163,8 +163,10 @@ def _planning_engine(run: HowToBuild, engine: Engine) -> Engine | None:
     return engine if run.engine == LOCAL and run.processes is not None else None
 
 
-def _drawing_engine(settings: BuildSettings, run: HowToBuild, engine: Engine) -> Engine:
+def _drawing_engine(settings: BuildSettings, folder: BuildFolder, run: HowToBuild, engine: Engine) -> Engine:
     """Return the engine that draws: of several processes with one model each only where the user wants them."""
+    if is_of_this_process(folder.root):
+        return LocalEngine(1)
     alone = run.engine == LOCAL and run.processes is None and settings.generation.pipeline != PLATING
     return LocalEngine(1) if alone else engine
 

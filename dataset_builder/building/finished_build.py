@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from dataset_builder.building.shards import LEXICON, MANIFEST_KINDS, ROWS_PER_GR
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json, write_whole
+from dataset_builder.hub_data import SHARD
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.lexicon import NEGATION, Lexicon
 from dataset_builder.storage.places import files_in, on_disk, opened, place
@@ -39,7 +39,6 @@ MANIFEST_KEYS = {
     "lexicon_sha256": "hash of the lexicon that gave the labels",
     "counts": "rows per split and label",
 }
-SHARD = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<total>\d{5})\.parquet")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataset_builder.building.settings import GENERATED, BuildSettings
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.recipes.hub_names import configured
+from dataset_builder.storage.places import fetched
 
 # The files of this package on which a plan depends.
 _SOURCES = (
@@ -36,10 +37,12 @@ def source_of(settings: BuildSettings) -> dict[str, Any]:
     """Return what the plan of a build follows from, as JSON values; equal values stand for equal plans."""
     content = asdict(settings)
     del content["generation"]  # it is no part of the plan
-    # Where a table lies shows in the plan only where it names photographs, whose paths the plan holds.
-    place = os.path.abspath if settings.pictures != GENERATED else os.path.basename
+    # Where a table lies shows in the plan only where it names photographs, whose paths the plan holds; of a table in a
+    # store they are those of a copy that each process makes for itself.
     for name in ("recipes", "lexicon"):
-        content[name] = None if content[name] is None else place(content[name])
+        if content[name] is not None:
+            photographed = name == "recipes" and settings.pictures != GENERATED
+            content[name] = os.path.abspath(fetched(content[name])) if photographed else os.path.basename(content[name])
     content["corrections"] = corrections_digest(read_corrections(settings.corrections))
     return {
         "settings": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
@@ -61,7 +64,7 @@ def _package_digest() -> str:
 
 def _table_digest(settings: BuildSettings) -> str:
     """Return a digest of the recipe table: its bytes, of a folder names and times, of a Hub data set the commit."""
-    path = Path(str(settings.recipes))
+    path = fetched(str(settings.recipes))
     digest = hashlib.sha256()
     if path.is_file():
         digest.update(sha256_of(path).encode())

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Features, List, load_dataset, load_dataset_builder
 from datasets import Image as ImageFeature
-from datasets.exceptions import DatasetsError
 from PIL import Image
 
 from dataset_builder import columns
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers.table import (
     UNREADABLE,
@@ -138,10 +138,8 @@ class _HubRows(Sequence[Row]):
 
 
 def _loaded(load: Callable[[str], Any], source: str) -> Any:
-    try:
+    with outside(f"{source} cannot be read as a folder or as a data set on the Hub", "check that name"):
         return load(source)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise BadInputError(f"{source} cannot be read as a folder or as a data set on the Hub: {error}") from error
 
 
 def _read_hub(source: str) -> ImportedTable:

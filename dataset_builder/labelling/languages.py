@@ -17,6 +17,7 @@ LEAST_KNOWN = 0.25
 # A table of which less is known is said to be in another language.
 LEAST_KNOWN_OF_TABLE = 0.4
 FEWEST_WORDS = 3
+_CACHED_LINES = 1 << 16
 # A lexicon of which this share is English is an English one.
 ENGLISH = 0.5
 
@@ -41,10 +42,20 @@ class Vocabulary:
         english = _english()
         self.is_checked = bool(own) and sum(word in english for word in own) >= ENGLISH * len(own)
         self._known = frozenset(own) | (english if self.is_checked else frozenset())
+        # Recipes share ingredient lines.
+        self._count_line = lru_cache(_CACHED_LINES)(self._count_line_uncached)
 
     def count(self, lines: Iterable[str]) -> tuple[int, int]:
         """Return how many words of the ingredients are known, and how many there are."""
-        words = _words(lines)
+        known = words = 0
+        for line in lines:
+            known_of_line, words_of_line = self._count_line(line)
+            known += known_of_line
+            words += words_of_line
+        return known, words
+
+    def _count_line_uncached(self, line: str) -> tuple[int, int]:
+        words = _words([line])
         return sum(word in self._known for word in words), len(words)
 
     def fits(self, known: int, words: int) -> bool:

@@ -11,6 +11,7 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.revisions import locate, locate_lora
 from dataset_builder.pictures.settings import PLATING
@@ -47,12 +48,10 @@ def load_pipeline(
         folder = locate(name, revision)
         transformers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.disable_progress_bar()
-        try:
+        with outside(f"pipeline {name!r} cannot be loaded", "give a folder that save_pretrained wrote, or a Hub id"):
             pipeline = DiffusionPipeline.from_pretrained(
                 folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
             )
-        except (OSError, ValueError, AttributeError) as error:
-            raise BadInputError(f"pipeline {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         _require_text_to_image(pipeline, name)
         if scheduler is not None:
             pipeline.scheduler = _other_scheduler(scheduler, pipeline.scheduler.config)
@@ -102,10 +101,8 @@ def _load_lora(pipeline: Any, lora: str) -> None:
         raise BadInputError(f"{type(pipeline).__name__} takes no LoRA weights; leave --lora {lora} out")
     path = locate_lora(lora)
     folder, where = (path.parent, {"weight_name": path.name}) if path.is_file() else (path, {})
-    try:
+    with outside(f"LoRA {lora!r} does not load into this pipeline", "give weights made for it"):
         pipeline.load_lora_weights(str(folder), use_safetensors=True, **where)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise BadInputError(f"LoRA {lora!r} does not load into this pipeline: {str(error).splitlines()[0]}") from error
     if not pipeline.get_list_adapters():  # diffusers passes over weights for another kind of model
         raise BadInputError(f"LoRA {lora!r} holds nothing for a {type(pipeline).__name__}; give weights made for it")
 

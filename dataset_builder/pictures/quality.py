@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dataset_builder.boundaries import outside
 from dataset_builder.columns import BACKGROUND
-from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.near_duplicates import Looks, looks_of
 from dataset_builder.recipes.hub_names import pinned
 
@@ -101,14 +101,10 @@ class OffPrompt:
 
         place, revision = pinned(name)
         given: dict[str, Any] = {} if revision is None else {"revision": revision}
-        try:
+        remedy = "give a folder or the Hub id of a CLIP model with safetensors weights"
+        with outside(f"CLIP model {name!r} cannot be loaded", remedy):
             self.processor = CLIPProcessor.from_pretrained(place, trust_remote_code=False, **given)
             self.model = CLIPModel.from_pretrained(place, use_safetensors=True, trust_remote_code=False, **given).eval()
-        except (OSError, ValueError) as error:
-            raise BadInputError(
-                f"CLIP model {name!r} cannot be loaded ({str(error).splitlines()[0]}); "
-                "give a folder or the Hub id of a CLIP model with safetensors weights"
-            ) from error
         self.model.to(torch.device(device))
         self.minimum = minimum
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.utils.sha import sha_fileobj
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.settings import PLATING
 from dataset_builder.recipes.hub_names import pinned
@@ -66,13 +67,9 @@ def locate(name: str, revision: str | None) -> Path:
     # Imported here: it loads torch, which takes more memory than the plan of a million recipes.
     from diffusers import DiffusionPipeline
 
-    try:
+    what = f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives"
+    with outside(what, f"check --pipeline and --revision, or use --pipeline {PLATING}"):
         return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True, trust_remote_code=False))
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives "
-            f"({str(error).splitlines()[0]}); check --pipeline and --revision, or use --pipeline {PLATING}"
-        ) from error
 
 
 def pipeline_revision(name: str, revision: str | None) -> str:
@@ -92,13 +89,8 @@ def locate_lora(lora: str) -> Path:
     if path.exists():
         return path
     name, revision = pinned(lora)
-    try:
+    with outside(f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it", "check --lora"):
         return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it "
-            f"({str(error).splitlines()[0]}); check --lora"
-        ) from error
 
 
 def lora_revision(lora: str) -> str:
@@ -112,10 +104,5 @@ def clip_revision(clip: str) -> str:
     if path.exists():
         return f"{clip}@{folder_revision(path)}"
     name, revision = pinned(clip)
-    try:
+    with outside(f"CLIP model {clip!r} is neither a folder here nor does the Hub give it", "check --clip"):
         return f"{name}@{folder_revision(Path(hf_hub_download(name, 'config.json', revision=revision)).parent)}"
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"CLIP model {clip!r} is neither a folder here nor does the Hub give it "
-            f"({str(error).splitlines()[0]}); check --clip"
-        ) from error

@@ -30,7 +30,7 @@ from dataset_builder.publishing.audit_reference import (
 )
 from dataset_builder.publishing.versions import listed
 from dataset_builder.recipes.text import plain_title
-from dataset_builder.storage.places import on_disk, pattern_of
+from dataset_builder.storage.places import make_folder, on_disk, pattern_of, without_secrets
 from model_cards.cards import fill, read_template
 from model_cards.runs import is_catalogue
 
@@ -94,7 +94,7 @@ class Audit:
 
     def write(self, folder: Path) -> None:
         """Write `AUDIT.md` and `audit.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / AUDIT_MARKDOWN, lambda path: path.write_text(self.markdown, encoding="utf-8"))
         write_json(folder / AUDIT_JSON, {**self.facts, AUDIT_HASH: _hash_of(self.facts)})
 
@@ -120,7 +120,8 @@ def audit(dataset: str, engine: Engine | None = None) -> Audit:
     splits = open_dataset(dataset)
     manifest = manifest_of(dataset)
     rule = find_rule(manifest, file_of(dataset, LEXICON))
-    return audit_rows(read_rows(splits, dataset, engine), dataset, rule, manifest, engine)
+    name = without_secrets(dataset)
+    return audit_rows(read_rows(splits, name, engine), name, rule, manifest, engine)
 
 
 def find_rule(manifest: Mapping[str, Any], kept: Path | None) -> Rule:

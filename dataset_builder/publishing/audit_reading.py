@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Image, IterableDataset, IterableDatasetDict, load_dataset
 from datasets.data_files import EmptyDatasetError
-from datasets.exceptions import DataFilesNotFoundError, DatasetsError
+from datasets.exceptions import DataFilesNotFoundError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS, SHARD
+from dataset_builder.boundaries import outside
+from dataset_builder.building.finished_build import MANIFEST, MANIFEST_KEYS
 from dataset_builder.building.shards import MANIFEST_KINDS
 from dataset_builder.columns import (
     DISH_ID,
@@ -26,7 +27,6 @@ from dataset_builder.columns import (
     ID,
     IMAGE,
     INGREDIENTS,
-    SPLITS,
     TASTE,
     TITLE,
 )
@@ -34,6 +34,7 @@ from dataset_builder.engines.local import LocalEngine
 from dataset_builder.engines.work import Engine, Report
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
+from dataset_builder.hub_data import load_tables, stored_shards
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.kinds import check_entries
 from dataset_builder.messages import shown
@@ -41,7 +42,7 @@ from dataset_builder.pictures.near_duplicates import Looks, looks_of
 from dataset_builder.progress import Progress
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
-from dataset_builder.storage.places import files_in, is_url, pattern_of, place, reachable, without_secrets
+from dataset_builder.storage.places import files_in, is_url, pattern_of, place
 
 BATCH = 256
 _READERS = {
@@ -91,8 +92,8 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
     path = place(name)
     try:
         if is_url(path):
-            return _open_stored(path)
-        if path.is_dir() and (shards := _shards(path)):
+            return load_tables(str(path), streaming=True)
+        if path.is_dir() and (shards := stored_shards(path)):
             return load_dataset("parquet", data_files=shards, streaming=True)
         if path.is_file():
             return _open_file(path)
@@ -115,31 +116,6 @@ def open_dataset(dataset: str) -> IterableDatasetDict:
             f"{name} cannot be read ({_first_line(error)}); give a folder of its tables: of a set on the Hub, "
             "`hf download --repo-type dataset --revision refs/convert/parquet` gets them"
         ) from error
-
-
-def _shards(folder: Path) -> dict[str, list[str]]:
-    """Return the shards of a build or import per split, as patterns of `datasets` that stand for these files alone."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(files_in(folder / DATA)):
-        if not name.endswith(".parquet"):
-            continue
-        if (match := SHARD.fullmatch(name)) is None:
-            return {}
-        found.setdefault(match["split"], []).append(pattern_of(folder / DATA / name))
-    order = sorted(found, key=lambda split: (*SPLITS, split).index(split))
-    return {split: found[split] for split in order}
-
-
-def _open_stored(folder: Path) -> IterableDatasetDict:
-    """Open the shards of a build or import in a store."""
-    shards = _shards(folder)
-    if not shards:
-        raise BadInputError(
-            f"{without_secrets(str(folder))} holds no shards such as data/train-00000-of-00001.parquet; give the "
-            "folder of a finished build or import"
-        )
-    with reachable(folder):
-        return load_dataset("parquet", data_files=shards, streaming=True)
 
 
 def _open_file(path: Path) -> IterableDatasetDict:
@@ -244,13 +220,8 @@ def _batches(stream: IterableDataset, columns: list[str], name: str) -> Iterator
         yield from stream.select_columns(columns).with_format("arrow").iter(batch_size=BATCH)
 
 
-@contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Turn the errors of readers of broken files into `BadInputError`."""
-    try:
-        yield
-    except (ValueError, DatasetsError, pa.ArrowException) as error:
-        raise BadInputError(f"{name} cannot be read ({_first_line(error)}); mend or remove that file") from error
+def _readable(name: str) -> AbstractContextManager[None]:
+    return outside(f"{name} cannot be read", "mend or remove that file")
 
 
 def _first_line(error: Exception) -> str:

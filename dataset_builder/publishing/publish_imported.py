@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features
 from huggingface_hub import DatasetCardData
 
-from dataset_builder.building.finished_build import DATA, MANIFEST, SHARD
+from dataset_builder.boundaries import outside
+from dataset_builder.building.finished_build import DATA, MANIFEST
 from dataset_builder.columns import IMAGE
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_data import SHARD
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.publishing.release import CARD, FILES, Release, check_new
 from dataset_builder.publishing.versions import tag_of
@@ -70,28 +70,17 @@ def prepare_imported(
     """
     check_new(repo, version, published)
     paths = imported_shards(folder)
-    counts: dict[str, int] = {}
-    digest = hashlib.sha256()
-    features: Features | None = None
-    for path in paths:
-        try:
-            digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
-            with opened(path) as stream, pq.ParquetFile(stream) as file:
-                split = path.name.split("-")[0]
-                counts[split] = counts.get(split, 0) + file.metadata.num_rows
-                features = Features.from_arrow_schema(file.schema_arrow)
-                _refuse_references(file, path)
-        except (pa.ArrowException, OSError) as error:
-            raise BadInputError(f"{path} is not a whole Parquet file: {error}; import again") from error
+    counts, columns, digest = _read_shards(paths)
     rows = sum(counts.values())
     own = folder / CARD
-    body = own.read_text(encoding="utf-8") if own.is_file() else None
+    with outside(f"{own} cannot be read", "save it as UTF-8"):
+        body = own.read_text(encoding="utf-8") if own.is_file() else None
     card = DatasetCardData(license=licence, pretty_name=repo.split("/")[1], tags=["flavour-sd", IMPORTED])
     if body is None:
         body = _CARD.format(
             name=repo.split("/")[1],
             rows="\n".join(f"| {split} | {count:,} |" for split, count in counts.items()),
-            columns=", ".join(features or ()),
+            columns=", ".join(columns),
             repo=repo,
             tag=tag_of(version),
             version=version,
@@ -111,12 +100,32 @@ def prepare_imported(
         IMPORTED: True,
         "version": version,
         "license": licence,
-        "data_sha256": digest.hexdigest(),
+        "data_sha256": digest,
         "history": [*history, {"version": version, "rows": rows}],
         FILES: sorted([*files, MANIFEST]),
     }
     files[MANIFEST] = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
     return Release(repo, version, files)
+
+
+def _read_shards(paths: Sequence[Path]) -> tuple[dict[str, int], list[str], str]:
+    """Return the rows of each split, the columns, and the SHA-256 over names and content of the shards.
+
+    Raises:
+        BadInputError: a shard is damaged, or its rows refer to their pictures by a path of this machine.
+    """
+    counts: dict[str, int] = {}
+    digest = hashlib.sha256()
+    columns: list[str] = []
+    for path in paths:
+        with outside(f"{path} is not a whole Parquet file", "import again"):
+            digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
+            with opened(path) as stream, pq.ParquetFile(stream) as file:
+                split = path.name.split("-")[0]
+                counts[split] = counts.get(split, 0) + file.metadata.num_rows
+                columns = list(file.schema_arrow.names)
+                _refuse_references(file, path)
+    return counts, columns, digest.hexdigest()
 
 
 def _refuse_references(file: pq.ParquetFile, path: Path) -> None:

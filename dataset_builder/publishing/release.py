@@ -291,6 +291,8 @@ def _without_paths(folder: Path, dataset: str | None) -> dict[str, bytes]:
     metrics["dataset"] = dataset or runs.hub_dataset(metrics) or Path(str(metrics.get("dataset"))).name
     if "adapters" in metrics:
         metrics["adapters"]["base"] = runs.base_name(metrics["adapters"]["base"])
+    if "teacher" in metrics:
+        metrics["teacher"]["model"] = runs.base_name(metrics["teacher"]["model"])
     configuration = runs.configuration_of(folder)
     files = {runs.METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
     return files if configuration is None else {**files, runs.CONFIGURATION: (configuration + "\n").encode()}

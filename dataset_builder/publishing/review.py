@@ -4,7 +4,7 @@ The table is what `flavour-sd build --corrections` reads, once a person has fill
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ DECIDED = {
     CONFLICT_TITLE: "title and ingredients disagree, and the title won",
     TIE_TITLE: "the ingredients tie, and the title decided",
 }
+ALIKE = "the picture looks like"
 _BATCH = 256
 _READ = (
     columns.ID, columns.IMAGE, columns.TITLE, columns.INGREDIENTS, columns.INSTRUCTIONS, columns.FLAVOUR, columns.TASTE,
-    columns.LABEL_SOURCE, columns.LABEL_VOTES, columns.GENERATION,
+    columns.LABEL_SOURCE, columns.LABEL_VOTES, columns.GENERATION, columns.CAPTIONS, columns.LABEL, columns.LABELS,
 )  # fmt: skip
 _UNSAFE = re.compile(r"[^\w.-]")
 
@@ -121,10 +122,20 @@ def cells_of(row: Mapping[str, Any], split: str) -> dict[str, str]:
 
 def review_rows(build: FinishedBuild) -> Iterator[Reviewed]:
     """Yield every row of a build with the reasons to look at it; none for most."""
+    return reviewed(read_rows_of(build), build.rows)
+
+
+def reviewed(every: Iterable[tuple[str, Mapping[str, Any]]], total: int) -> Iterator[Reviewed]:
+    """Yield rows with the reasons to look at them.
+
+    Args:
+        every: split and row, in storage form, flavours as names.
+        total: number of rows.
+    """
     rows: list[Reviewed] = []
     looks: list[Looks | None] = []
-    with Progress("looking for doubtful rows", build.rows, "rows") as bar:
-        for split, row in read_rows_of(build):
+    with Progress("looking for doubtful rows", total, "rows") as bar:
+        for split, row in every:
             one = Reviewed(cells_of(row, split))
             for worth, reason in doubts(row):
                 one.add(worth, reason)
@@ -139,8 +150,8 @@ def review_rows(build: FinishedBuild) -> Iterator[Reviewed]:
             where = f", which is in {other.cells['split']}" if across else ""
             name = f"{other.cells[columns.TITLE]} ({other.cells[columns.ID]})"
             # Named once: of many alike ones the list would have no end.
-            if not any(reason.startswith("the picture looks like") for reason in this.reasons):
-                this.add(1.0 if across else 0.4, f"the picture looks like that of {name}{where}")
+            if not any(reason.startswith(ALIKE) for reason in this.reasons):
+                this.add(1.0 if across else 0.4, f"{ALIKE} that of {name}{where}")
     yield from rows
 
 
@@ -148,16 +159,17 @@ def read_rows_of(build: FinishedBuild) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield split and row, flavours as names, a few hundred rows in memory at a time."""
     for split, paths in build.shards.items():
         for path in paths:
-            yield from ((split, row) for row in _rows_of_file(path, build.features))
+            yield from ((split, row) for row in rows_of_file(path, build.features))
 
 
-def _rows_of_file(path: Path, features: Features) -> Iterator[dict[str, Any]]:
-    label = features[columns.FLAVOUR]
+def rows_of_file(path: Path, features: Features) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a shard, flavours as names."""
+    label = features.get(columns.FLAVOUR)
     names = label.names if isinstance(label, ClassLabel) else None
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH, columns=[name for name in _READ if name in features]):
             for row in batch.to_pylist():
-                value = row[columns.FLAVOUR]
+                value = row.get(columns.FLAVOUR)
                 if names is not None:
                     row[columns.FLAVOUR] = names[value] if value is not None and 0 <= value < len(names) else None
                 yield row

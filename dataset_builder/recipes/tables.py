@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import shown
 from dataset_builder.recipes.containers import ZIP, Source
@@ -17,6 +18,7 @@ from dataset_builder.recipes.json_tables import JsonFile
 from dataset_builder.recipes.parquet_tables import ParquetFile
 from dataset_builder.recipes.spreadsheets import MAGIC, SUFFIXES, SpreadsheetFile
 from dataset_builder.recipes.table_file import Row, TableFile
+from dataset_builder.storage.places import fetched
 
 __all__ = ["ACCEPTED", "Row", "TableFile", "open_table"]
 
@@ -138,14 +140,14 @@ class _HubTable(TableFile):
         self.position = 0
         for split in self._splits.values():
             rows = split.select_columns(list(columns))
-            try:
-                for row in rows:
-                    self.position += 1
-                    yield row
-            except (OSError, ValueError) as error:
-                raise BadInputError(
-                    f"{self.name} breaks off after {self.position} rows: {error}; mend or repeat"
-                ) from error
+            stream = iter(rows)
+            while True:
+                with outside(f"{self.name} breaks off after {self.position} rows", "mend or repeat"):
+                    row = next(stream, None)
+                if row is None:
+                    break
+                self.position += 1
+                yield row
 
 
 def _listed(columns: Sequence[str], most: int = 30) -> str:
@@ -167,7 +169,7 @@ def open_table(source: str | Path, encoding: str | None = None) -> TableFile:
     """Open a table and read its header.
 
     Args:
-        source: a file, a folder, or the id of a data set on the Hub.
+        source: a file, a folder, either by its URL in a store, or the id of a data set on the Hub.
         encoding: of CSV and JSON; None takes UTF-8, or the likeliest one where a file is not in it (see `notes`).
 
     Raises:
@@ -175,7 +177,7 @@ def open_table(source: str | Path, encoding: str | None = None) -> TableFile:
     """
     if encoding is not None:
         encoding = checked_encoding(encoding)
-    path = Path(source)
+    path = fetched(source)
     try:
         if path.is_dir():
             return _open_folder(path, encoding)

@@ -25,6 +25,11 @@ class HashMap:
     def __len__(self) -> int:
         return self._used
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots."""
+        return self._keys.itemsize * len(self._keys) * (1 if self._values is None else 2)
+
     def __contains__(self, key: int) -> bool:
         return self._keys[self._slot(key or 1)] != 0
 

@@ -5,6 +5,7 @@ stored in one step, there are no folders to make, and no lock keeps others out. 
 of each store looks for them, and what a store answers is shown without them.
 """
 
+import atexit
 import errno
 import glob
 import os
@@ -14,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -49,22 +51,31 @@ def place(text: str | Path) -> Path:
         return cast(Path, text)
     from upath import UPath  # it loads fsspec, which a folder of this machine does not need
 
+    named = without_secrets(text)
     try:
         found = UPath(text)
+        if not found.path.strip("/") and found.protocol != "memory":
+            raise BadInputError(f"{named} names no bucket or folder; give one, as in s3://bucket/set")
         _ = found.fs
+    except BadInputError:
+        raise
     except ImportError as error:
-        name = str(text).partition("://")[0]
+        name = named.partition("://")[0]
         extra = f"flavour-fusion[{name}]" if name == "s3" else f"the fsspec package for {name}"
-        raise BadInputError(
-            f"{without_secrets(text)}: {shown(error, 200)}; pip install {extra!r}, or give another place"
-        ) from error
+        raise BadInputError(f"{named}: {shown(error, 200)}; pip install {extra!r}, or give another place") from error
     except (ValueError, TypeError) as error:
+        told = without_secrets(str(error))
+        raise BadInputError(f"{named} is no folder, nor a URL of a known file system ({told})") from error
+    except Exception as error:  # some clients connect at once
         raise BadInputError(
-            f"{without_secrets(text)} is no folder, nor a URL of a known file system ({without_secrets(str(error))})"
+            f"{named} cannot be used: {without_secrets(reason(error))}; check the name and the connection"
         ) from error
-    if not found.path.strip("/") and found.protocol != "memory":
-        raise BadInputError(f"{without_secrets(text)} names no bucket or folder; give one, as in s3://bucket/set")
     return cast(Path, found)
+
+
+def is_of_this_process(path: Path) -> bool:
+    """Return whether other processes of this machine see nothing of a place: what is in memory."""
+    return is_url(path) and str(path).startswith("memory://")
 
 
 def without_secrets(text: str) -> str:
@@ -112,7 +123,7 @@ def check_writable(folder: Path) -> None:
     probe = folder / f".flavour-{secrets.token_hex(4)}"
     with reachable(folder):
         # Some clients make a bucket that is not there; a name that was mistyped should not become one.
-        probe.write_bytes(b"")
+        cast(Any, probe).fs.pipe_file(cast(Any, probe).path, b"")
         remove(probe)
 
 
@@ -165,13 +176,22 @@ def store_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def store_new(path: Path, content: bytes) -> bool:
-    """Write a file of a store that is not there yet; return whether it was written. Of several writers one succeeds."""
+    """Write a file of a store that is not there yet; return whether it was written.
+
+    Of several writers one succeeds, in stores that can compare and write in one step, as S3 can; in others the last one
+    of those that come within the same second.
+    """
     system: Any = cast(Any, path).fs
     with reachable(path):
+        system.invalidate_cache()
+        if system.exists(cast(Any, path).path):
+            return False
         try:
             system.pipe_file(cast(Any, path).path, content, mode="create")
         except FileExistsError:
             return False
+        except (NotImplementedError, ValueError, TypeError):
+            system.pipe_file(cast(Any, path).path, content)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.EBUSY) or "PreconditionFailed" in str(error):
                 return False
@@ -200,6 +220,31 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield stream
     finally:
         stream.close()
+
+
+def fetched(text: str | Path) -> Path:
+    """Return the path of a file or folder on this machine; of a URL a copy, made once and removed when Python ends.
+
+    For readers that go over a source several times, or open many small files of it.
+
+    Raises:
+        BadInputError: the store does not have it.
+    """
+    return _fetch(str(text)) if is_url(text) else Path(text)
+
+
+@cache
+def _fetch(url: str) -> Path:
+    path: Any = place(url)
+    folder = tempfile.mkdtemp(prefix="flavour-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = Path(folder, path.name or "set")
+    with reachable(path):
+        path.fs.invalidate_cache()
+        if not path.fs.exists(path.path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+        path.fs.get(path.path, str(copy), recursive=path.fs.isdir(path.path))
+    return copy
 
 
 @contextmanager

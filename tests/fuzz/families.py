@@ -127,6 +127,10 @@ def _imported(system: str, files: layouts.Files, damaged: str) -> Family:
     return Family(damaged, files[damaged], layouts.importing(system, files, damaged))
 
 
+def _of_checkpoint(damaged: str) -> Family:
+    return Family(damaged, layouts.checkpoint()[damaged], layouts.going_on(damaged))
+
+
 def _of_model(damaged: str) -> Family:
     return Family(damaged, layouts.model()[damaged], layouts.loading(damaged))
 
@@ -167,6 +171,8 @@ FAMILIES = {
     "tokenizerconfig": _of_model("tokenizer_config.json"),
     "processor": _of_model("processor_config.json"),
     "modelconfig": _of_model("config.json"),
+    "optimizer": _of_checkpoint("optimizer.pt"),
+    "checkpoint": _of_checkpoint("model.safetensors"),
     "trainwords": Family(
         "words.txt",
         b"flavour_fusion_tiny\n--dataset\nx\n--learning_rate\n1e-3\n--seed\n3",

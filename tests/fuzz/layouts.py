@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from dataset_builder.importers import IMPORTERS
 from dataset_builder.importers.foodseg103 import read_categories
@@ -16,6 +18,7 @@ from modeling_flavour.modeling_flavour import FlavourForClassification
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.tasks.common.model_folder import check_files, load_processor, load_weights
+from trainer_scripts.training.checkpoints import fault_of
 
 Files = dict[str, bytes]
 
@@ -85,6 +88,18 @@ def model() -> Files:
         }
 
 
+@cache
+def checkpoint() -> Files:
+    """Return the files that going on from a checkpoint needs."""
+    files: Files = {"trainer_state.json": as_json({"global_step": 4, "epoch": 1.0, "log_history": []})}
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        stream = io.BytesIO()
+        torch.save({"state": {"step": 4, "moments": torch.arange(8.0)}}, stream)
+        files[name] = stream.getvalue()
+    files["model.safetensors"] = model()["model.safetensors"]
+    return files
+
+
 def write(files: Files, folder: Path, except_for: str) -> None:
     """Write the files of a layout but the damaged one."""
     for name, content in files.items():
@@ -121,6 +136,21 @@ def parsing(parse: Callable[[list[str]], object]) -> Callable[[Path], object]:
 
 def reading_categories(folder: Path) -> object:
     return read_categories(folder / "category_id.txt")
+
+
+def going_on(damaged: str) -> Callable[[Path], object]:
+    """Return a reader of checkpoints: one that is called sound must be read by torch and safetensors."""
+
+    def read(folder: Path) -> object:
+        write(checkpoint(), folder, damaged)
+        fault = fault_of(folder)
+        if fault is None:
+            for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+                torch.load(folder / name, weights_only=True)
+            load_file(folder / "model.safetensors")
+        return fault or "sound"
+
+    return read
 
 
 def loading(damaged: str) -> Callable[[Path], object]:

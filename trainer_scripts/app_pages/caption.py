@@ -57,7 +57,8 @@ def look_html(served: ServedModel, picture: Image.Image) -> str:
     width, height = picture.size
     scale = 380 / max(width, height)
     for number, (word, seen) in enumerate(words):
-        layer = markup.heat(seen / max(float(seen.max()), 1e-9), (round(width * scale), round(height * scale)))
+        spread = max(float(seen.max() - seen.min()), 1e-9)
+        layer = markup.heat((seen - seen.min()) / spread, (round(width * scale), round(height * scale)))
         layers.append(f'<img class="layer m{number}" src="{markup.address(layer)}" alt="">')
         buttons.append(f'<button type="button" class="w w{number}">{markup.text(word)}</button>')
         rules.append(f".caption-view:has(.w{number}:is(:hover,:focus)) .m{number}{{opacity:1 !important}}")

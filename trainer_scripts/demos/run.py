@@ -14,6 +14,7 @@ from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import LocalHub
 from dataset_builder.messages import echo
+from dataset_builder.publishing.view import view
 from trainer_scripts import compare, score, train
 from trainer_scripts.demos import read_back, segmentation
 from trainer_scripts.demos.all_cores import train_on_all_cores
@@ -45,6 +46,8 @@ def run(given: argparse.Namespace) -> None:
     rule = "votes" if given.recipes is None else None
     settings = BuildSettings(recipes=given.recipes, number=given.number, seed=SEED, rule=rule)
     step("building flavour-sd", build, settings, data)
+    page = data.with_suffix(".html")
+    step("one page about the data", view, data, page)
     if given.task == "captioning":
         out /= "captioning"
         step("captioning", caption, data, out, given.epochs)
@@ -63,6 +66,8 @@ def run(given: argparse.Namespace) -> None:
         step("publishing to a Hub on loopback and reading it back", publish_and_read, data, out)
     places = {
         "comparison": comparison / "comparison.md",
+        "page of the comparison": comparison / "report.html",
+        "page of the data": page,
         "pictures and plots": pictures,
         "card of the model": model / "README.md",
         "data set": data,

@@ -95,6 +95,8 @@ def _image_reason(configuration: Configuration, model: FlavourPreTrainedModel, s
         return "trainable_image_layers lets the last layers of the image backbone train"
     if samples.not_stored:
         return samples.not_stored
+    if configuration.training.teacher is not None and not isinstance(samples, Samples):
+        return "the teacher looks at each picture too"
     if learns_places(configuration):
         return "what lies at each place is read from the backbone's whole map, varied with the mask"
     if data.mixup_alpha > 0:

@@ -21,6 +21,7 @@ STEPS = {
     "crops": ["plates_resnet18"],
     "whole": ["plates_resnet18_whole"],
     "again": ["plates_resnet18_whole", "--num_train_epochs", "0.4", "--learning_rate", "1e-3"],
+    "longer": ["plates_resnet18_whole", "--num_train_epochs", "1.2"],
 }
 WEIGHTS = "model.safetensors"
 # Of the folder of a run, what makes the checkpoint: neither code, nor what belongs to the run alone.
@@ -50,7 +51,7 @@ encoder = AutoModel.from_pretrained("{name}").image_encoder
 | | |
 |---|---|
 | plates | {train:,} training, {validation:,} validation, seed {seed} |
-| training | crops: {crops}; whole plates: {whole}; again at a lower rate: {again} |
+| training | crops: {crops}; whole plates: {whole}; again at a lower rate: {again}; longer: {longer} |
 | mean average precision of the ingredients, validation plates | {map:.3f} |
 
 Made by `python trainer_scripts/pretrain.py`; its configurations are `plates_resnet18` and `plates_resnet18_whole`, and

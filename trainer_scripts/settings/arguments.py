@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # `--help` lists these arguments without loading transformers
 
 DEFAULT_DATASET = "outputs/flavour-sd"
 PREFIX = "package:"  # of names of weights that come with a Python package, such as this one
-_VARIATION, _FROZEN = "variation of training samples", "outputs of frozen encoders"
+VARIATION, _FROZEN = "variation of training samples", "outputs of frozen encoders"
 _OWN_WEIGHTS = "its own weights"
 
 
@@ -192,6 +192,11 @@ class DataArguments:
         tasks=CLASSIFIERS,
         modalities=("fusion",),
     )
+    unlabelled: str | None = option(
+        None,
+        "Further rows that the teacher alone labels: a split of the data set, or another one (folder, table, Hub id).",
+        tasks=CLASSIFIERS,
+    )
     max_train_samples: int | None = option(None, "Train on this number of first rows only.", allowed=COUNT)
     streaming: bool = option(False, "Read training rows while training, from a folder or a Hub; needs max_steps.")
     stream_block: int = option(256, "Number of streamed rows that are shuffled together.", allowed=COUNT)
@@ -203,27 +208,27 @@ class DataArguments:
     first_caption_share: float = option(
         0.0,
         "Captioning: share of random draws that take a picture's first caption, on flavour-sd the one that names all.",
-        group=_VARIATION,
+        group=VARIATION,
         allowed=SHARE,
         tasks=CAPTIONS,
     )
     word_dropout: float = option(
         0.0,
         "Share of the words of training texts that are made unknown at random.",
-        group=_VARIATION,
+        group=VARIATION,
         allowed=SHARE_BELOW_ONE,
         tasks=CLASSIFIERS,
     )
     crop_scale: float = option(
         1.0,
         "Smallest share of the picture that a random crop keeps; 1: no crops.",
-        group=_VARIATION,
+        group=VARIATION,
         allowed=Range(0, 1, above=True),
     )
     crop_size: int | None = option(
         None,
         "Side of training crops in pixels, below image_size to save time; none: image_size.",
-        group=_VARIATION,
+        group=VARIATION,
         allowed=COUNT,
     )
     mask_stride: int = option(
@@ -235,34 +240,34 @@ class DataArguments:
     crop_scale_most: float = option(
         1.0,
         "Largest share of the picture that a random crop keeps.",
-        group=_VARIATION,
+        group=VARIATION,
         allowed=Range(0, 1, above=True),
     )
     class_crops: bool = option(
         False,
         "Where the model learns from masks: lay crops around a random class of the mask, so that rare classes are "
         "shown as often.",
-        group=_VARIATION,
+        group=VARIATION,
     )
-    flip: bool = option(False, "Mirror half of the training pictures.", group=_VARIATION)
+    flip: bool = option(False, "Mirror half of the training pictures.", group=VARIATION)
     quarter_turns: bool = option(
         False,
         "Turn training pictures by random quarters: for plates from above; not where a caption names a side.",
-        group=_VARIATION,
+        group=VARIATION,
     )
     rotation: float = option(
         0.0,
         "Largest random turn of a training picture, in degrees either way.",
-        group=_VARIATION,
+        group=VARIATION,
         allowed=Range(0, 180),
     )
     color_jitter: float = option(
-        0.0, "Strength of random brightness, contrast and saturation.", group=_VARIATION, allowed=NATURAL
+        0.0, "Strength of random brightness, contrast and saturation.", group=VARIATION, allowed=NATURAL
     )
     mixup_alpha: float = option(
         0.0,
         "Beta parameter of mixup, for image-only models (words cannot be mixed); 0: none.",
-        group=_VARIATION,
+        group=VARIATION,
         allowed=NATURAL,
         modalities=("image",),
     )

@@ -31,6 +31,15 @@ def refuse_idle_options(configuration: Configuration) -> None:
     if not training.lora_rank and (training.lora_targets or not training.lora_merge):
         given = "lora_targets" if training.lora_targets else "lora_merge"
         raise BadInputError(f"{given} is about adapters, and there are none; give --lora_rank too, or leave it out")
+    if training.search_space is not None and not training.search:
+        raise BadInputError("search_space does nothing without a search; give --search N too")
+    if training.soup and (training.seeds < 2 or not training.lora_merge):
+        raise BadInputError(
+            "soup is a mean of whole models of several seeds; give --seeds N, at least 2, and merge adapters"
+        )
+    idle = [name for name in ("unlabelled", "teacher_revision", "teacher_share") if name in configuration.given]
+    if training.teacher is None and (idle or data.unlabelled is not None):
+        raise BadInputError(f"{(idle or ['unlabelled'])[0]} does nothing without a teacher; give --teacher MODEL too")
     if training.early_stopping_patience is not None and training.eval_strategy == IntervalStrategy.NO:
         raise BadInputError(
             "early_stopping_patience counts evaluations, and eval_strategy no makes none; give another eval_strategy, "

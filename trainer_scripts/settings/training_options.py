@@ -9,6 +9,7 @@ from trainer_scripts.settings.options import (
     COUNT,
     NATURAL,
     POSITIVE,
+    SHARE,
     SHARE_BELOW_ONE,
     Range,
     option,
@@ -95,6 +96,13 @@ class TrainingOptions:
         "weights than those in `adapter/`, which are read together with the base model.",
         resumable=True,
     )
+    teacher: str | None = option(
+        None, "Finished model (folder or Hub id) whose probabilities the training rows learn beside their labels."
+    )
+    teacher_revision: str | None = option(None, "Revision of a teacher on the Hub.")
+    teacher_share: float = option(
+        0.5, "Weight of the teacher's probabilities; the rest is on the label.", allowed=SHARE
+    )
     ema_decay: float | None = option(
         None,
         "Average the weights over steps with this decay and evaluate the average.",
@@ -124,6 +132,21 @@ class TrainingOptions:
     verbose: bool = option(False, "Show the messages and progress bars of libraries too.", resumable=True, derived=True)
     seeds: int = option(
         1, "Number of trainings, with seed, seed + 1, ...; their spread is reported.", allowed=COUNT, resumable=True
+    )
+    soup: bool = option(
+        False,
+        "With several seeds: try the mean of their weights, and keep it in `soup/` where it scores higher on the "
+        "selection split. All seeds then start from the same weights.",
+    )
+    search: int = option(
+        0,
+        "Number of trials of a search for hyperparameters (Optuna), in place of one training; the best are saved as "
+        "`best.yaml`.",
+        allowed=NATURAL,
+        resumable=True,
+    )
+    search_space: str | None = option(
+        None, "YAML file with the options that a search tries and their values; none: rates, decay and dropout."
     )
     overwrite: bool = option(
         False,

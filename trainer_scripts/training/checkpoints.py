@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
+from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.boundaries import outside, parse_json, read_text
@@ -13,6 +15,7 @@ from dataset_builder.errors import BadInputError
 
 TRAINER_STATE = "trainer_state.json"
 RANDOM_STATE = "rng_state*.pth"
+READ_BY_TRAINER = ("optimizer.pt", "scheduler.pt")
 # Sharded training (FSDP, DeepSpeed) keeps optimizer and weights in files and folders of its own.
 SHARDED = ("pytorch_model_fsdp*", "optimizer_*", "optimizer.bin", "global_step*")
 
@@ -70,11 +73,15 @@ def fault_of(checkpoint: Path) -> str | None:
 
 
 def _read_through(path: Path) -> None:
-    """Raise an error of the library unless a file of torch is a whole archive."""
+    """Raise an error of the library unless a file of torch is a whole archive that the Trainer will read."""
     with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
     if broken is not None:
         raise ValueError(f"{broken} in it is not what was written")
+    if path.name in READ_BY_TRAINER or path.match(RANDOM_STATE):
+        # As the Trainer does, but without taking memory for the numbers.
+        with safe_globals():
+            torch.load(path, map_location="meta", mmap=True, weights_only=True)
 
 
 def _state(checkpoint: Path) -> dict[str, Any] | None:

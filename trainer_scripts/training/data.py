@@ -36,8 +36,12 @@ from trainer_scripts.tasks.registry import choose_task
 SELECTION_NAMES = ("val", "valid", "validate", "dev", "eval", "evaluation")
 
 
-def load_training_data(configuration: Configuration) -> TrainingData:
+def load_training_data(configuration: Configuration, with_test: bool = True) -> TrainingData:
     """Read and check all splits of a configuration's data set.
+
+    Args:
+        configuration: of the run.
+        with_test: whether the test split is read too, to check that nothing of it is in the others.
 
     Raises:
         BadInputError: a missing split or column, a label outside the label set, rows shared between splits.
@@ -49,7 +53,8 @@ def load_training_data(configuration: Configuration) -> TrainingData:
     split_rows(splits, arguments.train_split, arguments.dataset)
     check_named_splits(splits, configuration)
     rows, where = {}, {}
-    for name in (arguments.train_split, arguments.selection_split, arguments.test_split):
+    read = [arguments.train_split, arguments.selection_split, *([arguments.test_split] if with_test else [])]
+    for name in read:
         if name in splits:
             where[name] = f"{arguments.dataset}, split {name}"
             # Before any other transformation, which would decode pictures and compress them anew.
@@ -74,8 +79,8 @@ def load_training_data(configuration: Configuration) -> TrainingData:
     held_out = replace(columns, target=None, weight=None, confidence=None)
     tables = {}
     for split, members in rows.items():
-        read = columns if split == arguments.train_split else held_out
-        tables[split] = make_table(members, read, names, split, where[split], task.read_labels)
+        needed = columns if split == arguments.train_split else held_out
+        tables[split] = make_table(members, needed, names, split, where[split], task.read_labels)
     if arguments.selection_split not in tables:
         carved = carve_selection(tables[arguments.train_split], arguments)
         tables[arguments.train_split], tables[arguments.selection_split] = carved
@@ -178,4 +183,4 @@ def _guarded(tables: dict[str, Table], task: Task, names: list[str], arguments: 
     held_out = held_out_texts(tables, train)
     if arguments.max_train_samples is not None:
         train = train.first(arguments.max_train_samples)
-    return TrainingData(task, names, train, tables[arguments.selection_split], held_out, left_out)
+    return TrainingData(task, names, train, tables[arguments.selection_split], held_out, left_out, guard=guard)

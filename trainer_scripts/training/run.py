@@ -6,6 +6,7 @@ import gc
 import json
 import textwrap
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.adapters import merge_in_place
 from trainer_scripts.tasks.common.package_weights import with_packages
+from trainer_scripts.tasks.common.teacher import Teacher, check_heads
 from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
 from trainer_scripts.training.adapters import add_adapters, describe_adapters, save_adapters
 from trainer_scripts.training.averaging import BestWeights
@@ -60,8 +62,18 @@ from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
 LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it holds weights and smoothing
 
 
-def run(configuration: Configuration) -> None:
-    """Train the model of a configuration, once per seed; finished seeds are skipped, interrupted ones resumed."""
+Prepare = Callable[[Configuration, TrainingData], TrainingData]
+Finish = Callable[[list[Configuration], TrainingData | None], None]
+
+
+def run(configuration: Configuration, prepare: Prepare | None = None, finish: Finish | None = None) -> None:
+    """Train the model of a configuration, once per seed; finished seeds are skipped, interrupted ones resumed.
+
+    Args:
+        configuration: of the run.
+        prepare: changes the data after they are read and checked, such as for a teacher.
+        finish: called with the configuration of each seed after the last one, and with the data where they were read.
+    """
     transformers.utils.logging.disable_progress_bar()
     refuse_idle_options(configuration)  # before the folder is compared: what is refused differs from every run
     # The first of several seeds trains in the run's own folder.
@@ -74,7 +86,9 @@ def run(configuration: Configuration) -> None:
     # The main process of a launcher holds the folder for all.
     main = configuration.training.process_index == 0
     with sole_writer(configuration.output_dir) if main else nullcontext():
-        _train_seeds(configuration, repeated)
+        data = _train_seeds(configuration, repeated, prepare)
+        if finish is not None:
+            finish(repeated, data)
     # A process that exits early would stop the others, so all wait here. The process group is destroyed because one
     # that is alive when the interpreter exits aborts it; collecting the wrapped models first releases the group.
     gc.collect()
@@ -83,8 +97,11 @@ def run(configuration: Configuration) -> None:
     together.destroy_process_group()
 
 
-def _train_seeds(configuration: Configuration, repeated: list[Configuration]) -> None:
-    """Train the seeds that are not finished, and write their spread."""
+def _train_seeds(
+    configuration: Configuration, repeated: list[Configuration], prepare: Prepare | None
+) -> TrainingData | None:
+    """Train the seeds that are not finished, and write their spread; return the data where any was trained."""
+    data = None
     states = [inspect_run(one) for one in repeated]
     if all(state.finished for state in states):
         say(configuration, f"{configuration.training.output_dir} is finished; --overwrite true trains it anew")
@@ -97,11 +114,15 @@ def _train_seeds(configuration: Configuration, repeated: list[Configuration]) ->
         # Read once for all seeds: they differ in the model and in the order of the rows alone.
         data = load_training_data(configuration)
         say(configuration, describe(data))
+        if prepare is not None:
+            data = prepare(configuration, data)
         for one, state in zip(repeated, states, strict=True):
             if not state.finished:
-                train_once(one, data, state)
+                # Only networks that start from the same weights have a mean of any use.
+                train_once(one, data, state, configuration.training.seed if configuration.training.soup else None)
     if len(repeated) > 1 and configuration.training.should_save:
         echo(write_spread(repeated))
+    return data
 
 
 def settings_block(configuration: Configuration) -> str:
@@ -149,12 +170,22 @@ def describe(data: TrainingData) -> str:
     return f"{data.task.name}: {rows}, {len(data.names)} labels{left_out}"
 
 
-def train_once(configuration: Configuration, data: TrainingData, state: RunState) -> None:
-    """Train one model and write checkpoint, code, metrics and card into its folder."""
-    set_seed(configuration.training.seed)
+def prepare_trainer(
+    configuration: Configuration, data: TrainingData, first_seed: int | None = None
+) -> tuple[Any, Any, dict[str, Any] | None]:
+    """Return the Trainer of a run with its model, the processor, and the record of the vocabulary.
+
+    Args:
+        configuration: of the run.
+        data: of the run.
+        first_seed: seed that draws the weights; None is that of the configuration.
+    """
+    set_seed(configuration.training.seed if first_seed is None else first_seed)
     # The saved configuration keeps the names of packages; folders of the cache are of this machine.
     local = with_packages(configuration)
     model, processor = data.task.build(local, data)
+    if first_seed is not None:
+        set_seed(configuration.training.seed)
     # So that pipelines take rows of this data set as they are; mapped columns have another name there.
     given = configuration.data
     processor.text_column = given.columns.get(given.text_column, given.text_column)
@@ -167,7 +198,14 @@ def train_once(configuration: Configuration, data: TrainingData, state: RunState
     check_budget(model, configuration.model.max_mb)
     if configuration.training.lora_rank:
         say(configuration, add_adapters(configuration, model))
-    trainer = make_trainer(configuration, data, model, processor, vocabulary)
+    return make_trainer(configuration, data, model, processor, vocabulary), processor, vocabulary
+
+
+def train_once(
+    configuration: Configuration, data: TrainingData, state: RunState, first_seed: int | None = None
+) -> None:
+    """Train one model and write checkpoint, code, metrics and card into its folder."""
+    trainer, processor, vocabulary = prepare_trainer(configuration, data, first_seed)
     # All that can be checked has been: from here on the folder changes.
     if state.replaced:
         folder = configuration.output_dir
@@ -325,6 +363,7 @@ def make_trainer(
         learning_rates={prefix: rate for prefix, rate in rates.items() if rate is not None},
         sampling_weights=sampling_weights(data.train.labels) if arguments.balanced_sampling else None,
         averaged=AveragedWeights(arguments.ema_decay) if arguments.ema_decay is not None else None,
+        teacher=beside(configuration, data, model, processor),
         budget=TimeBudget(arguments.max_minutes) if arguments.max_minutes is not None else None,
     )
     # After the averaged weights, which it keeps.
@@ -344,6 +383,34 @@ def make_trainer(
     return trainer
 
 
+def beside(configuration: Configuration, data: TrainingData, model: Any, processor: Any) -> Teacher | None:
+    """Return the teacher that looks at each batch of a run, None where there is none.
+
+    Raises:
+        BadInputError: it lacks a head of the student, or has another vocabulary.
+    """
+    saved, training = data.teacher, configuration.training
+    if saved is None:
+        return None
+    if data.names:
+        check_heads(model.config, saved.model.config, str(training.teacher))
+    elif saved.processor.tokenizer.get_vocab() != processor.tokenizer.get_vocab():
+        raise BadInputError(
+            f"teacher: {training.teacher} has another vocabulary, so that its probabilities are of other words; give "
+            "both the same tokenizer, vocabulary_size and training captions"
+        )
+    pictures = (processor.image_processor, saved.processor.image_processor)
+    normal = [(list(each.image_mean), list(each.image_std)) for each in pictures]
+    order = [saved.names.index(name) for name in data.names]
+    return Teacher(saved.model, training.teacher_share, order, normal)
+
+
+def describe_teacher(configuration: Configuration, data: TrainingData) -> dict[str, Any]:
+    """Return the facts about a teacher for `metrics.json`."""
+    training = configuration.training
+    return {"model": training.teacher, "share": training.teacher_share, "unlabelled_rows": data.unlabelled}
+
+
 def describe_results(
     configuration: Configuration, data: TrainingData, trainer: Any, seconds: float, evaluated: dict[str, float]
 ) -> dict[str, Any]:
@@ -351,7 +418,7 @@ def describe_results(
     scores = data.task.scores(data.names)
     chosen_by = str(trainer.args.metric_for_best_model).removeprefix("eval_")
     names = [*([LOSS] if chosen_by == LOSS else []), *(score.name for score in scores)]
-    seen = len(data.train)
+    seen = len(data.train) - data.unlabelled
     if data.stream is not None:  # it has no length: the rows of all steps
         arguments = trainer.args
         at_once = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
@@ -370,6 +437,7 @@ def describe_results(
         "definitions": definitions(scores),
         "label_names": data.names,
         "rows": {"train": seen, "selection": len(data.selection), "left_out": data.left_out},
+        **({} if configuration.training.teacher is None else {"teacher": describe_teacher(configuration, data)}),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "megabytes": megabytes(model),

@@ -6,7 +6,6 @@ import signal
 import socket
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -114,9 +113,24 @@ def test_an_unknown_engine_is_named():
         engine_named("dask")
 
 
-def test_bad_input_on_a_node_is_one_line_here(cluster, recipe_file, tmp_path, capsys):
-    flags = ("--size", 63, "--engine", "ray", "--address", cluster.address)
-    assert run(recipe_file, "--out", Path(tmp_path / "out"), *flags) == 2
+@pytest.mark.slow
+def test_label_and_audit_run_on_a_cluster_and_bad_input_on_a_node_is_one_line_here(
+    cluster, recipe_file, tmp_path, capsys
+):
+    on_ray = ("--engine", "ray", "--address", cluster.address)
+    assert run(recipe_file, "--out", tmp_path / "out", "--size", 63, *on_ray) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "PlatingPipeline does not draw with these settings" in error
     assert "Traceback" not in error
+    for verb, here in (("label", ()), ("audit", ("--processes", 2))):
+        results = []
+        for name, engine in (("local", here), ("ray", on_ray)):
+            out = tmp_path / f"{verb}-{name}"
+            what = recipe_file if verb == "label" else tmp_path / "built"
+            if verb == "audit" and name == "local":
+                build(BuildSettings(recipe_file, generation=GenerationSettings(size=64)), what, processes=1)
+            with pytest.raises(SystemExit) as ended:
+                cli.main([verb, str(what), "--out", str(out), *map(str, engine)])
+            assert not ended.value.code
+            results.append(out.read_bytes() if verb == "label" else (out / "audit.json").read_bytes())
+        assert results[0] == results[1]

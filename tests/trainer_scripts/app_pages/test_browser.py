@@ -212,3 +212,27 @@ def test_pages_are_accessible_and_no_wider_than_the_screen(visit, width, dark):
             if rule["impact"] in ("serious", "critical"):
                 found[f"{name}: {rule['id']}"] = [node["html"][:200] for node in rule["nodes"][:3]]
     assert found == {}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_report_opens_from_disk(browser, app_data, tmp_path, width):
+    from dataset_builder.publishing.view import view
+
+    view(app_data, tmp_path / "report.html")
+    size = dict(zip(("width", "height"), WIDTHS[width], strict=True))
+    context = browser.new_context(viewport=size, color_scheme="dark" if width == "phone" else "light", offline=True)
+    page, asked, faults = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.locator("h1").inner_text() == "flavour-sd"
+    assert page.locator("#pictures img").count() == 19
+    assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)"), "every picture is shown"
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{width}-report.png", full_page=True)
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
+    serious = [one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+    context.close()
+    assert (serious, faults) == ([], [])
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

@@ -1,7 +1,9 @@
 """Scoring, comparing and predicting with small trained models, and what each of them refuses."""
 
 import csv
+import html
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -108,6 +110,19 @@ def test_comparison_has_models_baselines_intervals_ablations_and_plots(compariso
     markdown = (comparison / "comparison.md").read_text()
     assert "| fusion " in markdown
     assert "colour histogram" in markdown
+
+
+def test_one_page_holds_verdicts_plots_tables_and_errors_with_their_pictures(comparison):
+    page = (comparison / "report.html").read_text()
+    assert len(page.encode()) < 5_000_000
+    assert not re.search(r"(?:src|href)=.(?:https?:)?//", page), "nothing is fetched"
+    described = re.findall(r'<img src="data:image/\w+;base64,[^"]+" alt="([^"]+)"', page)
+    assert len(described) == page.count("<img"), "every picture is said in words"
+    assert {"Scores", "Reliability"} <= set(described)
+    content = json.loads((comparison / "comparison.json").read_text())
+    assert all(line.removeprefix("- ") in html.unescape(page) for line in content["verdicts"])
+    assert "It answers <strong>" in page
+    assert '<th scope="col">' in page
 
 
 def test_every_answer_stands_in_one_table_by_row(comparison):

@@ -13,7 +13,7 @@ from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts.data.pictures import Pictures, augmentation, evaluation_picture
 from trainer_scripts.data.pixel_cache import Budget
 from trainer_scripts.data.samples import sample_seed, varied
-from trainer_scripts.data.table import Columns, detect_task, label_ids, label_names, make_table
+from trainer_scripts.data.table import Columns, detect_task, label_ids, label_names, make_table, open_dataset
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import DataArguments
 from trainer_scripts.settings.configurations import parse_configuration
@@ -230,3 +230,8 @@ def test_a_processor_that_does_something_else_is_taken_as_it_is():
     picture = Image.fromarray(np.zeros((75, 50, 3), dtype=np.uint8))
     expected = image_processor([picture], do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
     assert torch.equal(prepare(picture), expected.to(torch.uint8))
+
+
+def test_a_folder_in_a_store_has_no_revisions():
+    with pytest.raises(BadInputError, match="is a folder in a store, which has no revision 'v1'"):
+        open_dataset("memory://sets/one", revision="v1")

@@ -92,7 +92,12 @@ class CaptionTrainer(WholeTableTrainer):
     ) -> Any:
         """Return the loss of a batch: of the given words, or of drawn captions where training is self-critical."""
         if self._self_critical is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            if self._teacher is None or not model.training:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            taught = self._teacher.word_loss(outputs.logits, inputs, num_items_in_batch)
+            loss = (1 - self._teacher.share) * loss + self._teacher.share * taught
+            return (loss, outputs) if return_outputs else loss
         captioner = self.accelerator.unwrap_model(model)
         pictures, features = inputs.get("pixel_values"), inputs.get("image_features")
         return self._self_critical.loss(model, captioner, pictures, inputs["rows"], features)

@@ -174,4 +174,6 @@ def collator(
     if configuration is not None:
         settings["mixup"] = configuration.data.mixup_alpha
         settings["target_share"] = configuration.data.target_share if configuration.data.target_column else 0.0
+        if configuration.training.teacher is not None:
+            settings["target_share"] = 1.0  # targets with a teacher's part hold the label's part too
     return ClassificationCollator(**settings)

@@ -6,6 +6,7 @@ been in the file and be a finite number.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
         found = len(value) if isinstance(value, list | dict) and name in LABELS else 0
         numbers = value if isinstance(value, list) and name.endswith(LAYERS) else [value]
         asked = max([found, *(one for one in numbers if isinstance(one, int | float))])
+        if name == "model_type" and not (isinstance(value, str) and re.fullmatch(r"[\w.-]{0,64}", value)):
+            raise BadInputError(f"{where}: {shown(value)} is no model_type; {REMEDY}")
         if most is not None and asked > most:
             raise BadInputError(f"{where} asks for {name} {shown(asked)}, and at most {most:,} are read; {REMEDY}")
     classes = config.get("architectures")

@@ -15,6 +15,7 @@ from transformers import EvalPrediction, PreTrainedModel
 from dataset_builder.errors import BadInputError
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.data.split_guard import SplitGuard
 from trainer_scripts.data.streaming import Stream
 from trainer_scripts.data.table import Table, label_ids, label_names
 from trainer_scripts.evaluation.decisions import THRESHOLD
@@ -40,6 +41,9 @@ class TrainingData:
         held_out_texts: split name -> texts that no vocabulary may be built from.
         left_out: training and selection rows that were left out because they are on another side too.
         stream: the training rows where they stream; `train` then holds the first ones.
+        guard: the rows of all splits, to which further ones are compared; None where training rows stream.
+        unlabelled: number of the last training rows, which have no other label than a teacher's.
+        teacher: a model that looks at each batch; None where there is none, or its opinion is in the rows already.
     """
 
     task: "Task"
@@ -49,6 +53,9 @@ class TrainingData:
     held_out_texts: dict[str, list[str]]
     left_out: int = 0
     stream: Stream | None = None
+    guard: SplitGuard | None = None
+    unlabelled: int = 0
+    teacher: "SavedModel | None" = None
 
 
 @dataclass

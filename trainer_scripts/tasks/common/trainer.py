@@ -19,6 +19,7 @@ from transformers.utils import strtobool
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
 from trainer_scripts.tasks.common.adapters import is_adapter
+from trainer_scripts.tasks.common.teacher import Teacher
 
 AVERAGED_WEIGHTS = "averaged.safetensors"
 
@@ -169,6 +170,7 @@ class FlavourTrainer(Trainer):
         averaged: moving average of the weights that evaluation uses, or None.
         evaluation_collator: makes the batches of evaluations; None takes that of training.
         budget: callback that stops training in time, with `schedule(scheduler, steps)`; None: no limit.
+        teacher: a model that looks at each batch, for Trainers that ask it; None: none.
         **kwargs: as for `transformers.Trainer`.
     """
 
@@ -183,6 +185,7 @@ class FlavourTrainer(Trainer):
         averaged: AveragedWeights | None = None,
         evaluation_collator: Collator | None = None,
         budget: Any = None,
+        teacher: Teacher | None = None,
         args: TrainingArguments,
         **kwargs: object,
     ):
@@ -209,6 +212,7 @@ class FlavourTrainer(Trainer):
         self._evaluation_collator = evaluation_collator or self.data_collator
         if averaged is not None:
             self.add_callback(averaged)
+        self._teacher = teacher
         self._budget = budget
         if budget is not None:
             self.add_callback(budget)

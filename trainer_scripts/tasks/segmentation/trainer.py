@@ -75,6 +75,10 @@ class SegmentationTrainer(WholeTableTrainer):
             self._logged_at = step
             encoder = self.accelerator.unwrap_model(model).image_encoder
             self.log(gradient_conflict(losses["segmentation"], losses["ingredients"], encoder))
+        if self._teacher is not None and model.training:
+            weight = self.accelerator.unwrap_model(model).config.ingredient_loss_weight
+            taught = self._teacher.mask_loss(outputs, inputs["pixel_values"], weight)
+            loss = (1 - self._teacher.share) * loss + self._teacher.share * taught
         return (loss, outputs) if return_outputs else loss
 
     def score_samples(self, model: Any, samples: MaskSamples) -> tuple[dict[str, float], float]:

@@ -1,0 +1,182 @@
+"""`--search`: trials are trainings like any other, chosen on the selection split, and the best is a configuration."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from transformers import TrainerControl, TrainerState
+
+from tests.trainer_scripts.conftest import refused, write_dataset
+from tests.trainer_scripts.tiny_runs import SMALL, interrupted_after, run
+from trainer_scripts import train
+from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.improving.search_space import Choices, Span, default_space, read_space, with_values
+from trainer_scripts.settings.configurations import parse_configuration
+
+pytest.importorskip("optuna")
+
+TEXT = ("--modality", "text", "--num_train_epochs", "2")
+SPACE = """
+learning_rate: {low: 1e-7, high: 0.05, log: true}
+weight_decay: [0, 0.1]
+config.head_dense_sizes: {choices: [[8], [12]]}
+"""
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("space") / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(small_dataset, space, tmp_path_factory):
+    """A search that was interrupted in its third trial and went on."""
+    folder = tmp_path_factory.mktemp("search") / "search"
+    words = (*TEXT, "--search", "4", "--search_space", str(space))
+    with pytest.MonkeyPatch.context() as patch, interrupted_after(patch, 20):
+        run(folder, small_dataset, *words)
+    before = {path.name for path in folder.iterdir()}
+    assert "best.yaml" not in before
+    run(folder, small_dataset, *words)
+    return folder
+
+
+def results(folder):
+    return json.loads((folder / "search.json").read_text())
+
+
+def test_an_interrupted_search_has_the_trials_that_were_asked_for(searched, small_dataset, space, capsys):
+    found = results(searched)
+    assert len(found["trials"]) == 4
+    # The first two were finished before the interruption, and the third was tried again with its values.
+    assert [each["number"] for each in found["trials"]] == [0, 1, 3, 4]
+    assert not list((searched / "trials").glob("*/checkpoint-*"))
+    assert found["selection_split"] == "validation"
+    # The same command trains nothing more; a higher number adds trials.
+    run(searched, small_dataset, *TEXT, "--search", "4", "--search_space", str(space))
+    assert results(searched) == found
+    assert "4 trials" in capsys.readouterr().out
+
+
+def test_the_best_trial_is_a_configuration_that_trains_to_its_score(searched, tmp_path):
+    found = results(searched)
+    completed = [each for each in found["trials"] if each["state"] == "complete"]
+    assert found["best"] == max(completed, key=lambda each: each["accuracy"])["number"]
+    best = next(each for each in found["trials"] if each["number"] == found["best"])
+    settings = yaml.safe_load((searched / "best.yaml").read_text())
+    assert settings["learning_rate"] == best["values"]["learning_rate"]
+    assert settings["config"]["head_dense_sizes"] == best["values"]["config.head_dense_sizes"]
+    assert "search" not in settings
+    train.main([str(searched / "best.yaml"), "--output_dir", str(tmp_path / "best")])
+    assert read_metrics(tmp_path / "best")["selection"]["accuracy"] == best["accuracy"]
+
+
+def test_a_trial_below_the_median_is_stopped_early(small_dataset, tmp_path):
+    import optuna
+
+    from trainer_scripts.improving.search import ReportToTrial, open_study
+
+    given, study = open_study(tmp_path, "maximize", 1)
+    for _ in range(3):
+        trial = study.ask()
+        for evaluation in range(3):
+            trial.report(0.8, evaluation)
+        study.tell(trial, 0.8)
+    # The study is opened by its file, as a search that goes on does; and trials that were running are failures.
+    interrupted = study.ask()
+    given, study = open_study(tmp_path, "maximize", 1)
+    assert study.get_trials()[interrupted.number].state == optuna.trial.TrialState.FAIL
+    study = optuna.create_study(direction="maximize", **given)
+    state, control = TrainerState(), TrainerControl()
+    report = ReportToTrial(study.ask(), "eval_accuracy")
+    report.on_evaluate(None, state, control, {"eval_accuracy": 0.3})
+    assert not control.should_training_stop, "the first evaluation says little"
+    report.on_evaluate(None, state, control, {"eval_accuracy": 0.3})
+    assert report.stopped
+    assert control.should_training_stop
+
+
+def test_the_test_split_is_never_read(small_rows, space, tmp_path, monkeypatch):
+    from trainer_scripts.training import data
+
+    made, original = [], data.make_table
+
+    def watched(rows, columns, names, split, *rest):
+        made.append(split)
+        return original(rows, columns, names, split, *rest)
+
+    monkeypatch.setattr(data, "make_table", watched)
+    words = (*TEXT, "--search", "1", "--search_space", str(space))
+    one = run(tmp_path / "one", write_dataset(tmp_path / "data", small_rows), *words)
+    assert set(made) == {"train", "validation"}
+    # Its labels, texts and pictures make no difference, and neither does its absence.
+    strange = [{**row, "flavour": 0, "title": "secret"} for row in small_rows["train"][:5]]
+    shutil.rmtree(tmp_path / "data")
+    two = run(tmp_path / "two", write_dataset(tmp_path / "data", {**small_rows, "test": strange}), *words)
+    shutil.rmtree(tmp_path / "data")
+    rest = {split: rows for split, rows in small_rows.items() if split != "test"}
+    three = run(tmp_path / "three", write_dataset(tmp_path / "data", rest), *words)
+    assert results(one) == results(two) == results(three)
+
+
+def test_what_is_tried_without_a_file():
+    arguments = ["multilabel_tiny", "--text_learning_rate", "1e-4"]
+    found = default_space(parse_configuration(arguments))
+    assert set(found) == {"learning_rate", "text_learning_rate", "weight_decay", "config.dropout"}
+    assert found["text_learning_rate"] == Span(2e-5, 5e-4, log=True)
+
+
+def test_values_of_the_config_go_into_its_mapping():
+    settings = {"learning_rate": 1, "config": {"dropout": 0.5, "fusion": "early"}}
+    found = with_values(settings, {"learning_rate": 2, "config.dropout": 0.1})
+    assert found == {"learning_rate": 2, "config": {"dropout": 0.1, "fusion": "early"}}
+    assert settings["config"]["dropout"] == 0.5
+
+
+def test_a_space_is_read_with_numbers_as_people_write_them(space):
+    found = read_space(space, parse_configuration(["default"]))
+    assert found["learning_rate"] == Span(1e-7, 0.05, log=True)
+    assert found["config.head_dense_sizes"] == Choices(("[8]", "[12]"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("learning_rat: [1, 2]", "learning_rat is no option of train.py"),
+        ("learning_rate: 3", "learning_rate is 3"),
+        ("learning_rate: {low: 2, high: 1}", "give lines such as"),
+        ("learning_rate: {low: 0, high: 1, log: true}", "give lines such as"),
+        ("test_split: [a, b]", "decides what trials are compared by"),
+        ("seed: [1, 2]", "decides what trials are compared by"),
+        ("dataset: [a, b]", "decides what trials are compared by"),
+        ("- 3", "must hold a line per option"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(small_dataset, tmp_path, capsys, line, message):
+    path = tmp_path / "space.yaml"
+    path.write_text(line)
+    words = ["flavour_fusion_tiny", "--dataset", small_dataset, "--output_dir", tmp_path / "run", *SMALL]
+    assert message in refused(capsys, train, *words, "--search", "2", "--search_space", path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_search_cannot_do_is_refused(searched, small_dataset, tmp_path, capsys, space):
+    words = ["flavour_fusion_tiny", "--dataset", small_dataset, *SMALL, *TEXT]
+    inside = ["--output_dir", searched, "--search", "4"]
+    assert "with other settings or another space" in refused(capsys, train, *words, *inside)
+    assert "give --search N too" in refused(capsys, train, *words, "--search_space", space)
+    seeds = ["--output_dir", tmp_path / "run", "--search", "2", "--seeds", "3"]
+    assert "leave out seeds" in refused(capsys, train, *words, *seeds)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("mine")
+    other = ["--output_dir", tmp_path / "mine", "--search", "2"]
+    assert "holds no search" in refused(capsys, train, *words, *other)
+    # Values with which nothing can be trained are named, and one after another does not end the search.
+    path = tmp_path / "space.yaml"
+    path.write_text("config.head_dense_sizes: {choices: [[100000]]}\n")
+    large = ["--output_dir", tmp_path / "large", "--search", "2", "--search_space", path, "--max_mb", "1"]
+    message = refused(capsys, train, *words, *large)
+    assert "no trial of the search could be finished; the last one: the model has" in message

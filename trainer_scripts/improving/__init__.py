@@ -1,0 +1,1 @@
+"""Better models from what is there: teachers, the mean of several seeds, and searches."""

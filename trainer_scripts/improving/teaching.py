@@ -1,0 +1,203 @@
+"""Distillation: a finished model gives its probabilities to the training rows of another one, and labels further rows.
+
+Hinton et al. 2015 ("Distilling the knowledge in a neural network"), at temperature 1: the target of a row is a mean of
+its label and of the teacher's probabilities, that of a row without label is the teacher's alone. Teacher and student
+share the labels and nothing else: a teacher that reads texts may teach a model that sees pictures only.
+
+What a teacher thinks of a row is computed once. Of masks and captions it would be too much, so there it looks at each
+batch (`tasks.common.teacher`), and rows without labels are not read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
+from trainer_scripts.data.place_samples import learns_places
+from trainer_scripts.data.plain_table import paths_as_pictures
+from trainer_scripts.data.table import Columns, Table, columns_of, hold_out, make_table, map_columns, open_dataset
+from trainer_scripts.evaluation.decisions import Decision
+from trainer_scripts.scoring.saved_model import load_model
+from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.settings.options import CLASSIFIERS
+from trainer_scripts.tasks.common.task import SavedModel, TrainingData
+
+UNLABELLED = "unlabelled"  # what rows are called that the teacher alone labels, whatever their split is called
+BATCH = 64
+
+
+def teach(configuration: Configuration, data: TrainingData) -> TrainingData:
+    """Return the data of a run, its training rows with the teacher's probabilities and followed by unlabelled rows.
+
+    Raises:
+        BadInputError: the teacher has another task or other labels, or rows cannot be read as it needs them.
+    """
+    training, arguments = configuration.training, configuration.data
+    if training.teacher is None:
+        return data
+    if arguments.streaming:
+        raise BadInputError("teacher reads all training rows beforehand; leave out streaming")
+    teacher = load_model(training.teacher, training.teacher_revision or "main", allow_outside=arguments.allow_outside)
+    # Captions have no labels, and their words are compared when both models are there.
+    known = set(teacher.names) if teacher.task.has_labels else set()
+    if teacher.task.name != data.task.name or known != set(data.names):
+        raise BadInputError(
+            f"teacher: {training.teacher} chooses among {len(teacher.names)} labels in {teacher.task.name} "
+            f"({', '.join(teacher.names[:4])}, ...), and the data have {len(data.names)} in {data.task.name} "
+            f"({', '.join(data.names[:4])}, ...); give a teacher of the same task and labels"
+        )
+    if data.task.name not in CLASSIFIERS:
+        if training.self_critical_draws:
+            raise BadInputError("teacher teaches words, and self_critical_draws learns none; leave out one of them")
+        if training.process_index == 0:
+            echo(f"teacher {teacher.name}: looks at each training batch")
+        return replace(data, teacher=teacher)
+    splits = open_dataset(arguments.dataset, arguments.dataset_revision)
+    rows, where = splits[arguments.train_split], f"{arguments.dataset}, split {arguments.train_split}"
+    answered = probabilities(teacher, rows, data.train.ids, arguments.dataset, where, data.names)
+    train, number = with_targets(configuration, data.train, answered, len(data.names)), 0
+    if arguments.unlabelled is not None:
+        rows, source, where = rows_without_labels(configuration, splits)
+        table = read_without_labels(configuration, data, rows, source, where)
+        answered = probabilities(teacher, rows, table.ids, source, where, data.names)
+        train, number = joined(train, labelled(table, answered)), len(table)
+    if training.process_index == 0:
+        more = f", and labels {number} rows of {arguments.unlabelled}" if number else ""
+        echo(f"teacher {teacher.name}: gives its probabilities to {len(data.train)} training rows{more}")
+    return replace(data, train=train, unlabelled=number)
+
+
+def probabilities(
+    teacher: SavedModel, rows: Dataset, ids: Sequence[str], dataset: str, where: str, names: Sequence[str]
+) -> np.ndarray:
+    """Return what a teacher thinks of rows, `(rows, labels)` float32 with the labels in the order of `names`.
+
+    Args:
+        teacher: reads the columns that it was trained on.
+        rows: a split as it is in the data set.
+        ids: of the wanted rows.
+        dataset: where pictures that are files lie.
+        where: names the rows in messages.
+        names: labels of the student.
+    """
+    arguments, where = teacher.arguments, f"{where}, as the teacher reads it"
+    rows = map_columns(rows, arguments.columns, where)
+    if teacher.modality != "text":
+        rows = paths_as_pictures(rows, arguments.image_column, dataset)
+    columns = columns_of(arguments, rows.column_names[0], teacher.modality)
+    columns = replace(columns, group=None, target=None, weight=None, confidence=None, dataset=dataset)
+    table = make_table(rows, columns, names, UNLABELLED, where, _no_labels(len(names), teacher.task.has_label_sets))
+    places = {row_id: place for place, row_id in enumerate(table.ids)}
+    chosen = table.select([places[row_id] for row_id in ids], as_split=True)
+    answered = teacher.task.answers(teacher, chosen, BATCH, teacher.name).probabilities
+    return answered[:, [teacher.names.index(name) for name in names]]
+
+
+def _no_labels(number: int, many: bool) -> Any:
+    """Return a reader of labels for rows that have none."""
+
+    def read(rows: Dataset, column: str, names: Sequence[str], ids: Sequence[str], where: str) -> np.ndarray:
+        return np.zeros((len(ids), number), np.float32) if many else np.zeros(len(ids), np.int64)
+
+    return read
+
+
+def with_targets(configuration: Configuration, table: Table, answered: np.ndarray, classes: int) -> Table:
+    """Return training rows whose soft targets are a mean of what they say themselves and of the teacher's answers."""
+    shares = table.labels if table.labels.ndim == 2 else np.eye(classes, dtype=np.float32)[table.labels]
+    if table.targets is not None:
+        share = configuration.data.target_share
+        shares = (1 - share) * shares + share * table.targets
+    trust = configuration.training.teacher_share
+    return replace(table, targets=((1 - trust) * shares + trust * answered).astype(np.float32))
+
+
+def rows_without_labels(configuration: Configuration, splits: Any) -> tuple[Dataset, str, str]:
+    """Return the rows that `unlabelled` names, the data set that they are of, and their name for messages.
+
+    Raises:
+        BadInputError: there are none of that name, or they are a split with another purpose.
+    """
+    arguments = configuration.data
+    name = str(arguments.unlabelled)
+    if name in (arguments.train_split, arguments.selection_split, arguments.test_split):
+        raise BadInputError(f"unlabelled: {name} is the training, selection or test split; name other rows")
+    if name in splits:
+        return splits[name], arguments.dataset, f"{arguments.dataset}, split {name}"
+    try:
+        others = open_dataset(name)
+    except BadInputError as error:
+        raise BadInputError(
+            f"unlabelled: {name!r} is no split of {arguments.dataset} ({', '.join(splits)}), nor a data set: {error}"
+        ) from error
+    split = next((each for each in (UNLABELLED, arguments.train_split) if each in others), None)
+    if split is None and len(others) > 1:
+        raise BadInputError(f"unlabelled: {name} has the splits {', '.join(others)}; call the one that is meant train")
+    split = split or next(iter(others))
+    return others[split], name, f"{name}, split {split}"
+
+
+def read_without_labels(
+    configuration: Configuration, data: TrainingData, rows: Dataset, source: str, where: str
+) -> Table:
+    """Return rows without labels as the student reads them, without those that are in another split too.
+
+    Raises:
+        BadInputError: a column is missing, rows are in another split, or the student learns from masks.
+    """
+    arguments = configuration.data
+    if learns_places(configuration):
+        raise BadInputError("unlabelled rows have no masks; set place_loss_weight: 0 in config, or leave them out")
+    there = {ours: theirs for ours, theirs in arguments.columns.items() if theirs in rows.column_names}
+    rows = map_columns(rows, there, where)
+    if configuration.model.modality != "text":
+        rows = paths_as_pictures(rows, arguments.image_column, source)
+    read: Columns = columns_of(arguments, rows.column_names[0], configuration.model.modality)
+    group = read.group if read.group in rows.column_names else None
+    read = replace(read, group=group, target=None, weight=None, confidence=None, dataset=source)
+    nothing = _no_labels(len(data.names), data.task.has_label_sets)
+    table = make_table(rows, read, data.names, UNLABELLED, where, nothing)
+    assert data.guard is not None  # there is one wherever all rows are read
+    kept = hold_out(data.guard, table, arguments)
+    if len(kept) < len(table) and configuration.training.process_index == 0:
+        echo(f"{len(table) - len(kept)} rows of {where} are left out because they are in another split")
+    return kept
+
+
+def labelled(table: Table, answered: np.ndarray) -> Table:
+    """Return rows with the teacher's answers as their targets, and its decisions as their labels."""
+    many = table.labels.ndim == 2
+    labels = Decision()(answered).astype(np.float32) if many else answered.argmax(axis=1)
+    return replace(table, labels=labels, targets=answered.astype(np.float32))
+
+
+def joined(first: Table, more: Table) -> Table:
+    """Return training rows followed by others; of their data sets the pictures alone are kept."""
+    column = first.image_column
+    rows: Any = Dataset.from_dict({"id": [*first.ids, *more.ids]})
+    if column is not None:
+        rows = concatenate_datasets([each.rows.select_columns([column]) for each in (first, more)])
+
+    def both(name: str) -> Any:
+        values = [getattr(each, name) for each in (first, more)]
+        return None if values[0] is None else np.concatenate(values)
+
+    weights = None if first.weights is None else np.concatenate([first.weights, np.ones(len(more), np.float32)])
+    return replace(
+        first,
+        ids=[*first.ids, *more.ids],
+        groups=[*first.groups, *more.groups],
+        texts=None if first.texts is None else [*first.texts, *(more.texts or [])],
+        labels=both("labels"),
+        targets=both("targets"),
+        weights=weights,
+        pictured=both("pictured"),
+        rows=rows,
+        compared_text=None,
+        compared_image=None,
+        chosen_from=None,
+    )
