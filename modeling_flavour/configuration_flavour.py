@@ -110,6 +110,10 @@ class FlavourConfig(LabelledConfig, PreTrainedConfig):
             training run and is neither saved with the config nor read from a saved one.
         class_weights: Factor per class on its loss terms.
         class_prior: Share of samples per class; the output bias starts there. `None` starts at zero.
+        familiarity: Number of principal axes of each part (`text`, `image`) in what the model knows of its training
+            rows; `None` in a model that takes every input as it is. See `Familiarity`.
+        abstain_below: Probability of the best class below which the model would rather not answer, if it is asked to
+            abstain; `None` where it was never chosen.
         initializer_range: Standard deviation of freshly initialised embeddings and output weights.
 
     Example:
@@ -127,7 +131,7 @@ class FlavourConfig(LabelledConfig, PreTrainedConfig):
         "text_config": SubConfigSpec(AutoConfig, model_type="bert", optional=True),
         "vision_config": SubConfigSpec(AutoConfig, model_type="timm_wrapper", optional=True),
     }
-    keys_to_ignore_at_inference = ["text_embeds", "image_embeds"]
+    keys_to_ignore_at_inference = ["text_embeds", "image_embeds", "text_familiar", "image_familiar"]
     # Where words are embedded without a text model, `resize_token_embeddings` writes here what it did.
     attribute_map = {"vocab_size": "word_vocab_size"}
     run_fields = ("label_smoothing", "class_weights", "class_prior")
@@ -160,6 +164,8 @@ class FlavourConfig(LabelledConfig, PreTrainedConfig):
     label_smoothing: float | int = 0.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     class_prior: list[float | int] | tuple[float | int, ...] | None = None
+    familiarity: dict[str, int] | None = None
+    abstain_below: float | int | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -186,6 +192,11 @@ class FlavourConfig(LabelledConfig, PreTrainedConfig):
         """Whether the model sees pictures."""
         return self.vision_config is not None
 
+    @property
+    def answers_without_a_part(self) -> bool:
+        """Whether a fusion was made to answer when its text or its picture is missing."""
+        return bool(self.modality_dropout) or self.fusion == "late"
+
     def validate_architecture(self):
         """Cross-field checks, called by `@strict` after the types were checked."""
         if self.text_config is not None and self.word_vocab_size is not None:
@@ -207,6 +218,9 @@ class FlavourConfig(LabelledConfig, PreTrainedConfig):
             values = getattr(self, name)
             if values is not None and len(values) != self.num_labels:
                 raise ValueError(f"{name} must hold one number per label ({self.num_labels}), got {len(values)}.")
+        for part, axes in (self.familiarity or {}).items():
+            if part not in ("text", "image") or axes < 1:
+                raise ValueError(f"familiarity gives each of text and image a positive number, got {self.familiarity}.")
         if self.class_prior is not None and not all(0 < share < 1 for share in self.class_prior):
             raise ValueError(f"class_prior must hold shares strictly between 0 and 1, got {self.class_prior}.")
 

@@ -18,6 +18,7 @@ from .base_flavour import FlavourPreTrainedModel, check_alternatives
 from .configuration_flavour import FlavourConfig
 from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEncoding, TextEncoding, readable_mask
 from .explanation_flavour import Explanation, explain
+from .familiarity_flavour import Familiarity, KnowsItsInputs
 from .fusion_flavour import ClassScores, CrossAttentionFusion, DenseStack, EarlyFusion, GatedFusion, LateFusion
 from .loading_flavour import load_checked, load_part
 from .losses_flavour import classification_loss, place_loss
@@ -33,6 +34,8 @@ class FlavourClassifierOutput(ModelOutput):
         logits: `(batch, num_labels)`; their softmax, or with several labels their sigmoid, gives probabilities.
         text_embeds: `(batch, text size)`, input of the fusion; `None` without a text.
         image_embeds: `(batch, image size)`, input of the fusion; `None` without a picture.
+        text_familiar: `(batch,)` bool, whether a text is like those of training; `None` in a model that does not know.
+        image_familiar: The same for pictures.
         hidden_states: Of the text model's layers (of the backbone's, in a model without text), with
             `output_hidden_states`.
         attentions: Of the same layers, with `output_attentions`.
@@ -42,11 +45,13 @@ class FlavourClassifierOutput(ModelOutput):
     logits: Tensor | None = None
     text_embeds: Tensor | None = None
     image_embeds: Tensor | None = None
+    text_familiar: Tensor | None = None
+    image_familiar: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
-class FlavourForClassification(FlavourPreTrainedModel):
+class FlavourForClassification(KnowsItsInputs, FlavourPreTrainedModel):
     """Text and picture to class scores.
 
     The head after the fusion is `head_dense_sizes` dense layers and one output per label. See [`FlavourConfig`] for
@@ -90,6 +95,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             fused_size = self.fusion.output_size if self.fusion is not None else text_size + image_size
             self.head = DenseStack(fused_size, config.head_dense_sizes, config.dropout)
             self.classifier = nn.Linear(self.head.output_size, config.num_labels)
+        self.build_familiarity()
         self.post_init()
 
     @classmethod
@@ -140,6 +146,9 @@ class FlavourForClassification(FlavourPreTrainedModel):
         elif isinstance(module, ClassScores):
             # Small weights, so that the scores start at the prior in the bias.
             init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, Familiarity):
+            for name, value in module.initial(module.axes.shape[1], module.axes.shape[0]).items():
+                init.copy_(getattr(module, name), value)
 
     def explain(self, processor, image=None, text: str | None = None, label: str | None = None) -> Explanation:
         """Explain a label by a heat map, the weight of each word and the share of each part; see `Explanation`."""
@@ -325,14 +334,24 @@ class FlavourForClassification(FlavourPreTrainedModel):
             # its own.
             wanted = wanted if self.text_encoder is None else {}
             image = self.image_encoder(pixel_values, image_features, **wanted)
-        text_embeds, image_embeds, logits = self.classify(text, image, text_present, image_present)
+        familiar = self.familiar_parts(text, image)
+        text_embeds, image_embeds, logits = self.classify(text, image, text_present, image_present, familiar)
         loss = None if labels is None else classification_loss(logits, labels, self.config, sample_weights)
         if place_masks is not None and loss is not None:
             if image is None or image.place_logits is None:
                 raise ValueError("place_masks need a picture and a config with num_place_labels.")
             loss = loss + self.config.place_loss_weight * place_loss(image.place_logits, place_masks)
         layers: Any = text if text is not None else image
-        return FlavourClassifierOutput(loss, logits, text_embeds, image_embeds, layers.hidden_states, layers.attentions)
+        return FlavourClassifierOutput(
+            loss,
+            logits,
+            text_embeds,
+            image_embeds,
+            familiar.get("text"),
+            familiar.get("image"),
+            layers.hidden_states,
+            layers.attentions,
+        )
 
     def classify(
         self,
@@ -340,6 +359,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
         image: ImageEncoding | None,
         text_present: Tensor | None = None,
         image_present: Tensor | None = None,
+        familiar: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """Return the embeddings of both parts and the class scores.
 
@@ -348,6 +368,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             image: Encoding of the pictures; `None` if no sample has one.
             text_present: `(batch,)` bool, false where a sample has no text; `None` means all have.
             image_present: The same for pictures.
+            familiar: Output of `familiar_parts`; a part that is not familiar counts as missing, see `relied_on`.
         """
         text_embeds: Tensor | None = None
         image_embeds: Tensor | None = None
@@ -363,6 +384,7 @@ class FlavourForClassification(FlavourPreTrainedModel):
             return text_embeds, image_embeds, self.score_features(known)
         text_present = presence(text_present, text_embeds, known)
         image_present = presence(image_present, image_embeds, known)
+        text_present, image_present = self.relied_on(familiar or {}, text_present, image_present)
         if self.training and self.config.modality_dropout:
             text_present, image_present = drop_modalities(text_present, image_present, self.config.modality_dropout)
         # A part that no sample has is filled with zeros, which the fusion replaces by its stand-in.

@@ -194,10 +194,23 @@ class FlavourClassificationPipeline(FlavourPipeline):
 
     `top_k` keeps that many of them; `None` keeps all. With one label per sample the probabilities sum to 1; with
     several labels each is independent.
+
+    A model that knows what its training rows were like adds `familiar` to each label, whether all parts of the sample
+    are like them, and `unfamiliar`, the parts that are not; a fusion answers without these. With `abstain=True` it may
+    say that it does not know: where nothing of the sample is familiar, or its best label is less probable than
+    `config.abstain_below`, the answer is the one entry with the label `None`.
     """
 
-    def _sanitize_parameters(self, top_k: int | None = UNSET):
-        return {}, {}, sanitize_top_k(top_k)
+    def _sanitize_parameters(self, top_k: int | None = UNSET, abstain: bool | None = None):
+        settings: dict[str, Any] = dict(sanitize_top_k(top_k))
+        if abstain is not None:
+            if abstain and self.model.config.abstain_below is None:
+                raise ValueError(
+                    "This model does not know when to abstain: it was trained without familiarity, or by an earlier "
+                    "version. Train it again, or leave abstain out."
+                )
+            settings["abstain"] = abstain
+        return {}, {}, settings
 
     @property
     def label_names(self) -> list[str]:
@@ -211,11 +224,30 @@ class FlavourClassificationPipeline(FlavourPipeline):
         return self.model.config.problem_type == "multi_label_classification"
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        return {"logits": self.model(**self.tensors(model_inputs)).logits}
+        tensors = self.tensors(model_inputs)
+        output = self.model(**tensors)
+        found = {"logits": output.logits}
+        for part in ("text", "image"):
+            if output.get(f"{part}_familiar") is not None:
+                found[part] = output[f"{part}_familiar"]
+                # A part that is not there is neither familiar nor unfamiliar.
+                found[f"{part}_given"] = tensors.get(f"{part}_present", torch.ones_like(found[part])).bool()
+        return found
 
-    def postprocess(self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None) -> list[dict[str, Any]]:
+    def postprocess(
+        self, model_outputs: dict[str, torch.Tensor], top_k: int | None = None, abstain: bool = False
+    ) -> list[dict[str, Any]]:
         """Return the labels of one sample with scores between 0 and 1."""
         logits = model_outputs["logits"][0].float()
         scores = (logits.sigmoid() if self.several_labels else logits.softmax(dim=-1)).tolist()
         ranked = sorted(zip(self.label_names, scores, strict=True), key=lambda entry: -entry[1])
-        return [{"label": label, "score": score} for label, score in ranked[:top_k]]
+        known: dict[str, Any] = {}
+        parts = [
+            part for part in ("text", "image") if part in model_outputs and bool(model_outputs[f"{part}_given"][0])
+        ]
+        if parts:
+            strange = [part for part in parts if not bool(model_outputs[part][0])]
+            known = {"familiar": not strange, "unfamiliar": strange}
+            if abstain and (len(strange) == len(parts) or ranked[0][1] < self.model.config.abstain_below):
+                return [{"label": None, "score": ranked[0][1], **known}]
+        return [{"label": label, "score": score, **known} for label, score in ranked[:top_k]]

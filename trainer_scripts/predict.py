@@ -32,6 +32,9 @@ class PredictArguments:
     )
     split: str | None = option(None, "the one split of a data set to predict (all)")
     probabilities: bool = option(False, "write the probability of every label too, a column each")
+    abstain: bool = option(
+        False, "leave the label empty where nothing of a row is familiar, or no label is as sure as the model asks for"
+    )
     threshold: float | None = option(None, "for several labels per row (0.5)", allowed=SHARE)
     thresholds: Path | None = option(None, "thresholds.json of score.py --tune_thresholds")
     # None and `threshold` differ: models without label sets refuse any decision that is given.

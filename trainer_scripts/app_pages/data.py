@@ -212,7 +212,7 @@ def build(page_of_app: gr.Blocks, rows: RowTable, folder: Path) -> None:
         exclude = gr.Checkbox(False, label="Leave this row out", elem_id="mark-exclude")
         with gr.Row():
             save = gr.Button("Mark this row", variant="primary", elem_id="mark-save", min_width=140)
-            remove = gr.Button("Remove its mark", elem_id="mark-remove", min_width=140)
+            remove = gr.Button("Unmark", elem_id="mark-remove", min_width=140)
     with gr.Accordion("Marks", open=True, visible=correctable):
         listed = gr.HTML(marks_html({}), elem_id="marks")
         download = gr.DownloadButton("Download corrections.csv", interactive=False, elem_id="marks-download")

@@ -38,6 +38,9 @@ def draw(comparison: LoadedModels, content: dict[str, Any], out: Path) -> None:
             curves[line.name].append(confidences(scaled))
     if curves:
         reliability(out / "reliability.png", curves)
+    if any(labels.ndim == 1 for labels in (line.predictions.parts[CLASSES][0] for line in comparison.models
+                                           if CLASSES in line.predictions.parts)):  # fmt: skip
+        coverage(out / "coverage.png", {name: kinds[0] for name, kinds in curves.items()})
     histories = {
         name: read_metrics(Path(model.source)).get("history", [])
         for name, model in comparison.saved.items()
@@ -86,6 +89,34 @@ def reliability(path: Path, curves: dict[str, list[tuple[np.ndarray, np.ndarray]
     axes.set(title="Reliability", xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(fontsize=8)
     _save(figure, path)
+
+
+def coverage(path: Path, answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Draw the accuracy of the most confident answers against the share of rows that they are (`--abstain`).
+
+    Args:
+        path: the picture.
+        answers: line -> (confidence, correct).
+    """
+    figure, axes = pyplot.subplots(figsize=(4.8, 4.0), layout="constrained")
+    for name, (confidence, correct) in answers.items():
+        share, accuracy = coverage_curve(confidence, correct)
+        axes.plot(share, accuracy, linewidth=1, label=name)
+    axes.set(title="Coverage", xlabel="share of rows answered, the surest first", ylabel="share correct", xlim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return shares of rows answered, from the surest row to all, and the accuracy of each share, `(rows,)` both.
+
+    >>> coverage_curve(np.array([0.9, 0.4, 0.7]), np.array([True, False, True]))[1].round(2).tolist()
+    [1.0, 1.0, 0.67]
+    """
+    order = np.argsort(-confidence, kind="stable")
+    counts = np.arange(1, len(order) + 1)
+    return counts / len(order), np.cumsum(correct[order]) / counts
 
 
 def scores(path: Path, entries: dict[str, Any], names: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ def run(given: argparse.Namespace) -> None:
         given.thresholds,
         given.decision,
         given.probabilities,
+        given.abstain,
     )
     check_decision(model, options)
     items = read_items(given.table, rows_wanted(model, given))
@@ -61,6 +62,11 @@ def rows_wanted(model: SavedModel, given: argparse.Namespace) -> RowsWanted:
 
 def check_decision(model: SavedModel, options: PredictionOptions) -> None:
     """Raise BadInputError for a decision that the model cannot use, or for two of them."""
+    if options.abstain and getattr(model.model.config, "abstain_below", None) is None:
+        raise BadInputError(
+            f"--abstain: {model.name} does not know when; fusions of one label per row learn it (familiar_share of "
+            "train.py), those of earlier versions have not"
+        )
     if options.probabilities and not model.task.has_labels:
         raise BadInputError(f"--probabilities is for models with labels; {model.name} writes captions; leave it out")
     named = [f"--{name}" for name in ("threshold", "thresholds", "decision") if getattr(options, name) is not None]

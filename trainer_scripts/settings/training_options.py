@@ -5,11 +5,13 @@ from typing import Literal
 
 from trainer_scripts.settings.options import (
     CAPTIONS,
+    CLASSIFIERS,
     COUNT,
     NATURAL,
     POSITIVE,
     SHARE,
     SHARE_BELOW_ONE,
+    Range,
     option,
 )
 
@@ -111,6 +113,15 @@ class TrainingOptions:
         "Try the mean of the weights of up to this number of best checkpoints, and keep it where it scores higher on "
         "the selection split; 0: never.",
         allowed=NATURAL,
+    )
+    familiar_share: float | None = option(
+        0.99,
+        "Share of the selection rows whose text and picture a fusion knows as familiar; it answers without a part that "
+        "is not. none: it reads every input.",
+        allowed=Range(0, 1, above=True),
+        tasks=CLASSIFIERS,
+        modalities=("fusion",),
+        resumable=True,
     )
     max_minutes: float | None = option(
         None,

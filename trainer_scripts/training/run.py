@@ -190,6 +190,9 @@ def prepare_trainer(
     given = configuration.data
     processor.text_column = given.columns.get(given.text_column, given.text_column)
     processor.image_column = given.columns.get(given.image_column, given.image_column)
+    # What a checkpoint knows of the rows of its own training does not hold for these; it is learned anew in the end.
+    if getattr(model.config, "familiarity", None):
+        model.trust_every_input()
     vocabulary = vocabulary_record(local, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
@@ -233,6 +236,7 @@ def fit(
         except ImportError as error:  # the package of the chosen optimizer or kernels is missing
             raise BadInputError(str(error)) from error
         averaged = average_best(configuration, trainer)
+        complete(configuration, data, trainer, processor)
         results = describe_results(configuration, data, trainer, time.time() - started, trainer.evaluate())
         if averaged:
             results["averaged_steps"] = averaged
@@ -258,6 +262,18 @@ def fit(
     score = f"{results['selection_metric']} {results['selection'][results['selection_metric']]:.4f}"
     seconds = f"{results['seconds']:.0f} s"
     say(configuration, f"{configuration.output_dir}: {score} on {data.selection.split}, {seconds}")
+
+
+def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> None:
+    """Let the trained model know which inputs are familiar, where the configuration and the run allow it."""
+    share = configuration.training.familiar_share
+    # Sharded weights cannot be called by one process, and adapters are saved without the model's own buffers.
+    if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or configuration.training.lora_rank:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    line = data.task.complete(model, processor, data.train, data.selection, share)
+    if line is not None:
+        say(configuration, line)
 
 
 def average_best(configuration: Configuration, trainer: Any) -> list[int]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -163,3 +164,36 @@ def test_a_table_of_a_hub_names_no_files_of_this_machine(connected_hub, tmp_path
     api.upload_folder(repo_id="org/paths", repo_type="dataset", folder_path=tmp_path / "set")
     with pytest.raises(BadInputError, match=r"row 1 names the picture a.png, which is not in the data set"):
         read_items("org/paths", RowsWanted("image"))
+
+
+def test_a_trained_fusion_knows_foreign_pictures_and_may_abstain(fusion, small_rows, tmp_path, capsys):
+    config = json.loads((fusion / "config.json").read_text())
+    assert set(config["familiarity"]) == {"text", "image"}
+    assert 0.2 < config["abstain_below"] < 1
+    rows = [{"id": row["id"], "title": row["title"], "image": row["image"]} for row in small_rows["validation"]]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    ids, found = predicted(fusion, tmp_path / "t.parquet", tmp_path / "all.csv")
+    said = capsys.readouterr().err
+    # Of the rows that chose the limit, the farthest lie beyond it.
+    line = next(line for line in said.splitlines() if "rows whose image is unlike those of training" in line)
+    strange = [number for number, item_id in enumerate(ids) if item_id in line]
+    assert 0 < len(strange) < 4
+    # They are answered as for the text alone.
+    alone = [row | {"image": None} if number in strange else row for number, row in enumerate(rows)]
+    pq.write_table(pa.Table.from_pylist(alone), tmp_path / "alone.parquet")
+    _, text = predicted(fusion, tmp_path / "alone.parquet", tmp_path / "a.csv", "--missing_pictures", "text")
+    assert np.allclose(found[strange], text[strange], atol=1e-4)
+    predict.main([str(fusion), str(tmp_path / "t.parquet"), "--abstain", "--out", str(tmp_path / "some.csv")])
+    labels = [row["Labels"] for row in csv.DictReader((tmp_path / "some.csv").open())]
+    silent = [number for number, label in enumerate(labels) if not label]
+    assert silent == [number for number in range(30) if found[number].max() < config["abstain_below"] - 1e-6]
+    assert len(silent) <= 6
+    assert (f"{len(silent)} rows without an answer" in capsys.readouterr().err) == bool(silent)
+
+
+def test_a_model_that_does_not_know_when_to_abstain_says_so(fusion, small_dataset, tmp_path, capsys):
+    shutil.copytree(fusion, tmp_path / "old", ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = json.loads((fusion / "config.json").read_text()) | {"abstain_below": None}
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    message = refused(capsys, predict, tmp_path / "old", small_dataset, "--abstain", "--out", tmp_path / "out.csv")
+    assert "--abstain: old does not know when" in message

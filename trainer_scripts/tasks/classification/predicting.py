@@ -26,10 +26,20 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
 
     With `options.probabilities` a column per label follows.
     """
-    probabilities, broken = predict_items(model, items, options.batch_size, options.missing_pictures == "text")
+    strange: dict[str, np.ndarray] = {}
+    probabilities, broken = predict_items(model, items, options.batch_size, options.missing_pictures == "text", strange)
     ids = [item.item_id for item in items]
     cells = label_cells(model, probabilities, options)
+    if options.abstain:
+        unsure = probabilities.max(axis=1) < model.model.config.abstain_below
+        kept = ~(unsure | (strange["nothing"] if strange else False))
+        cells = [cell if here else "" for cell, here in zip(cells, kept, strict=True)]
+        report("rows without an answer", [item_id for item_id, here in zip(ids, kept, strict=True) if not here])
     write_answers(out, ids, cells, model.names, probabilities if options.probabilities else None)
+    for part in ("text", "image"):
+        if part in strange:
+            what = f"rows whose {part} is unlike those of training (`unfamiliar`)"
+            report(what, [item_id for item_id, here in zip(ids, strange[part], strict=True) if here])
     report("pictures missing or broken, predicted from text alone", broken)
     report(
         "rows without text, predicted from the picture and an empty one",
@@ -40,15 +50,22 @@ def predict(model: SavedModel, items: Sequence[Item], out: Path, options: Predic
 
 @torch.inference_mode()
 def predict_items(
-    model: SavedModel, items: Sequence[Item], batch_size: int, without_picture: bool
+    model: SavedModel,
+    items: Sequence[Item],
+    batch_size: int,
+    without_picture: bool,
+    strange: dict[str, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Return probabilities `(rows, labels)` and the ids whose picture is missing or broken.
+
+    Into `strange` goes, of a model that knows it, which rows have an unfamiliar `text`, an unfamiliar `image`, and
+    `nothing` that is familiar, `(rows,)` bool each.
 
     Raises:
         BadInputError: such a picture, unless `without_picture` and the model reads texts too; or a row with neither
             picture nor text.
     """
-    found, broken = [], []
+    found, broken, known = [], [], []
     pictures = None if model.modality == "text" else ItemPictures(model, items)
     opened = None if pictures is None else pictures.batches(batch_size)
     for start in progress(range(0, len(items), batch_size), model.name, total=len(items), each=batch_size):
@@ -72,9 +89,26 @@ def predict_items(
             inputs |= text_inputs(model, [item.text for item in batch])
         if pictures is not None:
             inputs |= pictures.inputs(seen)
-        logits = model.model(**inputs).logits
-        found.append(model.task.probabilities(logits.float()).cpu().numpy())
+        output = model.model(**inputs)
+        found.append(model.task.probabilities(output.logits.float()).cpu().numpy())
+        known.append(_strange(output, inputs, len(batch)))
+    if strange is not None and any(known):
+        strange |= {name: np.concatenate([each[name] for each in known]) for name in known[0]}
     return np.concatenate(found), broken
+
+
+def _strange(output: Any, inputs: dict[str, Any], rows: int) -> dict[str, np.ndarray]:
+    """Return which rows of a batch have unfamiliar parts; {} of a model that does not know."""
+    found, given = {}, np.zeros(rows, dtype=int)
+    for part in ("text", "image"):
+        familiar = output.get(f"{part}_familiar")
+        present = inputs.get(f"{part}_present")
+        here = np.ones(rows, dtype=bool) if present is None else present.cpu().numpy().astype(bool)
+        # A batch that lacks a part altogether says nothing of it.
+        found[part] = np.zeros(rows, dtype=bool) if familiar is None else here & ~familiar.cpu().numpy()
+        given += 0 if familiar is None else here
+    known = any(output.get(f"{part}_familiar") is not None for part in found)
+    return found | {"nothing": found["text"].astype(int) + found["image"] == given} if known else {}
 
 
 def text_inputs(model: SavedModel, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:

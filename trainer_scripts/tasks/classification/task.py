@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from dataset_builder.columns import FLAVOUR, FLAVOURS, FLAVOURS_PRESENT
 from dataset_builder.files import write_json
@@ -16,6 +17,7 @@ from trainer_scripts.evaluation.predictions import THRESHOLDS
 from trainer_scripts.evaluation.scores import Score, classification_scores, multilabel_scores, tuned_thresholds
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.classification import comparing, training
+from trainer_scripts.tasks.classification.familiarity import learn_familiarity
 from trainer_scripts.tasks.classification.predicting import predict
 from trainer_scripts.tasks.common.graphs import ClassifierGraph
 from trainer_scripts.tasks.common.task import SavedModel, Scored, ScoredModels, ScoringOptions, Task
@@ -41,6 +43,18 @@ class ClassifierTask(Task):
     def evaluation_collator(self, processor: FlavourProcessor, classes: int, configuration: Configuration) -> Collator:
         """Return the collator without mixup and soft targets, which only training has."""
         return self.collator(processor, classes)
+
+    def complete(
+        self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
+    ) -> str | None:
+        """Let a fusion know its training rows, see `learn_familiarity`."""
+        config = model.config
+        if not (config.has_text and config.has_image):
+            return None
+        if not learn_familiarity(model, processor, train, selection, share):
+            return "too few rows to know which inputs are familiar: every input is read"
+        leaves = "are left out" if config.answers_without_a_part else "are reported alone, without modality_dropout"
+        return f"inputs unlike {share:.0%} of the selection rows {leaves} (familiar_share none: read all)"
 
     def score(self, model: SavedModel, compared: ScoredModels, out: Path, options: ScoringOptions) -> Scored:
         """Return the predictions; baselines that are trained and ablations take long and are left to `compare.py`."""

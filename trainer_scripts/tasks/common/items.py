@@ -86,6 +86,7 @@ class PredictionOptions:
     thresholds: Path | None
     decision: str | None
     probabilities: bool = False
+    abstain: bool = False
 
 
 def write_answers(

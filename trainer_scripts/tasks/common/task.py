@@ -302,6 +302,12 @@ class Task(ABC):
         """Return the collator for evaluations during training."""
         return self.collator(processor, classes, configuration)
 
+    def complete(
+        self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
+    ) -> str | None:
+        """Add to a trained model what is learned of it afterwards, and return a line for the terminal."""
+        return None
+
     # Scores
 
     @abstractmethod

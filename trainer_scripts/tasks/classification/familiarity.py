@@ -1,0 +1,96 @@
+"""Teaches a trained fusion what its training rows were like, and when it would rather not answer."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from dataset_builder.progress import progress
+from modeling_flavour.processing_flavour import FlavourProcessor
+from trainer_scripts.data.samples import on_device
+from trainer_scripts.data.table import Table
+from trainer_scripts.tasks.classification.training import collator, evaluation_samples
+
+# Rows that are looked at: means and variances of features are known well from fewer than all.
+MOST_ROWS = 1000
+LEAST_ROWS = 16
+BATCH_SIZE = 32
+# A model that is asked to abstain keeps this share of the validation rows.
+ANSWERED_SHARE = 0.8
+
+
+@torch.inference_mode()
+def learn_familiarity(
+    model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
+) -> bool:
+    """Describe the training rows in the model and choose its limits on the selection rows; both lie in the checkpoint.
+
+    Args:
+        model: a fusion after its training, on its device.
+        processor: its processor.
+        train: training rows; at most `MOST_ROWS` drawn ones are read.
+        selection: rows that chose the checkpoint, likewise.
+        share: of the selection rows that shall be familiar, by each part.
+
+    Returns:
+        Whether there were rows enough.
+    """
+    was_training = model.training
+    model.eval()
+    model.forget_familiarity()
+    try:
+        known, _ = _read(model, processor, drawn(train), "familiar training rows")
+        held_out, _ = _read(model, processor, drawn(selection), "familiar selection rows")
+        if any(len(rows) < LEAST_ROWS for found in (known, held_out) for rows in found.values()):
+            return False
+        model.learn_familiarity(known, held_out, share)
+        if model.config.problem_type == "single_label_classification":
+            _, logits = _read(model, processor, drawn(selection), "")
+            best = logits.softmax(-1).amax(-1)
+            # Rounded down, so that rows which are exactly as sure are answered by other runtimes too.
+            model.config.abstain_below = math.floor(1e4 * float(torch.quantile(best, 1 - ANSWERED_SHARE))) / 1e4
+    finally:
+        model.train(was_training)
+    return True
+
+
+def drawn(table: Table) -> Table:
+    """Return at most `MOST_ROWS` rows, the same in every process."""
+    if len(table) <= MOST_ROWS:
+        return table
+    return table.select(np.sort(np.random.default_rng(0).permutation(len(table))[:MOST_ROWS]))
+
+
+def _read(
+    model: Any, processor: FlavourProcessor, table: Table, name: str
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return the features of each part, of the rows that have it, and the class scores."""
+    samples: Any = evaluation_samples(processor, table)
+    loader: DataLoader = DataLoader(
+        samples, batch_size=BATCH_SIZE, collate_fn=collator(processor, model.config.num_labels)
+    )
+    found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
+    logits: list[torch.Tensor] = []
+    for batch in progress(loader, name, total=len(table), each=BATCH_SIZE):
+        batch.pop("labels")
+        batch = {key: on_device(value, model.device) for key, value in batch.items()}
+        text = model.text_encoder(batch["input_ids"], batch["attention_mask"])
+        image = model.image_encoder(batch["pixel_values"])
+        present = {part: batch.get(f"{part}_present") for part in found}
+        # A text without any token counts as missing, as in the model.
+        read = batch["attention_mask"].bool().any(1)
+        present["text"] = read if present["text"] is None else present["text"].bool() & read
+        for part, features in model.familiar_features(text, image).items():
+            here = present[part]
+            found[part].append((features if here is None else features[here.bool()]).float())
+        familiar = model.familiar_parts(text, image)
+        logits.append(model.classify(text, image, present["text"], present["image"], familiar)[2].float())
+    return {part: _joined(rows) for part, rows in found.items()}, torch.cat(logits)
+
+
+def _joined(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(rows)).clone()
