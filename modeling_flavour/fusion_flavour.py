@@ -82,6 +82,7 @@ class ClassScores(nn.Module):
 
     def __init__(self, input_size: int, num_labels: int):
         super().__init__()
+        self.in_features, self.out_features, self.bias = input_size, num_labels, None
         self.weight = nn.Parameter(torch.empty(num_labels, input_size))
 
     def forward(self, features: Tensor) -> Tensor:

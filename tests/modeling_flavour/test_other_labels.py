@@ -8,6 +8,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 
 from modeling_flavour import FlavourConfig
+from modeling_flavour.fusion_flavour import ClassScores
 
 from .contract import Samples
 from .family import FAMILY
@@ -103,7 +104,7 @@ def new_heads(model, labels):
             layer = getattr(parent, last)
         except AttributeError:
             continue
-        if isinstance(layer, torch.nn.Linear):
+        if isinstance(layer, torch.nn.Linear | ClassScores):
             inputs = 2 * labels if last == "ingredient_classifier" and model.reads_masks else layer.in_features
             width = labels - 1 if last == "ingredient_classifier" else labels
             setattr(parent, last, torch.nn.Linear(inputs, width, bias=layer.bias is not None))
