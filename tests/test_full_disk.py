@@ -8,6 +8,7 @@ from dataset_builder import cli
 from tests.test_kills import VERBS, inputs, small_dataset, small_rows  # noqa: F401 (fixtures)
 from trainer_scripts import compare, export, predict, score, train
 
+QUICK = ("label", "import", "train")
 PROGRAMS = {"train": train, "score": score, "predict": predict, "compare": compare, "export": export}
 
 
@@ -27,7 +28,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "audit"])
+@pytest.mark.parametrize(
+    "verb",
+    [pytest.param(verb, marks=() if verb in QUICK else pytest.mark.slow) for verb in VERBS if verb != "audit"],
+)
 def test_a_full_disk_is_one_line(verb, inputs, small_disk, capfd):  # noqa: F811
     before = small_disk / "mine.txt"
     # Results of these verbs are small.

@@ -79,6 +79,10 @@ class CaptionerCommonTests:
     def test_resize_embeddings_untied(self):
         pass
 
+    @unittest.skip("the encoder reads pictures: `inputs_embeds` is there for peft, which passes None")
+    def test_inputs_embeds(self):
+        pass
+
     @unittest.skip("checkpoints keep the names that weights have in the model, so that a Trainer can resume from them")
     def test_reverse_loading_mapping(self):
         pass

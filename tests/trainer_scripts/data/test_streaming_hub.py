@@ -95,6 +95,7 @@ def launch(hub: LocalHub, *command: str) -> subprocess.CompletedProcess:
     return subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=500, env=environment)
 
 
+@pytest.mark.slow
 def test_two_processes_are_given_every_row_once_per_round_and_go_on_from_their_positions(hub, tmp_path):
     ended = launch(hub, __file__, str(tmp_path))
     assert ended.returncode == 0, ended.stderr[-2000:]

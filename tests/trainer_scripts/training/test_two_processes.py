@@ -34,6 +34,7 @@ def test_two_processes_learn_what_one_learns_with_the_same_global_batch(small_da
         assert loss == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_dataset, tmp_path):
     common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
     common += ["--num_train_epochs", "1", "--save_strategy", "steps", "--eval_strategy", "steps"]

@@ -238,6 +238,7 @@ def test_self_critical_steps_raise_the_reward_of_what_is_drawn(trained, table):
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
 
 
+@pytest.mark.slow
 def test_self_critical_configuration_goes_on_from_a_captioner_in_two_processes(
     trained, caption_data, tmp_path, monkeypatch
 ):

@@ -86,6 +86,7 @@ def check_plumbing(found: dict, source: Path) -> None:
     assert all(row[1] for row in rows)
 
 
+@pytest.mark.slow
 def test_from_the_assignments_folder_to_predicted_labels(shared_data, shared_models, minilm, tmp_path):
     source = take_rows(shared_data / "comp5329_sample", tmp_path / "raw", FEW_ROWS)
     found = end_to_end(
