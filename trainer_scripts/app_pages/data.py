@@ -102,8 +102,11 @@ def _picture(rows: RowTable, row: Mapping[str, Any], title: str) -> str:
         return markup.note(str(error))
     if picture is None:
         return markup.note("This row has no picture, or refers to one by its path.")
-    mask = mask_of(row.get(columns.MASK))
     address = markup.address(picture, 600)
+    try:
+        mask = mask_of(row.get(columns.MASK))
+    except BadInputError as error:
+        return markup.figure(address, f"Picture of {title}") + markup.note(str(error))
     if mask is None:
         return markup.figure(address, f"Picture of {title}")
     ids = [int(one) for one in np.unique(mask) if one not in (BACKGROUND, UNKNOWN)]

@@ -268,25 +268,29 @@ def picture_of(stored: Any) -> Image.Image | None:
     Raises:
         BadInputError: it cannot be read.
     """
-    content = (stored or {}).get("bytes") if isinstance(stored, dict) else None
-    if not content:
-        return None
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            check_pixels(opened)
-        return open_picture(content)
-    except (RefusedFileError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadInputError(f"the picture cannot be read: {error}") from error
+    return _opened(stored, "picture")
 
 
 def mask_of(stored: Any) -> np.ndarray | None:
-    """Return the ids of a row's mask, `(height, width)`; None where there is none."""
+    """Return the ids of a row's mask, `(height, width)`; None where there is none.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    mask = _opened(stored, "mask")
+    return None if mask is None else np.asarray(mask.convert("L"))
+
+
+def _opened(stored: Any, kind: str) -> Image.Image | None:
     content = (stored or {}).get("bytes") if isinstance(stored, dict) else None
     if not content:
         return None
     try:
         with Image.open(io.BytesIO(content)) as opened:
             check_pixels(opened)
-            return np.asarray(opened.convert("L"))
-    except (RefusedFileError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+            if kind == "mask":  # its values are ids, so it is neither turned nor converted to colours
+                opened.load()
+                return opened.copy()
+        return open_picture(content)
+    except (RefusedFileError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadInputError(f"the {kind} cannot be read: {error}") from error
