@@ -3,11 +3,12 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, cast
 
 from dataset_builder.engines.work import Report, Work
 from dataset_builder.processes import end_with_parent
@@ -16,6 +17,8 @@ from dataset_builder.processes import end_with_parent
 IN_FLIGHT = 3
 # Seconds between looks at what workers report.
 _LOOK = 0.5
+# Seconds to wait for the status of a process that ended.
+_STATUS_WAIT = 5.0
 
 
 class LocalEngine:
@@ -42,15 +45,12 @@ class LocalEngine:
         context: Any = multiprocessing.get_context("fork" if work.forks else "spawn")
         done, numbers = context.Value("q", 0), context.Value("i", 0)
         arguments = (work, processes, done, numbers)
-        pool = ProcessPoolExecutor(processes, context, _begin, arguments)
-        reported = _Reported(done, report)
+        remembering = _Remembering(context)
+        pool = ProcessPoolExecutor(processes, cast(Any, remembering), _begin, arguments)
+        reported = _Reported(done, report, remembering.workers)
         waiting: deque[Future] = deque()
-        before = multiprocessing.active_children()  # of somebody else
         try:
-            pool.submit(_ignore, 0)  # starts processes, which are known before any of them can end
             for unit in units:
-                if len(reported.workers) < processes:
-                    reported.workers.update(one for one in multiprocessing.active_children() if one not in before)
                 waiting.append(pool.submit(_do_unit, unit))
                 if len(waiting) >= IN_FLIGHT * processes:
                     yield _result(waiting, reported)
@@ -59,8 +59,8 @@ class LocalEngine:
             reported.look()
         finally:
             # After an error, or when nobody wants the rest, running units have no use.
-            for worker in multiprocessing.active_children() if waiting else ():
-                if worker not in before:
+            for worker in remembering.workers if waiting else ():
+                if worker.is_alive():
                     worker.terminate()
             pool.shutdown(cancel_futures=True)
 
@@ -69,12 +69,42 @@ def _ignore(number: int) -> None:
     """Report to nobody."""
 
 
+class _Remembering:
+    """A multiprocessing context that remembers the processes it started; a pool forgets those that ended."""
+
+    def __init__(self, context: Any):
+        self._context = context
+        self.workers: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:
+        self.workers.append(self._context.Process(*args, **kwargs))
+        return self.workers[-1]
+
+
 class _Reported:
     """Passes on what workers counted since the last look; knows the processes."""
 
-    def __init__(self, done: Any, report: Report):
+    def __init__(self, done: Any, report: Report, workers: list[Any]):
         self._done, self._report, self._last = done, report, 0
-        self.workers: set[Any] = set()
+        self._workers = workers
+
+    def exit_status(self) -> int | None:
+        """Return the status of a worker that ended by itself, None where none is known.
+
+        The pool waits for its processes in a thread of its own, and ends the others by a signal: until it has done
+        so, the status of the first one may not be known here.
+        """
+        end = time.monotonic() + _STATUS_WAIT
+        while time.monotonic() < end:
+            ended = [worker.exitcode for worker in self._workers]
+            by_itself = [status for status in ended if status not in (None, 0, -signal.SIGTERM)]
+            if by_itself or None not in ended:
+                return by_itself[0] if by_itself else None
+            time.sleep(0.01)
+        return None
 
     def look(self) -> None:
         now = self._done.value
@@ -92,10 +122,9 @@ def _result(waiting: deque[Future], reported: _Reported) -> Any:
     try:
         result = first.result()
     except BrokenProcessPool as error:
-        # The pool ends the others by a signal; the one that ended by itself says more.
-        ended = [worker.exitcode for worker in reported.workers if worker.exitcode not in (None, 0, -signal.SIGTERM)]
-        status = f" with status {ended[0]}" if ended else ""
-        raise OSError(f"a worker process ended{status}; repeat the command to go on") from error
+        status = reported.exit_status()
+        said = "" if status is None else f" with status {status}"
+        raise OSError(f"a worker process ended{said}; repeat the command to go on") from error
     waiting.popleft()
     reported.look()
     return result
