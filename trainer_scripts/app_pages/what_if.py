@@ -97,9 +97,9 @@ def side_html(
     parts.append(f"<h4>By the rule: {rule}</h4>")
     parts.append(markup.bars(dict(zip(FLAVOURS, label.taste, strict=True))))
     for served in models:
-        shares = served.probabilities(picture, title)
-        best = served.saved.names[int(shares.argmax())]
-        sure = markup.badge(best) if shares.max() >= served.sure else "not sure"
+        found = served.answer(picture, title)
+        shares = found.shares
+        sure = markup.badge(served.saved.names[int(shares.argmax())]) if found.sure else "not sure"
         parts.append(f"<h4>By {markup.text(served.name)}, from {markup.text(' and '.join(_read(served)))}: {sure}</h4>")
         parts.append(markup.bars(dict(zip(served.saved.names, shares.tolist(), strict=True))))
     return f'<div class="side">{"".join(parts)}</div>'

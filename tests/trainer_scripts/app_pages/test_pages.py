@@ -5,10 +5,12 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dataset_builder.building.corrections import read_corrections
@@ -16,11 +18,13 @@ from dataset_builder.building.plan import BuildSettings, Plan
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from tests.dataset_builder.tiny_build import make_row, make_rows, write_build
+from tests.modeling_flavour.family import classifier
 from tests.trainer_scripts.app_pages.conftest import HOSTILE
 from tests.trainer_scripts.conftest import refused
 from trainer_scripts import app as app_script
 from trainer_scripts.app_pages import caption, data, labels, markup, plate, taste, what_if
 from trainer_scripts.app_pages.inputs import as_message, open_upload, short
+from trainer_scripts.app_pages.models import ServedModel
 from trainer_scripts.app_pages.rows import ALL, HUMAN, REJECTED, SOFT, open_rows
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
@@ -41,14 +45,45 @@ def test_taste_answers_with_either_part_and_says_when_it_is_not_sure(served):
     assert both.sum() == pytest.approx(1)
     assert not np.allclose(both, title)
     assert (model.temperature, model.calibrated) == (2.0, True)
-    model.sure = float(both.max()) + 0.01
+    assert "below 50 % are not given: a limit of this app" in taste.answer_html(model, PICTURE, "lemon tart")
+    # Its own limit holds for what it says before calibration, which lowers the share of the best label here.
+    raw = model.answer(PICTURE, "lemon tart").raw
+    assert raw > both.max() + 0.01
+    model.own_limit = raw - 0.005
+    html = taste.answer_html(model, PICTURE, "lemon tart")
+    assert "Not sure" not in html
+    assert "before calibration" in html
+    assert "the model&#x27;s own limit" in html
+    model.own_limit = raw + 0.005
     assert "Not sure" in taste.answer_html(model, PICTURE, "lemon tart")
-    model.sure = float(both.max()) - 0.01
-    assert "Not sure" not in taste.answer_html(model, PICTURE, "lemon tart")
+    model.own_limit = None
     assert "logits divided by 2.00" in taste.answer_html(model, PICTURE, HOSTILE)
     assert "<video" not in taste.answer_html(model, PICTURE, HOSTILE) + taste.why_html(model, PICTURE, HOSTILE)
     with pytest.raises(BadInputError, match="fusion reads a photograph or a title; give it one"):
         model.probabilities(None, "  ")
+
+
+def test_taste_says_whether_the_model_has_seen_such_inputs(served):
+    assert "is not known to this model" in taste.answer_html(served["fusion"], PICTURE, "lemon tart")
+    model = classifier(modality_dropout=0.3)().eval()
+    rows = {part: torch.randn(20, model.familiar_size(part)) for part in ("text", "image")}
+    model.learn_familiarity(rows, rows, 1.0)
+    knowing = ServedModel(replace(served["fusion"].saved, model=model), own_limit=0.0)
+    model.trust_every_input()
+    html = taste.answer_html(knowing, PICTURE, "lemon tart")
+    assert "The title is like those of training." in html
+    assert "The photograph is like those of training." in html
+    assert "The photograph" not in taste.answer_html(knowing, None, "lemon tart"), "of what was given alone"
+    model.image_familiarity.limit.fill_(-1)
+    html = taste.answer_html(knowing, PICTURE, "lemon tart")
+    assert "The photograph is unlike those of training, so it is left out." in html
+    assert "Not sure" not in html
+    # With nothing familiar there is no answer, however large its share, and nothing is left out.
+    model.text_familiarity.limit.fill_(-1)
+    html = taste.answer_html(knowing, PICTURE, "lemon tart")
+    assert "Not sure" in html
+    assert "nothing of this is like what the model learned from" in html
+    assert "left out" not in html
 
 
 def test_why_shows_map_words_shares_and_what_changes_the_answer(served):
