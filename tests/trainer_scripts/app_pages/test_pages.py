@@ -17,8 +17,10 @@ from dataset_builder.building.corrections import read_corrections
 from dataset_builder.building.plan import BuildSettings, Plan
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.pictures import illustrator
 from tests.dataset_builder.tiny_build import make_row, make_rows, write_build
-from tests.modeling_flavour.family import classifier
+from tests.modeling_flavour.family import FAMILY, classifier
+from tests.tiny_pipelines import save, tiny_stable_diffusion
 from tests.trainer_scripts.app_pages.conftest import HOSTILE
 from tests.trainer_scripts.conftest import refused
 from trainer_scripts import app as app_script
@@ -150,12 +152,44 @@ def test_an_exchange_changes_title_ingredients_plate_and_labels(served):
         what_if.exchanged("Tart", ["apples"], "tofu", "egg")
     kitchen = what_if.Kitchen("plating")
     before, after = kitchen.draw("Salad", ["lemon", "lettuce"]), kitchen.draw("Salad", ["tomato", "lettuce"])
-    assert before.tobytes() == kitchen.draw("Salad", ["lemon", "lettuce"]).tobytes()
-    assert before.tobytes() != after.tobytes()
+    assert before.image.tobytes() == what_if.Kitchen("plating").draw("Salad", ["lemon", "lettuce"]).image.tobytes()
+    assert before.image.tobytes() != after.image.tobytes()
     html = what_if.side_html(kitchen, [served["fusion"]], "As it is", HOSTILE, ["lemon", "lettuce"], "lemon")
     assert "By the rule" in html
     assert "By fusion, from the plate and the title" in html
     assert "<video" not in html
+
+
+def test_a_diffusion_pipeline_draws_the_new_plate(served, tmp_path):
+    folder = save(tiny_stable_diffusion(), tmp_path / "sd")
+    kitchen, models = what_if.Kitchen(folder), [served["fusion"]]
+    html = what_if.exchange_html(kitchen, models, "Beef with soy sauce", "beef\nsoy sauce", "soy sauce", "lemon")
+    assert html.count("data:image/jpeg") == 2
+    assert f"Each plate is drawn by {folder}, with one seed." in html
+    assert html.count("By fusion, from the plate and the title") == 2
+    # In the size that the pipeline has learned; a plate that was drawn is kept.
+    before = kitchen.draw("Beef with soy sauce", ["beef", "soy sauce"])
+    assert before.image.size == (64, 64)
+    assert kitchen.draw("Beef with soy sauce", ["beef", "soy sauce"]) is before
+    assert before.image.tobytes() != kitchen.draw("Beef with lemon", ["beef", "lemon"]).image.tobytes()
+
+
+def test_a_plate_that_every_attempt_was_rejected_of_is_named_with_its_reasons(served, monkeypatch):
+    monkeypatch.setattr(illustrator, "picture_fault", lambda *given, **named: "black")
+    kitchen = what_if.Kitchen("plating")
+    pictures = ServedModel(replace(served["fusion"].saved, model=FAMILY["image"].build().eval(), name="pictures"))
+    html = what_if.side_html(kitchen, [served["fusion"], pictures], "As it is", "Soup", ["lemon"], "lemon")
+    assert "Every drawn plate was rejected: black (seed 7);" in html
+    assert "By fusion, from the title:" in html
+    assert "pictures reads the plate alone, so it has no answer" in html
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [("nowhere/none", "pipeline 'nowhere/none' is neither a folder here"), (".", "has no model_index.json")],
+)
+def test_a_pipeline_that_cannot_draw_ends_the_command_before_it_serves(capsys, pipeline, message):
+    assert message in refused(capsys, app_script, "--pipeline", pipeline)
 
 
 @pytest.mark.parametrize(
