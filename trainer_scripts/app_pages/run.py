@@ -23,10 +23,11 @@ try:
 except ImportError as error:
     raise BadInputError("the app needs gradio, which is not installed; pip install 'flavour-fusion[app]'") from error
 
-from trainer_scripts.app_pages import caption, data, labels, markup, plate, taste, what_if
+from trainer_scripts.app_pages import caption, labels, markup, plate, taste, what_if
+from trainer_scripts.app_pages.data_page import page as data_page
+from trainer_scripts.app_pages.data_page.rows import RowTable, open_rows
 from trainer_scripts.app_pages.inputs import MOST_UPLOADED
 from trainer_scripts.app_pages.models import ServedModel, load_models
-from trainer_scripts.app_pages.rows import RowTable, open_rows
 from trainer_scripts.app_pages.safety import SafeHeaders
 from trainer_scripts.app_pages.samples import Sample, folder_samples, plated_samples, row_samples
 from trainer_scripts.app_pages.theme import style, theme
@@ -154,7 +155,7 @@ def _tabs(
             labels.build(several, dataset, examples)
     if rows is not None:
         with gr.Tab("Data", id="data"):
-            data.build(app, rows, folder / "downloads")
+            data_page.build(app, rows, folder / "downloads")
 
 
 def masthead(models: list[ServedModel], rows: RowTable | None) -> str:

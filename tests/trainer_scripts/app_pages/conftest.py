@@ -23,8 +23,8 @@ from tests.modeling_flavour.family import (
     segmenter,
     whole_processor,
 )
+from trainer_scripts.app_pages.data_page.rows import open_rows
 from trainer_scripts.app_pages.models import load_models
-from trainer_scripts.app_pages.rows import open_rows
 from trainer_scripts.app_pages.run import serve
 
 # A stranger's title, which is shown on many pages and must be text on all of them.

@@ -6,7 +6,7 @@ listed without any of their pictures. The index grows file by file in a thread o
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,28 @@ class RowTable:
                     taken = table.take([row - int(starts[group]) for row in inside])
                     found |= {(number, row): one for row, one in zip(inside, taken.to_pylist(), strict=True)}
         return [{**found[place], "split": self.files[place[0]].split} for place in places]
+
+    def at(self, place: Any) -> dict[str, Any]:
+        """Return the whole row at a place that a page names (`file.row`); it comes from a visitor.
+
+        Raises:
+            BadInputError: there is no such row.
+        """
+        file, _, row = str(place).partition(".")
+        if not file.isdecimal() or not row.isdecimal():
+            raise BadInputError("choose a row first")
+        index = self.index()
+        wanted = index.filter((pc.field("file") == int(file)) & (pc.field("row") == int(row)))
+        if len(wanted) != 1:
+            raise BadInputError("there is no such row; choose one of the page")
+        return {columns.ID: wanted["id"][0].as_py(), **self.rows(wanted)[0]}
+
+    def named(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row with its flavour as a name."""
+        names, value = getattr(self.features.get(columns.FLAVOUR), "names", None), row.get(columns.FLAVOUR)
+        if names is not None:
+            value = names[value] if value is not None and 0 <= value < len(names) else None
+        return {**row, columns.FLAVOUR: value}
 
 
 def _soft_labels(taste: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
