@@ -51,8 +51,10 @@ class Answers:
         page = min(max(page, 0), last)
         more = "" if self.rows.read.is_set() else ", still reading"
         line = f"{len(found):,} of {len(self.rows.index()):,} rows{more}, page {page + 1} of {last + 1}"
+        # A file that cannot be read ends the list, and that is said wherever rows are counted.
+        fault = "" if self.rows.fault is None else markup.note(f"The others are missing: {self.rows.fault}")
         return (
-            f'<p class="count" role="status">{line}</p>',
+            f'<p class="count" role="status">{line}</p>{fault}',
             tiles_html(self.rows, found, page, marks),
             page,
             gr.update(interactive=page > 0),
