@@ -131,7 +131,7 @@ def is_without_blanks(phrase: str) -> bool:
 
 def _tokens(text: str) -> list[_Token]:
     pattern = _ASCII_WORD if text.isascii() else _WORD
-    return [_Token(word_key(word.group()), word.start(), word.end()) for word in pattern.finditer(text)]
+    return [_Token(word_key(word[0]), *word.span()) for word in pattern.finditer(text)]
 
 
 class PhraseMatcher:
@@ -209,17 +209,17 @@ class PhraseMatcher:
 
     def _find_words(self, text: str) -> Iterator[Match]:
         tokens = _tokens(text)
-        keys = [token.key for token in tokens]
-        opening = [
-            index > 0 and _CLAUSE_END.search(text, tokens[index - 1].end, token.start) is not None
-            for index, token in enumerate(tokens)
-        ]
+        keys = [key for key, _, _ in tokens]
+        opening = [False] * len(tokens)
+        if _CLAUSE_END.search(text):
+            for index in range(1, len(tokens)):
+                opening[index] = _CLAUSE_END.search(text, tokens[index - 1].end, tokens[index].start) is not None
         negating = False
         position = 0
         while position < len(tokens):
             # A comma or full stop ends a negation: "no sugar, salt" has salt.
             negating = negating and not opening[position]
-            found, after = self._longest(keys, position, opening)
+            found, after = self._longest(keys, position, opening) if keys[position] in self._trie else ((), position)
             if not found:
                 # "unsalted", "nonfat" and "sugarless" deny "salted", "fat" and "sugar".
                 for part in self._negation.denied_parts(keys[position]):
