@@ -225,8 +225,8 @@ class PhraseMatcher:
                 for part in self._negation.denied_parts(keys[position]):
                     for phrase in self._trie.get(part, {}).get(None, ()):
                         yield Match(phrase, tokens[position].start, tokens[position].end, negated=True)
-                opened = self._negation.opens(keys, position)
                 word = keys[position]
+                opened = self._negation.opens(keys, position) if word in self._negation.openers else 0
                 fills = negating and (word in self._negation.between or word in self._negation.alternatives)
                 negating = opened > 0 or fills
                 position += opened or 1
@@ -248,6 +248,7 @@ class _Denials:
         # By the first key, as most words of a text are none of these.
         self._before = _by_first_key(negation.before)
         self._after = _by_first_key(negation.after)
+        self.openers = frozenset(self._before) | {"free"}
         self.between = frozenset(key for word in negation.between for key in phrase_key(word))
         self.alternatives = frozenset(key for word in negation.alternatives for key in phrase_key(word))
         self._prefixes, self._suffixes = negation.prefix, negation.suffix
