@@ -95,7 +95,7 @@ def load_single_file(file: Path, configuration: Path, dtype: Any) -> Any:
     import diffusers
 
     name = diffusers.DiffusionPipeline.load_config(configuration)["_class_name"]
-    kind = getattr(diffusers, str(name), None)
+    kind: Any = getattr(diffusers, str(name), None)
     if not hasattr(kind, "from_single_file"):
         raise BadInputError(f"{str(configuration)!r} is of a {name}, which loads from no single file; give its folder")
     return kind.from_single_file(str(file), config=str(configuration), dtype=dtype, local_files_only=True)
