@@ -88,7 +88,7 @@ def load_autoencoder(name: str, revision: str | None) -> Any:
         folder = locate(name, revision)
     with outside(f"autoencoder {name!r} cannot be loaded", "give an AutoencoderKL, or a pipeline that has one"):
         inside = {"subfolder": "vae"} if (folder / "vae").is_dir() else {}
-        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, **inside)
+        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **inside)
 
 
 def fresh_pipeline(arguments: ModelArguments) -> StableDiffusionPipeline:
