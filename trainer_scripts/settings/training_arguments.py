@@ -39,7 +39,6 @@ RUN_ALONE = (
     "ddp_broadcast_buffers",
     "ddp_bucket_cap_mb",
     "debug",
-    "disable_tqdm",
     "eval_accumulation_steps",
     "gradient_checkpointing",
     "gradient_checkpointing_kwargs",

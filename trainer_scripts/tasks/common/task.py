@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -10,7 +11,7 @@ import datasets
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, PreTrainedModel
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
@@ -22,6 +23,7 @@ from trainer_scripts.evaluation.decisions import THRESHOLD
 from trainer_scripts.evaluation.lines import Line
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import Score
+from trainer_scripts.features.frozen import Frozen, features_once
 from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.graphs import ModelGraph
@@ -312,6 +314,24 @@ class Task(ABC):
     def evaluation_collator(self, processor: FlavourProcessor, classes: int, configuration: Configuration) -> Collator:
         """Return the collator for evaluations during training."""
         return self.collator(processor, classes, configuration)
+
+    def adapt(self, configuration: Configuration, model: Any) -> str | None:
+        """Put low-rank adapters into a model and return a line about them; None where those of all models fit."""
+        return None
+
+    def keep_features(self, configuration: Configuration, trainer: Any) -> AbstractContextManager[Frozen]:
+        """Return a context in which the samples of a trainer carry the stored outputs of frozen parts."""
+        return features_once(configuration, trainer)
+
+    def callbacks(
+        self, configuration: Configuration, data: TrainingData, model: Any, averaged: Any
+    ) -> list[TrainerCallback]:
+        """Return callbacks of this task alone; `averaged` is the moving average of the weights, or None."""
+        return []
+
+    def save(self, configuration: Configuration, model: Any, processor: Any, results: dict[str, Any]) -> bool:
+        """Write a trained model into the folder of its run; False where it is saved as models of transformers are."""
+        return False
 
     def complete(
         self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
