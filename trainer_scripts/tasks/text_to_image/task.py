@@ -20,7 +20,15 @@ from trainer_scripts.evaluation.scores import Score
 from trainer_scripts.features.frozen import Frozen
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.items import Item, PredictionOptions
-from trainer_scripts.tasks.common.task import SavedModel, Scored, ScoredModels, ScoringOptions, Task, TrainingData
+from trainer_scripts.tasks.common.task import (
+    Outputs,
+    SavedModel,
+    Scored,
+    ScoredModels,
+    ScoringOptions,
+    Task,
+    TrainingData,
+)
 from trainer_scripts.tasks.text_to_image import stored, training
 from trainer_scripts.tasks.text_to_image.grid import PictureGrid
 from trainer_scripts.tasks.text_to_image.samples import (
@@ -121,6 +129,10 @@ class TextToImageTask(Task):
 
     def answers(self, model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
         """Refuse: pictures are no answers to rows."""
+        raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")
+
+    def outputs(self, model: SavedModel, table: Table, options: ScoringOptions) -> Outputs:
+        """Refuse: see `answers`."""
         raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")
 
     def baselines(self, compared: ScoredModels) -> list[Line]:
