@@ -256,7 +256,8 @@ def model_card(
         results = [*(each for each in results if (each["split"], each["dataset"]) != rows), result]
     adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
     if base is None:
-        base, base_revision = str(adapter.get("base_model_name_or_path") or ""), adapter.get("revision")
+        base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
+        base_revision = adapter.get("revision") or config.get("base_revision")
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
@@ -284,6 +285,8 @@ def model_card(
         "license": licence,
         "base": base,
         "base_revision": base_revision,
+        "lora": bool(config.get("lora")),
+        "size": config.get("image_size"),
         "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
     }
     tag = runs.pipeline_tag(task, has_text, has_image)
@@ -291,7 +294,7 @@ def model_card(
     data = ModelCardData(
         license=licence,
         language=["en"] if is_catalogue(manifest) else None,
-        library_name="peft" if adapter else "transformers",
+        library_name="peft" if adapter else "diffusers" if task == runs.TEXT_TO_IMAGE else "transformers",
         base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
         pipeline_tag=tag,
         tags=["food", "recipes", "taste", "image-text"],
