@@ -13,8 +13,8 @@ from dataset_builder import columns
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.schema import table_features
-from trainer_scripts.app_pages.data_page.page import Answers
-from trainer_scripts.app_pages.data_page.rows import ALL, CALLS, open_rows
+from trainer_scripts.app_pages.data import Answers
+from trainer_scripts.data.row_index import ALL, CALLS, open_rows
 
 WRITTEN = (columns.ID, columns.DISH_ID, columns.TITLE, columns.FLAVOUR, columns.TASTE, columns.IMAGE, columns.CAPTIONS)
 FILES = 4

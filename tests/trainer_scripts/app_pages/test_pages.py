@@ -25,11 +25,11 @@ from tests.trainer_scripts.app_pages.conftest import HOSTILE
 from tests.trainer_scripts.conftest import refused
 from trainer_scripts import app as app_script
 from trainer_scripts.app_pages import caption, labels, markup, plate, taste, what_if
-from trainer_scripts.app_pages.data_page.marks import KEEP, with_mark, without_mark, write_marks
-from trainer_scripts.app_pages.data_page.row_view import row_html, tiles_html
-from trainer_scripts.app_pages.data_page.rows import ALL, HUMAN, REJECTED, SOFT, open_rows
+from trainer_scripts.app_pages.data_marks import KEEP, with_mark, without_mark, write_marks
+from trainer_scripts.app_pages.data_view import row_html, tiles_html
 from trainer_scripts.app_pages.inputs import as_message, open_upload, short
 from trainer_scripts.app_pages.models import ServedModel
+from trainer_scripts.data.row_index import ALL, HUMAN, REJECTED, SOFT, open_rows
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
 NOTHING = (ALL, ALL, ALL, ALL, "")

@@ -13,10 +13,10 @@ from dataset_builder import columns
 from dataset_builder.building.corrections import EXCLUDE, NEW_FLAVOUR, NEW_TITLE, NOTE
 from dataset_builder.columns import FLAVOURS
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.data_page.marks import KEEP, Marks, marks_html, with_mark, without_mark, write_marks
-from trainer_scripts.app_pages.data_page.row_view import PAGE, row_html, tiles_html
-from trainer_scripts.app_pages.data_page.rows import ALL, DOUBTS, RowTable
+from trainer_scripts.app_pages.data_marks import KEEP, Marks, marks_html, with_mark, without_mark, write_marks
+from trainer_scripts.app_pages.data_view import PAGE, row_html, tiles_html
 from trainer_scripts.app_pages.inputs import as_message, short
+from trainer_scripts.data.row_index import ALL, DOUBTS, RowTable
 
 CORRECTABLE = {columns.ID, columns.TITLE, columns.INGREDIENTS, columns.FLAVOUR}
 # A click on a tile names its place in the index; the server checks it.

@@ -1,4 +1,4 @@
-"""The rows of a data set for the page that shows them: few columns of all rows, and whole rows one at a time.
+"""The rows of a data set for those who look at them: few columns of all rows, and whole rows one at a time.
 
 Parquet is read by columns and row groups, from a folder or by ranges from a Hub, so that a hundred thousand rows are
 listed without any of their pictures. The index grows file by file in a thread of its own.

@@ -12,7 +12,7 @@ from dataset_builder.columns import BACKGROUND, FLAVOURS, UNKNOWN
 from dataset_builder.errors import BadInputError
 from dataset_builder.publishing.review import doubts
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.data_page.rows import RowTable, mask_of, picture_of
+from trainer_scripts.data.row_index import RowTable, mask_of, picture_of
 from trainer_scripts.tasks.segmentation.figures import colours
 
 PAGE = 12  # rows of one page

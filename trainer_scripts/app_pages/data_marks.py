@@ -11,8 +11,8 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_csv
 from dataset_builder.publishing.review import cells_of
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.data_page.rows import RowTable
 from trainer_scripts.app_pages.inputs import short
+from trainer_scripts.data.row_index import RowTable
 
 MOST_MARKS = 2_000
 KEEP = "keep"
