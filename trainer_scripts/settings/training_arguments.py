@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers.integrations.deepspeed import is_deepspeed_available
 from transformers.trainer_utils import SchedulerType
+from transformers.training_args import trainer_log_levels
 from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
@@ -39,7 +40,6 @@ RUN_ALONE = (
     "ddp_broadcast_buffers",
     "ddp_bucket_cap_mb",
     "debug",
-    "disable_tqdm",
     "eval_accumulation_steps",
     "gradient_checkpointing",
     "gradient_checkpointing_kwargs",
@@ -50,7 +50,6 @@ RUN_ALONE = (
     "hub_strategy",
     "include_num_input_tokens_seen",
     "log_level",
-    "log_level_replica",
     "log_on_each_node",
     "logging_first_step",
     "project",
@@ -114,11 +113,21 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
         ),
     }
 
+    # Left open, the Trainer would decide by the level of transformers' messages, and quiet libraries would silence us.
+    disable_tqdm: bool | None = option(False, "Print no lines about loss, scores and speed.", resumable=True)
+    # The Trainer's "warning" would let processes beside the main one say what that one keeps quiet.
+    log_level_replica: str = option(
+        "passive",
+        "Messages of transformers in processes beside the main one; passive: as many as there.",
+        choices=tuple(trainer_log_levels),
+        resumable=True,
+    )
     dataloader_pin_memory: bool = option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.", resumable=True)
 
     def __post_init__(self):
         check_ranges(self)
         given: Any = self
+        given.disable_tqdm = bool(given.disable_tqdm)  # saved configurations may leave it open
         # A habit from the Trainer: what it asks for happens in any case.
         if str(given.resume_from_checkpoint).lower() in ("true", "false"):
             given.resume_from_checkpoint = None

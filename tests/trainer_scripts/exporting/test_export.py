@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.conftest import refused
-from tests.trainer_scripts.tasks.segmentation.test_segmentation import arguments as segmentation_arguments
+from tests.trainer_scripts.tasks.segmentation.conftest import arguments as segmentation_arguments
 from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import export, predict, score, train
 from trainer_scripts.evaluation.predictions import read_metrics

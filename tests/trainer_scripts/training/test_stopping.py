@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModel, AutoProcessor, get_scheduler
 
 from tests.trainer_scripts.tiny_runs import assert_equal_weights, interrupted_after, run, weights
@@ -166,7 +167,16 @@ def test_the_mean_is_that_of_the_weights(tmp_path, small_dataset, monkeypatch):
         assert torch.allclose(value, (kept[steps[0]][name] + kept[steps[1]][name]) / 2, atol=1e-6), name
 
 
-def test_a_line_tells_loss_and_rate_at_every_so_many_steps(tmp_path, small_dataset, capsys):
+@pytest.fixture
+def quiet_transformers():
+    """The level of transformers' messages that commands set."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    yield
+    transformers.utils.logging.set_verbosity(before)
+
+
+def test_a_line_tells_loss_and_rate_at_every_so_many_steps(tmp_path, small_dataset, quiet_transformers, capsys):
     run(tmp_path / "run", small_dataset, *TEXT, "--logging_steps", "3")
     lines = capsys.readouterr().out.splitlines()
     steps = [int(found[1]) for line in lines if (found := re.match(r"step (\d+)/8 .*  loss [\d.]+  rate ", line))]
@@ -181,5 +191,7 @@ def test_settings_are_printed_as_far_as_they_differ_from_the_defaults(tmp_path, 
     assert len(block.splitlines()) < 16
     assert "modality text;" in block
     assert "do_eval" not in block
+    assert "report_to" not in block
+    assert "disable_tqdm" not in block
     assert "selection_split" not in block
     assert "selection_split" in (tmp_path / "run" / "configuration.yaml").read_text()

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import pickle
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,80 +10,21 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader
-from torchvision import tv_tensors
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
-from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused, write_dataset
+from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused
+from tests.trainer_scripts.tasks.segmentation.conftest import HEADS, arguments, parts_of
 from trainer_scripts import compare, predict, score, train
-from trainer_scripts.data.masks import Masks, nearest
-from trainer_scripts.data.pictures import augmentation
-from trainer_scripts.data.samples import varied
-from trainer_scripts.data.table import open_dataset
 from trainer_scripts.scoring.saved_model import load_model, load_table
-from trainer_scripts.settings.arguments import DataArguments
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.segmentation.answers import answer
-from trainer_scripts.tasks.segmentation.classes import class_map, class_names, shown_classes
+from trainer_scripts.tasks.segmentation.classes import class_map
 from trainer_scripts.tasks.segmentation.comparing import pictures_seen
 from trainer_scripts.tasks.segmentation.scoring import samples_for
 from trainer_scripts.tasks.segmentation.trainer import gradient_conflict
-from trainer_scripts.tasks.segmentation.training import (
-    evaluation_samples,
-    make_processor,
-    pixel_weights,
-    training_samples,
-)
 from trainer_scripts.training.data import load_training_data
-
-TINY = [
-    "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}', "--image_size", "32",
-    "--per_device_train_batch_size", "10", "--use_cpu", "true", "--disable_tqdm", "true", "--num_train_epochs", "3",
-    "--precision", "fp32", "--learning_rate", "5e-3", "--image_learning_rate", "none", "--warmup_steps", "0",
-    "--ema_decay", "0.7",
-    "--crop_size", "32", "--crop_scale_most", "1", "--mask_stride", "1", "--class_weights", "true",
-    "--eval_strategy", "epoch", "--save_strategy", "epoch",
-]  # fmt: skip
-HEADS = {
-    "segmentation": '{"head": "deeplabv3plus", "aspp_channels": 16, "aspp_rates": [1, 2], "dropout": 0.0}',
-    "multitask": '{"ingredient_head": true, "ingredients_from": "masks"}',
-    "ingredients": '{"head": "none", "ingredient_head": true, "dropout": 0.0}',
-}
-
-
-def arguments(kind, dataset, out, *more):
-    configuration = "ingredients_tiny" if kind == "ingredients" else f"{kind}_deeplabv3_tiny"
-    return [configuration, *TINY, "--config", HEADS[kind], "--dataset", str(dataset), "--output_dir", str(out), *more]
-
-
-def parts_of(dataset, folder, *more):
-    """A segmentation configuration, its data, model and processor."""
-    configuration = parse_configuration(arguments("segmentation", dataset, folder / "run", *more))
-    data = load_training_data(configuration)
-    model, processor = data.task.build(configuration, data)
-    return configuration, data, model, processor
-
-
-@pytest.fixture(scope="module")
-def mask_data(tmp_path_factory):
-    """Pictures whose left half shows one ingredient on black, with a corner that nobody knows."""
-    rows = {}
-    for split, number in ROWS.items():
-        rows[split] = []
-        for index in range(number):
-            row = make_row(split, index * 3 + 1)
-            pixels = np.zeros((32, 32, 3), dtype=np.uint8)
-            draw = np.random.default_rng([index, number, len(split)])
-            colour = np.array([(230, 90, 120), (220, 200, 90), (120, 220, 90), (70, 50, 240), (250, 250, 250)])
-            pixels[:, :16] = np.clip(colour[row["flavour"]] + draw.integers(-20, 20, (32, 16, 3)), 0, 255)
-            mask = np.zeros((32, 32), dtype=np.uint8)
-            mask[:, :16] = row["flavour"] + 1
-            mask[:4, :4] = UNKNOWN
-            row["image"], row["mask"] = ({"bytes": png(array), "path": None} for array in (pixels, mask))
-            rows[split].append(row)
-    return write_dataset(tmp_path_factory.mktemp("masks") / "data", rows)
 
 
 @pytest.fixture(scope="module")
@@ -97,108 +36,6 @@ def runs(mask_data, tmp_path_factory):
         settings = ["--num_train_epochs", "6", *(["--gradient_log_steps", "5"] if start else [])]
         train.main(arguments(kind, mask_data, folder / kind, *start, *settings))
     return folder
-
-
-def test_groups_and_filters_remap_ids_explicitly():
-    source = ["background", "tomato", "feta", "mushroom"]
-    assert class_map(source, ["background", "mushroom", "cheese", "vegetable"], "group") == [0, 3, 2, 1]
-    assert class_map(source, ["background", "mushroom"], "ingredient") == [0, UNKNOWN, UNKNOWN, 1]
-    shown = np.array([[0, 1, 0, 1], [0, 0, 1, 0]], dtype=np.float32)
-    assert shown_classes(shown, [0, UNKNOWN, 1, 1], 2).tolist() == [[1], [1]]
-
-
-def test_class_names_follow_level_and_filter(mask_data):
-    rows = open_dataset(str(mask_data))["train"]
-    assert class_names(rows, "mask", DataArguments()) == ["background", *INGREDIENTS]
-    groups = class_names(rows, "mask", DataArguments(label_level="group"))
-    assert groups[0] == "background"
-    assert {"mushroom", "citrus"} <= set(groups)
-    kept = class_names(rows, "mask", DataArguments(label_filter=["kale", "lemon"]))
-    assert kept == ["background", "lemon", "kale"]
-    with pytest.raises(BadInputError, match="label_filter names 'gold', which is no class"):
-        class_names(rows, "mask", DataArguments(label_filter=["gold"]))
-
-
-def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
-    mask = torch.zeros(40, 40, dtype=torch.uint8)
-    mask[10:30, 10:30], mask[:3] = 7, UNKNOWN
-    picture = mask.expand(3, -1, -1).clone()
-    for rotation, class_crops in ((0, False), (20, False), (0, True)):
-        given = DataArguments(crop_scale=0.3, crop_scale_most=0.9, flip=True, quarter_turns=True)
-        augment = augmentation(replace(given, rotation=rotation, class_crops=class_crops), 24)
-        for seed in range(10):
-            seen, ids = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), augment, seed)
-            assert set(ids.unique().tolist()) <= {0, 7, UNKNOWN}
-            # Away from edges, where the picture is interpolated, both show the same.
-            other = torch.nn.functional.pad((ids != 7).float()[None], [3] * 4, value=1.0)
-            inside = torch.nn.functional.max_pool2d(other, 7, 1)[0] == 0
-            assert (seen[0][inside] == 7).all()
-    assert set(nearest(mask, (13, 17)).unique().tolist()) <= {0, 7, UNKNOWN}
-
-
-def test_crops_around_classes_show_rare_ones_as_often():
-    mask = torch.zeros(64, 64, dtype=torch.uint8)
-    mask[:40, :40], mask[60:, 60:], mask[50:, :5] = 1, 2, UNKNOWN
-    crop = augmentation(DataArguments(crop_scale=0.05, crop_scale_most=0.1, class_crops=True), 16)
-    seen = [varied((tv_tensors.Image(mask.expand(3, -1, -1)), tv_tensors.Mask(mask)), crop, i)[1] for i in range(200)]
-    assert all(ids.shape == (16, 16) for ids in seen)
-    shares = [sum(bool((ids == number).any()) for ids in seen) / len(seen) for number in (1, 2)]
-    assert sum(shares) >= 1
-    assert min(shares) > 0.4
-    with pytest.raises(BadInputError, match="class_crops needs a crop_scale below 1"):
-        augmentation(DataArguments(class_crops=True), 16)
-    empty = torch.zeros(64, 64, dtype=torch.uint8)
-    assert varied((tv_tensors.Image(empty.expand(3, -1, -1)), tv_tensors.Mask(empty)), crop, 1)[1].shape == (16, 16)
-
-
-def test_ingredients_that_a_crop_cuts_off_are_not_labels(mask_data, tmp_path):
-    given = ["--class_crops", "true", "--crop_size", "8", "--crop_scale", "0.05", "--crop_scale_most", "0.1"]
-    configuration, data, _, processor = parts_of(mask_data, tmp_path, *given)
-    samples = data.task.training_samples(configuration, data, processor)
-    mask = torch.zeros(32, 32, dtype=torch.uint8)
-    mask[:, :16], mask[:, 28:] = 1, 2
-    samples.masks = {0: mask}
-    samples.shown[0] = torch.tensor([1, 1, 0, 1, 0])
-    for samples.epoch in range(20):
-        sample = samples[0]
-        seen = {number for number in (1, 2) if (sample["labels"] == number).any()}
-        # The fourth is in no mask: nobody can say where it went.
-        assert {i + 1 for i in sample["ingredient_labels"].nonzero()[:, 0].tolist()} == seen | {4}
-
-
-def test_an_id_outside_the_names_is_named_with_its_row(mask_data, tmp_path):
-    rows = {split: [make_row(split, index) for index in range(4)] for split in ROWS}
-    rows["train"][2]["mask"] = {"bytes": png(np.full((8, 8), 77, np.uint8)), "path": None}
-    folder = write_dataset(tmp_path / "data", rows)
-    configuration = parse_configuration(arguments("segmentation", folder, tmp_path / "run"))
-    masks = Masks(load_training_data(configuration).train)
-    assert masks[0].shape == (32, 32)
-    with pytest.raises(BadInputError, match=r"row train-002-00-00: the mask holds id 77, but ids go from 0 to 5"):
-        masks[2]
-
-
-def test_workers_and_copies_read_the_same_pictures_and_masks(mask_data):
-    configuration = parse_configuration(arguments("segmentation", mask_data, "unused"))
-    data = load_training_data(configuration)
-    processor = make_processor(configuration)
-    for samples in (training_samples(configuration, data, processor), evaluation_samples(processor, data.selection)):
-        expected = [samples[index] for index in range(4)]
-        samples.pictures.load()
-        samples.masks.load()
-        loader = DataLoader(samples, None, sampler=range(4), num_workers=2)
-        for found in (loader, [pickle.loads(pickle.dumps(samples))[index] for index in range(4)]):
-            for one, other in zip(found, expected, strict=True):
-                assert one.keys() == other.keys()
-                assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_rare_classes_weigh_more_with_mean_one(mask_data, tmp_path):
-    data = load_training_data(parse_configuration(arguments("segmentation", mask_data, tmp_path / "run")))
-    masks = Masks(data.train)
-    weights = pixel_weights(masks, 6)
-    counts = np.bincount(torch.stack([masks[i] for i in range(len(masks))]).flatten().numpy(), minlength=256)[:6]
-    assert min(weights[1:]) > weights[0]
-    assert (counts * weights).sum() / counts.sum() == pytest.approx(1)
 
 
 def test_checkpoint_is_chosen_by_the_whole_selection_split(runs, mask_data):
