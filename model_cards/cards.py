@@ -6,6 +6,7 @@ refused.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def environment() -> jinja2.Environment:
     templates.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
     templates.filters["thousands"] = lambda number: f"{number:,}"
     return templates
+
+
+@lru_cache(maxsize=8)
+def compiled(template: str) -> jinja2.Template:
+    """Return the template of a text; the cards of the checkpoints of a run share it."""
+    return environment().from_string(template)
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
@@ -172,7 +179,7 @@ def fill(template: str, values: Mapping[str, Any], name: str) -> str:
         CardError: the template is faulty or names a value that is not there.
     """
     try:
-        text = environment().from_string(template).render(**values)
+        text = compiled(template).render(**values)
     # A filter raises whatever Python raises for a value that it cannot take.
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise CardError(f"{name} cannot be filled ({error}); mend or remove that placeholder") from error

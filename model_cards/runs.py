@@ -11,6 +11,8 @@ from huggingface_hub import EvalResult
 
 from model_cards.errors import CardError
 
+# The reader in C is seven times as fast; a card is written with each checkpoint.
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONFIG = "config.json"
 METRICS = "metrics.json"
 CONFIGURATION = "configuration.yaml"
@@ -70,7 +72,7 @@ def read_configuration(folder: Path) -> dict[str, Any] | None:
         if not path.is_file():
             continue
         try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            settings = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise CardError(f"{path} is not YAML ({error}); write back what the run saved, or train anew") from error
         if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):

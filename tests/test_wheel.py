@@ -106,7 +106,7 @@ def test_the_wheel_does_everything_from_any_folder(used):
 
 def test_the_last_screen_of_the_demo_has_the_table_the_places_and_the_lines_that_use_the_model(used):
     _, printed = used
-    last = printed[printed.rindex("== publishing") :]
+    last = printed[printed.rindex("== one page about the data") :]
     assert "TF-IDF" in last
     assert f'AutoModel.from_pretrained("{Path("demo/fusion")}", trust_remote_code=True)' in last
     assert str(Path("demo/fusion/README.md")) in last

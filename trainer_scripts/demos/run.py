@@ -46,8 +46,6 @@ def run(given: argparse.Namespace) -> None:
     rule = "votes" if given.recipes is None else None
     settings = BuildSettings(recipes=given.recipes, number=given.number, seed=SEED, rule=rule)
     step("building flavour-sd", build, settings, data)
-    page = data.with_suffix(".html")
-    step("one page about the data", view, data, page)
     if given.task == "captioning":
         out /= "captioning"
         step("captioning", caption, data, out, given.epochs)
@@ -64,6 +62,8 @@ def run(given: argparse.Namespace) -> None:
         comparison, model, pictures = out / "comparison", out / "fusion", out / "comparison" / "*.png"
         step("comparing on the test split", compare.main, [*models, str(data), "--out", str(comparison)])
         step("publishing to a Hub on loopback and reading it back", publish_and_read, data, out)
+    page = data.with_suffix(".html")
+    step("one page about the data", view, data, page)
     places = {
         "comparison": comparison / "comparison.md",
         "page of the comparison": comparison / "report.html",
