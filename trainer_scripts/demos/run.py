@@ -15,9 +15,9 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import LocalHub
 from dataset_builder.messages import echo
 from dataset_builder.publishing.view import view
-from trainer_scripts import compare, score, train
+from trainer_scripts import compare, train
 from trainer_scripts.demos import read_back, segmentation
-from trainer_scripts.demos.all_cores import train_on_all_cores
+from trainer_scripts.demos.all_cores import score_on_all_cores, train_on_all_cores
 from trainer_scripts.demos.closing import closing_screen
 
 # The design was chosen on the validation split of data of other seeds; these rows were drawn for the report.
@@ -119,6 +119,6 @@ def caption(data: Path, out: Path, epochs: float | None = None) -> None:
     for name, configuration in CAPTIONERS.items():
         train_on_all_cores([configuration, "--output_dir", str(out / name), *common_arguments(data, epochs)])
     scores = [str(out / "scores" / name) for name in CAPTIONERS]
-    for name, folder in zip(CAPTIONERS, scores, strict=True):
-        score.main([str(out / name), str(data), "--split", "test", "--out", folder])
+    pairs = zip(CAPTIONERS, scores, strict=True)
+    score_on_all_cores([[str(out / name), str(data), "--split", "test", "--out", folder] for name, folder in pairs])
     compare.main([*scores, "--out", str(out / "comparison")])
