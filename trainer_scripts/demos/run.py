@@ -15,7 +15,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import LocalHub
 from dataset_builder.messages import echo
 from dataset_builder.publishing.view import view
-from trainer_scripts import compare, train
+from trainer_scripts import compare
 from trainer_scripts.demos import read_back, segmentation
 from trainer_scripts.demos.all_cores import score_on_all_cores, train_on_all_cores
 from trainer_scripts.demos.closing import closing_screen
@@ -86,7 +86,7 @@ def step(name: str, work: Callable[..., Any], *arguments: Any) -> None:
 def train_classifiers(data: Path, out: Path, epochs: float | None) -> None:
     """Train the three classifiers; finished runs are left as they are."""
     for name, configuration in CLASSIFIERS.items():
-        train.main([configuration, "--output_dir", str(out / name), *common_arguments(data, epochs)])
+        train_on_all_cores([configuration, "--output_dir", str(out / name), *common_arguments(data, epochs)])
 
 
 def common_arguments(data: Path, epochs: float | None) -> list[str]:
