@@ -55,11 +55,19 @@ def outside(what: str, remedy: str = "") -> Iterator[None]:
         yield
     except BadInputError:
         raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+    except BaseException as error:
+        if not is_failure(error) or (isinstance(error, OSError) and error.errno in FULL):
             raise
         advice = f"; {remedy}" if remedy else ""
         raise BadInputError(f"{what}: {reason(error)}{advice}") from error
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether something failed, rather than that a user or the interpreter ended it.
+
+    A client that is written in Rust, such as `hf_xet`, panics with an exception that is no `Exception`.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def reason(error: BaseException) -> str:

@@ -137,9 +137,18 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     )
     _add_allow_outside(pictures)
     pictures.add_argument(
-        "--pipeline", default="plating", metavar="NAME", help="plating, or Hub id or folder of a diffusers pipeline"
+        "--pipeline",
+        default="plating",
+        metavar="NAME",
+        help="plating, or Hub id, folder or single .safetensors file of a diffusers pipeline",
     )
     pictures.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    pictures.add_argument("--variant", metavar="NAME", help="of the pipeline's weights, such as fp16")
+    pictures.add_argument(
+        "--pipeline-config",
+        metavar="NAME",
+        help="folder or Hub id with the configuration of a single file; default: the usual one of its kind",
+    )
     pictures.add_argument("--prompt", default="ingredients", help="template: ingredients (default), title or photo")
     pictures.add_argument("--negative-prompt", metavar="TEXT", help="what pictures should not show")
     pictures.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the pipeline's")
@@ -147,13 +156,24 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     pictures.add_argument("--size", type=int, metavar="N", help="side in pixels; default: 128, or the pipeline's")
     pictures.add_argument("--dtype", default="float32", help="float32 (default), float16 or bfloat16")
     pictures.add_argument("--scheduler", metavar="CLASS", help="a diffusers scheduler in place of the pipeline's own")
-    pictures.add_argument("--lora", metavar="NAME", help="folder, file, Hub id or ID@REVISION of LoRA weights")
+    pictures.add_argument(
+        "--lora",
+        action="append",
+        metavar="NAME[:SCALE]",
+        help="LoRA weights: folder, file, Hub id or ID@REVISION, with their scale behind a colon; may be repeated",
+    )
     pictures.add_argument("--masks", default="pipeline", help="pipeline (default: its own, if any) or attention")
     pictures.add_argument(
         "--clip", metavar="NAME", help="CLIP model (folder, Hub id or ID@REVISION) that finds off-prompt pictures"
     )
     pictures.add_argument("--attempts", type=int, default=4, metavar="N", help="draws before a row is given up")
-    pictures.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures per call (default 8)")
+    pictures.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="pictures per call (default 8), fewer where memory is short",
+    )
     verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
     _add_engine(verb)
     verb.add_argument(
@@ -179,7 +199,8 @@ def _run_build(parsed: argparse.Namespace) -> int:
     given = vars(parsed)
     # Names of options that are passed on under the same name.
     drawing = (
-        "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size"
+        "pipeline revision negative_prompt steps guidance size dtype scheduler lora masks clip attempts batch_size "
+        "variant pipeline_config"
     )
     generation = GenerationSettings(template=parsed.prompt, **{name: given[name] for name in drawing.split()})
     content = "recipes number lexicon images_per_dish seed encoding keep_equal_titles pictures allow_outside"

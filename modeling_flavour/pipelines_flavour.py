@@ -206,8 +206,8 @@ class FlavourClassificationPipeline(FlavourPipeline):
         if abstain is not None:
             if abstain and self.model.config.abstain_below is None:
                 raise ValueError(
-                    "This model does not know when to abstain: it was trained without familiarity, or by an earlier "
-                    "version. Train it again, or leave abstain out."
+                    "This model does not know when to abstain: models of one label per sample learn it in training "
+                    "(familiar_share), those of earlier versions have not. Train it again, or leave abstain out."
                 )
             settings["abstain"] = abstain
         return {}, {}, settings
@@ -242,12 +242,14 @@ class FlavourClassificationPipeline(FlavourPipeline):
         scores = (logits.sigmoid() if self.several_labels else logits.softmax(dim=-1)).tolist()
         ranked = sorted(zip(self.label_names, scores, strict=True), key=lambda entry: -entry[1])
         known: dict[str, Any] = {}
+        # Where nothing is known of any part, only the probability decides.
         parts = [
             part for part in ("text", "image") if part in model_outputs and bool(model_outputs[f"{part}_given"][0])
         ]
         if parts:
             strange = [part for part in parts if not bool(model_outputs[part][0])]
             known = {"familiar": not strange, "unfamiliar": strange}
-            if abstain and (len(strange) == len(parts) or ranked[0][1] < self.model.config.abstain_below):
-                return [{"label": None, "score": ranked[0][1], **known}]
+        foreign = bool(parts) and len(known["unfamiliar"]) == len(parts)
+        if abstain and (foreign or ranked[0][1] < self.model.config.abstain_below):
+            return [{"label": None, "score": ranked[0][1], **known}]
         return [{"label": label, "score": score, **known} for label, score in ranked[:top_k]]

@@ -209,3 +209,48 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> str:
     """Save a pipeline as a folder that `DiffusionPipeline.from_pretrained` reads, and return its name."""
     pipeline.save_pretrained(folder, safe_serialization=True)
     return str(folder)
+
+
+def ldm_weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    """Return the weights of a tiny Stable Diffusion by the names that single-file checkpoints have.
+
+    The names are those of the latent diffusion code (Rombach et al. 2022), of two blocks with one layer each.
+    """
+    both = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("norm2", "out_layers.0"), ("conv2", "out_layers.3")]
+    both += [("time_emb_proj", "emb_layers.1"), ("conv_shortcut", "skip_connection")]
+    unet = [("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2")]
+    unet += [("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2")]
+    unet += [("mid_block.attentions.0", "middle_block.1"), ("mid_block.resnets.0", "middle_block.0")]
+    unet += [("mid_block.resnets.1", "middle_block.2"), ("down_blocks.0.downsamplers.0.conv", "input_blocks.2.0.op")]
+    # The sampler of a block with attention comes after both.
+    unet += [("up_blocks.0.upsamplers.0", "output_blocks.1.2")]
+    for block in range(2):
+        unet.append((f"down_blocks.{block}.resnets.0", f"input_blocks.{2 * block + 1}.0"))
+        unet.append((f"down_blocks.{block}.attentions.0", f"input_blocks.{2 * block + 1}.1"))
+        for layer in range(2):
+            unet.append((f"up_blocks.{block}.resnets.{layer}", f"output_blocks.{2 * block + layer}.0"))
+            unet.append((f"up_blocks.{block}.attentions.{layer}", f"output_blocks.{2 * block + layer}.1"))
+    vae = [("conv_norm_out", "norm_out"), ("mid_block.attentions.0", "mid.attn_1"), ("conv_shortcut", "nin_shortcut")]
+    vae += [("mid_block.resnets.0", "mid.block_1"), ("mid_block.resnets.1", "mid.block_2"), ("group_norm", "norm")]
+    vae += [("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")]
+    for block in range(2):
+        vae.append((f"down_blocks.{block}.downsamplers.0", f"down.{block}.downsample"))
+        vae.append((f"up_blocks.{block}.upsamplers.0", f"up.{1 - block}.upsample"))
+        for layer in range(2):
+            vae.append((f"down_blocks.{block}.resnets.{layer}", f"down.{block}.block.{layer}"))
+            vae.append((f"up_blocks.{block}.resnets.{layer}", f"up.{1 - block}.block.{layer}"))
+
+    def renamed(name: str, pairs: list[tuple[str, str]]) -> str:
+        for ours, theirs in pairs:
+            name = f".{name}.".replace(f".{ours}.", f".{theirs}.").strip(".")
+        return name
+
+    weights = {}
+    for name, value in pipeline.unet.state_dict().items():
+        theirs = renamed(name, unet)
+        weights[f"model.diffusion_model.{renamed(theirs, both) if 'resnets' in name else theirs}"] = value
+    for name, value in pipeline.vae.state_dict().items():
+        weights[f"first_stage_model.{renamed(name, vae)}"] = value
+    for name, value in pipeline.text_encoder.state_dict().items():
+        weights[f"cond_stage_model.transformer.text_model.{name}"] = value
+    return {name: value.contiguous() for name, value in weights.items()}

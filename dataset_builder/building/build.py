@@ -217,7 +217,7 @@ def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:
         "finished": True,
         "schema_version": SCHEMA_VERSION,
         "builder": f"flavour-fusion {version('flavour-fusion')}",
-        "generator": {entry.name: settings[entry.name] for entry in fields(GenerationSettings)},
+        "generator": {entry.name: settings.get(entry.name) for entry in fields(GenerationSettings)},
         "simulator": settings["pipeline"] == PLATING and plan.settings.pictures != OWN,
         **({} if plan.settings.pictures == GENERATED else {"pictures": plan.settings.pictures}),
         "seeds": {"build": settings["seed"]},

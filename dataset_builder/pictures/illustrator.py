@@ -1,17 +1,20 @@
 """Draws recipes with any diffusers text-to-image pipeline: one seed per picture, checks, and new attempts."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache
 from PIL import Image
 
 from dataset_builder.catalogue.ingredients import ingredient_id
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from dataset_builder.pictures.attention_masks import AttentionMasks
 from dataset_builder.pictures.captions import captions_from_plate, captions_from_prompt
 from dataset_builder.pictures.pipelines import (
@@ -19,6 +22,7 @@ from dataset_builder.pictures.pipelines import (
     CallArguments,
     PromptReader,
     errors_only,
+    is_out_of_memory,
     load_pipeline,
 )
 from dataset_builder.pictures.quality import NearDuplicates, OffPrompt, picture_fault
@@ -41,13 +45,23 @@ def ids_in(mask: np.ndarray | None) -> list[int]:
     return [value for value, count in enumerate(counts) if count and value not in (BACKGROUND, UNKNOWN)]
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What a pipeline gave for one task: only plating returns plates, and only some have a safety checker."""
+
+    image: Image.Image
+    mask: np.ndarray | None
+    flagged: bool
+    plate: Any
+
+
 class Illustrator:
     """Draws pictures with one loaded pipeline.
 
     Args:
         settings: of the pictures.
         pipeline_revision: commit or hash of the pipeline, recorded with every picture.
-        lora_revision: the same for LoRA weights; None without them.
+        lora_revision: the same for LoRA weights, as `revisions.lora_revision` gives it; None without them.
         device: where models run; pictures do not depend on it beyond rounding, as noise always comes from the CPU.
 
     Raises:
@@ -63,8 +77,16 @@ class Illustrator:
     ):
         self.settings = settings
         self.pipeline = load_pipeline(
-            settings.pipeline, settings.revision, settings.dtype, settings.scheduler, settings.lora, device
+            settings.pipeline,
+            settings.revision,
+            settings.dtype,
+            settings.scheduler,
+            settings.loras,
+            device,
+            settings.variant,
+            settings.pipeline_config,
         )
+        self._per_call = settings.batch_size  # fewer from the call on for which memory did not suffice
         size = settings.size if settings.size or settings.pipeline != PLATING else PLATING_SIZE
         self._arguments = CallArguments(
             self.pipeline, settings.steps, settings.guidance, size, settings.negative_prompt
@@ -109,14 +131,13 @@ class Illustrator:
             ]
             if not pending:
                 break
-            output, masks = self._call(pending)
-            faults = self._faults(pending, output, masks)
-            for index, task in enumerate(pending):
-                fault = faults[index]
+            drawn = self._within_memory(pending)
+            for task, one, found in zip(pending, drawn, self._faults(pending, drawn), strict=True):
+                fault = found
                 if fault is None and duplicates is not None:
-                    fault = duplicates.fault(output.images[index], task.recipe, task.row_id)
+                    fault = duplicates.fault(one.image, task.recipe, task.row_id)
                 if fault is None:
-                    done[task.row_id] = self._picture(task, output, index, masks[index], rejected[task.row_id])
+                    done[task.row_id] = self._picture(task, one, rejected[task.row_id])
                 else:
                     rejected[task.row_id].append(f"{fault} (seed {task.seed})")
         # Rows whose pictures were all rejected stay in the list, without an image, for the manifest to name them.
@@ -126,8 +147,40 @@ class Illustrator:
             for task in tasks
         ]
 
-    def _call(self, tasks: Sequence[PictureTask]) -> tuple[Any, list[np.ndarray | None]]:
-        """Return the pipeline's output for one batch, and the mask of each picture, None where there is none."""
+    def _within_memory(self, tasks: Sequence[PictureTask]) -> list[_Drawn]:
+        """Draw one batch in as few calls as memory allows.
+
+        The pictures are those of one call but for rounding: each has a generator of its own.
+
+        Raises:
+            BadInputError: memory does not suffice for a single picture.
+        """
+        drawn: list[_Drawn] = []
+        while len(drawn) < len(tasks):
+            part = tasks[len(drawn) : len(drawn) + self._per_call]
+            try:
+                drawn += self._call(part)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise BadInputError(
+                        f"memory does not suffice for one picture of {type(self.pipeline).__name__}; lower --size, "
+                        "load it with --dtype float16 (or bfloat16), or give a smaller --pipeline"
+                    ) from error
+            # Out of the block above, which keeps the failed call's tensors alive.
+            clear_device_cache(garbage_collection=True)
+            self._per_call = len(part) // 2
+            echo(
+                f"out of memory with {len(part)} pictures per call: going on with {self._per_call}; "
+                f"--batch-size {self._per_call} does so from the start",
+                sys.stderr,
+            )
+        return drawn
+
+    def _call(self, tasks: Sequence[PictureTask]) -> list[_Drawn]:
+        """Return what the pipeline gives for some tasks in one call."""
         generators = [torch.Generator("cpu").manual_seed(task.seed) for task in tasks]
         texts = [task.prompt for task in tasks]
         try:
@@ -141,35 +194,31 @@ class Illustrator:
                 f"{type(self.pipeline).__name__} does not draw with these settings ({reason}); "
                 "change --size, --steps, --guidance or --scheduler"
             ) from error
+        nothing = [None] * len(tasks)
+        masks = getattr(output, "masks", None) or nothing
         if self._attention:
             width, height = output.images[0].size
-            return output, list(self._attention.masks(height, width))
-        return output, list(getattr(output, "masks", None) or [None] * len(tasks))
+            masks = self._attention.masks(height, width)
+        flags = getattr(output, "nsfw_content_detected", None) or nothing
+        plates = getattr(output, "plates", None) or nothing
+        given = zip(output.images, masks, flags, plates, strict=True)
+        return [_Drawn(image, mask, bool(flag), plate) for image, mask, flag, plate in given]
 
-    def _faults(
-        self, tasks: Sequence[PictureTask], output: Any, masks: Sequence[np.ndarray | None]
-    ) -> list[str | None]:
-        # Only some pipelines have a safety checker, and only plating returns plates.
-        flags = getattr(output, "nsfw_content_detected", None) or [False] * len(tasks)
-        plates = getattr(output, "plates", None) or [None] * len(tasks)
+    def _faults(self, tasks: Sequence[PictureTask], drawn: Sequence[_Drawn]) -> list[str | None]:
         faults = [
-            picture_fault(image, flag, mask, plate is not None and plate.liquid)
-            for image, flag, mask, plate in zip(output.images, flags, masks, plates, strict=True)
+            picture_fault(one.image, one.flagged, one.mask, one.plate is not None and one.plate.liquid) for one in drawn
         ]
         if self._off_prompt:
-            scored = self._off_prompt.faults(output.images, [task.prompt for task in tasks])
+            scored = self._off_prompt.faults([one.image for one in drawn], [task.prompt for task in tasks])
             faults = [fault or score for fault, score in zip(faults, scored, strict=True)]
         return faults
 
-    def _picture(
-        self, task: PictureTask, output: Any, index: int, mask: np.ndarray | None, rejected: list[str]
-    ) -> Picture:
-        image = output.images[index]
-        plates = getattr(output, "plates", None)
+    def _picture(self, task: PictureTask, drawn: _Drawn, rejected: list[str]) -> Picture:
+        image, mask = drawn.image, drawn.mask
         read = self._reader.part_read(task.prompt)
-        if plates is not None:
-            captions = captions_from_plate(plates[index], task.title, task.seed)
-            ids = sorted(ingredient_id(item.name) for item in plates[index].items)
+        if drawn.plate is not None:
+            captions = captions_from_plate(drawn.plate, task.title, task.seed)
+            ids = sorted(ingredient_id(item.name) for item in drawn.plate.items)
         else:
             captions = captions_from_prompt(task.prompt if read is None else read, mask, task.seed)
             ids = ids_in(mask)

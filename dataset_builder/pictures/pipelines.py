@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,8 @@ from diffusers import DiffusionPipeline
 from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.revisions import locate, locate_lora
-from dataset_builder.pictures.settings import PLATING
+from dataset_builder.pictures.settings import PLATING, parse_lora
+from dataset_builder.pictures.single_file import load_single_file, locate_configuration
 
 PLATING_SIZE = 128
 
@@ -24,18 +25,22 @@ def load_pipeline(
     revision: str | None = None,
     dtype: str = "float32",
     scheduler: str | None = None,
-    lora: str | None = None,
+    loras: Sequence[str] = (),
     device: torch.device | str = "cpu",
+    variant: str | None = None,
+    configuration: str | None = None,
 ) -> Any:
     """Load a text-to-image pipeline onto its device, without progress bars.
 
     Args:
-        name: "plating", a Hub id or a folder.
+        name: "plating", a Hub id, a folder, or a single safetensors file.
         revision: branch, tag or commit of a Hub id; None is its main branch.
         dtype: a name in `settings.DTYPES`.
         scheduler: class name of a diffusers scheduler that replaces the pipeline's own with the same configuration.
-        lora: Hub id, folder or safetensors file of LoRA weights.
+        loras: LoRA weights as `settings.parse_lora` reads them.
         device: where it runs.
+        variant: of the weights, such as "fp16"; None is the plain one.
+        configuration: folder or Hub id with the configuration of a single file; None is the usual one of its kind.
 
     Raises:
         BadInputError: anything of the above does not exist or does not fit.
@@ -45,21 +50,56 @@ def load_pipeline(
 
         pipeline: Any = PlatingPipeline()
     else:
-        folder = locate(name, revision)
         transformers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.disable_progress_bar()
-        with outside(f"pipeline {name!r} cannot be loaded", "give a folder that save_pretrained wrote, or a Hub id"):
-            pipeline = DiffusionPipeline.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-            )
+        pipeline = _load(name, revision, getattr(torch, dtype), variant, configuration)
         _require_text_to_image(pipeline, name)
         if scheduler is not None:
             pipeline.scheduler = _other_scheduler(scheduler, pipeline.scheduler.config)
-        if lora is not None:
-            _load_lora(pipeline, lora)
-        pipeline.to(device)
+        if loras:
+            _load_loras(pipeline, loras)
+        try:
+            pipeline.to(device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BadInputError(
+                f"{device} has too little memory for pipeline {name!r}; load it with --dtype float16 (or bfloat16), or "
+                "give a smaller one"
+            ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _load(name: str, revision: str | None, dtype: torch.dtype, variant: str | None, configuration: str | None) -> Any:
+    """Return the pipeline of a folder or of a single file, in the memory of this machine."""
+    place = locate(name, revision, variant)
+    if place.is_file():
+        if variant is not None:
+            raise BadInputError(f"pipeline {name!r} is one file, of one kind of weights; leave --variant {variant} out")
+        folder = locate_configuration(place, configuration)
+        remedy = "give a file with all its weights, and the --pipeline-config that fits them"
+        with outside(f"pipeline {name!r} cannot be loaded", remedy), errors_only():
+            return load_single_file(place, folder, dtype)
+    if configuration is not None:
+        raise BadInputError(f"pipeline {name!r} has its own configuration; leave --pipeline-config {configuration} out")
+    remedy = "give a folder that save_pretrained wrote, or a Hub id"
+    if variant is not None:
+        remedy = f"check that it has {variant} weights, or leave --variant out"
+    with outside(f"pipeline {name!r} cannot be loaded", remedy):
+        return DiffusionPipeline.from_pretrained(
+            place, dtype=dtype, variant=variant, use_safetensors=True, trust_remote_code=False
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory did not suffice, of a device or of this machine."""
+    # CUDA, ROCm, XPU and MPS say "out of memory" in one way or another, the CPU that it "can't allocate memory".
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    )
 
 
 @contextmanager
@@ -96,15 +136,24 @@ def _other_scheduler(name: str, config: Any) -> Any:
     return scheduler.from_config(config)
 
 
-def _load_lora(pipeline: Any, lora: str) -> None:
+def _load_loras(pipeline: Any, loras: Sequence[str]) -> None:
     if not hasattr(pipeline, "load_lora_weights"):
-        raise BadInputError(f"{type(pipeline).__name__} takes no LoRA weights; leave --lora {lora} out")
-    path = locate_lora(lora)
-    folder, where = (path.parent, {"weight_name": path.name}) if path.is_file() else (path, {})
-    with outside(f"LoRA {lora!r} does not load into this pipeline", "give weights made for it"):
-        pipeline.load_lora_weights(str(folder), use_safetensors=True, **where)
-    if not pipeline.get_list_adapters():  # diffusers passes over weights for another kind of model
-        raise BadInputError(f"LoRA {lora!r} holds nothing for a {type(pipeline).__name__}; give weights made for it")
+        raise BadInputError(f"{type(pipeline).__name__} takes no LoRA weights; leave --lora {' '.join(loras)} out")
+    scales: dict[str, float] = {}
+    for number, (lora, scale) in enumerate(map(parse_lora, loras)):
+        path, adapter = locate_lora(lora), f"lora_{number}"
+        folder, where = (path.parent, {"weight_name": path.name}) if path.is_file() else (path, {})
+        with outside(f"LoRA {lora!r} does not load into this pipeline", "give weights made for it"):
+            pipeline.load_lora_weights(str(folder), use_safetensors=True, adapter_name=adapter, **where)
+        # diffusers passes over weights for another kind of model.
+        if not any(adapter in loaded for loaded in pipeline.get_list_adapters().values()):
+            raise BadInputError(
+                f"LoRA {lora!r} holds nothing for a {type(pipeline).__name__}; give weights made for it"
+            )
+        scales[adapter] = scale
+    # Without this call the last one alone is active.
+    with outside(f"--lora {' '.join(loras)} do not work together", "leave one of them out"):
+        pipeline.set_adapters(list(scales), list(scales.values()))
 
 
 class PromptReader:

@@ -8,7 +8,8 @@ from huggingface_hub.utils.sha import sha_fileobj
 
 from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
-from dataset_builder.pictures.settings import PLATING
+from dataset_builder.pictures.settings import PLATING, parse_lora
+from dataset_builder.pictures.single_file import is_single_file, locate_file
 from dataset_builder.recipes.hub_names import pinned
 
 # Plated pictures depend on these files of this package and on no others.
@@ -49,12 +50,14 @@ def folder_revision(folder: Path) -> str:
     return _hash_files(folder, [file for file in sorted(folder.rglob("*")) if file.is_file()])
 
 
-def locate(name: str, revision: str | None) -> Path:
-    """Return the folder of a pipeline, downloaded first if `name` is a Hub id.
+def locate(name: str, revision: str | None, variant: str | None = None) -> Path:
+    """Return the folder (or single file) of a pipeline, downloaded first if `name` is a Hub id.
 
     Raises:
         BadInputError: no pipeline is there or the Hub does not give it.
     """
+    if is_single_file(name):
+        return locate_file(name, revision)
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
@@ -67,16 +70,25 @@ def locate(name: str, revision: str | None) -> Path:
     # Imported here: it loads torch, which takes more memory than the plan of a million recipes.
     from diffusers import DiffusionPipeline
 
-    what = f"pipeline {name!r} is neither a folder here nor a pipeline with safetensors weights that the Hub gives"
-    with outside(what, f"check --pipeline and --revision, or use --pipeline {PLATING}"):
-        return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True, trust_remote_code=False))
+    kind = f"{variant} weights in safetensors" if variant else "safetensors weights"
+    what = f"pipeline {name!r} is neither a folder here nor a pipeline with {kind} that the Hub gives"
+    options = "--pipeline, --revision and --variant" if variant else "--pipeline and --revision"
+    with outside(what, f"check {options}, or use --pipeline {PLATING}"):
+        return Path(
+            DiffusionPipeline.download(
+                name, revision=revision, variant=variant, use_safetensors=True, trust_remote_code=False
+            )
+        )
 
 
-def pipeline_revision(name: str, revision: str | None) -> str:
+def pipeline_revision(name: str, revision: str | None, variant: str | None = None) -> str:
     """Return the exact version of a pipeline: a commit of the Hub, or a hash of its files or (plating) its sources."""
     if name == PLATING:
         return _hash_files(Path(__file__).parents[1], plating_files())
-    return folder_revision(locate(name, revision))
+    place = locate(name, revision, variant)
+    snapshot = next((each for each in place.parents if each.parent.name == "snapshots"), None)
+    # A single file of the Hub's cache lies within the snapshot of its commit.
+    return snapshot.name if place.is_file() and snapshot is not None else folder_revision(place)
 
 
 def locate_lora(lora: str) -> Path:
@@ -89,13 +101,21 @@ def locate_lora(lora: str) -> Path:
     if path.exists():
         return path
     name, revision = pinned(lora)
-    with outside(f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it", "check --lora"):
+    what = f"LoRA {lora!r} is neither a file nor a folder here, nor does the Hub give it"
+    with outside(what, "check --lora, which is NAME, or NAME:SCALE as in NAME:0.8"):
         return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
 
 
-def lora_revision(lora: str) -> str:
-    """Return the exact version of LoRA weights: `name@commit` for a Hub id, `name@hash` of the files otherwise."""
-    return f"{pinned(lora)[0]}@{folder_revision(locate_lora(lora))}"
+def lora_revision(*loras: str) -> str:
+    """Return the exact versions of LoRA weights, joined by " + ".
+
+    Each is `name@commit` for a Hub id and `name@hash` of the files otherwise, followed by `:scale` where that is not 1.
+    """
+    versions = []
+    for name, scale in map(parse_lora, loras):
+        version = f"{pinned(name)[0]}@{folder_revision(locate_lora(name))}"
+        versions.append(version if scale == 1 else f"{version}:{scale:g}")
+    return " + ".join(versions)
 
 
 def clip_revision(clip: str) -> str:

@@ -2,7 +2,9 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,13 +34,16 @@ class GenerationSettings:
         size: side of the square picture in pixels; None is 128 for plating and the pipeline's default otherwise.
         dtype: "float32", "float16" or "bfloat16".
         scheduler: class name of a diffusers scheduler; None keeps the pipeline's own.
-        lora: folder, file or Hub id of LoRA weights; `org/lora@revision` pins them.
+        lora: names of LoRA weights, one or several, as `parse_lora` reads them; None for none.
         masks: "pipeline" takes the masks that the pipeline returns, if it does; "attention" derives them from
             cross-attention.
         clip: folder or Hub id (`org/clip@revision` pins it) of a CLIP model that finds off-prompt pictures; None leaves
             that check out.
         attempts: how often a picture is drawn before its row is given up.
-        batch_size: pictures per call of the pipeline.
+        batch_size: pictures per call of the pipeline; fewer where its memory does not suffice.
+        variant: of the pipeline's weights, such as "fp16"; None is the plain one.
+        pipeline_config: folder or Hub id (`org/name@revision` pins it) with the configuration of a pipeline that is a
+            single file of weights; None is the one that diffusers knows for its kind.
     """
 
     pipeline: str = PLATING
@@ -50,11 +55,13 @@ class GenerationSettings:
     size: int | None = None
     dtype: str = "float32"
     scheduler: str | None = None
-    lora: str | None = None
+    lora: str | Sequence[str] | None = None
     masks: str = PIPELINE_MASKS
     clip: str | None = None
     attempts: int = 4
     batch_size: int = 8
+    variant: str | None = None
+    pipeline_config: str | None = None
 
     def __post_init__(self) -> None:
         prompts.render(self.template, "", ())
@@ -67,14 +74,45 @@ class GenerationSettings:
                 raise BadInputError(f"{name} is {value}; give a whole number of at least 1")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise BadInputError(f"guidance is {self.guidance}; give a finite number")
+        for one in self.loras:
+            parse_lora(one)
         if self.pipeline != PLATING:
             return
-        for name in ("revision", "scheduler", "lora", "guidance"):
+        for name in ("revision", "scheduler", "lora", "guidance", "variant", "pipeline_config"):
             value = getattr(self, name)
             if value is not None:
-                raise BadInputError(f"the plating pipeline has no {name}; leave --{name} {value} out")
+                value = " ".join(self.loras) if name == "lora" else value
+                option = name.replace("_", "-")
+                raise BadInputError(f"the plating pipeline has no {option}; leave --{option} {value} out")
         if self.dtype != "float32":
             raise BadInputError(f"the plating pipeline draws in float32 alone; leave --dtype {self.dtype} out")
+
+    @property
+    def loras(self) -> tuple[str, ...]:
+        """The LoRA weights as they were given, in order."""
+        return (self.lora,) if isinstance(self.lora, str) else tuple(self.lora or ())
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    r"""Return the name of LoRA weights (folder, file, Hub id or `ID@REVISION`) and the scale behind a colon, else 1.
+
+    What exists under the whole text is a name, and so is what has no number behind its last colon.
+
+    >>> parse_lora("org/lora@v1:0.8"), parse_lora("org/lora"), parse_lora(r"C:\lora\a.safetensors:-1")
+    (('org/lora@v1', 0.8), ('org/lora', 1.0), ('C:\\lora\\a.safetensors', -1.0))
+
+    Raises:
+        BadInputError: there is no name, or the scale is not finite.
+    """
+    name, colon, number = text.rpartition(":")
+    try:
+        scale = float(number) if colon and not Path(text).expanduser().exists() else None
+    except (ValueError, OSError, RuntimeError):  # no number; too long for a path, or the home of nobody
+        scale = None
+    name, scale = (text, 1.0) if scale is None else (name, scale)
+    if not name or not math.isfinite(scale):
+        raise BadInputError(f"--lora {text!r} is no name with a finite scale; write NAME, or NAME:0.8")
+    return name, scale
 
 
 @dataclass(frozen=True)

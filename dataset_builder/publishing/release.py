@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from dataset_builder.boundaries import FULL, parse_json, reason
+from dataset_builder.boundaries import FULL, is_failure, parse_json, reason
 from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
 from dataset_builder.kinds import fits
@@ -161,13 +161,13 @@ def named_failures(repo: str, version: str) -> Iterator[None]:
     except (BadInputError, CardError):
         raise
     # A Hub, or a proxy before it, may answer anything, and the client fails on it in as many ways.
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+    except BaseException as error:
+        if not is_failure(error) or (isinstance(error, OSError) and error.errno in FULL):
             raise
         raise BadInputError(_failure(repo, version, error)) from error
 
 
-def _failure(repo: str, version: str, error: Exception) -> str:
+def _failure(repo: str, version: str, error: BaseException) -> str:
     response = getattr(error, "response", None)
     status = f"the server answered {response.status_code}" if response is not None else type(error).__name__
     detail = getattr(error, "server_message", None) or reason(error)
@@ -279,6 +279,9 @@ def _commit(
                 parent_commit=parent,
             )
         except ValueError as error:
+            # Other clients' faults are of this class too: an answer that is no JSON, a refused request.
+            if "metadata in README.md" not in str(error):
+                raise
             raise BadInputError(f"the Hub refuses the card ({error}); mend its metadata") from error
         except RuntimeError as error:  # how the client reports a file that it could not store
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error

@@ -1,8 +1,8 @@
-"""The models that the app serves: each loaded once, with its temperature and the share below which it is not sure."""
+"""The models that the app serves: each loaded once, with its temperature and the limit below which it is not sure."""
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,31 @@ from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.registry import task_of
 
 COMPARISON = "comparison.json"
-# A calibrated answer below one half is more often wrong than right.
+# A calibrated answer below one half is more often wrong than right; for models without a limit of their own.
 SURE = 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a classifier says of one sample.
+
+    Attributes:
+        shares: calibrated probability of each label, `(labels,)` fp64.
+        raw: probability of the best label before calibration, which `config.abstain_below` is compared with.
+        familiar: by part that was given ("text", "image"), whether it is like the training rows; empty where the model
+            does not know it.
+        sure: whether the answer reaches the limit, and something of the sample is familiar.
+    """
+
+    shares: np.ndarray
+    raw: float
+    familiar: dict[str, bool]
+    sure: bool
+
+    @property
+    def foreign(self) -> bool:
+        """Whether nothing of the sample is familiar."""
+        return bool(self.familiar) and not any(self.familiar.values())
 
 
 @dataclass
@@ -36,14 +59,15 @@ class ServedModel:
         saved: the model with its processor and task.
         temperature: by which its logits are divided; 1 where no comparison has fitted one.
         calibrated: whether a comparison has fitted it.
-        sure: share below which its answer is "not sure".
+        own_limit: probability before calibration below which it would rather not answer (`abstain_below` of its
+            config); None in a model that never learned one, whose answers count from a calibrated `SURE` on.
         lock: held while it computes, so that two requests do not take twice the memory.
     """
 
     saved: SavedModel
     temperature: float = 1.0
     calibrated: bool = False
-    sure: float = SURE
+    own_limit: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -72,15 +96,33 @@ class ServedModel:
             raise BadInputError(f"{self.name} reads {' or '.join(wanted[one] for one in self.reads)}; give it one")
         return given
 
-    @torch.inference_mode()
+    @property
+    def answers_without_a_part(self) -> bool:
+        """Whether it leaves out a part of a sample that is not familiar to it."""
+        return bool(getattr(self.saved.model.config, "answers_without_a_part", False))
+
     def probabilities(self, picture: Image.Image | None, text: str | None) -> np.ndarray:
         """Return the calibrated probability of each label, `(labels,)`."""
+        return self.answer(picture, text).shares
+
+    @torch.inference_mode()
+    def answer(self, picture: Image.Image | None, text: str | None) -> Answer:
+        """Return the calibrated shares of a sample, whether the model is sure, and whether it knows such inputs."""
         given = self.fitting(picture, text)
         with self.lock:
             inputs = self.saved.processor(**given).to(self.saved.model.device)
-            logits = self.saved.model(**inputs).logits.float()
-        found = self.saved.task.probabilities(logits).cpu().numpy().astype(np.float64)
-        return scale_temperature(found, self.temperature, self.saved.task.has_label_sets)[0]
+            output = self.saved.model(**inputs)
+        found = self.saved.task.probabilities(output.logits.float()).cpu().numpy().astype(np.float64)
+        shares = scale_temperature(found, self.temperature, self.saved.task.has_label_sets)[0]
+        familiar = {}
+        for part, key in (("text", "text"), ("image", "images")):
+            known = output.get(f"{part}_familiar")
+            if known is not None and key in given:
+                familiar[part] = bool(known[0])
+        raw = float(found[0].max())
+        enough = shares.max() >= SURE if self.own_limit is None else raw >= self.own_limit
+        answer = Answer(shares, raw, familiar, bool(enough))
+        return replace(answer, sure=answer.sure and not answer.foreign)
 
 
 def load_models(sources: Sequence[str], revision: str | None, trust_remote_code: bool) -> list[ServedModel]:
@@ -106,10 +148,9 @@ def load_models(sources: Sequence[str], revision: str | None, trust_remote_code:
             )
         known = read_record(model_folder(place, own or revision or "main"), COMPARISON).get("calibration") or {}
         temperature = _temperature(known, saved.name, place)
-        sure = getattr(saved.model.config, "abstain_below", None)
-        served.append(
-            ServedModel(saved, temperature or 1.0, temperature is not None, SURE if sure is None else float(sure))
-        )
+        limit = getattr(saved.model.config, "abstain_below", None)
+        own_limit = float(limit) if isinstance(limit, int | float) else None
+        served.append(ServedModel(saved, temperature or 1.0, temperature is not None, own_limit))
     return served
 
 

@@ -142,7 +142,7 @@ def _tabs(
         with gr.Tab("Taste", id="taste"):
             taste.build(classifiers, examples)
     with gr.Tab("What if", id="what-if"):
-        what_if.build(classifiers, pipeline, examples)
+        what_if.build(classifiers, pipeline)
     if captioners := of_task.get("captioning"):
         with gr.Tab("Caption", id="caption"):
             caption.build(captioners, examples)

@@ -9,7 +9,7 @@ from PIL import Image
 from modeling_flavour.explanation_flavour import Explanation, explain
 from trainer_scripts.app_pages import markup
 from trainer_scripts.app_pages.inputs import add_examples, as_message, open_upload, picture_input, short
-from trainer_scripts.app_pages.models import ServedModel, named
+from trainer_scripts.app_pages.models import SURE, Answer, ServedModel, named
 from trainer_scripts.app_pages.samples import Sample
 
 WAITING = "Give a photograph, the title of a dish, or both."
@@ -18,15 +18,17 @@ PARTS = {"text": "the title", "image": "the photograph"}
 
 def answer_html(served: ServedModel, picture: Image.Image | None, title: str) -> str:
     """Return the flavours of a sample with their calibrated shares, or "not sure" where the model is not."""
-    shares = served.probabilities(picture, title)
+    found = served.answer(picture, title)
+    shares = found.shares
     best = int(shares.argmax())
     name, share = served.saved.names[best], float(shares[best])
-    if share < served.sure:
-        head = '<p class="verdict">Not sure</p>'
-        why = f"{name} leads with {markup.percent(share)}; below {markup.percent(served.sure)} an answer is not given."
-    else:
+    if found.sure:
         head = f'<p class="verdict">{markup.badge(name)}</p>'
         why = f"{markup.percent(share)} sure."
+    else:
+        head = '<p class="verdict">Not sure</p>'
+        reason = "nothing of this is like what the model learned from" if found.foreign else "that is too little"
+        why = f"{name} leads with {markup.percent(share)}; {reason}."
     calibrated = (
         f"Shares are calibrated: logits divided by {served.temperature:.2f}, fitted on validation rows."
         if served.calibrated
@@ -39,10 +41,43 @@ def answer_html(served: ServedModel, picture: Image.Image | None, title: str) ->
         head,
         f'<p class="lead">{markup.text(why)}</p>',
         markup.bars(shown),
+        familiar_html(served, found, len(served.fitting(picture, title))),
         ignored,
-        markup.note(calibrated),
+        markup.note(f"{calibrated} {limit_line(served, found)}"),
         kind="answer",
     )
+
+
+def limit_line(served: ServedModel, found: Answer) -> str:
+    """Return from where on an answer is given, and where that limit comes from."""
+    if served.own_limit is None:
+        limit, where = markup.percent(SURE), "a limit of this app, as the model has none of its own"
+    else:
+        limit = f"{markup.percent(served.own_limit)} before calibration (here {markup.percent(found.raw)})"
+        where = "the model's own limit, chosen on validation rows in its training"
+    return f"Answers below {limit} are not given: {where}."
+
+
+def familiar_html(served: ServedModel, found: Answer, given: int) -> str:
+    """Return whether the model has learned from such inputs, for each part that it was given.
+
+    Args:
+        served: the model.
+        found: its answer.
+        given: number of parts that it read.
+    """
+    if not found.familiar:
+        return markup.note("Whether it has learned from such inputs is not known to this model.")
+    strange = sum(not familiar for familiar in found.familiar.values())
+    # As the model does: where nothing else is left, what is foreign is read all the same.
+    left_out = served.answers_without_a_part and strange < given
+    rows = []
+    for part, familiar in found.familiar.items():
+        kind = "known" if familiar else "foreign"
+        said = "like those of training" if familiar else "unlike those of training"
+        said += ", so it is left out" if not familiar and left_out else ""
+        rows.append(f'<li class="{kind}">{markup.text(f"{PARTS[part].capitalize()} is {said}.")}</li>')
+    return f'<h4>Has it seen such inputs?</h4><ul class="familiar">{"".join(rows)}</ul>'
 
 
 def why_html(served: ServedModel, picture: Image.Image | None, title: str) -> str:

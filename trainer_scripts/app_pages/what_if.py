@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import gradio as gr
-from PIL import Image
+import torch
 
 from dataset_builder.catalogue.ingredients import find_ingredients
 from dataset_builder.columns import FLAVOURS
@@ -16,29 +16,40 @@ from dataset_builder.labelling.rule import Label
 from dataset_builder.pictures.illustrator import Illustrator
 from dataset_builder.pictures.prompts import render
 from dataset_builder.pictures.revisions import pipeline_revision
-from dataset_builder.pictures.settings import PLATING, GenerationSettings, PictureTask
+from dataset_builder.pictures.settings import PLATING, GenerationSettings, Picture, PictureTask
 from dataset_builder.recipes.hub_names import pinned
 from trainer_scripts.app_pages import markup
 from trainer_scripts.app_pages.inputs import LONGEST_LIST, as_message, short
 from trainer_scripts.app_pages.models import ServedModel
-from trainer_scripts.app_pages.samples import Sample
 
 SIZE = 256  # pixels of a drawn plate
+KEPT_PLATES = 16
 MOST_LINES = 40
 WAITING = "Exchange an ingredient and see what becomes of the plate and of its taste."
 DISH = ("Beef with soy sauce", "beef\nsoy sauce\nmushroom\nrice\nspring onion", "soy sauce", "lemon")
 
 
-@dataclass
 class Kitchen:
-    """What labels and draws a dish: the rule, and one pipeline that is loaded when it is first needed."""
+    """What labels and draws a dish: the rule, and one pipeline.
 
-    pipeline: str
+    Args:
+        pipeline: "plating", or a folder, Hub id or `ID@REVISION` of a diffusers text-to-image pipeline.
 
-    def __post_init__(self) -> None:
+    Raises:
+        BadInputError: the pipeline cannot be loaded.
+    """
+
+    def __init__(self, pipeline: str):
+        self.pipeline = pipeline
+        name, revision = pinned(pipeline)
+        size = SIZE if name == PLATING else None  # a pipeline knows the size that it has learned
+        settings = GenerationSettings(name, revision, size=size, batch_size=1)
+        device = "cuda" if name != PLATING and torch.cuda.is_available() else "cpu"
+        self._illustrator = Illustrator(settings, pipeline_revision(name, revision), device=device)
         self._lock = threading.Lock()
         self._labeller: AnyLabeller | None = None
-        self._illustrator: Illustrator | None = None
+        # A dish stays the same while its exchanges are tried, and a diffusion pipeline takes its time.
+        self._plates = lru_cache(KEPT_PLATES)(self._drawn)
 
     def label(self, title: str, lines: Sequence[str]) -> Label:
         """Return the label that the rule gives."""
@@ -47,17 +58,15 @@ class Kitchen:
                 self._labeller = make_labeller(Lexicon.load())
         return self._labeller.label(title, lines)
 
-    def draw(self, title: str, lines: Sequence[str]) -> Image.Image | None:
-        """Return the plate of a dish; None where every attempt was rejected."""
+    def draw(self, title: str, lines: Sequence[str]) -> Picture:
+        """Return the plate of a dish; without an image, but with the reasons, where every attempt was rejected."""
         with self._lock:
-            if self._illustrator is None:
-                name, revision = pinned(self.pipeline)
-                size = SIZE if name == PLATING else None
-                settings = GenerationSettings(name, revision, size=size, batch_size=1)
-                self._illustrator = Illustrator(settings, pipeline_revision(name, revision))
-            # Of one seed, so that what differs between two plates is what differs between their dishes.
-            task = PictureTask("what-if", "what-if", title, render("ingredients", title, lines), 7)
-            return next(iter(self._illustrator.draw([task]))).image
+            return self._plates(title, tuple(lines))
+
+    def _drawn(self, title: str, lines: tuple[str, ...]) -> Picture:
+        # Of one seed, so that what differs between two plates is what differs between their dishes.
+        task = PictureTask("what-if", "what-if", title, render("ingredients", title, lines), 7)
+        return next(iter(self._illustrator.draw([task])))
 
 
 def exchanged(title: str, lines: Sequence[str], old: str, new: str) -> tuple[str, list[str]]:
@@ -87,29 +96,66 @@ def side_html(
 ) -> str:
     """Return one side: the plate, the ingredients, the taste by rule and by each model."""
     label = kitchen.label(title, lines)
-    picture = kitchen.draw(title, lines)
+    drawn = kitchen.draw(title, lines)
     parts = [f"<h3>{markup.text(head)}</h3>"]
-    if picture is not None:
+    if drawn.image is not None:
         known = ", ".join(item.name for line in lines for item in find_ingredients(line))
-        parts.append(markup.figure(markup.address(picture, SIZE), f"A drawn plate of {title} with {known}", title))
+        parts.append(markup.figure(markup.address(drawn.image, SIZE), f"A drawn plate of {title} with {known}", title))
+    else:
+        parts.append(markup.note(f"Every drawn plate was rejected: {'; '.join(drawn.generation['rejected'])}."))
     parts.append(f'<p class="dish-lines">{shown}</p>')
     rule = markup.badge(label.flavour) if label.flavour else "no flavour leads"
     parts.append(f"<h4>By the rule: {rule}</h4>")
     parts.append(markup.bars(dict(zip(FLAVOURS, label.taste, strict=True))))
     for served in models:
-        shares = served.probabilities(picture, title)
-        best = served.saved.names[int(shares.argmax())]
-        sure = markup.badge(best) if shares.max() >= served.sure else "not sure"
-        parts.append(f"<h4>By {markup.text(served.name)}, from {markup.text(' and '.join(_read(served)))}: {sure}</h4>")
+        if drawn.image is None and served.reads == ("image",):
+            parts.append(f"<h4>{markup.text(served.name)} reads the plate alone, so it has no answer</h4>")
+            continue
+        found = served.answer(drawn.image, title)
+        shares = found.shares
+        sure = markup.badge(served.saved.names[int(shares.argmax())]) if found.sure else "not sure"
+        parts.append(
+            f"<h4>By {markup.text(served.name)}, from {markup.text(' and '.join(_read(served, drawn)))}: {sure}</h4>"
+        )
         parts.append(markup.bars(dict(zip(served.saved.names, shares.tolist(), strict=True))))
     return f'<div class="side">{"".join(parts)}</div>'
 
 
-def _read(served: ServedModel) -> list[str]:
-    return [{"image": "the plate", "text": "the title"}[one] for one in served.reads]
+def _read(served: ServedModel, drawn: Picture) -> list[str]:
+    names = {"image": "the plate", "text": "the title"}
+    return [names[one] for one in served.reads if one == "text" or drawn.image is not None]
 
 
-def build(models: Sequence[ServedModel], pipeline: str, samples: Sequence[Sample]) -> None:
+def exchange_html(kitchen: Kitchen, models: Sequence[ServedModel], title: str, listed: str, old: str, new: str) -> str:
+    """Return a dish before and after an exchange, side by side.
+
+    Args:
+        kitchen: labels and draws both.
+        models: classifiers that answer for both.
+        title: of the dish.
+        listed: its ingredients, one per line.
+        old: the ingredient that leaves.
+        new: the one that takes its place; empty for none.
+
+    Raises:
+        BadInputError: too many or no ingredients, or none like the old one.
+    """
+    title, old, new = short(title), short(old, what="the ingredient"), short(new, what="the ingredient")
+    given = [line.strip() for line in short(listed, LONGEST_LIST, "the list").splitlines() if line.strip()]
+    if not given or len(given) > MOST_LINES:
+        raise BadInputError(f"give 1 to {MOST_LINES} ingredients, one per line; there are {len(given)}")
+    if not old:
+        raise BadInputError("name the ingredient to exchange")
+    other_title, other = exchanged(title, given, old, new)
+    before = ", ".join(markup.text(line) if line in other else f"<del>{markup.text(line)}</del>" for line in given)
+    after = ", ".join(markup.text(line) if line in given else f"<ins>{markup.text(line)}</ins>" for line in other)
+    sides = side_html(kitchen, models, "As it is", title, given, before)
+    sides += side_html(kitchen, models, f"With {new}" if new else f"Without {old}", other_title, other, after)
+    by = "a simulator from its ingredients" if kitchen.pipeline == PLATING else kitchen.pipeline
+    return markup.card(f'<div class="pair">{sides}</div>', markup.note(f"Each plate is drawn by {by}, with one seed."))
+
+
+def build(models: Sequence[ServedModel], pipeline: str) -> None:
     """Add the page to the app."""
     kitchen = Kitchen(pipeline)
     gr.Markdown(
@@ -127,20 +173,6 @@ def build(models: Sequence[ServedModel], pipeline: str, samples: Sequence[Sample
         with gr.Column(scale=8, min_width=320):
             answer = gr.HTML(markup.empty(WAITING), elem_id="if-answer")
 
-    def change(title: str, listed: str, old: str, new: str) -> str:
-        title, old, new = short(title), short(old, what="the ingredient"), short(new, what="the ingredient")
-        given = [line.strip() for line in short(listed, LONGEST_LIST, "the list").splitlines() if line.strip()]
-        if not given or len(given) > MOST_LINES:
-            raise BadInputError(f"give 1 to {MOST_LINES} ingredients, one per line; there are {len(given)}")
-        if not old:
-            raise BadInputError("name the ingredient to exchange")
-        other_title, other = exchanged(title, given, old, new)
-        before = ", ".join(markup.text(line) if line in other else f"<del>{markup.text(line)}</del>" for line in given)
-        after = ", ".join(markup.text(line) if line in given else f"<ins>{markup.text(line)}</ins>" for line in other)
-        sides = side_html(kitchen, models, "As it is", title, given, before)
-        sides += side_html(kitchen, models, f"With {new}" if new else f"Without {old}", other_title, other, after)
-        drawn = "drawn by a simulator from its ingredients" if pipeline == PLATING else f"drawn by {pipeline}"
-        return markup.card(f'<div class="pair">{sides}</div>', markup.note(f"Plates are {drawn}, with one seed."))
-
     for trigger in (go.click, new.submit):
-        trigger(as_message(change), [title, lines, old, new], answer, api_visibility="private", concurrency_id="model")
+        change = as_message(partial(exchange_html, kitchen, models))
+        trigger(change, [title, lines, old, new], answer, api_visibility="private", concurrency_id="model")

@@ -64,7 +64,7 @@ def check_decision(model: SavedModel, options: PredictionOptions) -> None:
     """Raise BadInputError for a decision that the model cannot use, or for two of them."""
     if options.abstain and getattr(model.model.config, "abstain_below", None) is None:
         raise BadInputError(
-            f"--abstain: {model.name} does not know when; fusions of one label per row learn it (familiar_share of "
+            f"--abstain: {model.name} does not know when; models of one label per row learn it (familiar_share of "
             "train.py), those of earlier versions have not"
         )
     if options.probabilities and not model.task.has_labels:

@@ -113,8 +113,6 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
         ),
     }
 
-    # Left open, the Trainer would decide by the level of transformers' messages, and quiet libraries would silence us.
-    disable_tqdm: bool | None = option(False, "Print no lines about loss, scores and speed.", resumable=True)
     # The Trainer's "warning" would let processes beside the main one say what that one keeps quiet.
     log_level_replica: str = option(
         "passive",

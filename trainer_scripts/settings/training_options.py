@@ -29,6 +29,8 @@ class TrainingOptions:
     logging_steps: float = option(
         50, "Steps from one such line to the next; below 1: share of all steps.", allowed=POSITIVE, resumable=True
     )
+    # The Trainer's own default is to print nothing wherever the libraries' messages are silenced, as they are here.
+    disable_tqdm: bool | None = option(False, "Print no line at each logged loss and evaluation.", resumable=True)
     load_best_model_at_end: bool = option(True, "Keep the checkpoint with the best selection score.")
     save_total_limit: int | None = option(
         2, "Number of checkpoints kept during training.", allowed=COUNT, resumable=True

@@ -158,6 +158,8 @@ def prepare_trainer(
     # What a checkpoint knows of the rows of its own training does not hold for these; it is learned anew in the end.
     if getattr(model.config, "familiarity", None):
         model.trust_every_input()
+    if getattr(model.config, "abstain_below", None) is not None:
+        model.config.abstain_below = None
     vocabulary = vocabulary_record(local, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
@@ -230,7 +232,7 @@ def fit(
 
 
 def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> None:
-    """Let the trained model know which inputs are familiar, where the configuration and the run allow it."""
+    """Let the trained model know which inputs are familiar and when it is not sure, where that can be learned."""
     share = configuration.training.familiar_share
     # Sharded weights cannot be called by one process, and adapters are saved without the model's own buffers.
     if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or configuration.training.lora_rank:

@@ -1,6 +1,7 @@
 """Pictures are seeded one by one, recorded in full, and drawn again when they are bad."""
 
 import hashlib
+import inspect
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from dataset_builder.pictures import pipelines, prompts, revisions
 from dataset_builder.pictures.illustrator import Illustrator
 from dataset_builder.pictures.pipelines import load_pipeline
 from dataset_builder.pictures.revisions import folder_revision, lora_revision, pipeline_revision
-from dataset_builder.pictures.settings import GenerationSettings, PictureTask, attempt_seed, picture_seed
+from dataset_builder.pictures.settings import GenerationSettings, PictureTask, attempt_seed, parse_lora, picture_seed
 from tests.tiny_pipelines import tiny_stable_diffusion
 
 
@@ -61,6 +62,69 @@ class Scripted:
 
 def good(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+
+
+def short_of_memory(monkeypatch, most: int, error: Exception, **settings) -> tuple[Illustrator, Scripted]:
+    """Return what draws with a pipeline whose memory takes so many pictures."""
+
+    def script(call, seeds):
+        if len(seeds) > most:
+            raise error
+        return [good(seed % 1000) for seed in seeds]
+
+    return scripted(monkeypatch, script, **settings)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_where_memory_is_short_fewer_pictures_are_drawn_at_once_and_the_pictures_stay(monkeypatch, capsys, error):
+    wanted = list(scripted(monkeypatch, lambda call, seeds: [good(s % 1000) for s in seeds])[0].draw(tasks(11)))
+    drawer, pipeline = short_of_memory(monkeypatch, 2, error, batch_size=8)
+    drawn = list(drawer.draw(tasks(11)))
+    assert [picture.generation for picture in drawn] == [picture.generation for picture in wanted]
+    assert all(np.array_equal(pixels(one), pixels(other)) for one, other in zip(drawn, wanted, strict=True))
+    # What was too much is not tried again.
+    assert [len(seeds) for seeds in pipeline.seeds] == [8, 4, 2, 2, 2, 2, 2, 1]
+    said = capsys.readouterr().err
+    assert "out of memory with 8 pictures per call: going on with 4; --batch-size 4 does so from the start" in said
+
+
+def test_memory_for_less_than_a_picture_is_one_error_that_says_what_to_lower(monkeypatch):
+    drawer, pipeline = short_of_memory(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory."), batch_size=2)
+    with pytest.raises(BadInputError, match=r"memory does not suffice for one picture of Scripted; lower --size, load"):
+        list(drawer.draw(tasks(2)))
+    assert len(pipeline.seeds) == 2
+
+
+def test_other_errors_of_a_device_are_no_lack_of_memory(monkeypatch):
+    drawer, _ = short_of_memory(monkeypatch, 0, RuntimeError("CUDA error: device-side assert triggered"))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        list(drawer.draw(tasks(2)))
+
+
+def test_masks_and_pictures_of_a_split_batch_are_those_of_a_whole_one(tiny_sd, monkeypatch):
+    drawer = illustrator(tiny_sd, steps=1, size=64, masks="attention", batch_size=4)
+    whole = list(drawer.draw(tasks(3)))
+    call = drawer.pipeline.__class__.__call__
+
+    def limited(self, *given, **named):
+        if len(named["prompt"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return call(self, *given, **named)
+
+    limited.__signature__ = inspect.signature(call)
+    monkeypatch.setattr(drawer.pipeline.__class__, "__call__", limited)
+    for one, other in zip(whole, drawer.draw(tasks(3)), strict=True):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
+        assert (one.mask == other.mask).mean() > 0.99
+        assert one.captions == other.captions
 
 
 BLACK = Image.new("RGB", (32, 32))
@@ -286,6 +350,57 @@ def test_lora_weights_load_by_file_and_by_folder_and_are_pinned(tiny_sd, lora_fi
     assert lora_revision(str(lora_file)).startswith(f"{lora_file}@")
 
 
+def test_several_lora_weights_act_together_by_their_scales(tiny_sd, lora_file, tmp_path):
+    def drawn(*loras):
+        return pixels(next(illustrator(tiny_sd, steps=1, size=64, lora=loras).draw(tasks(1))))
+
+    negated = {name: -value if "lora_B" in name else value for name, value in load_file(lora_file).items()}
+    save_file(negated, tmp_path / "negated.safetensors")
+    one, other = str(lora_file), str(tmp_path / "negated.safetensors")
+    plain, alone, half = drawn(), drawn(one), drawn(f"{one}:0.5")
+    assert np.abs(drawn(f"{one}:0") - plain).max() <= 1
+    assert np.abs(drawn(one, other) - plain).max() <= 1  # they cancel out
+    assert np.abs(drawn(one, f"{other}:0.5") - half).max() <= 1
+    assert np.abs(half - alone).max() > 1
+    assert np.abs(half - plain).max() > 1
+    assert re.fullmatch(
+        rf"{re.escape(one)}@\w{{40}} \+ {re.escape(other)}@\w{{40}}:0.5", lora_revision(one, f"{other}:0.5")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("org/lora", ("org/lora", 1.0)),
+        ("org/lora:0.8", ("org/lora", 0.8)),
+        ("org/lora@v1:-1", ("org/lora@v1", -1.0)),
+        ("look.safetensors:1e-1", ("look.safetensors", 0.1)),
+        (r"C:\lora\a.safetensors", (r"C:\lora\a.safetensors", 1.0)),
+        (r"C:\lora\a.safetensors:0.5", (r"C:\lora\a.safetensors", 0.5)),
+        ("a:b", ("a:b", 1.0)),
+    ],
+)
+def test_the_scale_of_a_lora_stands_behind_its_last_colon(text, parsed):
+    assert parse_lora(text) == parsed
+
+
+def test_a_lora_file_whose_name_ends_in_a_number_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v:2").mkdir()
+    assert parse_lora("v:2") == ("v:2", 1.0)
+    assert parse_lora("v:2:0.5") == ("v:2", 0.5)
+    for text in (":0.5", "a:nan", "a:inf"):
+        with pytest.raises(BadInputError, match=r"no name with a finite scale; write NAME, or NAME:0\.8"):
+            GenerationSettings(pipeline="x", lora=["b", text])
+
+
+@pytest.mark.parametrize("name", ["tiny_sdxl", "tiny_dit"])
+def test_lora_weights_of_another_model_are_refused_in_one_line(name, request, lora_file):
+    with pytest.raises(BadInputError, match=r"LoRA .*(give weights made for it|leave --lora .* out)$") as caught:
+        illustrator(request.getfixturevalue(name), steps=1, size=64, lora=str(lora_file))
+    assert "\n" not in str(caught.value)
+
+
 def test_lora_weights_for_another_kind_of_model_are_refused(tiny_sd, lora_file, tmp_path):
     weights = {name.replace("unet.", "transformer."): value for name, value in load_file(lora_file).items()}
     save_file(weights, tmp_path / "other.safetensors")
@@ -351,6 +466,20 @@ def test_the_revision_of_plating_covers_every_module_that_draws():
         ({"pipeline": "no/such-pipeline"}, "'no/such-pipeline' is neither a folder here nor"),
         ({"pipeline": "tiny_sd", "scheduler": "NoScheduler"}, "'NoScheduler' is no diffusers scheduler class"),
         ({"pipeline": "tiny_sd", "scheduler": "UNet2DModel"}, "'UNet2DModel' is no diffusers scheduler class"),
+        ({"pipeline": "tiny_sd", "variant": "fp16"}, "check that it has fp16 weights, or leave --variant out"),
+        ({"pipeline": "plating", "variant": "fp16"}, "plating pipeline has no variant; leave --variant fp16 out"),
+        ({"pipeline": "plating", "lora": ["a:0.5", "b"]}, "plating pipeline has no lora; leave --lora a:0.5 b out"),
+        (
+            {"pipeline": "tiny_sd", "pipeline_config": "x/y"},
+            "has its own configuration; leave --pipeline-config x/y out",
+        ),
+        ({"pipeline": "model.ckpt"}, "may hold code that runs when it is read; give a .safetensors file"),
+        (
+            {"pipeline": "no.safetensors"},
+            "there is no file 'no.safetensors'; name a .safetensors file, or ORG/NAME/FILE",
+        ),
+        ({"pipeline": "/no/way/there.safetensors"}, "there is no file '/no/way/there.safetensors'"),
+        ({"pipeline": "no/such/one.safetensors"}, "neither a file here nor one that the Hub gives"),
         ({"pipeline": "tiny_sd", "revision": "main"}, "is a folder and has no revision 'main'"),
         ({"pipeline": "tiny_sd", "lora": "/no/where"}, "LoRA '/no/where' is neither a file nor a folder"),
         ({"dtype": "float8"}, "dtype is 'float8'; choose one of float32, float16, bfloat16"),

@@ -159,6 +159,58 @@ def test_a_passing_error_while_storing_files_is_overcome(hub, build):
     assert list(tags(hub)) == ["v1.0.0"]
 
 
+class PanicException(BaseException):
+    """As clients written in Rust raise it; it is no `Exception`."""
+
+
+def stored_wrongly(cause: Exception) -> RuntimeError:
+    """Return the error with which the client reports a file that it could not store."""
+    error = RuntimeError("Error while uploading 'data/train.parquet' to the Hub.")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("Data processing error: CAS service error : ReqwestMiddleware Error: Request failed"),
+            "CAS serv",
+        ),
+        (stored_wrongly(OSError("Xet storage is not reachable")), "Xet storage is not reachable"),
+        (
+            PanicException("called `Result::unwrap()` on an `Err` value: hf_secret at https://cas/x?sig=1"),
+            "on an `Err`",
+        ),
+        (json.JSONDecodeError("Expecting value", "<html>", 0), "Expecting value"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "not UTF-8"),
+        (KeyError("xetReadToken"), "xetReadToken"),
+        (TypeError("argument 'endpoint': 'NoneType' object is not an instance of 'str'"), "argument 'endpoint'"),
+    ],
+)
+def test_whatever_a_client_fails_with_is_one_line_without_a_tag(hub, build, monkeypatch, error, said):
+    def fails(*given, **named):
+        raise error
+
+    monkeypatch.setattr(HfApi, "create_commit", fails)
+    with pytest.raises(
+        BadInputError, match=r"1\.0\.0 was not published .*; it carries no tag, repeat the command$"
+    ) as caught:
+        publish(build, REPO, "1.0.0", LICENCE)
+    assert said in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("hf_secret", "https://", "the card"))
+    assert tags(hub) == {}
+
+
+def test_ctrl_c_while_storing_is_no_failure_of_the_hub(hub, build, monkeypatch):
+    def stopped(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "create_commit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        publish(build, REPO, "1.0.0", LICENCE)
+
+
 def test_a_tag_whose_answer_was_lost_is_no_failure(hub, build):
     hub.inject("tag", "lose")
     publish(build, REPO, "1.0.0", LICENCE)

@@ -5,22 +5,28 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dataset_builder.building.corrections import read_corrections
 from dataset_builder.building.plan import BuildSettings, Plan
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
+from dataset_builder.pictures import illustrator
 from tests.dataset_builder.tiny_build import make_row, make_rows, write_build
+from tests.modeling_flavour.family import FAMILY, classifier
+from tests.tiny_pipelines import save, tiny_stable_diffusion
 from tests.trainer_scripts.app_pages.conftest import HOSTILE
 from tests.trainer_scripts.conftest import refused
 from trainer_scripts import app as app_script
 from trainer_scripts.app_pages import caption, data, labels, markup, plate, taste, what_if
 from trainer_scripts.app_pages.inputs import as_message, open_upload, short
+from trainer_scripts.app_pages.models import ServedModel
 from trainer_scripts.app_pages.rows import ALL, HUMAN, REJECTED, SOFT, open_rows
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
@@ -41,14 +47,45 @@ def test_taste_answers_with_either_part_and_says_when_it_is_not_sure(served):
     assert both.sum() == pytest.approx(1)
     assert not np.allclose(both, title)
     assert (model.temperature, model.calibrated) == (2.0, True)
-    model.sure = float(both.max()) + 0.01
+    assert "below 50 % are not given: a limit of this app" in taste.answer_html(model, PICTURE, "lemon tart")
+    # Its own limit holds for what it says before calibration, which lowers the share of the best label here.
+    raw = model.answer(PICTURE, "lemon tart").raw
+    assert raw > both.max() + 0.01
+    model.own_limit = raw - 0.005
+    html = taste.answer_html(model, PICTURE, "lemon tart")
+    assert "Not sure" not in html
+    assert "before calibration" in html
+    assert "the model&#x27;s own limit" in html
+    model.own_limit = raw + 0.005
     assert "Not sure" in taste.answer_html(model, PICTURE, "lemon tart")
-    model.sure = float(both.max()) - 0.01
-    assert "Not sure" not in taste.answer_html(model, PICTURE, "lemon tart")
+    model.own_limit = None
     assert "logits divided by 2.00" in taste.answer_html(model, PICTURE, HOSTILE)
     assert "<video" not in taste.answer_html(model, PICTURE, HOSTILE) + taste.why_html(model, PICTURE, HOSTILE)
     with pytest.raises(BadInputError, match="fusion reads a photograph or a title; give it one"):
         model.probabilities(None, "  ")
+
+
+def test_taste_says_whether_the_model_has_seen_such_inputs(served):
+    assert "is not known to this model" in taste.answer_html(served["fusion"], PICTURE, "lemon tart")
+    model = classifier(modality_dropout=0.3)().eval()
+    rows = {part: torch.randn(20, model.familiar_size(part)) for part in ("text", "image")}
+    model.learn_familiarity(rows, rows, 1.0)
+    knowing = ServedModel(replace(served["fusion"].saved, model=model), own_limit=0.0)
+    model.trust_every_input()
+    html = taste.answer_html(knowing, PICTURE, "lemon tart")
+    assert "The title is like those of training." in html
+    assert "The photograph is like those of training." in html
+    assert "The photograph" not in taste.answer_html(knowing, None, "lemon tart"), "of what was given alone"
+    model.image_familiarity.limit.fill_(-1)
+    html = taste.answer_html(knowing, PICTURE, "lemon tart")
+    assert "The photograph is unlike those of training, so it is left out." in html
+    assert "Not sure" not in html
+    # With nothing familiar there is no answer, however large its share, and nothing is left out.
+    model.text_familiarity.limit.fill_(-1)
+    html = taste.answer_html(knowing, PICTURE, "lemon tart")
+    assert "Not sure" in html
+    assert "nothing of this is like what the model learned from" in html
+    assert "left out" not in html
 
 
 def test_why_shows_map_words_shares_and_what_changes_the_answer(served):
@@ -115,12 +152,44 @@ def test_an_exchange_changes_title_ingredients_plate_and_labels(served):
         what_if.exchanged("Tart", ["apples"], "tofu", "egg")
     kitchen = what_if.Kitchen("plating")
     before, after = kitchen.draw("Salad", ["lemon", "lettuce"]), kitchen.draw("Salad", ["tomato", "lettuce"])
-    assert before.tobytes() == kitchen.draw("Salad", ["lemon", "lettuce"]).tobytes()
-    assert before.tobytes() != after.tobytes()
+    assert before.image.tobytes() == what_if.Kitchen("plating").draw("Salad", ["lemon", "lettuce"]).image.tobytes()
+    assert before.image.tobytes() != after.image.tobytes()
     html = what_if.side_html(kitchen, [served["fusion"]], "As it is", HOSTILE, ["lemon", "lettuce"], "lemon")
     assert "By the rule" in html
     assert "By fusion, from the plate and the title" in html
     assert "<video" not in html
+
+
+def test_a_diffusion_pipeline_draws_the_new_plate(served, tmp_path):
+    folder = save(tiny_stable_diffusion(), tmp_path / "sd")
+    kitchen, models = what_if.Kitchen(folder), [served["fusion"]]
+    html = what_if.exchange_html(kitchen, models, "Beef with soy sauce", "beef\nsoy sauce", "soy sauce", "lemon")
+    assert html.count("data:image/jpeg") == 2
+    assert f"Each plate is drawn by {folder}, with one seed." in html
+    assert html.count("By fusion, from the plate and the title") == 2
+    # In the size that the pipeline has learned; a plate that was drawn is kept.
+    before = kitchen.draw("Beef with soy sauce", ["beef", "soy sauce"])
+    assert before.image.size == (64, 64)
+    assert kitchen.draw("Beef with soy sauce", ["beef", "soy sauce"]) is before
+    assert before.image.tobytes() != kitchen.draw("Beef with lemon", ["beef", "lemon"]).image.tobytes()
+
+
+def test_a_plate_that_every_attempt_was_rejected_of_is_named_with_its_reasons(served, monkeypatch):
+    monkeypatch.setattr(illustrator, "picture_fault", lambda *given, **named: "black")
+    kitchen = what_if.Kitchen("plating")
+    pictures = ServedModel(replace(served["fusion"].saved, model=FAMILY["image"].build().eval(), name="pictures"))
+    html = what_if.side_html(kitchen, [served["fusion"], pictures], "As it is", "Soup", ["lemon"], "lemon")
+    assert "Every drawn plate was rejected: black (seed 7);" in html
+    assert "By fusion, from the title:" in html
+    assert "pictures reads the plate alone, so it has no answer" in html
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [("nowhere/none", "pipeline 'nowhere/none' is neither a folder here"), (".", "has no model_index.json")],
+)
+def test_a_pipeline_that_cannot_draw_ends_the_command_before_it_serves(capsys, pipeline, message):
+    assert message in refused(capsys, app_script, "--pipeline", pipeline)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ import pytest
 from huggingface_hub import HfApi
 
 from dataset_builder.errors import BadInputError
+from modeling_flavour.pipelines_flavour import FlavourClassificationPipeline
 from tests.trainer_scripts.conftest import make_row, png, refused
 from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import predict, score
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.scoring.predicted_rows import RowsWanted, picture_file, read_items
+from trainer_scripts.scoring.saved_model import load_model
 
 NAMES = ["sweet", "salty", "sour", "bitter", "umami"]
 
@@ -189,6 +191,29 @@ def test_a_trained_fusion_knows_foreign_pictures_and_may_abstain(fusion, small_r
     assert silent == [number for number in range(30) if found[number].max() < config["abstain_below"] - 1e-6]
     assert len(silent) <= 6
     assert (f"{len(silent)} rows without an answer" in capsys.readouterr().err) == bool(silent)
+
+
+def test_a_model_of_titles_chooses_its_limit_on_the_rows_that_chose_its_checkpoint(small_dataset, tmp_path):
+    titles = run(tmp_path / "titles", small_dataset, "--num_train_epochs", "1", "--modality", "text")
+    config = json.loads((titles / "config.json").read_text())
+    assert config["familiarity"] is None
+    assert 0.2 < config["abstain_below"] < 1
+    out = tmp_path / "out.csv"
+    ids, found = predicted(titles, small_dataset, out, "--split", "validation")
+    predict.main([str(titles), str(small_dataset), "--split", "validation", "--abstain", "--out", str(out)])
+    silent = [row["ImageID"] for row in csv.DictReader(out.open()) if not row["Labels"]]
+    assert silent == [name for name, shares in zip(ids, found, strict=True) if shares.max() < config["abstain_below"]]
+    # Four fifths of thirty rows are answered; some may be exactly as sure as the limit.
+    assert len(silent) <= 6
+    classify = FlavourClassificationPipeline(load_model(str(titles)).model, processor=load_model(str(titles)).processor)
+    classify.model.config.abstain_below = 0.0
+    assert set(classify("soup", abstain=True)[0]) == {"label", "score"}
+    classify.model.config.abstain_below = 1.0
+    assert [each["label"] for each in classify("soup", abstain=True)] == [None]
+    # A limit of another training is not taken over where nothing can be learned.
+    more = ["--model_name_or_path", str(titles), "--num_train_epochs", "1", "--modality", "text"]
+    again = run(tmp_path / "again", small_dataset, *more, "--familiar_share", "none")
+    assert json.loads((again / "config.json").read_text())["abstain_below"] is None
 
 
 def test_a_model_that_does_not_know_when_to_abstain_says_so(fusion, small_dataset, tmp_path, capsys):

@@ -1,7 +1,7 @@
-"""Teaches a trained fusion what its training rows were like, and when it would rather not answer."""
+"""Teaches a trained classifier when it would rather not answer, and a fusion what its training rows were like."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from trainer_scripts.tasks.classification.training import collator, evaluation_s
 MOST_ROWS = 1000
 LEAST_ROWS = 16
 BATCH_SIZE = 32
+SINGLE_LABEL = "single_label_classification"
 # A model that is asked to abstain keeps this share of the validation rows.
 ANSWERED_SHARE = 0.8
 
@@ -48,14 +49,41 @@ def learn_familiarity(
         if any(len(rows) < LEAST_ROWS for found in (known, held_out) for rows in found.values()):
             return False
         model.learn_familiarity(known, held_out, share)
-        if model.config.problem_type == "single_label_classification":
+        if model.config.problem_type == SINGLE_LABEL:
             _, logits = _read(model, processor, drawn(selection), "")
-            best = logits.softmax(-1).amax(-1)
-            # Rounded down, so that rows which are exactly as sure are answered by other runtimes too.
-            model.config.abstain_below = math.floor(1e4 * float(torch.quantile(best, 1 - ANSWERED_SHARE))) / 1e4
+            model.config.abstain_below = abstention_limit(logits)
     finally:
         model.train(was_training)
     return True
+
+
+@torch.inference_mode()
+def learn_abstention(model: PreTrainedModel, processor: FlavourProcessor, selection: Table) -> bool:
+    """Choose `config.abstain_below` of a trained model of titles or of pictures; return whether there were rows enough.
+
+    Args:
+        model: of one label per row, on its device.
+        processor: its processor.
+        selection: rows that chose the checkpoint; at most `MOST_ROWS` drawn ones are read.
+    """
+    table = drawn(selection)
+    if len(table) < LEAST_ROWS:
+        return False
+    was_training = model.training
+    model.eval()
+    try:
+        logits = [model(**batch).logits.float() for batch in _batches(model, processor, table, "how sure answers are")]
+    finally:
+        model.train(was_training)
+    model.config.abstain_below = abstention_limit(torch.cat(logits))
+    return True
+
+
+def abstention_limit(logits: torch.Tensor) -> float:
+    """Return the probability that the best labels of the surest `ANSWERED_SHARE` of rows `(rows, labels)` reach."""
+    best = logits.softmax(-1).amax(-1)
+    # Rounded down, so that rows which are exactly as sure are answered by other runtimes too.
+    return math.floor(1e4 * float(torch.quantile(best, 1 - ANSWERED_SHARE))) / 1e4
 
 
 def drawn(table: Table) -> Table:
@@ -69,15 +97,9 @@ def _read(
     model: Any, processor: FlavourProcessor, table: Table, name: str
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Return the features of each part, of the rows that have it, and the class scores."""
-    samples: Any = evaluation_samples(processor, table)
-    loader: DataLoader = DataLoader(
-        samples, batch_size=BATCH_SIZE, collate_fn=collator(processor, model.config.num_labels)
-    )
     found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
     logits: list[torch.Tensor] = []
-    for batch in progress(loader, name, total=len(table), each=BATCH_SIZE):
-        batch.pop("labels")
-        batch = {key: on_device(value, model.device) for key, value in batch.items()}
+    for batch in _batches(model, processor, table, name):
         text = model.text_encoder(batch["input_ids"], batch["attention_mask"])
         image = model.image_encoder(batch["pixel_values"])
         present = {part: batch.get(f"{part}_present") for part in found}
@@ -90,6 +112,17 @@ def _read(
         familiar = model.familiar_parts(text, image)
         logits.append(model.classify(text, image, present["text"], present["image"], familiar)[2].float())
     return {part: _joined(rows) for part, rows in found.items()}, torch.cat(logits)
+
+
+def _batches(model: Any, processor: FlavourProcessor, table: Table, name: str) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the inputs of a table on the device of the model, without labels."""
+    samples: Any = evaluation_samples(processor, table)
+    loader: DataLoader = DataLoader(
+        samples, batch_size=BATCH_SIZE, collate_fn=collator(processor, model.config.num_labels)
+    )
+    for batch in progress(loader, name, total=len(table), each=BATCH_SIZE):
+        batch.pop("labels")
+        yield {key: on_device(value, model.device) for key, value in batch.items()}
 
 
 def _joined(rows: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from trainer_scripts.evaluation.predictions import THRESHOLDS
 from trainer_scripts.evaluation.scores import Score, classification_scores, multilabel_scores, tuned_thresholds
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.classification import comparing, training
-from trainer_scripts.tasks.classification.familiarity import learn_familiarity
+from trainer_scripts.tasks.classification.familiarity import SINGLE_LABEL, learn_abstention, learn_familiarity
 from trainer_scripts.tasks.classification.predicting import predict
 from trainer_scripts.tasks.common.graphs import ClassifierGraph
 from trainer_scripts.tasks.common.task import SavedModel, Scored, ScoredModels, ScoringOptions, Task
@@ -47,10 +47,12 @@ class ClassifierTask(Task):
     def complete(
         self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
     ) -> str | None:
-        """Let a fusion know its training rows, see `learn_familiarity`."""
+        """Let a fusion know its training rows, and a model of one label when it is not sure, see `familiarity.py`."""
         config = model.config
         if not (config.has_text and config.has_image):
-            return None
+            if config.problem_type != SINGLE_LABEL or learn_abstention(model, processor, selection):
+                return None
+            return "too few rows to know when the model is not sure: it always answers"
         if not learn_familiarity(model, processor, train, selection, share):
             return "too few rows to know which inputs are familiar: every input is read"
         leaves = "are left out" if config.answers_without_a_part else "are reported alone, without modality_dropout"
