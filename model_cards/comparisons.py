@@ -93,8 +93,8 @@ def transfer_of(transfer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     rows = [[line, cell(model[line])] for line in ("here", "there")]
     difference = model.get("difference")
     if difference:
-        cell = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-        rows.append(["difference", cell])
+        limits = f"[{difference['low']:+.3f}, {difference['high']:+.3f}]"
+        rows.append(["difference", f"{difference['value']:+.3f} {limits}"])
     rows += [[f"there, {change}", cell(values["value"])] for change, values in model.get("without", {}).items()]
     rows += [
         [f"{line}, there", cell(entry["scores"].get(model["score"]))]

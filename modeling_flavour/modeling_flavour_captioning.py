@@ -359,7 +359,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Return the decoder's input for `labels`, with or without begin token; see `shift_right`."""
-        labels = self.without_begin_tokens(labels, None)[0]
+        labels = without_begin(labels, self.config.bos_token_id, self.config.eos_token_id, padding=IGNORED_LABEL)
         return shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
 
     def get_input_embeddings(self) -> nn.Module:

@@ -158,8 +158,8 @@ def backbone_key(module: PreTrainedModel) -> dict[str, str]:
 
 
 def _bytes(value: Tensor) -> bytes:
-    # Viewed as bytes first, because NumPy has no bfloat16.
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    # Viewed as bytes first, because NumPy has no bfloat16. A moving average turns -0.0 into the 0.0 that it equals.
+    return (value.detach() + 0).cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 class PictureExtractor:
