@@ -257,7 +257,8 @@ def model_card(
     results = with_compared(runs.results_of(folder), compared)
     adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
     if base is None:
-        base, base_revision = str(adapter.get("base_model_name_or_path") or ""), adapter.get("revision")
+        base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
+        base_revision = adapter.get("revision") or config.get("base_revision")
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     values: dict[str, Any] = {
         "name": name,
@@ -277,31 +278,34 @@ def model_card(
         "license": licence,
         "base": base,
         "base_revision": base_revision,
+        "lora": bool(config.get("lora")),
+        "size": config.get("image_size"),
         "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
     }
     evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
     body = fill(read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]]), values, "the model card")
-    card = join_card(model_metadata(values, evaluated, bool(adapter), is_catalogue(manifest)), body)
+    library = "peft" if adapter else "diffusers" if kind["task"] == runs.TEXT_TO_IMAGE else "transformers"
+    card = join_card(model_metadata(values, evaluated, library, is_catalogue(manifest)), body)
     check_length(card, "the model card")
     return card
 
 
 def model_metadata(
-    values: Mapping[str, Any], evaluated: list[EvalResult], is_adapter: bool, is_english: bool
+    values: Mapping[str, Any], evaluated: list[EvalResult], library: str, is_english: bool
 ) -> dict[str, Any]:
     """Return the block of a model's card that the Hub reads.
 
     Args:
         values: the values that its template may name.
         evaluated: its scores in the form of the Hub's model index.
-        is_adapter: whether it goes on another model and is loaded by peft.
+        library: the library that loads it.
         is_english: whether its texts are known to be English.
     """
     base = values["base"]
     return ModelCardData(
         license=values["license"],
         language=["en"] if is_english else None,
-        library_name="peft" if is_adapter else "transformers",
+        library_name=library,
         base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
         pipeline_tag=values["tag"],
         tags=["food", "recipes", "taste", "image-text"],

@@ -23,11 +23,13 @@ MANIFEST = "manifest.json"
 ADAPTER_CONFIG = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CLASSIFICATION, MULTILABEL, CAPTIONING, SEGMENTATION = "classification", "multilabel", "captioning", "segmentation"
+TEXT_TO_IMAGE = "text_to_image"
 TEMPLATES = {
     CLASSIFICATION: "classification_card.md",
     MULTILABEL: "classification_card.md",
     CAPTIONING: "captioning_card.md",
     SEGMENTATION: "segmentation_card.md",
+    TEXT_TO_IMAGE: "text_to_image_card.md",
 }
 # Settings that name folders of the machine of the run.
 PLACES = ("output_dir", "overwrite", "dataset")
@@ -125,6 +127,9 @@ def parts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         "text pooling": config.get("text_pooling") if text or config.get("word_vocab_size") else None,
         "picture part": vision.get("architecture") or vision.get("model_type"),
         "fusion": config.get("fusion") if text and vision else None,
+        "starts from": config.get("base"),
+        "pictures": f"{config['image_size']} x {config['image_size']} pixels" if "image_size" in config else None,
+        "predicts": config.get("prediction_type"),
         "parameters": f"{metrics['parameters']:,}" if "parameters" in metrics else None,
         "trained parameters": f"{metrics['trainable_parameters']:,}" if "trainable_parameters" in metrics else None,
         "size": f"{metrics['megabytes']:.1f} MB" if "megabytes" in metrics else None,
@@ -245,6 +250,8 @@ def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
         return "image-to-text"
     if task == SEGMENTATION:
         return "image-segmentation"
+    if task == TEXT_TO_IMAGE:
+        return "text-to-image"
     return "image-classification" if has_image or not has_text else "text-classification"
 
 

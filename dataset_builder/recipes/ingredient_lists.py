@@ -88,7 +88,13 @@ def parse_ingredients(value: Any) -> tuple[str, ...]:
             lines += readable(text).splitlines()
         else:
             lines.append(text)
-    texts = [text for text in (_BULLET.sub("", line).strip() for line in lines) if _WRITTEN.search(text)]
+    texts = []
+    for line in lines:
+        # Of a line that begins with a letter or a digit, as most do, neither needs to be looked for.
+        plain_begin = line[:1].isalnum()
+        text = (line if plain_begin else _BULLET.sub("", line)).strip()
+        if plain_begin or _WRITTEN.search(text):
+            texts.append(text)
     plain = [text for text in map(_without_heading, texts) if text]
     # What consists of headings alone has ingredients that look like them.
     return tuple(plain or texts)

@@ -21,7 +21,6 @@ from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
-from trainer_scripts.features.frozen import features_once
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
@@ -164,7 +163,7 @@ def prepare_trainer(
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
     if configuration.training.lora_rank:
-        say(configuration, add_adapters(configuration, model))
+        say(configuration, data.task.adapt(configuration, model) or add_adapters(configuration, model))
     return make_trainer(configuration, data, model, processor, vocabulary), processor, vocabulary
 
 
@@ -195,7 +194,7 @@ def fit(
         start_run(configuration)
     started = time.time()
     # The features of frozen encoders are computed here, once, so their time is part of the training time.
-    with features_once(configuration, trainer) as frozen:
+    with data.task.keep_features(configuration, trainer) as frozen:
         for part, reason in frozen.reasons.items():
             say(configuration, f"the frozen {part} backbone is computed in every epoch: {reason}")
         try:
@@ -210,15 +209,8 @@ def fit(
     # With sharded weights (FSDP, DeepSpeed) every process takes part in gathering them.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if configuration.training.should_save:
-        if configuration.training.lora_rank:
-            save_adapters(configuration, model, processor, results)
-            merge_in_place(model)
-            weights = model.state_dict()
-        if configuration.training.lora_merge:
-            model.save_pretrained(configuration.output_dir, state_dict=weights)
-        else:
-            model.config.save_pretrained(configuration.output_dir)
-        processor.save_pretrained(configuration.output_dir)
+        if not data.task.save(configuration, model, processor, results):
+            save_model(configuration, model, processor, results, weights)
         if vocabulary is not None:
             record = json.dumps(vocabulary)
             (configuration.output_dir / VOCABULARY_SOURCE).write_text(record, encoding="utf-8")
@@ -229,6 +221,21 @@ def fit(
     score = f"{results['selection_metric']} {results['selection'][results['selection_metric']]:.4f}"
     seconds = f"{results['seconds']:.0f} s"
     say(configuration, f"{configuration.output_dir}: {score} on {data.selection.split}, {seconds}")
+
+
+def save_model(
+    configuration: Configuration, model: Any, processor: Any, results: dict[str, Any], weights: dict[str, Any]
+) -> None:
+    """Write a model of transformers, or its adapters alone, and its processor into the folder of the run."""
+    if configuration.training.lora_rank:
+        save_adapters(configuration, model, processor, results)
+        merge_in_place(model)
+        weights = model.state_dict()
+    if configuration.training.lora_merge:
+        model.save_pretrained(configuration.output_dir, state_dict=weights)
+    else:
+        model.config.save_pretrained(configuration.output_dir)
+    processor.save_pretrained(configuration.output_dir)
 
 
 def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> None:
@@ -282,7 +289,7 @@ def trainer_arguments(configuration: Configuration, data: TrainingData) -> Train
 
 def check_settings(configuration: Configuration, model: Any) -> None:
     """Raise BadInputError for a setting that this model cannot follow, or for a tracker that is not installed."""
-    if configuration.data.mixup_alpha > 0 and model.config.num_place_labels:
+    if configuration.data.mixup_alpha > 0 and getattr(model.config, "num_place_labels", False):
         raise BadInputError("mixup_alpha mixes pictures, and masks cannot be mixed; set place_loss_weight: 0 in config")
     has_words = model.get_input_embeddings() is not None and not getattr(model.config, "freeze_text", False)
     if configuration.training.neftune_noise_alpha is not None and not has_words:
@@ -317,6 +324,7 @@ def make_trainer(
         arguments.ignore_data_skip = True  # the stream is set to its position, instead of being read again up to there
     if arguments.early_stopping_patience is not None and arguments.eval_strategy != IntervalStrategy.NO:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
+    averaged = AveragedWeights(arguments.ema_decay) if arguments.ema_decay is not None else None
     rates = {"text_encoder.": arguments.text_learning_rate, "image_encoder.": arguments.image_learning_rate}
     trainer: transformers.Trainer = task.trainer_class(
         model=model,
@@ -329,7 +337,7 @@ def make_trainer(
         callbacks=callbacks,
         learning_rates={prefix: rate for prefix, rate in rates.items() if rate is not None},
         sampling_weights=sampling_weights(data.train.labels) if arguments.balanced_sampling else None,
-        averaged=AveragedWeights(arguments.ema_decay) if arguments.ema_decay is not None else None,
+        averaged=averaged,
         teacher=beside(configuration, data, model, processor),
         budget=TimeBudget(arguments.max_minutes) if arguments.max_minutes is not None else None,
     )
@@ -341,6 +349,8 @@ def make_trainer(
     def results(scores: dict[str, float]) -> dict[str, Any]:
         return describe_results(configuration, data, trainer, time.time() - started, scores)
 
+    for callback in task.callbacks(configuration, data, model, averaged):
+        trainer.add_callback(callback)
     trainer.add_callback(WholeCheckpoint(configuration, processor, vocabulary, results))
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)

@@ -1,10 +1,11 @@
-"""Pictures with masks of one ingredient each, and the arguments of tiny models of every kind of segmentation."""
+"""A small table with masks, and the three models of the system, trained on it for a moment."""
 
 import numpy as np
 import pytest
 
 from dataset_builder.columns import UNKNOWN
 from tests.trainer_scripts.conftest import ROWS, make_row, png, write_dataset
+from trainer_scripts import train
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.data import load_training_data
 
@@ -54,3 +55,14 @@ def mask_data(tmp_path_factory):
             row["image"], row["mask"] = ({"bytes": png(array), "path": None} for array in (pixels, mask))
             rows[split].append(row)
     return write_dataset(tmp_path_factory.mktemp("masks") / "data", rows)
+
+
+@pytest.fixture(scope="session")
+def runs(mask_data, tmp_path_factory):
+    """The three models of the system, trained for a moment."""
+    folder = tmp_path_factory.mktemp("runs")
+    for kind in HEADS:
+        start = ["--init_segmenter", str(folder / "segmentation")] if kind == "multitask" else []
+        settings = ["--num_train_epochs", "6", *(["--gradient_log_steps", "5"] if start else [])]
+        train.main(arguments(kind, mask_data, folder / kind, *start, *settings))
+    return folder

@@ -1,41 +1,142 @@
-"""Segmentation in the trainer: classes and masks, joint transforms, the road from masks to scores, what is refused."""
+"""Segmentation in the trainer: classes and masks, joint transforms, training, what is refused."""
 
-import csv
 import json
+import pickle
+from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
-from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused
+from tests.trainer_scripts.conftest import INGREDIENTS, ROWS, make_row, png, refused, write_dataset
 from tests.trainer_scripts.tasks.segmentation.conftest import HEADS, arguments, parts_of
-from trainer_scripts import compare, predict, score, train
+from trainer_scripts import train
+from trainer_scripts.data.masks import Masks, nearest
+from trainer_scripts.data.pictures import augmentation
+from trainer_scripts.data.samples import varied
+from trainer_scripts.data.table import open_dataset
 from trainer_scripts.scoring.saved_model import load_model, load_table
+from trainer_scripts.settings.arguments import DataArguments
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.segmentation.answers import answer
-from trainer_scripts.tasks.segmentation.classes import class_map
-from trainer_scripts.tasks.segmentation.comparing import pictures_seen
+from trainer_scripts.tasks.segmentation.classes import class_map, class_names, shown_classes
 from trainer_scripts.tasks.segmentation.scoring import samples_for
 from trainer_scripts.tasks.segmentation.trainer import gradient_conflict
+from trainer_scripts.tasks.segmentation.training import (
+    evaluation_samples,
+    make_processor,
+    pixel_weights,
+    training_samples,
+)
 from trainer_scripts.training.data import load_training_data
 
 
-@pytest.fixture(scope="module")
-def runs(mask_data, tmp_path_factory):
-    """The three models of the system, trained for a moment."""
-    folder = tmp_path_factory.mktemp("runs")
-    for kind in HEADS:
-        start = ["--init_segmenter", str(folder / "segmentation")] if kind == "multitask" else []
-        settings = ["--num_train_epochs", "6", *(["--gradient_log_steps", "5"] if start else [])]
-        train.main(arguments(kind, mask_data, folder / kind, *start, *settings))
-    return folder
+def test_groups_and_filters_remap_ids_explicitly():
+    source = ["background", "tomato", "feta", "mushroom"]
+    assert class_map(source, ["background", "mushroom", "cheese", "vegetable"], "group") == [0, 3, 2, 1]
+    assert class_map(source, ["background", "mushroom"], "ingredient") == [0, UNKNOWN, UNKNOWN, 1]
+    shown = np.array([[0, 1, 0, 1], [0, 0, 1, 0]], dtype=np.float32)
+    assert shown_classes(shown, [0, UNKNOWN, 1, 1], 2).tolist() == [[1], [1]]
+
+
+def test_class_names_follow_level_and_filter(mask_data):
+    rows = open_dataset(str(mask_data))["train"]
+    assert class_names(rows, "mask", DataArguments()) == ["background", *INGREDIENTS]
+    groups = class_names(rows, "mask", DataArguments(label_level="group"))
+    assert groups[0] == "background"
+    assert {"mushroom", "citrus"} <= set(groups)
+    kept = class_names(rows, "mask", DataArguments(label_filter=["kale", "lemon"]))
+    assert kept == ["background", "lemon", "kale"]
+    with pytest.raises(BadInputError, match="label_filter names 'gold', which is no class"):
+        class_names(rows, "mask", DataArguments(label_filter=["gold"]))
+
+
+def test_a_mask_is_never_interpolated_and_moves_with_its_picture():
+    mask = torch.zeros(40, 40, dtype=torch.uint8)
+    mask[10:30, 10:30], mask[:3] = 7, UNKNOWN
+    picture = mask.expand(3, -1, -1).clone()
+    for rotation, class_crops in ((0, False), (20, False), (0, True)):
+        given = DataArguments(crop_scale=0.3, crop_scale_most=0.9, flip=True, quarter_turns=True)
+        augment = augmentation(replace(given, rotation=rotation, class_crops=class_crops), 24)
+        for seed in range(10):
+            seen, ids = varied((tv_tensors.Image(picture), tv_tensors.Mask(mask)), augment, seed)
+            assert set(ids.unique().tolist()) <= {0, 7, UNKNOWN}
+            # Away from edges, where the picture is interpolated, both show the same.
+            other = torch.nn.functional.pad((ids != 7).float()[None], [3] * 4, value=1.0)
+            inside = torch.nn.functional.max_pool2d(other, 7, 1)[0] == 0
+            assert (seen[0][inside] == 7).all()
+    assert set(nearest(mask, (13, 17)).unique().tolist()) <= {0, 7, UNKNOWN}
+
+
+def test_crops_around_classes_show_rare_ones_as_often():
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[:40, :40], mask[60:, 60:], mask[50:, :5] = 1, 2, UNKNOWN
+    crop = augmentation(DataArguments(crop_scale=0.05, crop_scale_most=0.1, class_crops=True), 16)
+    seen = [varied((tv_tensors.Image(mask.expand(3, -1, -1)), tv_tensors.Mask(mask)), crop, i)[1] for i in range(200)]
+    assert all(ids.shape == (16, 16) for ids in seen)
+    shares = [sum(bool((ids == number).any()) for ids in seen) / len(seen) for number in (1, 2)]
+    assert sum(shares) >= 1
+    assert min(shares) > 0.4
+    with pytest.raises(BadInputError, match="class_crops needs a crop_scale below 1"):
+        augmentation(DataArguments(class_crops=True), 16)
+    empty = torch.zeros(64, 64, dtype=torch.uint8)
+    assert varied((tv_tensors.Image(empty.expand(3, -1, -1)), tv_tensors.Mask(empty)), crop, 1)[1].shape == (16, 16)
+
+
+def test_ingredients_that_a_crop_cuts_off_are_not_labels(mask_data, tmp_path):
+    given = ["--class_crops", "true", "--crop_size", "8", "--crop_scale", "0.05", "--crop_scale_most", "0.1"]
+    configuration, data, _, processor = parts_of(mask_data, tmp_path, *given)
+    samples = data.task.training_samples(configuration, data, processor)
+    mask = torch.zeros(32, 32, dtype=torch.uint8)
+    mask[:, :16], mask[:, 28:] = 1, 2
+    samples.masks = {0: mask}
+    samples.shown[0] = torch.tensor([1, 1, 0, 1, 0])
+    for samples.epoch in range(20):
+        sample = samples[0]
+        seen = {number for number in (1, 2) if (sample["labels"] == number).any()}
+        # The fourth is in no mask: nobody can say where it went.
+        assert {i + 1 for i in sample["ingredient_labels"].nonzero()[:, 0].tolist()} == seen | {4}
+
+
+def test_an_id_outside_the_names_is_named_with_its_row(mask_data, tmp_path):
+    rows = {split: [make_row(split, index) for index in range(4)] for split in ROWS}
+    rows["train"][2]["mask"] = {"bytes": png(np.full((8, 8), 77, np.uint8)), "path": None}
+    folder = write_dataset(tmp_path / "data", rows)
+    configuration = parse_configuration(arguments("segmentation", folder, tmp_path / "run"))
+    masks = Masks(load_training_data(configuration).train)
+    assert masks[0].shape == (32, 32)
+    with pytest.raises(BadInputError, match=r"row train-002-00-00: the mask holds id 77, but ids go from 0 to 5"):
+        masks[2]
+
+
+def test_workers_and_copies_read_the_same_pictures_and_masks(mask_data):
+    configuration = parse_configuration(arguments("segmentation", mask_data, "unused"))
+    data = load_training_data(configuration)
+    processor = make_processor(configuration)
+    for samples in (training_samples(configuration, data, processor), evaluation_samples(processor, data.selection)):
+        expected = [samples[index] for index in range(4)]
+        samples.pictures.load()
+        samples.masks.load()
+        loader = DataLoader(samples, None, sampler=range(4), num_workers=2)
+        for found in (loader, [pickle.loads(pickle.dumps(samples))[index] for index in range(4)]):
+            for one, other in zip(found, expected, strict=True):
+                assert one.keys() == other.keys()
+                assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_rare_classes_weigh_more_with_mean_one(mask_data, tmp_path):
+    data = load_training_data(parse_configuration(arguments("segmentation", mask_data, tmp_path / "run")))
+    masks = Masks(data.train)
+    weights = pixel_weights(masks, 6)
+    counts = np.bincount(torch.stack([masks[i] for i in range(len(masks))]).flatten().numpy(), minlength=256)[:6]
+    assert min(weights[1:]) > weights[0]
+    assert (counts * weights).sum() / counts.sum() == pytest.approx(1)
 
 
 def test_checkpoint_is_chosen_by_the_whole_selection_split(runs, mask_data):
@@ -57,158 +158,6 @@ def test_config_says_what_the_ids_stand_for_and_multitask_keeps_it(runs):
     assert configs[0]["source_labels"] == ["background", *INGREDIENTS]
     assert [config["ingredient_head"] for config in configs] == [False, True, True]
     assert FlavourForSegmentation.from_pretrained(runs / "multitask").head.low_level is not None
-
-
-@pytest.mark.parametrize("kind", list(HEADS))
-def test_all_three_models_are_scored_by_one_rule(runs, mask_data, tmp_path, kind, capsys):
-    score.main([str(runs / kind), str(mask_data), "--out", str(tmp_path)])
-    content = json.loads((tmp_path / "metrics.json").read_text())
-    assert ("miou_food" in content["metrics"]) == (kind != "ingredients")
-    assert (tmp_path / "panels.png").is_file() == (kind != "ingredients")
-    rule = content["definitions"]["ingredient_samples_f1"]["definition"]
-    assert "probability >= 0.5" in rule
-    assert ("per_class" in content["details"]) == (kind != "ingredients")
-    if kind != "ingredients":
-        assert content["baselines"]["all background"]["miou_food"]["value"] == 0
-    assert all((tmp_path / name).is_file() for name in content["files"])
-    entry = content["metrics"]["ingredient_samples_f1"]
-    assert entry["low"] <= entry["value"] <= entry["high"]
-    assert "most frequent ingredients" in capsys.readouterr().out
-
-
-def test_other_ids_are_not_scored_in_silence(runs, mask_data, tmp_path):
-    saved = load_model(str(runs / "segmentation"))
-    table = load_table(saved, str(mask_data), "test")
-    saved.model.config.source_labels = ["background", "gold"]
-    with pytest.raises(BadInputError, match="score it on data with the same ids"):
-        samples_for(saved, table)
-
-
-def test_figures_and_flavours_come_with_the_scores(runs, mask_data, tmp_path):
-    score.main([str(runs / "multitask"), str(mask_data), "--out", str(tmp_path), "--scales", "0.75", "1", "--flip"])
-    content = json.loads((tmp_path / "metrics.json").read_text())
-    for name in ("panels.png", "class_bars.png", "confusion.png", "flavour_map.png"):
-        assert Image.open(tmp_path / name).size[0] > 200, name
-    assert content["details"]["testing"] == "the whole picture, scales 0.75, 1, mirrored too, probabilities averaged"
-    assert content["details"]["flavour_map"]["classifier"] == "ingredient head"
-    assert all(pair["true"] != pair["taken_for"] for pair in content["details"]["confusions"])
-    rows = list(csv.DictReader((tmp_path / "flavours.csv").open()))
-    assert len(rows) == ROWS["test"]
-    agreement = sum(row["disagrees"] == "" for row in rows) / len(rows)
-    assert content["details"]["flavour_map"]["agreement"] == pytest.approx(agreement)
-    assert all((row["flavour"] == row["classifier"]) == (row["disagrees"] == "") for row in rows)
-    assert {"accuracy", "agreement"} <= set(content["details"]["flavour_map"])
-
-
-def test_windows_and_another_classifier(runs, mask_data, tmp_path, capsys):
-    asked = ["--window", "16", "--stride", "8", "--classifier", str(runs / "ingredients")]
-    score.main([str(runs / "segmentation"), str(mask_data), "--out", str(tmp_path), *asked])
-    content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content["details"]["testing"].startswith("windows of 16 px every 8 px")
-    assert content["details"]["flavour_map"]["classifier"] == str(runs / "ingredients")
-    with pytest.raises(SystemExit):
-        score.main([str(runs / "segmentation"), str(mask_data), "--classifier", str(runs / "segmentation")])
-    assert "knows neither flavours nor ingredients" in capsys.readouterr().err
-
-
-def test_the_verdict_says_per_task_whether_sharing_helped(runs, mask_data, tmp_path, capsys):
-    models = [str(runs / name) for name in ("multitask", "segmentation", "ingredients")]
-    compare.main([*models, str(mask_data), "--out", str(tmp_path)])
-    content = json.loads((tmp_path / "comparison.json").read_text())
-    told = [text for text in content["verdicts"] if "sharing" in text]
-    for task, single, score_name in (
-        ("masks", "segmentation", "miou_food"),
-        ("ingredients", "ingredients", "ingredient_samples_f1"),
-    ):
-        (line,) = [text for text in told if f"against {single}, " in text and f" {score_name} [" in text]
-        assert line.startswith(f"- {task}: ")
-        gain = content["differences"][single][score_name]
-        helped, hurt = gain["low"] > 0 and gain["p"] < 0.05, gain["high"] < 0 and gain["p"] < 0.05
-        words = "sharing HELPED" if helped else "sharing HURT" if hurt else "whether sharing helped CANNOT BE TOLD"
-        assert words in line
-    assert any("did not learn from equally many pictures" in text for text in content["verdicts"])
-    assert any("mean cosine" in text for text in content["verdicts"])
-    assert {"all background", "most frequent ingredients"} <= set(content["entries"])
-
-
-def test_pictures_of_the_start_are_counted(runs):
-    own = {kind: pictures_seen(runs / kind) for kind in HEADS}
-    assert own["segmentation"] == own["ingredients"] == 6 * ROWS["train"]
-    assert own["multitask"] == 12 * ROWS["train"]
-    assert pictures_seen(runs / "nowhere") is None
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """A table of two pictures of different sizes."""
-    folder = tmp_path_factory.mktemp("photographs")
-    for name, size in (("one.png", (40, 56)), ("two.png", (64, 48))):
-        pixels = np.zeros((*size, 3), dtype=np.uint8)
-        pixels[:, : size[1] // 2] = (230, 90, 120)
-        (folder / name).write_bytes(png(pixels))
-    (folder / "table.csv").write_text("ImageID\none.png\ntwo.png\n")
-    return folder
-
-
-def test_predict_writes_masks_of_the_pictures_own_size(runs, photographs, tmp_path):
-    given = [str(runs / "multitask"), str(photographs / "table.csv"), "--images", str(photographs)]
-    predict.main([*given, "--out", str(tmp_path / "out.csv")])
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
-    assert [row["ImageID"] for row in rows] == ["one.png", "two.png"]
-    plates = json.loads((tmp_path / "out.json").read_text())
-    names = load_model(str(runs / "multitask")).names
-    for row, plate, size in zip(rows, plates, ((56, 40), (48, 64)), strict=True):
-        mask = Image.open(tmp_path / plate["mask"])
-        assert (mask.size, mask.mode) == (size, "P")
-        ids = np.asarray(mask)
-        for name, share in plate["areas"].items():
-            assert (ids == names.index(name)).mean() == pytest.approx(share, abs=1e-4)
-        assert row["Labels"].split("|") == plate["labels"]
-        assert len(plate["taste"]) == 5
-        assert "agrees" in plate
-
-
-@pytest.mark.parametrize("kind", ["segmentation", "multitask", "ingredients"])
-def test_predict_writes_ingredient_probabilities_and_a_mask_per_id(runs, photographs, tmp_path, kind):
-    for folder, name in (("a", "one.png"), ("b", "two.png")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.png").write_bytes((photographs / name).read_bytes())
-    (tmp_path / "table.csv").write_text("ImageID\na/x.png\nb/x\n")
-    given = [str(tmp_path / "table.csv"), "--images", str(tmp_path), "--out", str(tmp_path / "out.csv")]
-    predict.main([str(runs / kind), *given, "--probabilities"])
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
-    assert list(rows[0]) == ["ImageID", "Labels", *INGREDIENTS]
-    plates = json.loads((tmp_path / "out.json").read_text())
-    for row, plate, size in zip(rows, plates, ((56, 40), (48, 64)), strict=True):
-        if kind != "ingredients":
-            assert Image.open(tmp_path / plate["mask"]).size == size
-        if kind != "segmentation":
-            for name, value in plate["probabilities"].items():
-                assert float(row[name]) == pytest.approx(value, abs=1e-4)
-        else:
-            # What covers most of a mask is the likeliest class somewhere.
-            assert all(float(row[name]) > 0.1 for name in row["Labels"].split("|") if name)
-        assert all(0 <= float(row[name]) <= 1 for name in INGREDIENTS)
-
-
-def test_two_rows_of_one_id_would_share_a_mask(runs, small_dataset, tmp_path, capsys):
-    rows = [{"id": "x", "image": make_row("test", number)["image"]} for number in range(2)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
-    message = refused(capsys, predict, runs / "segmentation", tmp_path / "t.parquet", "--out", tmp_path / "out.csv")
-    assert "two rows have the id x, which names their masks" in message
-
-
-def test_predict_knows_models_without_masks_and_names_broken_pictures(runs, photographs, tmp_path, capsys):
-    (photographs / "three.png").write_text("no picture")
-    (tmp_path / "table.csv").write_text("ImageID\nthree.png\n")
-    given = [str(runs / "ingredients"), "--images", str(photographs), "--out", str(tmp_path / "out.csv")]
-    predict.main([given[0], str(photographs / "table.csv"), *given[1:]])
-    assert not (tmp_path / "out_masks").exists()
-    assert all(row["Labels"] for row in csv.DictReader((tmp_path / "out.csv").open()))
-    with pytest.raises(SystemExit) as stop:
-        predict.main([given[0], str(tmp_path / "table.csv"), *given[1:]])
-    assert stop.value.code == 2
-    assert "three.png" in capsys.readouterr().err
 
 
 def test_small_crops_and_coarse_grids_train_what_is_scored_at_full_size(mask_data, tmp_path):
