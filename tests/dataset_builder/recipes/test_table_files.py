@@ -193,8 +193,14 @@ def test_parquet_columns_of_any_type_are_read_or_named(tmp_path, column, message
 def test_a_short_parquet_file_does_not_fill_the_memory(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"title": ["Soup"], "ingredients": ["x" * (40 << 20)]}), path, compression="zstd")
-    with pytest.raises(BadInputError, match="a cell of the column ingredients is larger than 16 MB"):
+    with pytest.raises(BadInputError, match="2 cells of it take 40 MB, and one is larger than 16 MB"):
         read(path)
+    # Among many other cells it is found when it was read, in a list too.
+    others = {f"other {number}": ["y"] for number in range(9)}
+    for ingredients in (["x" * (20 << 20)], [["salt", "x" * (20 << 20)]]):
+        pq.write_table(pa.table({"title": ["Soup"], "ingredients": ingredients, **others}), path, compression="zstd")
+        with pytest.raises(BadInputError, match="a cell of the column ingredients is larger than 16 MB"):
+            read(path)
     # A text that repeats stands once in the file; a row with it is left out, and named.
     pq.write_table(pa.table({"title": ["Soup", "Tea"], "ingredients": ["x" * (2 << 20), "water"]}), path)
     table = read_recipes(path)
