@@ -1,9 +1,9 @@
 """Training of a text-to-image pipeline: a step against a plain diffusers loop, and what stored latents save.
 
-Both ways train the denoiser of one small Stable Diffusion pipeline with fresh weights (96 px, latents of 12 x 12) in the
-same precision with fused AdamW, clipping and a schedule. The loop is that of the fine-tuning scripts of diffusers: noise
-by a DDPM scheduler, the prediction of the UNet, the mean squared error. Epochs on stored latents and text states stand
-beside epochs that encode each picture and text anew, evaluations and saving left out.
+Both ways train the denoiser of one small Stable Diffusion pipeline with fresh weights (96 px, latents of 12 x 12)
+in the same precision with fused AdamW, clipping and a schedule. The loop is that of the fine-tuning scripts of
+diffusers: noise by a DDPM scheduler, the prediction of the UNet, the mean squared error. Epochs on stored latents
+and text states stand beside epochs that encode each picture and text anew, evaluations and saving left out.
 """
 
 import tempfile

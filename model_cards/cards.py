@@ -294,7 +294,11 @@ def model_card(
     data = ModelCardData(
         license=licence,
         language=["en"] if is_catalogue(manifest) else None,
-        library_name="peft" if adapter else "diffusers" if task == runs.TEXT_TO_IMAGE else "transformers",
+        library_name="peft"
+        if adapter
+        else "diffusers"
+        if task in (runs.TEXT_TO_IMAGE, runs.AUTOENCODER)
+        else "transformers",
         base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
         pipeline_tag=tag,
         tags=["food", "recipes", "taste", "image-text"],
