@@ -337,6 +337,40 @@ def test_encodings_are_recognised_and_a_guess_is_said(tmp_path, text, encoding, 
     assert (f"was read as {guess}, a guess; --encoding states it" in said) if guess else not said
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding", "guess"),
+    [
+        ('title,ingredients\n酸辣土豆丝,"土豆、醋、盐"\n', "gb18030", "gb18030"),
+        ('title,ingredients\n味噌汁,"味噌、豆腐、ねぎ"\n', "euc_jp", "euc_jp"),
+        ('title,ingredients\nБорщ,"свёкла, капуста, соль"\n', "koi8_r", "koi8_r"),
+    ],
+)
+def test_other_encodings_are_not_taken_for_half_width_kana(tmp_path, text, encoding, guess):
+    path = tmp_path / "recipes.csv"
+    path.write_bytes(text.encode(encoding))
+    table = read_recipes(path)
+    (dish,) = table.dishes
+    assert dish.title == text.split("\n")[1].split(",")[0]
+    assert len(dish.ingredients) == 3
+    assert f"read as {guess}, a guess" in "".join(table.table.notes)
+
+
+@pytest.mark.parametrize(
+    ("cell", "parsed"),
+    [
+        ("flour\tsugar\tsalt", ("flour", "sugar", "salt")),
+        ("flour · sugar · salt", ("flour", "sugar", "salt")),
+        ("col·liflor, sal", ("col·liflor", "sal")),
+        ("1. flour\n2. sugar\n3) salt", ("flour", "sugar", "salt")),
+        ("1 cup flour\n2 cups sugar", ("1 cup flour", "2 cups sugar")),
+        ("1. flour\n3. sugar", ("1. flour", "3. sugar")),
+        ('["1. flour", "2. sugar"]', ("flour", "sugar")),
+    ],
+)
+def test_lists_with_tabs_dots_and_numbers(cell, parsed):
+    assert parse_ingredients(cell) == parsed
+
+
 def test_the_stated_encoding_is_taken(tmp_path):
     path = tmp_path / "recipes.csv"
     path.write_bytes("title,ingredients\nKołacz,mąka\n".encode("cp1250"))
