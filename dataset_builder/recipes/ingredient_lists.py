@@ -90,8 +90,15 @@ def parse_ingredients(value: Any) -> tuple[str, ...]:
             lines += readable(text).splitlines()
         else:
             lines.append(text)
-    lines = _without_numbers([line for line in lines if line.strip()])
-    texts = [text for text in (_BULLET.sub("", line).strip() for line in lines) if _WRITTEN.search(text)]
+    if lines and lines[0].lstrip()[:1] == "1":
+        lines = _without_numbers([line for line in lines if line.strip()])
+    texts = []
+    for line in lines:
+        # Of a line that begins with a letter or a digit, as most do, neither needs to be looked for.
+        plain_begin = line[:1].isalnum()
+        text = (line if plain_begin else _BULLET.sub("", line)).strip()
+        if plain_begin or _WRITTEN.search(text):
+            texts.append(text)
     plain = [text for text in map(_without_heading, texts) if text]
     # What consists of headings alone has ingredients that look like them.
     return tuple(plain or texts)
@@ -99,10 +106,8 @@ def parse_ingredients(value: Any) -> tuple[str, ...]:
 
 def _without_numbers(lines: list[str]) -> list[str]:
     """Return lines without their numbers where they are a list from 1 on: these are no amounts."""
-    if len(lines) < 2 or not lines[0].lstrip().startswith("1"):
-        return lines
     found = [_NUMBERED.match(line) for line in lines]
-    numbered = [int(each[1]) for each in found if each] == list(range(1, len(lines) + 1))
+    numbered = [int(each[1]) for each in found if each] == list(range(1, max(len(lines), 2) + 1))
     return [line[each.end() :] for line, each in zip(lines, found, strict=True) if each] if numbered else lines
 
 

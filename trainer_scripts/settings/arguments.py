@@ -15,6 +15,7 @@ from trainer_scripts.settings.options import (
     CAPTIONS,
     CLASSIFIERS,
     COUNT,
+    DRAWING,
     MASKS,
     NATURAL,
     POSITIVE,
@@ -112,6 +113,19 @@ class ModelArguments:
         "Segmentation: single-task checkpoint whose encoder and head a multi-task model starts from.",
         tasks=("segmentation",),
         checkpoint_has=_OWN_WEIGHTS,
+    )
+    pipeline: str | None = option(
+        None, "Text to image: pipeline of diffusers (folder or Hub id) that is fine-tuned.", tasks=DRAWING
+    )
+    vae: str | None = option(
+        None,
+        "Text to image: autoencoder (folder or Hub id) around which a small pipeline is made, in place of `pipeline`.",
+        tasks=DRAWING,
+    )
+    prompt_template: Literal["ingredients", "photo", "title"] | None = option(
+        None,
+        "Text to image: template of `flavour-sd build` that makes the prompts; none: the texts or captions themselves.",
+        tasks=DRAWING,
     )
     generation: JsonMapping = option(
         JsonMapping, "Captioning: defaults of generate(), such as num_beams.", tasks=CAPTIONS
@@ -357,6 +371,7 @@ class Configuration:
             for name, item in fields.items()
         }
         # Empty is empty, in whatever form; and evaluations follow from `eval_strategy`.
+        defaults["report_to"] = []
         return {
             name: value
             for name, value in self.as_mapping().items()

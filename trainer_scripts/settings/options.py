@@ -49,6 +49,7 @@ SHARE, SHARE_BELOW_ONE = Range(0, 1), Range(0, 1, below=True)
 CLASSIFIERS = ("classification", "multilabel")
 MASKS = ("segmentation", "ingredients")
 CAPTIONS = ("captioning",)
+DRAWING = ("text_to_image",)
 
 
 @dataclass(frozen=True)

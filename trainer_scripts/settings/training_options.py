@@ -7,6 +7,7 @@ from trainer_scripts.settings.options import (
     CAPTIONS,
     CLASSIFIERS,
     COUNT,
+    DRAWING,
     NATURAL,
     POSITIVE,
     SHARE,
@@ -75,6 +76,37 @@ class TrainingOptions:
         allowed=NATURAL,
         tasks=CAPTIONS,
     )
+    train_text_encoder: bool = option(
+        False, "Text to image: train the text encoders too, not only the denoiser.", tasks=DRAWING
+    )
+    text_dropout: float = option(
+        0.0,
+        "Text to image: share of the rows learned without their prompt, which guidance needs; 0.1 is usual.",
+        allowed=SHARE_BELOW_ONE,
+        tasks=DRAWING,
+    )
+    min_snr_gamma: float | None = option(
+        None,
+        "Text to image: weigh steps by their ratio of signal to noise, at most this; 5 is usual. none: all alike.",
+        allowed=POSITIVE,
+        tasks=DRAWING,
+    )
+    noise_offset: float = option(
+        0.0,
+        "Text to image: strength of noise that is the same all over the picture; 0.05 helps dark and light pictures.",
+        allowed=NATURAL,
+        tasks=DRAWING,
+    )
+    sample_pictures: int = option(
+        0,
+        "Text to image: number of prompts of the selection split that are drawn after each evaluation, into "
+        "`grid.png`.",
+        allowed=NATURAL,
+        tasks=DRAWING,
+        resumable=True,
+    )
+    sample_steps: int = option(20, "Text to image: steps of those pictures.", allowed=COUNT, resumable=True)
+    sample_guidance: float = option(3.0, "Text to image: guidance of those pictures.", allowed=NATURAL, resumable=True)
     balanced_sampling: bool = option(False, "Draw training rows so that classes come equally often.")
     prior_bias: bool = option(
         True,

@@ -10,10 +10,18 @@ from trainer_scripts.tasks.captioning.task import CaptioningTask
 from trainer_scripts.tasks.classification.task import ClassificationTask, MultilabelTask
 from trainer_scripts.tasks.common.task import Task
 from trainer_scripts.tasks.segmentation.task import IngredientsTask, SegmentationTask
+from trainer_scripts.tasks.text_to_image.task import TextToImageTask
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (ClassificationTask(), MultilabelTask(), CaptioningTask(), IngredientsTask(), SegmentationTask())
+    for task in (
+        ClassificationTask(),
+        MultilabelTask(),
+        CaptioningTask(),
+        IngredientsTask(),
+        SegmentationTask(),
+        TextToImageTask(),
+    )
 }
 
 

@@ -2,15 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import datasets
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, PreTrainedModel
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
@@ -22,11 +23,15 @@ from trainer_scripts.evaluation.decisions import THRESHOLD
 from trainer_scripts.evaluation.lines import Line
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import Score
+from trainer_scripts.features.frozen import Frozen, features_once
 from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.graphs import ModelGraph
 from trainer_scripts.tasks.common.items import Item, PredictionOptions
 from trainer_scripts.tasks.common.trainer import Collator, FlavourTrainer, check_finite
+
+# What a model gives for some rows, by name: arrays and lists with one entry per row, or one per block of rows.
+Outputs: TypeAlias = dict[str, Any]
 
 
 @dataclass
@@ -109,6 +114,14 @@ class SavedModel:
             # The table is kept too, as its id must not pass to another one.
             self.kept[key] = (table, samples)
         return self.kept[key][1]
+
+    def outputs(self, table: Table) -> Outputs | None:
+        """Return what several processes found for the rows of a table, see `scoring.spread`; None for nothing."""
+        return self.kept.get(("outputs", id(table)), (table, None))[1]
+
+    def keep_outputs(self, table: Table, outputs: Outputs) -> None:
+        """Keep what was found for the rows of a table, so that the model need not see them again."""
+        self.kept["outputs", id(table)] = (table, outputs)
 
     @property
     def reader(self) -> BackboneReader:
@@ -302,6 +315,24 @@ class Task(ABC):
         """Return the collator for evaluations during training."""
         return self.collator(processor, classes, configuration)
 
+    def adapt(self, configuration: Configuration, model: Any) -> str | None:
+        """Put low-rank adapters into a model and return a line about them; None where those of all models fit."""
+        return None
+
+    def keep_features(self, configuration: Configuration, trainer: Any) -> AbstractContextManager[Frozen]:
+        """Return a context in which the samples of a trainer carry the stored outputs of frozen parts."""
+        return features_once(configuration, trainer)
+
+    def callbacks(
+        self, configuration: Configuration, data: TrainingData, model: Any, averaged: Any
+    ) -> list[TrainerCallback]:
+        """Return callbacks of this task alone; `averaged` is the moving average of the weights, or None."""
+        return []
+
+    def save(self, configuration: Configuration, model: Any, processor: Any, results: dict[str, Any]) -> bool:
+        """Write a trained model into the folder of its run; False where it is saved as models of transformers are."""
+        return False
+
     def complete(
         self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
     ) -> str | None:
@@ -350,6 +381,13 @@ class Task(ABC):
     @abstractmethod
     def answers(self, model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
         """Return the predictions of a saved model; `name` is shown beside the progress bar, empty for no bar."""
+
+    @abstractmethod
+    def outputs(self, model: SavedModel, table: Table, options: "ScoringOptions") -> Outputs:
+        """Return what `answers` and `score` need of a model for the rows of a table.
+
+        Those of several parts of a table, concatenated by name, are those of the whole.
+        """
 
     @abstractmethod
     def baselines(self, compared: ScoredModels) -> list[Line]:

@@ -1,0 +1,1 @@
+"""Pictures drawn from texts by latent diffusion: fine-tuning of pipelines of diffusers."""

@@ -1,0 +1,98 @@
+"""A trained pipeline on disk: the folder of a pipeline, or LoRA weights that one loads."""
+
+from pathlib import Path
+from typing import Any
+
+from diffusers.utils import convert_state_dict_to_diffusers, recurse_remove_peft_layers
+from torch import nn
+
+from dataset_builder.files import write_json
+from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.tasks.text_to_image.model import TrainedDenoiser
+from trainer_scripts.tasks.text_to_image.samples import prompt_source
+
+ADAPTER = "adapter"  # folder of a run whose adapters were merged; they lie there alone too
+CONFIG = "config.json"
+
+
+class PipelineWriter:
+    """Saves the pipeline of a run where other tasks save a processor, in checkpoints and in the end.
+
+    Args:
+        model: in training.
+        configuration: of the run.
+    """
+
+    # The trainer sets which columns were read, as for a processor.
+    text_column: str | None = None
+    image_column: str | None = None
+    tokenizer: Any = None
+    image_processor: Any = None
+
+    def __init__(self, model: TrainedDenoiser, configuration: Configuration):
+        self._model = model
+        self._given, self._training = configuration.model, configuration.training
+        self.size = model.size
+        self.prompts = prompt_source(configuration)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the pipeline; while adapters are trained, or where they are not merged, the LoRA weights alone."""
+        folder = Path(folder)
+        if self._has_adapters():
+            self._save_adapters(folder)
+        else:
+            self._model.conditions.pipeline.save_pretrained(folder, safe_serialization=True)
+        write_json(folder / CONFIG, self._facts())
+
+    def finish(self, folder: Path) -> None:
+        """Write the result of a run: with adapters, these, and the merged pipeline where that is wanted."""
+        if self._has_adapters() and self._training.lora_merge:
+            (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
+            if hasattr(self._model.conditions.pipeline, "save_lora_weights"):
+                self._save_adapters(folder / ADAPTER)
+            for part in (self._model.denoiser, *self._model.text_encoder):
+                merge(part)
+        self.save_pretrained(folder)
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what the card tells of the pipeline."""
+        conditions, given = self._model.conditions, self._given
+        return {
+            "architectures": [type(conditions.pipeline).__name__],
+            "base": given.pipeline,
+            "base_revision": given.model_revision,
+            "lora": self._has_adapters(),
+            "image_size": self._model.size,
+            "prediction_type": conditions.schedule.config.prediction_type,
+        }
+
+    def _has_adapters(self) -> bool:
+        return any(".lora_A." in name for name, _ in self._model.denoiser.named_parameters())
+
+    def _save_adapters(self, folder: Path) -> None:
+        from peft import get_peft_model_state_dict
+
+        conditions = self._model.conditions
+        if not hasattr(conditions.pipeline, "save_lora_weights"):
+            return  # a checkpoint to go on from alone
+        layers = {f"{conditions.part}_lora_layers": self._layers(self._model.denoiser, get_peft_model_state_dict)}
+        if self._model.trains_text:
+            for name, encoder in zip(("text_encoder", "text_encoder_2"), self._model.text_encoder, strict=False):
+                layers[f"{name}_lora_layers"] = self._layers(encoder, get_peft_model_state_dict)
+        conditions.pipeline.save_lora_weights(folder, **layers, safe_serialization=True)
+
+    @staticmethod
+    def _layers(part: nn.Module, state: Any) -> dict[str, Any]:
+        return convert_state_dict_to_diffusers(state(part))
+
+
+def merge(part: Any) -> None:
+    """Merge the adapters of a part into its weights, and take them out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in part.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+    recurse_remove_peft_layers(part)
+    for name in ("peft_config", "_hf_peft_config_loaded"):
+        part.__dict__.pop(name, None)  # by which libraries would save adapters in place of the part
