@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
@@ -186,7 +187,7 @@ def test_scores_of_places_come_from_the_encoder_that_learned_them(tmp_path):
     for size in (seen.stages[0].shape[-2:], pictures.shape[-2:]):
         places = functional.interpolate(places, size=size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(found, places)
-    with pytest.raises(ValueError, match="they need a head other than 'none'"):
+    with pytest.raises(StrictDataclassError, match="they need a head other than 'none'"):
         FlavourSegmentationConfig(head="none", ingredient_head=True, place_scores=True)
 
 
