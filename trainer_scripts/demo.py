@@ -20,7 +20,7 @@ class DemoArguments:
     recipes: str | None = option(None, "your own recipe table instead of the embedded catalogue")
     out: Path | None = option(None, "folder of the results (outputs/demo)")
     number: int | None = option(
-        None, "number of recipes that are made from the catalogue (3600; 2400 for masks)", allowed=COUNT
+        None, "number of recipes that are made from the catalogue (3600; 2000 for masks)", allowed=COUNT
     )
     epochs: float | None = option(None, "epochs of each training; default: the configuration's")
 
