@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataset_builder.engines.choice import ENGINES, LOCAL
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
 from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, POSITIVE, REQUIRED, option
@@ -33,6 +34,11 @@ class ScoreArguments:
     columns: dict[str, str] | None = option(None, COLUMNS_HELP)
     allow_outside: bool = option(False, "open pictures that rows name outside the folder of the data set")
     batch_size: int = option(64, "rows per batch (%(default)s)", allowed=COUNT)
+    processes: int | None = option(
+        None, "workers that answer, each with a model of its own (1; with Ray one per core or GPU)", allowed=COUNT
+    )
+    engine: str = option(LOCAL, "what runs the workers: processes of this machine, or Ray", choices=ENGINES)
+    address: str | None = option(None, "of a Ray cluster; without one that of this machine", metavar="HOST:PORT")
     scales: list[float] | None = option(
         None, "average the predictions at these multiples of the picture size", group=_MASKS, allowed=POSITIVE
     )

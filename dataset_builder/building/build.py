@@ -1,10 +1,8 @@
 """`flavour-sd build`: draw all rows of a plan into a folder, over processes and interruptions, with one result."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from dataset_builder.building.settings import GENERATED, OWN, BuildSettings
 from dataset_builder.building.shards import BuildFolder, write_table
 from dataset_builder.engines.choice import LOCAL, engine_named
 from dataset_builder.engines.local import LocalEngine
+from dataset_builder.engines.ranks import is_launched, launched_state
 from dataset_builder.engines.work import Engine
 from dataset_builder.errors import BadInputError
 from dataset_builder.hub_files import sha256_of
@@ -30,8 +29,6 @@ from dataset_builder.pictures.settings import PLATING, GenerationSettings
 from dataset_builder.storage.places import files_in, is_of_this_process, make_folder, opened, place
 
 LIBRARIES = ("diffusers", "torch", "transformers", "numpy", "pillow", "pyarrow")
-# Processes of `accelerate launch` wait for the slowest of them, however long that takes.
-PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -74,11 +71,6 @@ class HowToBuild:
             raise BadInputError("--finish keeps what the parts drew; leave --fresh out")
 
 
-def is_launched() -> bool:
-    """Return whether `accelerate launch` or torchrun started this process with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def build(
     settings: BuildSettings,
     out: Path,
@@ -107,7 +99,7 @@ def build(
     folder = BuildFolder(out)
     if run.part is not None:
         return _build_part(settings, folder, run, engine)
-    state = _launched_state() if is_launched() else None
+    state = launched_state() if is_launched() else None
     is_main = state is None or state.is_main_process
     try:
         # Only the main process plans, prepares the folder and finishes it; the others wait for either.
@@ -169,13 +161,6 @@ def _drawing_engine(settings: BuildSettings, folder: BuildFolder, run: HowToBuil
         return LocalEngine(1)
     alone = run.engine == LOCAL and run.processes is None and settings.generation.pipeline != PLATING
     return LocalEngine(1) if alone else engine
-
-
-def _launched_state() -> Any:
-    import torch
-    from accelerate import PartialState
-
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 def make_manifest(plan: Plan, folder: BuildFolder) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def content_of(dish: Dish, image_sha256: str | None, label: Label) -> str:
         "by_ingredients": label.by_ingredients,
         "by_title": label.by_title,
     }
-    return f"{json.dumps(recipe)}, {json.dumps(reasons)}"
+    return json.dumps([recipe, reasons])[1:-1]
 
 
 def label_of(content: str, taste: Sequence[float]) -> Label:

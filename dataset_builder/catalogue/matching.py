@@ -40,7 +40,15 @@ _IRREGULAR = {
 }  # fmt: skip
 # Plurals that by themselves name another thing than their singular: greens are leaves, whatever their colour. Behind
 # another word they are plain plurals: "mustard greens".
-_PLURAL_ONLY = {"greens": "green", "bitters": "bitter", "sweets": "sweet", "grits": "grit", "goods": "good"}
+_PLURAL_ONLY = {
+    "greens": "green",
+    "bitters": "bitter",
+    "sweets": "sweet",
+    "grits": "grit",
+    "goods": "good",
+    "fries": "fry",
+    "crisps": "crisp",
+}
 _SIBILANT = ("ch", "sh", "x", "ss", "z")
 
 # "low-salt" takes salt away, "reduced balsamic vinegar" is a stronger vinegar: these negate only what labels reduce.
@@ -131,7 +139,7 @@ def is_without_blanks(phrase: str) -> bool:
 
 def _tokens(text: str) -> list[_Token]:
     pattern = _ASCII_WORD if text.isascii() else _WORD
-    return [_Token(word_key(word.group()), word.start(), word.end()) for word in pattern.finditer(text)]
+    return [_Token(word_key(word[0]), *word.span()) for word in pattern.finditer(text)]
 
 
 class PhraseMatcher:
@@ -209,24 +217,24 @@ class PhraseMatcher:
 
     def _find_words(self, text: str) -> Iterator[Match]:
         tokens = _tokens(text)
-        keys = [token.key for token in tokens]
-        opening = [
-            index > 0 and _CLAUSE_END.search(text, tokens[index - 1].end, token.start) is not None
-            for index, token in enumerate(tokens)
-        ]
+        keys = [key for key, _, _ in tokens]
+        opening = [False] * len(tokens)
+        if _CLAUSE_END.search(text):
+            for index in range(1, len(tokens)):
+                opening[index] = _CLAUSE_END.search(text, tokens[index - 1].end, tokens[index].start) is not None
         negating = False
         position = 0
         while position < len(tokens):
             # A comma or full stop ends a negation: "no sugar, salt" has salt.
             negating = negating and not opening[position]
-            found, after = self._longest(keys, position, opening)
+            found, after = self._longest(keys, position, opening) if keys[position] in self._trie else ((), position)
             if not found:
                 # "unsalted", "nonfat" and "sugarless" deny "salted", "fat" and "sugar".
                 for part in self._negation.denied_parts(keys[position]):
                     for phrase in self._trie.get(part, {}).get(None, ()):
                         yield Match(phrase, tokens[position].start, tokens[position].end, negated=True)
-                opened = self._negation.opens(keys, position)
                 word = keys[position]
+                opened = self._negation.opens(keys, position) if word in self._negation.openers else 0
                 fills = negating and (word in self._negation.between or word in self._negation.alternatives)
                 negating = opened > 0 or fills
                 position += opened or 1
@@ -248,6 +256,7 @@ class _Denials:
         # By the first key, as most words of a text are none of these.
         self._before = _by_first_key(negation.before)
         self._after = _by_first_key(negation.after)
+        self.openers = frozenset(self._before) | {"free"}
         self.between = frozenset(key for word in negation.between for key in phrase_key(word))
         self.alternatives = frozenset(key for word in negation.alternatives for key in phrase_key(word))
         self._prefixes, self._suffixes = negation.prefix, negation.suffix

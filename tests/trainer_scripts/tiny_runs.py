@@ -1,6 +1,7 @@
 """Runs on the small table: their arguments, their weights, and ways to interrupt them or to launch two processes."""
 
 import os
+import pickle
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from trainer_scripts import train
+from dataset_builder.engines.local import LocalEngine
+from trainer_scripts import score, train
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training import run as training_run
 from trainer_scripts.training.data import load_training_data
@@ -87,6 +89,28 @@ def run_on_two(script, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=400, env=environment)
+
+
+def assert_spread_scores_equal(model: Path, dataset: Path, folder: Path, patch, *arguments: str) -> None:
+    """Score a model in this process, and by units of four rows as workers do it: the same answers and scores."""
+    arguments = ("--batch_size", "4", *arguments)
+    score.main([str(model), str(dataset), "--out", str(folder / "alone"), *arguments])
+    units: list[range] = []
+
+    class Watched(LocalEngine):
+        def run(self, work, each, report=None):
+            units.extend(each)
+            return super().run(pickle.loads(pickle.dumps(work)), each, report)
+
+    with patch.context() as during:
+        during.setattr("trainer_scripts.scoring.spread.BATCHES_PER_UNIT", 1)
+        during.setattr("trainer_scripts.scoring.score_run.engine_for", lambda *asked: Watched(1))
+        # The main process does not answer the rows once more.
+        score.main([str(model), str(dataset), "--out", str(folder / "spread"), *arguments])
+    assert len(units) > 2
+    alone, spread = (folder / name for name in ("alone", "spread"))
+    assert (spread / "predictions.parquet").read_bytes() == (alone / "predictions.parquet").read_bytes()
+    assert (spread / "metrics.json").read_text() == (alone / "metrics.json").read_text()
 
 
 INTERRUPTED = """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.encoders_flavour import FlavourImageEncoder
 from trainer_scripts.data.samples import RowFeatures, stacked
-from trainer_scripts.data.table import decode_bytes
+from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.features.engines import ImageEngine, feature_shapes
 from trainer_scripts.features.frozen import (
     PICTURES_AT_ONCE,
@@ -57,6 +57,7 @@ class BackboneReader:
         self._root = root
         self._normal = normal
         self._engine: ImageEngine | None = None
+        self._whole: tuple[Table, str, dict[str, Any]] | None = None
 
     def attach(self, samples: Any, whole: Any = None) -> None:
         """Set `image_features` and `text_features` of evaluation samples, as far as the model has such backbones.
@@ -123,12 +124,21 @@ class BackboneReader:
         keys, whole = [], table.chosen_from
         for each in (table, whole and whole[0]):
             if self._frozen_image and each:
-                files = map(decode_bytes, each.cells(), each.ids)
-                keys.append(image_key(encoder, files, samples.pictures.preparation, self._pixels_as))
+                keys.append(self._key_of(each, samples.pictures.preparation, each is not table))
         found = self._read(keys, samples, extractor, "image", PICTURES_AT_ONCE)
         if found is not None:
             found.shapes = feature_shapes(encoder, extractor.pixels(0))
         return found
+
+    def _key_of(self, table: Table, preparation: str, is_whole: bool) -> dict[str, Any]:
+        """Return the key of the pictures of a table; that of a whole split is kept, as it reads all of its files."""
+        if is_whole and self._whole is not None and self._whole[0] is table and self._whole[1] == preparation:
+            return self._whole[2]
+        files = map(decode_bytes, table.cells(), table.ids)
+        key = image_key(self._model.image_encoder, files, preparation, self._pixels_as)
+        if is_whole:
+            self._whole = (table, preparation, key)
+        return key
 
     def _texts(self, samples: Any) -> RowFeatures | None:
         encoder, tokens = self._model.text_encoder, samples.tokens

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from dataset_builder.engines.ranks import is_main
+from dataset_builder.engines.work import Engine
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
@@ -10,6 +12,7 @@ from trainer_scripts.evaluation.decisions import EXPECTED_F1
 from trainer_scripts.scoring.results import refresh_card, save_scores, table_of_scores
 from trainer_scripts.scoring.saved_model import load_model, load_table
 from trainer_scripts.scoring.scored_models import LoadedModels
+from trainer_scripts.scoring.spread import Answering, engine_for, everywhere, spread
 from trainer_scripts.tasks.common.task import SavedModel, ScoringOptions
 
 
@@ -19,6 +22,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         BadInputError: the model cannot use the decision, or fails the health check of its task.
     """
+    engine = engine_for(given.engine, given.address, given.processes)
     model = load_model(given.model, given.revision, given.columns, given.allow_outside)
     expected_f1 = given.decision == EXPECTED_F1
     if (expected_f1 or given.tune_thresholds) and not model.task.has_label_sets:
@@ -28,7 +32,11 @@ def run(given: argparse.Namespace) -> None:
         raise BadInputError("--decision expected_f1 needs no thresholds; leave out --tune_thresholds")
     table = load_table(model, given.dataset, given.split, given.dataset_revision)
     out = given.out or default_folder(model, given.dataset, given.split)
-    options = read_options(given, model)
+    options = read_options(given, model, engine)
+    if engine is not None:
+        spread(engine, model, table, asked_of(given, given.model, given.revision, options))
+    if not is_main():
+        return
     compared = LoadedModels(
         {model.name: model}, [], {}, {model.name: table}, given.dataset, given.split, given.dataset_revision
     )
@@ -46,7 +54,21 @@ def run(given: argparse.Namespace) -> None:
     echo(f"written to {out}")
 
 
-def read_options(given: argparse.Namespace, model: SavedModel) -> ScoringOptions:
+def asked_of(given: argparse.Namespace, model: str, revision: str, options: ScoringOptions) -> Answering:
+    """Return what workers load to answer the rows of a command line with a model."""
+    return Answering(
+        everywhere(model),
+        revision,
+        given.columns,
+        given.allow_outside,
+        everywhere(given.dataset),
+        given.split,
+        given.dataset_revision,
+        options,
+    )
+
+
+def read_options(given: argparse.Namespace, model: SavedModel, engine: Engine | None) -> ScoringOptions:
     """Return the options of a command line, with the answers of the classifier that is named.
 
     Raises:
@@ -59,6 +81,8 @@ def read_options(given: argparse.Namespace, model: SavedModel) -> ScoringOptions
     if given.classifier is not None:
         other = load_model(given.classifier, columns=given.columns, allow_outside=given.allow_outside)
         table = load_table(other, given.dataset, given.split, given.dataset_revision)
+        if engine is not None:
+            spread(engine, other, table, asked_of(given, given.classifier, "main", ScoringOptions(given.batch_size)))
         flavours = other.task.flavours(other, table, given.batch_size)
         if flavours is None:
             raise BadInputError(

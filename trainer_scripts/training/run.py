@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import gc
 import json
-import textwrap
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-import yaml
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
@@ -21,22 +19,20 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
-from model_cards.runs import CONFIGURATION
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
-from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
-from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
 from trainer_scripts.tasks.common.adapters import merge_in_place
 from trainer_scripts.tasks.common.package_weights import with_packages
 from trainer_scripts.tasks.common.teacher import Teacher, check_heads
-from trainer_scripts.tasks.common.trainer import AveragedWeights, megabytes
-from trainer_scripts.training.adapters import add_adapters, describe_adapters, save_adapters
+from trainer_scripts.tasks.common.trainer import AveragedWeights
+from trainer_scripts.training.adapters import add_adapters, save_adapters
 from trainer_scripts.training.averaging import BestWeights
 from trainer_scripts.training.callbacks import EpochOfSamples, RemoveReplaced, StreamPosition, TrainingLines
 from trainer_scripts.training.data import TrainingData, load_training_data, vocabulary_texts
+from trainer_scripts.training.descriptions import LOSS, describe, describe_results, settings_block
 from trainer_scripts.training.folder import (
     RunState,
     aside,
@@ -48,7 +44,7 @@ from trainer_scripts.training.folder import (
     start_run,
     write_spread,
 )
-from trainer_scripts.training.longer import planned, why_not_longer
+from trainer_scripts.training.longer import why_not_longer
 from trainer_scripts.training.time_budget import TimeBudget
 from trainer_scripts.training.vocabulary_record import (
     VOCABULARY_SOURCE,
@@ -57,9 +53,6 @@ from trainer_scripts.training.vocabulary_record import (
     record_vocabulary,
 )
 from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
-
-LOSS = "loss"  # chooses a checkpoint like any score, although it is none: it holds weights and smoothing
-
 
 Prepare = Callable[[Configuration, TrainingData], TrainingData]
 Finish = Callable[[list[Configuration], TrainingData | None], None]
@@ -124,19 +117,6 @@ def _train_seeds(
     return data
 
 
-def settings_block(configuration: Configuration) -> str:
-    """Return the settings that differ from the defaults as a few lines."""
-    settings = []
-    for name, value in configuration.changes().items():
-        # Mappings in the form in which they are written in YAML, on one line.
-        shown = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
-        settings.append(f"{name} {shown.removesuffix('...').strip().removesuffix('...').strip()}")
-    lines = textwrap.wrap("; ".join(settings), 116, break_long_words=False, break_on_hyphens=False)
-    where = configuration.output_dir / CONFIGURATION
-    heading = f"configuration {configuration.name}; what differs from the defaults (all settings: {where}):"
-    return "\n".join([heading, *(f"  {line}" for line in lines)])
-
-
 def say(configuration: Configuration, message: str) -> None:
     """Print on the main process only."""
     if configuration.training.process_index == 0:
@@ -152,21 +132,6 @@ def ensure_dataset(configuration: Configuration) -> None:
 
         say(configuration, f"building the embedded data set in {out}")
         build(BuildSettings(), out)
-
-
-def describe(data: TrainingData) -> str:
-    """Return one line with the task and the numbers of rows and labels."""
-    left_out = f", {data.left_out} left out because they are in two splits" if data.left_out else ""
-    if data.stream is not None:
-        return (
-            f"{data.task.name}: training rows stream, the first {len(data.train)} give vocabulary and class shares, "
-            f"{len(data.selection)} rows choose the checkpoint, {len(data.names)} labels"
-        )
-    rows = f"{len(data.train)} training rows, {len(data.selection)} rows choose the checkpoint"
-    lacking = [sum(counts) for counts in zip(data.train.lacking(), data.selection.lacking(), strict=True)]
-    if any(lacking):
-        left_out += f", {lacking[0]} rows lack their text and {lacking[1]} their picture"
-    return f"{data.task.name}: {rows}, {len(data.names)} labels{left_out}"
 
 
 def prepare_trainer(
@@ -237,8 +202,11 @@ def fit(
         except ImportError as error:  # the package of the chosen optimizer or kernels is missing
             raise BadInputError(str(error)) from error
         averaged = average_best(configuration, trainer)
-        complete(configuration, data, trainer, processor)
-        results = describe_results(configuration, data, trainer, time.time() - started, trainer.evaluate())
+        completed = complete(configuration, data, trainer, processor)
+        # The checkpoint that was chosen has been scored already, unless it was changed since.
+        evaluated = None if averaged or completed else scores_of_best(trainer)
+        evaluated = evaluated or trainer.evaluate()
+        results = describe_results(configuration, data, trainer, time.time() - started, evaluated)
         if averaged:
             results["averaged_steps"] = averaged
     # With sharded weights (FSDP, DeepSpeed) every process takes part in gathering them.
@@ -273,16 +241,28 @@ def save_model(
     processor.save_pretrained(configuration.output_dir)
 
 
-def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> None:
-    """Let the trained model know which inputs are familiar and when it is not sure, where that can be learned."""
+def scores_of_best(trainer: Any) -> dict[str, float] | None:
+    """Return the evaluation of the weights that training has left: those of the best step, or of the last one."""
+    state = trainer.state
+    step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
+    return next((line for line in reversed(state.log_history) if line["step"] == step and "eval_loss" in line), None)
+
+
+def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> bool:
+    """Let the trained model know which inputs are familiar and when it is not sure, where that can be learned.
+
+    Returns:
+        Whether it learned that, so that its answers may have changed.
+    """
     share = configuration.training.familiar_share
     # Sharded weights cannot be called by one process, and adapters are saved without the model's own buffers.
     if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or configuration.training.lora_rank:
-        return
+        return False
     model = trainer.accelerator.unwrap_model(trainer.model)
     line = data.task.complete(model, processor, data.train, data.selection, share)
     if line is not None:
         say(configuration, line)
+    return line is not None
 
 
 def average_best(configuration: Configuration, trainer: Any) -> list[int]:
@@ -415,52 +395,3 @@ def beside(configuration: Configuration, data: TrainingData, model: Any, process
     normal = [(list(each.image_mean), list(each.image_std)) for each in pictures]
     order = [saved.names.index(name) for name in data.names]
     return Teacher(saved.model, training.teacher_share, order, normal)
-
-
-def describe_teacher(configuration: Configuration, data: TrainingData) -> dict[str, Any]:
-    """Return the facts about a teacher for `metrics.json`."""
-    training = configuration.training
-    return {"model": training.teacher, "share": training.teacher_share, "unlabelled_rows": data.unlabelled}
-
-
-def describe_results(
-    configuration: Configuration, data: TrainingData, trainer: Any, seconds: float, evaluated: dict[str, float]
-) -> dict[str, Any]:
-    """Return the content of `metrics.json`: selection scores of a checkpoint, `evaluated`, and facts of the run."""
-    scores = data.task.scores(data.names)
-    chosen_by = str(trainer.args.metric_for_best_model).removeprefix("eval_")
-    names = [*([LOSS] if chosen_by == LOSS else []), *(score.name for score in scores)]
-    seen = len(data.train) - data.unlabelled
-    if data.stream is not None:  # it has no length: the rows of all steps
-        arguments = trainer.args
-        at_once = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-        seen = trainer.state.global_step * at_once
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "configuration": configuration.name,
-        "task": data.task.name,
-        "modality": configuration.model.modality,
-        "dataset": configuration.data.dataset,
-        "dataset_revision": configuration.data.dataset_revision,
-        "selection_split": data.selection.split,
-        "selection_metric": chosen_by,
-        "selection": {name: evaluated[f"eval_{name}"] for name in names},
-        "definitions": definitions(scores),
-        "label_names": data.names,
-        "rows": {"train": seen, "selection": len(data.selection), "left_out": data.left_out},
-        **({} if configuration.training.teacher is None else {"teacher": describe_teacher(configuration, data)}),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "megabytes": megabytes(model),
-        **describe_adapters(configuration, model),
-        "seconds": seconds,
-        "steps": trainer.state.global_step,
-        **planned(configuration),
-        "best_step": trainer.state.best_global_step,
-        "epochs": trainer.state.epoch,
-        "seed": configuration.training.seed,
-        "device": str(trainer.args.device),
-        "precision": trainer.accelerator.mixed_precision.replace("no", "fp32"),
-        "history": trainer.state.log_history,
-    }

@@ -4,15 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from datasets import load_dataset
 from huggingface_hub import HfApi
 
 from tests.trainer_scripts.conftest import refused, write_dataset
-from tests.trainer_scripts.tiny_runs import SMALL, run
+from tests.trainer_scripts.tiny_runs import SMALL, assert_spread_scores_equal, run, run_on_two
 from trainer_scripts import compare, export, predict, score
-from trainer_scripts.evaluation.predictions import read_metrics
+from trainer_scripts.evaluation.predictions import Predictions, read_metrics
 from trainer_scripts.scoring.saved_model import load_model, load_selection, load_train, saved_configuration
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.data import load_training_data
@@ -80,6 +81,37 @@ def test_results_name_the_rows_that_were_held_out_and_thresholds_are_tuned_on_th
     assert metrics["selection_split"] == "train (held out)"
     assert read_metrics(carved)["selection_split"] == "train (held out)"
     assert len(metrics["thresholds"]) == 5
+
+
+def test_workers_give_the_answers_of_one_process(carved, unsplit, tmp_path, monkeypatch):
+    assert_spread_scores_equal(carved, unsplit, tmp_path, monkeypatch, "--tune_thresholds")
+
+
+@pytest.mark.slow  # three to five processes that load PyTorch
+@pytest.mark.parametrize("way", ["local", "ray", "launcher"])
+def test_every_engine_gives_the_answers_of_one_process(carved, unsplit, tmp_path, way):
+    """The tiny variant, which always runs, is the one above."""
+    if way == "ray":
+        pytest.importorskip("ray")
+    given = [str(carved), str(unsplit), "--batch_size", "4"]
+    score.main([*given, "--out", str(tmp_path / "alone")])
+    given += ["--out", str(tmp_path / "spread")]
+    if way == "launcher":
+        ended = run_on_two(score.__file__, *given)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("written to") == 1
+    else:
+        score.main([*given, "--engine", way, "--processes", "2"])
+    first, second = (read_metrics(tmp_path / name) for name in ("alone", "spread"))
+    assert first == second
+    first, second = (Predictions.load(tmp_path / name) for name in ("alone", "spread"))
+    assert np.array_equal(first.probabilities, second.probabilities)
+
+
+def test_workers_and_a_launcher_exclude_each_other(monkeypatch, capsys, carved, unsplit):
+    assert "give --engine ray too" in refused(capsys, score, carved, unsplit, "--address", "10.0.0.1:6379")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "the launcher decides" in refused(capsys, score, carved, unsplit, "--processes", "2")
 
 
 def test_a_run_without_a_selection_split_is_exported_and_its_bf16_graph_scores_and_predicts(

@@ -22,7 +22,7 @@ from trainer_scripts.tasks.captioning.answers import (
     predictions_of,
 )
 from trainer_scripts.tasks.captioning.samples import CaptionSamples, pad_labels
-from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
+from trainer_scripts.tasks.common.task import Outputs, SavedModel, ScoredModels, ScoringOptions
 
 CHECKED_ROWS = 4
 BATCH_SIZE = 64
@@ -33,6 +33,12 @@ def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") ->
     """Return the captions of a saved captioner, and the likelihood of the given ones."""
     _, captions, expected = captions_of(model, table, batch_size, name)
     return predictions_of(table, captions, expected)
+
+
+def outputs(model: SavedModel, table: Table, options: ScoringOptions) -> Outputs:
+    """Return the captions, and the sums of `expect`, `(rows, 3)`."""
+    _, captions, expected = captions_of(model, table, options.batch_size)
+    return {"captions": captions, "expected": expected}
 
 
 def baseline_lines(compared: ScoredModels) -> list[Line]:

@@ -18,11 +18,12 @@ from trainer_scripts.evaluation.lines import BASELINE, Line
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import CLASSES
 from trainer_scripts.tasks.classification.training import evaluation_samples
-from trainer_scripts.tasks.common.task import SavedModel, ScoredModels
+from trainer_scripts.tasks.common.task import Outputs, SavedModel, ScoredModels, ScoringOptions
 
 # Colours need few rows, and decoding many pictures takes long.
 HISTOGRAM_ROWS = 6000
 SHUFFLED = "shuffled"
+PROBABILITIES = "probabilities"
 
 
 @torch.inference_mode()
@@ -51,8 +52,13 @@ def probabilities_of(model: SavedModel, samples: Dataset, batch_size: int, name:
 
 def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
     """Return the predictions of a saved classifier on a table."""
-    probabilities = probabilities_of(model, model.samples(table), batch_size, name)
-    return Predictions.of_classes(table.ids, table.groups, table.labels, probabilities)
+    found = model.outputs(table) or {PROBABILITIES: probabilities_of(model, model.samples(table), batch_size, name)}
+    return Predictions.of_classes(table.ids, table.groups, table.labels, found[PROBABILITIES])
+
+
+def outputs(model: SavedModel, table: Table, options: ScoringOptions) -> Outputs:
+    """Return the probabilities, `(rows, classes)`."""
+    return {PROBABILITIES: probabilities_of(model, model.samples(table), options.batch_size)}
 
 
 def baseline_lines(compared: ScoredModels) -> list[Line]:

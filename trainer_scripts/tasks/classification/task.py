@@ -35,6 +35,7 @@ class ClassifierTask(Task):
     evaluation_samples = staticmethod(training.evaluation_samples)
     collator = staticmethod(training.collator)
     answers = staticmethod(comparing.answers)
+    outputs = staticmethod(comparing.outputs)
     baselines = staticmethod(comparing.baseline_lines)
     changes = staticmethod(comparing.changes)
     conflicting = staticmethod(comparing.conflicting)

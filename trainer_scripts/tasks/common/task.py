@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import datasets
 import numpy as np
@@ -29,6 +29,9 @@ from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.graphs import ModelGraph
 from trainer_scripts.tasks.common.items import Item, PredictionOptions
 from trainer_scripts.tasks.common.trainer import Collator, FlavourTrainer, check_finite
+
+# What a model gives for some rows, by name: arrays and lists with one entry per row, or one per block of rows.
+Outputs: TypeAlias = dict[str, Any]
 
 
 @dataclass
@@ -111,6 +114,14 @@ class SavedModel:
             # The table is kept too, as its id must not pass to another one.
             self.kept[key] = (table, samples)
         return self.kept[key][1]
+
+    def outputs(self, table: Table) -> Outputs | None:
+        """Return what several processes found for the rows of a table, see `scoring.spread`; None for nothing."""
+        return self.kept.get(("outputs", id(table)), (table, None))[1]
+
+    def keep_outputs(self, table: Table, outputs: Outputs) -> None:
+        """Keep what was found for the rows of a table, so that the model need not see them again."""
+        self.kept["outputs", id(table)] = (table, outputs)
 
     @property
     def reader(self) -> BackboneReader:
@@ -370,6 +381,13 @@ class Task(ABC):
     @abstractmethod
     def answers(self, model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
         """Return the predictions of a saved model; `name` is shown beside the progress bar, empty for no bar."""
+
+    @abstractmethod
+    def outputs(self, model: SavedModel, table: Table, options: "ScoringOptions") -> Outputs:
+        """Return what `answers` and `score` need of a model for the rows of a table.
+
+        Those of several parts of a table, concatenated by name, are those of the whole.
+        """
 
     @abstractmethod
     def baselines(self, compared: ScoredModels) -> list[Line]:

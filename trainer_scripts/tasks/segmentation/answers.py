@@ -21,7 +21,7 @@ from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import GROUP_MASKS, INGREDIENTS, MASKS
 from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.tasks.common.starting_points import input_size
-from trainer_scripts.tasks.common.task import SavedModel
+from trainer_scripts.tasks.common.task import Outputs, SavedModel
 from trainer_scripts.tasks.segmentation.classes import food_groups
 from trainer_scripts.tasks.segmentation.samples import MaskSamples, own_size
 from trainer_scripts.tasks.segmentation.scores import (
@@ -69,6 +69,26 @@ class Answers:
             if counts is not None:
                 values |= {score.name: score(counts, counts) for score in scores}
         return values | {each.name: each(self.shown, self.probabilities) for each in ingredient_scores(names[1:])}
+
+    def outputs(self) -> Outputs:
+        """Return all but the loss with an entry per row, the confusion with one for all of them."""
+        found = {
+            "counts": self.counts,
+            "confusion": None if self.confusion is None else self.confusion[None],
+            "probabilities": self.probabilities,
+            "shown": self.shown,
+            "areas": self.areas,
+            "group_counts": self.group_counts,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def of_outputs(cls, outputs: Outputs) -> "Answers":
+        """Return the answers from their `outputs`, or from the concatenated ones of parts of the rows."""
+        whole = {"counts": None, "confusion": None, "loss": float("nan"), **outputs}
+        if whole["confusion"] is not None:
+            whole["confusion"] = whole["confusion"].sum(axis=0)
+        return cls(**whole)
 
     def predictions(self, table: Table) -> Predictions:
         """Return the answers to the rows of a table, as they are saved and compared."""

@@ -14,7 +14,7 @@ from trainer_scripts.data.pictures import normalise, readable_picture
 from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.lines import MODEL, Line
-from trainer_scripts.tasks.common.task import SavedModel, Scored, ScoredModels, ScoringOptions
+from trainer_scripts.tasks.common.task import Outputs, SavedModel, Scored, ScoredModels, ScoringOptions
 from trainer_scripts.tasks.segmentation.answers import Answers, answer, predicted_masks, samples_for
 from trainer_scripts.tasks.segmentation.classes import food_groups
 from trainer_scripts.tasks.segmentation.comparing import baseline_lines, reader_of
@@ -36,9 +36,13 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
         BadInputError: the masks of the data set have other ids than those that the model was trained on.
     """
     table = compared.test
-    testing = Views(options.scales or (1.0,), options.flip, options.window, options.stride)
+    testing = views_of(options)
     samples = samples_for(model, table, testing)
-    answers = answer(model.model, samples, options.batch_size, model.name, testing, reader=reader_of(model))
+    given = model.outputs(table)
+    if given is not None:
+        answers = Answers.of_outputs(given)
+    else:
+        answers = answer(model.model, samples, options.batch_size, model.name, testing, reader=reader_of(model))
     # Only now, so that refused options and data leave no folder behind.
     out.mkdir(parents=True, exist_ok=True)
     predictions = answers.predictions(table)
@@ -67,6 +71,18 @@ def score(model: SavedModel, compared: ScoredModels, out: Path, options: Scoring
         scored.files += [PLATES, *draw(model, samples, answers, plates, testing, out)]
     np.savez_compressed(out / ANSWERS, **arrays)  # type: ignore[arg-type]
     return scored
+
+
+def outputs(model: SavedModel, table: Table, options: ScoringOptions) -> Outputs:
+    """Return what the masks and ingredients of the rows come to, see `Answers.outputs`."""
+    testing = views_of(options)
+    samples = samples_for(model, table, testing)
+    return answer(model.model, samples, options.batch_size, "", testing, reader=reader_of(model)).outputs()
+
+
+def views_of(options: ScoringOptions) -> Views:
+    """Return the views of each picture that the options ask for."""
+    return Views(options.scales or (1.0,), options.flip, options.window, options.stride)
 
 
 def plate_flavours(config: PreTrainedConfig, found: Answers, options: ScoringOptions) -> list[dict[str, Any]]:

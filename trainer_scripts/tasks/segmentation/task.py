@@ -43,6 +43,7 @@ class SegmenterTask(Task):
     evaluation_samples = staticmethod(training.evaluation_samples)
     collator = staticmethod(training.collator)
     answers = staticmethod(comparing.answers)
+    outputs = staticmethod(scoring.outputs)
     baselines = staticmethod(comparing.baseline_lines)
     changes = staticmethod(comparing.changes)
     verdicts = staticmethod(comparing.sharing_verdicts)
@@ -54,8 +55,11 @@ class SegmenterTask(Task):
         """Return the flavour of the ingredients that the ingredient head names; None for a model without one."""
         if not model.model.config.ingredient_head:
             return None
-        samples, reader = samples_for(model, table), comparing.reader_of(model)
-        named = Decision()(answer(model.model, samples, batch_size, model.name, reader=reader).probabilities)
+        given = model.outputs(table)
+        if given is None:
+            samples, reader = samples_for(model, table), comparing.reader_of(model)
+            given = answer(model.model, samples, batch_size, model.name, reader=reader).outputs()
+        named = Decision()(given["probabilities"])
         tastes = tastes_of(model.model.config)
         return [main_flavour(plate_taste(np.concatenate([[0], row]), tastes)) or "none" for row in named]
 

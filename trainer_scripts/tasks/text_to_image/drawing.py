@@ -15,7 +15,14 @@ from trainer_scripts.evaluation.lines import Line
 from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.items import Item, PredictionOptions
-from trainer_scripts.tasks.common.task import SavedModel, Scored, ScoredModels, ScoringOptions, Task
+from trainer_scripts.tasks.common.task import (
+    Outputs,
+    SavedModel,
+    Scored,
+    ScoredModels,
+    ScoringOptions,
+    Task,
+)
 from trainer_scripts.tasks.text_to_image.samples import collate
 from trainer_scripts.tasks.text_to_image.trainer import DenoiserTrainer
 
@@ -51,6 +58,10 @@ class DrawingTask(Task):
 
     def answers(self, model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
         """Refuse: pictures are no answers to rows."""
+        raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")
+
+    def outputs(self, model: SavedModel, table: Table, options: ScoringOptions) -> Outputs:
+        """Refuse: see `answers`."""
         raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")
 
     def baselines(self, compared: ScoredModels) -> list[Line]:

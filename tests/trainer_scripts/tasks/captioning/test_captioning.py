@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
+from dataset_builder.engines.local import LocalEngine
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
 from model_cards.runs import CONFIGURATION
@@ -29,9 +30,11 @@ from trainer_scripts.demos import all_cores
 from trainer_scripts.evaluation.lines import MODEL, Line
 from trainer_scripts.scoring.saved_model import load_model, load_table, load_train
 from trainer_scripts.scoring.scored_models import LoadedModels
+from trainer_scripts.scoring.spread import Answering, spread
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.captioning.comparing import faults
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
+from trainer_scripts.tasks.captioning.scores import meteor_missing
 from trainer_scripts.tasks.captioning.text import SPECIAL_TOKENS, train_caption_tokenizer
 from trainer_scripts.tasks.captioning.trainer import FrozenImageFirst, SelfCritical
 from trainer_scripts.tasks.captioning.training import (
@@ -39,6 +42,7 @@ from trainer_scripts.tasks.captioning.training import (
     collator,
     read_captions,
 )
+from trainer_scripts.tasks.common.task import ScoringOptions
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
 
@@ -73,7 +77,7 @@ def test_training_chooses_on_validation_and_learns_to_name_what_it_sees(trained)
     assert metrics["selection"]["cider"] == pytest.approx(max(history))
 
 
-def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, capsys):
+def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, with_java, capsys):
     score.main([str(trained), str(caption_data), "--out", str(tmp_path)])
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["faults"] == []
@@ -84,6 +88,7 @@ def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, t
     assert set(content["leads"]["most frequent caption"]["ingredient_f1"]) == {"value", "low", "high", "p"}
     assert content["details"]["truth"]["round_trip"]["rows"] == ROWS["test"]
     assert all((tmp_path / name).is_file() for name in content["files"])
+    assert (meteor_missing() is None) is ("meteor" in content["metrics"])
     rows = list(csv.DictReader((tmp_path / "captions.csv").open()))
     assert len(rows) == ROWS["test"]
     assert all(row["Caption"][0].isupper() and "[" not in row["Caption"] for row in rows)
@@ -92,6 +97,19 @@ def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, t
     assert (tmp_path / "contact_sheet.png").stat().st_size > 1000
     assert (tmp_path / "word_maps.png").stat().st_size > 1000
     assert "captioner" in capsys.readouterr().out
+
+
+def test_workers_give_the_captions_of_one_process(trained, caption_data, monkeypatch):
+    monkeypatch.setattr("trainer_scripts.scoring.spread.BATCHES_PER_UNIT", 1)
+    saved = load_model(str(trained))
+    table = load_table(saved, str(caption_data), "test")
+    alone = saved.task.answers(saved, table, 16).parts
+    asked = Answering(str(trained), "main", None, False, str(caption_data), "test", None, ScoringOptions(16))
+    spread(LocalEngine(1), saved, table, asked)
+    saved.model = None  # it answers no more
+    answered = saved.task.answers(saved, table, 16).parts
+    assert answered["captions"] == alone["captions"]
+    assert np.array_equal(answered["tokens"][1], alone["tokens"][1])
 
 
 def test_baselines_read_the_rows_of_training_at_the_given_revision(trained, caption_data, tmp_path, monkeypatch):
