@@ -66,7 +66,7 @@ test-oldest: $(OLDEST)/.installed  ## run the tests on the oldest releases that 
 test-oldest-quick: $(OLDEST)/.installed  ## the models' contract, remote code and the tiny demo on those releases
 	$(OLDEST)/bin/python -m pytest -q -n auto --dist loadfile -m "not slow and not gpu" \
 		tests/modeling_flavour/test_modeling_flavour.py tests/modeling_flavour/test_remote_code.py \
-		tests/trainer_scripts/demos/test_flavour.py
+		tests/test_wheel.py
 
 check: install  ## lint, format and type checks
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
 PLOT = Path("docs/results.png")
 NOTHING = "Nothing has been measured here yet: `make demo`, then `make results`."
+COMPARISONS = ("comparison", "verdict")  # folders of the demos
 TASKS = {"classification": "flavour", "multilabel": "several labels"}
 
 
@@ -48,7 +49,10 @@ def interval(value: dict[str, float]) -> str:
 
 def results_of(outputs: Path) -> Iterator[Result]:
     """The models of every comparison, the tested one of each first."""
-    for path in sorted(outputs.glob("**/comparison/comparison.json")):
+    for path in sorted(outputs.glob("**/comparison.json")):
+        # A copy beside a model is no second result.
+        if path.parent.name not in COMPARISONS:
+            continue
         content = json.loads(path.read_text(encoding="utf-8"))
         score, entries = content["main_score"], content["entries"]
         scored = {name: entry["scores"][score] for name, entry in entries.items() if score in entry["scores"]}

@@ -6,16 +6,18 @@ refused.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from model_cards import runs
+from model_cards.comparisons import comparison_of, with_compared
 from model_cards.errors import CardError
 from model_cards.runs import is_catalogue
 
@@ -63,6 +65,12 @@ def environment() -> jinja2.Environment:
     templates.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
     templates.filters["thousands"] = lambda number: f"{number:,}"
     return templates
+
+
+@lru_cache(maxsize=8)
+def compiled(template: str) -> jinja2.Template:
+    """Return the template of a text; the cards of the checkpoints of a run share it."""
+    return environment().from_string(template)
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
@@ -171,7 +179,7 @@ def fill(template: str, values: Mapping[str, Any], name: str) -> str:
         CardError: the template is faulty or names a value that is not there.
     """
     try:
-        text = environment().from_string(template).render(**values)
+        text = compiled(template).render(**values)
     # A filter raises whatever Python raises for a value that it cannot take.
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise CardError(f"{name} cannot be filled ({error}); mend or remove that placeholder") from error
@@ -241,19 +249,12 @@ def model_card(
     if not config:
         raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
     metrics = runs.read_json(folder / runs.METRICS)
-    # Which inputs the model has follows from the parts that its configuration names.
-    task = runs.task_of(config, metrics)
-    has_text = bool(config.get("text_config") or config.get("word_vocab_size"))
-    has_image = bool(config.get("vision_config"))
+    kind = runs.kind_of(config, metrics)
     data_name = dataset or runs.dataset_name(metrics)
     dataset = dataset or runs.hub_dataset(metrics)
     dataset_revision = dataset_revision or metrics.get("dataset_revision")
-    # A comparison has intervals, so its scores replace those of the run for the same rows.
-    compared = runs.comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
-    results = runs.results_of(folder)
-    if result := compared.get("result"):
-        rows = result["split"], result["dataset"]
-        results = [*(each for each in results if (each["split"], each["dataset"]) != rows), result]
+    compared = comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
+    results = with_compared(runs.results_of(folder), compared)
     adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
     if base is None:
         base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
@@ -263,15 +264,7 @@ def model_card(
         "name": name,
         "source": repo or folder.name,
         "revision": revision,
-        "task": task,
-        "labels": list((config.get("id2label") or {}).values()),
-        "has_text": has_text,
-        "has_image": has_image,
-        "pipeline": runs.pipeline_tag(task, has_text, has_image)
-        if task in runs.OWN_PIPELINES
-        else "flavour-classification",
-        "has_masks": config.get("head") != "none",
-        "inputs": " and ".join(["the title"] * has_text + ["a picture"] * has_image),
+        **kind,
         "example": EXAMPLE_TITLE,
         "dataset": dataset,
         "dataset_revision": dataset_revision,
@@ -289,24 +282,38 @@ def model_card(
         "size": config.get("image_size"),
         "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
     }
-    tag = runs.pipeline_tag(task, has_text, has_image)
-    evaluated = runs.evaluation_results(results, tag, data_name, dataset_revision)
-    data = ModelCardData(
-        license=licence,
-        language=["en"] if is_catalogue(manifest) else None,
-        library_name="peft" if adapter else "diffusers" if task == runs.TEXT_TO_IMAGE else "transformers",
-        base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
-        pipeline_tag=tag,
-        tags=["food", "recipes", "taste", "image-text"],
-        datasets=[dataset] if dataset else None,
-        # `ModelCardData` takes a model name only together with results.
-        model_name=name if evaluated else None,
-        eval_results=evaluated or None,
-    )
-    body = fill(read_template("adapter_card.md" if adapter else runs.TEMPLATES[task]), values, "the model card")
-    card = join_card(data.to_dict(), body)
+    evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
+    body = fill(read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]]), values, "the model card")
+    library = "peft" if adapter else "diffusers" if kind["task"] == runs.TEXT_TO_IMAGE else "transformers"
+    card = join_card(model_metadata(values, evaluated, library, is_catalogue(manifest)), body)
     check_length(card, "the model card")
     return card
+
+
+def model_metadata(
+    values: Mapping[str, Any], evaluated: list[EvalResult], library: str, is_english: bool
+) -> dict[str, Any]:
+    """Return the block of a model's card that the Hub reads.
+
+    Args:
+        values: the values that its template may name.
+        evaluated: its scores in the form of the Hub's model index.
+        library: the library that loads it.
+        is_english: whether its texts are known to be English.
+    """
+    base = values["base"]
+    return ModelCardData(
+        license=values["license"],
+        language=["en"] if is_english else None,
+        library_name=library,
+        base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+        pipeline_tag=values["tag"],
+        tags=["food", "recipes", "taste", "image-text"],
+        datasets=[values["dataset"]] if values["dataset"] else None,
+        # `ModelCardData` takes a model name only together with results.
+        model_name=values["name"] if evaluated else None,
+        eval_results=evaluated or None,
+    ).to_dict()
 
 
 def write_model_card(folder: Path, **facts: Any) -> Path:

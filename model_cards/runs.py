@@ -11,6 +11,8 @@ from huggingface_hub import EvalResult
 
 from model_cards.errors import CardError
 
+# The reader in C is seven times as fast; a card is written with each checkpoint.
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONFIG = "config.json"
 METRICS = "metrics.json"
 CONFIGURATION = "configuration.yaml"
@@ -72,7 +74,7 @@ def read_configuration(folder: Path) -> dict[str, Any] | None:
         if not path.is_file():
             continue
         try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            settings = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise CardError(f"{path} is not YAML ({error}); write back what the run saved, or train anew") from error
         if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
@@ -199,16 +201,17 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
             if key == "selection" and path.parent != folder:
                 continue
             intervals = content.get("intervals") or {} if key == "metrics" else {}
-            scores = _scores(content.get(key) or {}, content.get("definitions") or {}, intervals)
+            scores = scores_of(content.get(key) or {}, content.get("definitions") or {}, intervals)
             if scores and split:
                 rows = content.get("rows") if key == "metrics" else (content.get("rows") or {}).get("selection")
                 other = other_data(content, run)
-                note = _note(split, run.get("selection_split"), rows, other)
+                note = note_of(split, run.get("selection_split"), rows, other)
                 results.append({"split": split, "dataset": other, "note": note, "scores": scores})
     return results
 
 
-def _note(split: str, selection: str | None, rows: int | None, other: str | None = None) -> str:
+def note_of(split: str, selection: str | None, rows: int | None, other: str | None = None) -> str:
+    """Return the sentence that says what the rows of scores were to the model."""
     which = f"{rows} rows" if rows else "Rows"
     if other is not None:
         return f"{which} of other data than the model was trained on."
@@ -219,9 +222,10 @@ def _note(split: str, selection: str | None, rows: int | None, other: str | None
     return f"{which} that took no part in training or in the choice of the checkpoint."
 
 
-def _scores(
+def scores_of(
     values: Mapping[str, Any], definitions: Mapping[str, Any], intervals: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
+    """Return scores as the templates of cards take them: name, value, interval and definition."""
     found = []
     for name, given in values.items():
         # A score is a plain number, or a mapping with value, interval and definition.
@@ -249,6 +253,27 @@ def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
     if task == TEXT_TO_IMAGE:
         return "text-to-image"
     return "image-classification" if has_image or not has_text else "text-classification"
+
+
+def kind_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what kind of model it is: its task, labels, inputs and pipelines, under the names of the templates.
+
+    Which inputs the model has follows from the parts that its configuration names.
+    """
+    task = task_of(config, metrics)
+    has_text = bool(config.get("text_config") or config.get("word_vocab_size"))
+    has_image = bool(config.get("vision_config"))
+    tag = pipeline_tag(task, has_text, has_image)
+    return {
+        "task": task,
+        "tag": tag,
+        "labels": list((config.get("id2label") or {}).values()),
+        "has_text": has_text,
+        "has_image": has_image,
+        "pipeline": tag if task in OWN_PIPELINES else "flavour-classification",
+        "has_masks": config.get("head") != "none",
+        "inputs": " and ".join(["the title"] * has_text + ["a picture"] * has_image),
+    }
 
 
 def evaluation_results(
@@ -279,129 +304,13 @@ def evaluation_results(
     ]
 
 
-def comparison_of(path: Path, name: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a `comparison.json` about one model: its scores on the split, and tables beside other models.
-
-    Args:
-        path: written by `compare.py`; {} is returned when there is none.
-        name: of the model in the comparison.
-        run: `metrics.json` of the model's run.
-    """
-    content = read_json(path)
-    entries = content.get("entries", {})
-    if name not in entries:
-        return {}
-    # Scores per class have a table of their own and would make this one too wide.
-    names = [score for score in entries[name]["scores"] if not score.startswith("f1_")]
-    rows = [
-        [line, entry.get("modality") or "", *(_cell(entry["scores"].get(score)) for score in names)]
-        for line, entry in entries.items()
-    ]
-    other = other_data(content, run)
-    split = content["split"] + (f" of {other}" if other else "")
-    where = f"{content.get('rows')} rows of {content.get('groups')} groups, split {split}"
-    found = {"header": ["", "input", *names], "rows": rows, "title": "Beside other models"}
-    note = f"{where}; brackets hold 95 % bootstrap intervals over groups. This model is the line `{name}`."
-    tables = [{**found, "note": note}]
-    tables += _details(content, name)
-    tables += transfer_of(content.get("transfer") or {}, name)
-    scores = _scores(entries[name]["scores"], content.get("definitions") or {})
-    selection_split = content.get("selection_split")
-    result = {
-        "split": content["split"],
-        "dataset": other,
-        "scores": scores,
-        "note": _note(content["split"], selection_split, content.get("rows"), other),
-    }
-    # Sentences about this model: its gain, the inputs it uses, and a baseline that is ahead of it.
-    # The name may hold characters with a meaning in patterns, such as a dot.
-    named = re.escape(name)
-    own = re.compile(rf"(?:- )?((?:{named}(?:: | is )|!!! A BASELINE SCORES HIGHER THAN {named}: ).*)")
-    verdicts = [match[1] for match in map(own.fullmatch, content.get("verdicts", [])) if match]
-    return {"result": result, "tables": tables, "verdicts": verdicts}
-
-
-def _details(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """Return the tables of a comparison that are about one model alone."""
-    tables = []
-    ablation = content.get("ablations", {}).get(name, {})
-    score = str(ablation.get("score") or content.get("main_score", "score"))
-    if ablation.get("scores"):
-        changes = [[change, _cell(value)] for change, value in ablation["scores"].items()]
-        rows = ablation.get("rows") or content.get("rows")
-        note = f"{rows} rows of the split with one input taken away or exchanged between dishes."
-        tables.append(
-            {"title": "Whether each input is used", "note": note, "header": ["input", score], "rows": changes}
-        )
-    if ablation.get("follows"):
-        rows = [[f"the label of its {what}", _cell(value)] for what, value in ablation["follows"].items()]
-        note = "The row's own text beside the picture of a dish with another label."
-        tables.append({"title": "What it follows when its inputs disagree", "note": note,
-                       "header": ["held against", score], "rows": rows})  # fmt: skip
-    # Calibration and cost have the same form: facts of this model, one per line.
-    for key, title, note in (
-        ("calibration", "Calibration", "The temperature was fitted on the split that chose the checkpoint."),
-        ("cost", "Cost", "From table row to scored answer, on the machine of the comparison."),
-    ):
-        found = content.get(key, {}).get(name)
-        if found:
-            rows = [[what, _cell(value)] for what, value in found.items()]
-            tables.append({"title": title, "note": note, "header": ["", "value"], "rows": rows})
-    for what, spread in content.get("seeds", {}).get(name, {}).items():
-        rows = [[key, _cell(value)] for key, value in spread.items()]
-        note = f"The configuration trained again with other seeds, {what} on {content['split']}."
-        tables.append({"title": f"Spread of {what} over seeds", "note": note, "header": ["", what], "rows": rows})
-    return tables
-
-
-def transfer_of(transfer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """Return the tables of one model on the second data set of a comparison, such as photographs after drawings."""
-    model = transfer.get("models", {}).get(name)
-    if not model:
-        return []
-    data = Path(str(transfer["dataset"])).name
-    title = f"On other data: {data}"
-    rows = [[line, _cell(model[line])] for line in ("here", "there")]
-    difference = model.get("difference")
-    if difference:
-        cell = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-        rows.append(["difference", cell])
-    rows += [[f"there, {change}", _cell(values["value"])] for change, values in model.get("without", {}).items()]
-    rows += [
-        [f"{line}, there", _cell(entry["scores"].get(model["score"]))]
-        for line, entry in transfer.get("entries", {}).items()
-        if line != name
-    ]
-    note = (
-        f"The same model on {transfer['rows']} rows in {transfer['groups']} groups of {data}, {transfer['split']}; "
-        "nothing was chosen or fitted there. Here is the split above; brackets hold 95 % bootstrap intervals."
-    )
-    seen = transfer.get("titles_in_training")
-    if seen is not None:
-        note += f" {seen} of the rows have a title that is in the training rows."
-    tables = [{"title": title, "note": note, "header": ["", model["score"]], "rows": rows}]
-    if model.get("calibration"):
-        rows = [[what, _cell(value)] for what, value in model["calibration"].items()]
-        note = "With the temperature that was fitted on the split that chose the checkpoint."
-        tables.append({"title": f"Calibration on {data}", "note": note, "header": ["", "value"], "rows": rows})
-    if model.get("confusions"):
-        rows = [
-            [f"{each['truth']} taken for {each['answer']}", str(each["rows"]), _cell(each["share"])]
-            for each in model["confusions"]
-        ]
-        header = ["", "rows", "share of that truth"]
-        tables.append({"title": f"Most common confusions on {data}", "note": "", "header": header, "rows": rows})
-    return tables
-
-
 def seeds_of(folder: Path) -> list[dict[str, Any]]:
     """Return the spread over seeds of a run with several of them, on the split that chose its checkpoints."""
     content = read_json(folder / SPREAD)
     if not content:
         return []
     rows = [
-        [name, *(_cell(one[key]) for key in ("mean", "std", "min", "max"))]
-        for name, one in content["selection"].items()
+        [name, *(cell(one[key]) for key in ("mean", "std", "min", "max"))] for name, one in content["selection"].items()
     ]
     seeds = ", ".join(map(str, content["seeds"]))
     note = f"The configuration trained with the seeds {seeds}; this model is the first of them."
@@ -416,7 +325,8 @@ def seeds_of(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Return a value, or a score with its interval, as a cell of a table; empty for what is no number."""
     if isinstance(value, Mapping) and "low" not in value:
         value = value.get("value")
     if isinstance(value, int) and not isinstance(value, bool):

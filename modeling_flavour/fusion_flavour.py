@@ -184,3 +184,30 @@ class CrossAttentionFusion(nn.Module):
         weights = text_mask[..., None].to(seen.dtype)
         text_vector = (seen * weights).sum(1) / weights.sum(1)
         return torch.cat([text_vector, read.mean(1)], dim=-1)
+
+
+def with_tokens(present: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
+    """Return which samples have a text, `(batch,)` bool: a text without any token counts as missing."""
+    if attention_mask is None:
+        return present
+    read = attention_mask.bool().any(dim=1)
+    return read if present is None else present.bool() & read
+
+
+def presence(given: Tensor | None, features: Tensor | None, known: Tensor) -> Tensor:
+    """Return which samples have a part, `(batch,)` bool: none without its features, all if nothing else is given."""
+    if features is None:
+        return torch.zeros(known.shape[0], dtype=torch.bool, device=known.device)
+    if given is None:
+        return torch.ones(known.shape[0], dtype=torch.bool, device=known.device)
+    return given.bool()
+
+
+def drop_modalities(text_present: Tensor, image_present: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """Remove one part, text or picture with equal chance, from complete samples with the given probability."""
+    draw = torch.rand(text_present.shape, device=text_present.device)
+    complete = text_present & image_present
+    # One draw decides both, so that no sample loses its text and its picture.
+    drop_text = complete & (draw < probability / 2)
+    drop_image = complete & (draw >= probability / 2) & (draw < probability)
+    return text_present & ~drop_text, image_present & ~drop_image

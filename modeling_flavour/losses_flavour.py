@@ -65,3 +65,27 @@ def classification_loss(
     if sample_weights is not None:
         losses = losses * sample_weights.to(losses.dtype)
     return losses.mean()
+
+
+def captioning_loss(
+    logits: Tensor, labels: Tensor, label_smoothing: float, num_items_in_batch: Tensor | int | None
+) -> Tensor:
+    """Cross-entropy over the words of a batch; labels of -100 (padding) do not count.
+
+    Args:
+        logits: `(batch, length, vocab_size)`.
+        labels: `(batch, length)`, word `i` is the target of `logits[:, i]`.
+        label_smoothing: Share of probability spread evenly over the vocabulary.
+        num_items_in_batch: Words in all batches that make one step of the optimiser, where gradients are accumulated;
+            `None` takes the mean over this batch.
+    """
+    # With accumulation, batches of different length are weighted by their words only if the sum is divided once.
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        labels.flatten(),
+        ignore_index=IGNORED_LABEL,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+    return loss if num_items_in_batch is None else loss / num_items_in_batch

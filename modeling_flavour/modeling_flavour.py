@@ -19,7 +19,17 @@ from .configuration_flavour import FlavourConfig
 from .encoders_flavour import FlavourImageEncoder, FlavourTextEncoder, ImageEncoding, TextEncoding, readable_mask
 from .explanation_flavour import Explanation, explain
 from .familiarity_flavour import Familiarity, KnowsItsInputs
-from .fusion_flavour import ClassScores, CrossAttentionFusion, DenseStack, EarlyFusion, GatedFusion, LateFusion
+from .fusion_flavour import (
+    ClassScores,
+    CrossAttentionFusion,
+    DenseStack,
+    EarlyFusion,
+    GatedFusion,
+    LateFusion,
+    drop_modalities,
+    presence,
+    with_tokens,
+)
 from .loading_flavour import load_checked, load_part
 from .losses_flavour import classification_loss, place_loss
 from .pipelines_flavour import CLASSIFICATION_PIPELINE
@@ -325,10 +335,7 @@ class FlavourForClassification(KnowsItsInputs, FlavourPreTrainedModel):
         if input_ids is not None or inputs_embeds is not None or text_features is not None:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             text = self.text_encoder(input_ids, attention_mask, inputs_embeds, text_features, **types, **wanted)
-            # A text without any token counts as missing.
-            if attention_mask is not None:
-                read = attention_mask.bool().any(dim=1)
-                text_present = read if text_present is None else text_present.bool() & read
+            text_present = with_tokens(text_present, attention_mask)
         if pixel_values is not None or image_features is not None:
             # With both parts, layers and weights of the text model are returned, so the image backbone need not keep
             # its own.
@@ -336,11 +343,7 @@ class FlavourForClassification(KnowsItsInputs, FlavourPreTrainedModel):
             image = self.image_encoder(pixel_values, image_features, **wanted)
         familiar = self.familiar_parts(text, image)
         text_embeds, image_embeds, logits = self.classify(text, image, text_present, image_present, familiar)
-        loss = None if labels is None else classification_loss(logits, labels, self.config, sample_weights)
-        if place_masks is not None and loss is not None:
-            if image is None or image.place_logits is None:
-                raise ValueError("place_masks need a picture and a config with num_place_labels.")
-            loss = loss + self.config.place_loss_weight * place_loss(image.place_logits, place_masks)
+        loss = self.loss_of(logits, labels, sample_weights, image, place_masks)
         layers: Any = text if text is not None else image
         return FlavourClassifierOutput(
             loss,
@@ -352,6 +355,28 @@ class FlavourForClassification(KnowsItsInputs, FlavourPreTrainedModel):
             layers.hidden_states,
             layers.attentions,
         )
+
+    def loss_of(
+        self,
+        logits: Tensor,
+        labels: Tensor | None,
+        sample_weights: Tensor | None,
+        image: ImageEncoding | None,
+        place_masks: Tensor | None,
+    ) -> Tensor | None:
+        """Return the loss of the classes, with masks plus that of the places; `None` without labels.
+
+        Raises:
+            ValueError: There are masks, but no picture or no head that learns from them.
+        """
+        if labels is None:
+            return None
+        loss = classification_loss(logits, labels, self.config, sample_weights)
+        if place_masks is None:
+            return loss
+        if image is None or image.place_logits is None:
+            raise ValueError("place_masks need a picture and a config with num_place_labels.")
+        return loss + self.config.place_loss_weight * place_loss(image.place_logits, place_masks)
 
     def classify(
         self,
@@ -408,25 +433,6 @@ class FlavourForClassification(KnowsItsInputs, FlavourPreTrainedModel):
         # Without dense layers in the head nothing else would keep the classifier from leaning on single features.
         features = self.head(features) if self.config.head_dense_sizes else self.dropout(features)
         return self.classifier(features)
-
-
-def presence(given: Tensor | None, features: Tensor | None, known: Tensor) -> Tensor:
-    """Return which samples have a part, `(batch,)` bool: none without its features, all if nothing else is given."""
-    if features is None:
-        return torch.zeros(known.shape[0], dtype=torch.bool, device=known.device)
-    if given is None:
-        return torch.ones(known.shape[0], dtype=torch.bool, device=known.device)
-    return given.bool()
-
-
-def drop_modalities(text_present: Tensor, image_present: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Remove one part, text or picture with equal chance, from complete samples with the given probability."""
-    draw = torch.rand(text_present.shape, device=text_present.device)
-    complete = text_present & image_present
-    # One draw decides both, so that no sample loses its text and its picture.
-    drop_text = complete & (draw < probability / 2)
-    drop_image = complete & (draw >= probability / 2) & (draw < probability)
-    return text_present & ~drop_text, image_present & ~drop_image
 
 
 def build_fusion(config: FlavourConfig, text_size: int, image_size: int) -> nn.Module:

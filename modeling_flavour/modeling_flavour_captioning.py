@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
@@ -19,8 +18,13 @@ from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
 from .configuration_flavour_captioning import FlavourCaptionerConfig
 from .decoding_flavour import MergeDecoder, TransformerDecoder
 from .loading_flavour import load_checked, load_part
-from .losses_flavour import IGNORED_LABEL, place_loss
+from .losses_flavour import IGNORED_LABEL, captioning_loss, place_loss
 from .lstm_flavour import LSTMState
+
+WORDS_FOR_ENCODER = (
+    "A captioner's encoder reads pictures, not words: give words as labels or decoder_input_ids (and their mask as "
+    "decoder_attention_mask); generate takes beginnings of captions as input_ids."
+)
 
 
 def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:
@@ -49,30 +53,6 @@ def without_begin(ids: Tensor, begin: int, end: int, padding: int, first: int = 
         begins &= ids[:, first + 1] != padding
     moved = torch.cat([ids[:, :first], ids[:, first + 1 :], ids.new_full((len(ids), 1), padding)], dim=1)
     return torch.where(begins[:, None], moved, ids)
-
-
-def captioning_loss(
-    logits: Tensor, labels: Tensor, label_smoothing: float, num_items_in_batch: Tensor | int | None
-) -> Tensor:
-    """Cross-entropy over the words of a batch; labels of -100 (padding) do not count.
-
-    Args:
-        logits: `(batch, length, vocab_size)`.
-        labels: `(batch, length)`, word `i` is the target of `logits[:, i]`.
-        label_smoothing: Share of probability spread evenly over the vocabulary.
-        num_items_in_batch: Words in all batches that make one step of the optimiser, where gradients are accumulated;
-            `None` takes the mean over this batch.
-    """
-    # With accumulation, batches of different length are weighted by their words only if the sum is divided once.
-    reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = functional.cross_entropy(
-        logits.flatten(0, 1).float(),
-        labels.flatten(),
-        ignore_index=IGNORED_LABEL,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
-    return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 
 class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
@@ -194,6 +174,17 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             begun[row, longest - len(ids) :] = torch.cat([ids.new_tensor([start]), ids])
             mask[row, longest - len(ids) :] = 1
         return {"decoder_input_ids": begun} | ({} if mask.all() else {"decoder_attention_mask": mask})
+
+    def without_begin_tokens(
+        self, labels: Tensor | None, decoder_input_ids: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return labels, and decoder inputs that were made from labels, without a begin token; see `without_begin`."""
+        if labels is None:
+            return None, decoder_input_ids
+        tokens = (self.config.bos_token_id, self.config.eos_token_id)
+        if decoder_input_ids is not None:  # there the begin token follows the start
+            decoder_input_ids = without_begin(decoder_input_ids, *tokens, self.config.pad_token_id, first=1)
+        return without_begin(labels, *tokens, padding=IGNORED_LABEL), decoder_input_ids
 
     def read_inputs(
         self,
@@ -337,30 +328,19 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             ValueError: Words for the encoder; no picture; or no word to go on from.
         """
         if any(each is not None for each in (input_ids, attention_mask, inputs_embeds)):
-            raise ValueError(
-                "A captioner's encoder reads pictures, not words: give words as labels or decoder_input_ids (and their "
-                "mask as decoder_attention_mask); generate takes beginnings of captions as input_ids."
-            )
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        tokens = (self.config.bos_token_id, self.config.eos_token_id)
-        if labels is not None:
-            labels = without_begin(labels, *tokens, padding=IGNORED_LABEL)
-            if decoder_input_ids is not None:  # made from labels with a begin token, it follows the start
-                decoder_input_ids = without_begin(decoder_input_ids, *tokens, self.config.pad_token_id, first=1)
+            raise ValueError(WORDS_FOR_ENCODER)
+        wanted = self.wanted_layers(output_attentions, output_hidden_states)
+        labels, decoder_input_ids = self.without_begin_tokens(labels, decoder_input_ids)
         encoded, words, ids = self.read_inputs(
             pixel_values, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, labels, image_features, **wanted
         )
         said_ids = self.words_said(ids, said_ids, past_key_values)
-        if use_cache is None:
-            # In training all words are read at once, so a cache would only take memory.
-            use_cache = labels is None and not self.training and self.config.use_cache
-        if use_cache and past_key_values is None:
+        # In training all words are read at once, so a cache would only take memory.
+        unasked = labels is None and not self.training and self.config.use_cache
+        if past_key_values is None and (unasked if use_cache is None else use_cache):
             past_key_values = self.new_cache()
         states, layers, word_weights, place_weights = self.decoder(
-            words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, bool(output_attentions)
+            words, encoded.last_hidden_state, decoder_attention_mask, past_key_values, wanted["output_attentions"]
         )
         logits = self.score_words(states, encoded, said_ids)
         loss = self.loss_of(logits, labels, encoded, place_masks, num_items_in_batch)
@@ -368,10 +348,10 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
             loss=loss,
             logits=logits,
             past_key_values=past_key_values,
-            decoder_hidden_states=tuple(layers) if output_hidden_states else None,
+            decoder_hidden_states=tuple(layers) if wanted["output_hidden_states"] else None,
             # An LSTM has no attention weights.
-            decoder_attentions=tuple(word_weights) if output_attentions and word_weights else None,
-            cross_attentions=tuple(place_weights) if output_attentions and place_weights else None,
+            decoder_attentions=tuple(word_weights) if wanted["output_attentions"] and word_weights else None,
+            cross_attentions=tuple(place_weights) if wanted["output_attentions"] and place_weights else None,
             encoder_last_hidden_state=encoded.last_hidden_state,
             encoder_hidden_states=encoded.hidden_states,
             encoder_attentions=encoded.attentions,

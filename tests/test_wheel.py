@@ -1,5 +1,6 @@
 """A wheel is enough for a user: installed in an empty environment, every command works from any folder."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from trainer_scripts import compare, demo
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("dataset_builder", "modeling_flavour", "trainer_scripts", "model_cards")
+DEMO = ["--out", "demo", "--number=60", "--epochs=1"]
 
 
 def run(*command: str | Path, **options) -> subprocess.CompletedProcess:
@@ -62,27 +66,65 @@ def user_environment() -> dict[str, str]:
     return {**kept, "ACCELERATE_USE_CPU": "true"}
 
 
-def use_everything(commands: Path, folder: Path) -> None:
-    """Run what the README promises from a folder that is no checkout."""
+def use_everything(commands: Path, folder: Path) -> str:
+    """Run what the README promises from a folder that is no checkout; return what the demo printed."""
 
     def user_runs(*command: str) -> str:
         return run(commands / command[0], *command[1:], cwd=folder, env=user_environment()).stdout
 
     assert str(ROOT) not in user_runs("python", "-c", "import trainer_scripts; print(trainer_scripts.__file__)")
-    assert "streamed:" in user_runs(
-        "python", "-m", "trainer_scripts.demo", "--out", "demo", "--number=60", "--epochs=1"
-    )
+    printed = user_runs("python", "-m", "trainer_scripts.demo", *DEMO)
     (folder / "recipes.csv").write_text("Title,Ingredients\nLemon tart,\"['lemon', 'sugar', 'flour']\"\n", "utf-8")
-    user_runs("flavour-sd", "build", "recipes.csv", "--size", "64", "--out", "data")
+    user_runs("flavour-sd", "label", "recipes.csv", "--out", "labels.parquet")
     launch = ("python", "-m", "accelerate.commands.launch", "--num_processes=1", "-m", "trainer_scripts.train")
     user_runs(*launch, "flavour_title_tiny", "--dataset=demo/flavour-sd", "--output_dir=model", "--num_train_epochs=1")
     assert (folder / "model" / "model.safetensors").is_file()
-    for verb in ("score", "compare", "predict", "export"):
-        user_runs("python", "-m", f"trainer_scripts.{verb}", "--help")
+    user_runs("python", "-m", "trainer_scripts.export", "--help")
+    return printed
 
 
-def test_the_wheel_does_everything_from_any_folder(commands, tmp_path):
-    use_everything(commands, tmp_path)
+@pytest.fixture(scope="module")
+def used(commands, tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a user who did everything with the wheel, and what the demo printed."""
+    folder = tmp_path_factory.mktemp("user")
+    return folder, use_everything(commands, folder)
+
+
+def test_the_wheel_does_everything_from_any_folder(used):
+    """The whole road, tiny: recipes in, data set and model out, both used by a process that knows nothing of us."""
+    folder, printed = used
+    comparison = json.loads((folder / "demo" / "comparison" / "comparison.json").read_text())
+    assert {"fusion", "title", "picture"} <= set(comparison["entries"])
+    assert comparison["split"] == "test"
+    for name in ("comparison.md", "reliability.png", "training_curves.png", "confusion_fusion.png"):
+        assert (folder / "demo" / "comparison" / name).stat().st_size > 0
+    for model in ("title", "picture", "fusion"):
+        assert (folder / "demo" / model / "model.safetensors").is_file()
+    assert "streamed:" in printed
+    assert "umami" in printed
+
+
+def test_the_last_screen_of_the_demo_has_the_table_the_places_and_the_lines_that_use_the_model(used):
+    _, printed = used
+    last = printed[printed.rindex("== one page about the data") :]
+    assert "TF-IDF" in last
+    assert f'AutoModel.from_pretrained("{Path("demo/fusion")}", trust_remote_code=True)' in last
+    assert str(Path("demo/fusion/README.md")) in last
+
+
+def test_a_second_demo_reuses_what_is_finished(used, monkeypatch, capfd):
+    folder, _ = used
+    monkeypatch.chdir(folder)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "demo").glob("*/model.safetensors")}
+    assert len(before) == 3
+    manifest = (folder / "demo" / "flavour-sd" / "manifest.json").stat().st_mtime_ns
+    # What follows is made anew each time: the comparison and the publication.
+    monkeypatch.setattr(compare, "main", lambda arguments: None)
+    monkeypatch.setattr("trainer_scripts.demos.run.publish_and_read", lambda data, out: None)
+    demo.main(DEMO)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "demo").glob("*/model.safetensors")} == before
+    assert (folder / "demo" / "flavour-sd" / "manifest.json").stat().st_mtime_ns == manifest
+    assert capfd.readouterr().out.count("is finished; --overwrite true trains it anew") == 3
 
 
 @pytest.mark.slow

@@ -39,31 +39,29 @@ class ParquetFile(TableFile):
                         "rename or drop one of them"
                     )
             fields = [file.schema_arrow.field(name) for name in columns]
-            rows = self._rows_per_batch(file, fields)
+            rows = self._rows_per_batch(file)
             # Texts that repeat are kept once, so that a short file cannot become long in memory.
             once = [field.name for field in fields if _is_text(field.type)]
             with self._open(read_dictionary=once) as reader:
                 for batch in reader.iter_batches(rows, columns=list(columns)):
                     yield from self._converted(batch, fields)
 
-    def _rows_per_batch(self, file: pq.ParquetFile, fields: Sequence[pa.Field]) -> int:
-        """Return how many rows fit a batch, by the sizes that the file itself states."""
-        wanted = {field.name for field in fields}
+    def _rows_per_batch(self, file: pq.ParquetFile) -> int:
+        """Return how many rows fit a batch, by the sizes that the file itself states.
+
+        Of whole row groups: what a damaged file says of single columns ends the process where pyarrow is asked for it.
+        """
         rows = FIRST_ROWS
         for number in range(file.metadata.num_row_groups):
             group = file.metadata.row_group(number)
-            size = 0
-            for column in (group.column(place) for place in range(group.num_columns)):
-                if column.path_in_schema.split(".")[0] not in wanted:
-                    continue
-                size += column.total_uncompressed_size
-                # A few enormous cells: the average says so before any of them is read.
-                if column.total_uncompressed_size > LARGEST_CELL * max(1, column.num_values):
-                    raise BadInputError(
-                        f"{self.name}: a cell of the column {shown(column.path_in_schema)} is larger than "
-                        f"{LARGEST_CELL >> 20} MB; remove it, no recipe is so long"
-                    )
-            rows = min(rows, max(1, _BATCH_BYTES * max(1, group.num_rows) // max(1, size)))
+            cells = max(1, group.num_rows) * max(1, group.num_columns)
+            # A few enormous cells: the average says so before any of them is read.
+            if group.total_byte_size > LARGEST_CELL * cells:
+                raise BadInputError(
+                    f"{self.name}: {cells} cells of it take {group.total_byte_size >> 20} MB, and one is larger than "
+                    f"{LARGEST_CELL >> 20} MB; remove it, no recipe is so long"
+                )
+            rows = min(rows, max(1, _BATCH_BYTES * max(1, group.num_rows) // max(1, group.total_byte_size)))
         return rows
 
     def _converted(self, batch: pa.RecordBatch, fields: Sequence[pa.Field]) -> Iterator[Row]:
@@ -82,6 +80,8 @@ class ParquetFile(TableFile):
 
     def _largest(self, array: pa.Array, name: str) -> int:
         texts = array.dictionary if isinstance(array, pa.DictionaryArray) else array
+        while pa.types.is_list(texts.type) or pa.types.is_large_list(texts.type):
+            texts = texts.flatten()
         if not (_is_text(texts.type) and len(texts)):
             return 1
         largest = pc.max(pc.binary_length(texts)).as_py() or 1

@@ -9,8 +9,8 @@ from torch.nn import functional
 from transformers import BertTokenizer, TextClassificationPipeline
 
 from modeling_flavour import FlavourConfig, FlavourForClassification
+from modeling_flavour.fusion_flavour import drop_modalities
 from modeling_flavour.losses_flavour import classification_loss
-from modeling_flavour.modeling_flavour import drop_modalities
 
 from .contract import randomise
 from .tiny import tiny_batch, tiny_classifier, tiny_resnet

@@ -63,6 +63,14 @@ def write_dataset(folder: Path, rows: dict[str, list[dict]], cuts: dict[str, Seq
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _short_timings():
+    """A comparison states the time of a row; measured on a few rows, once, it is stated just as well."""
+    from trainer_scripts.comparing import calibration_and_cost
+
+    calibration_and_cost.TIMED_ROWS, calibration_and_cost.REPEATS = 4, 1
+
+
 @pytest.fixture(scope="session")
 def small_rows() -> dict[str, list[dict]]:
     return {split: [make_row(split, index) for index in range(number)] for split, number in ROWS.items()}

@@ -10,8 +10,8 @@ from PIL import Image
 
 from modeling_flavour.modeling_flavour_captioning import FlavourForTransformerCaptioning
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.inputs import add_examples, as_message, open_upload, picture_input
-from trainer_scripts.app_pages.models import ServedModel, caption_pipeline, named
+from trainer_scripts.app_pages.inputs import photograph_page
+from trainer_scripts.app_pages.models import ServedModel, caption_pipeline
 from trainer_scripts.app_pages.samples import Sample
 from trainer_scripts.tasks.captioning.figures import attention_per_word, whole_words
 
@@ -79,30 +79,25 @@ def answer_html(found: Sequence[dict[str, Any]], look: str) -> str:
     return markup.card(look, title="Word by word", kind="words-card") + markup.card(listed, title="Captions")
 
 
+def settings() -> list[Any]:
+    """Add the settings of how captions are written; return them in the order of `described`."""
+    with gr.Accordion("Settings", open=False):
+        how = gr.Radio([BEAMS, SAMPLING], value=BEAMS, label="How words are chosen")
+        beams = gr.Slider(1, MOST_BEAMS, 3, step=1, label="Beams")
+        temperature = gr.Slider(0.2, 2.0, 0.8, step=0.1, label="Temperature of sampling")
+        number = gr.Slider(1, MOST_CAPTIONS, 3, step=1, label="Captions")
+    return [how, beams, temperature, number]
+
+
+def described(
+    served: ServedModel, picture: Image.Image, how: str, beams: float, temperature: float, number: float
+) -> str:
+    """Return the captions of a picture, with settings that a visitor sent, and where the model looked."""
+    beams, number = min(max(int(beams), 1), MOST_BEAMS), min(max(int(number), 1), MOST_CAPTIONS)
+    found = captions(served, picture, how, beams, number, min(max(float(temperature), 0.05), 5.0))
+    return answer_html(found, look_html(served, picture))
+
+
 def build(models: Sequence[ServedModel], samples: Sequence[Sample]) -> None:
     """Add the page to the app."""
-    by_name = {one.name: one for one in models}
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
-            picture = picture_input(label="Photograph", height=300, elem_id="caption-picture", buttons=[])
-            chosen = gr.Dropdown(list(by_name), value=models[0].name, label="Model", visible=len(models) > 1)
-            with gr.Accordion("Settings", open=False):
-                how = gr.Radio([BEAMS, SAMPLING], value=BEAMS, label="How words are chosen")
-                beams = gr.Slider(1, MOST_BEAMS, 3, step=1, label="Beams")
-                temperature = gr.Slider(0.2, 2.0, 0.8, step=0.1, label="Temperature of sampling")
-                number = gr.Slider(1, MOST_CAPTIONS, 3, step=1, label="Captions")
-            go = gr.Button("Describe", variant="primary", elem_id="caption-go")
-            add_examples(samples, picture)
-        with gr.Column(scale=7, min_width=320):
-            answer = gr.HTML(markup.empty(WAITING), elem_id="caption-answer")
-
-    def describe(path: str | None, name: str, how: str, beams: float, temperature: float, number: float) -> str:
-        served, opened = named(by_name, name), open_upload(path)
-        served.fitting(opened, None)
-        assert opened is not None
-        beams, number = min(max(int(beams), 1), MOST_BEAMS), min(max(int(number), 1), MOST_CAPTIONS)
-        found = captions(served, opened, how, beams, number, min(max(float(temperature), 0.05), 5.0))
-        return answer_html(found, look_html(served, opened))
-
-    inputs = [picture, chosen, how, beams, temperature, number]
-    go.click(as_message(describe), inputs, answer, api_visibility="private", concurrency_id="model")
+    photograph_page("caption", "Describe", WAITING, models, samples, described, settings)

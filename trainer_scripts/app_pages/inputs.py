@@ -13,6 +13,8 @@ from PIL import Image
 from dataset_builder.errors import BadInputError
 from dataset_builder.named_files import RefusedFileError, check_pixels, read_regular
 from modeling_flavour.pictures_flavour import open_picture
+from trainer_scripts.app_pages import markup
+from trainer_scripts.app_pages.models import ServedModel, named
 from trainer_scripts.app_pages.samples import Sample
 
 MOST_UPLOADED = 20 << 20  # bytes of one uploaded file
@@ -104,3 +106,44 @@ def add_examples(samples: Sequence[Sample], picture: gr.Image, title: gr.Textbox
 
 def _filler(sample: Sample, with_title: bool):  # type: ignore[no-untyped-def]
     return lambda: (str(sample.path), sample.title) if with_title else str(sample.path)
+
+
+def photograph_page(
+    kind: str,
+    action: str,
+    waiting: str,
+    models: Sequence[ServedModel],
+    samples: Sequence[Sample],
+    answer: Callable[..., str],
+    settings: Callable[[], list[Any]] = list,
+) -> None:
+    """Add a page on which one photograph gets one answer.
+
+    Args:
+        kind: begins the names of its parts.
+        action: what its button says.
+        waiting: what stands where the answer will be.
+        models: that answer; with several of them one is chosen.
+        samples: photographs to take.
+        answer: HTML of a model, a photograph and the values of the settings.
+        settings: adds further inputs above the button and returns them.
+    """
+    by_name = {one.name: one for one in models}
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            picture = picture_input(label="Photograph", height=300, elem_id=f"{kind}-picture", buttons=[])
+            chosen = gr.Dropdown(list(by_name), value=models[0].name, label="Model", visible=len(models) > 1)
+            more = settings()
+            go = gr.Button(action, variant="primary", elem_id=f"{kind}-go")
+            add_examples(samples, picture)
+        with gr.Column(scale=7, min_width=320):
+            shown = gr.HTML(markup.empty(waiting), elem_id=f"{kind}-answer")
+
+    def answered(path: str | None, name: str, *values: Any) -> str:
+        served = named(by_name, name)
+        opened = open_upload(path)
+        if opened is None:
+            raise BadInputError(f"{served.name} reads a photograph; give it one")
+        return answer(served, opened, *values)
+
+    go.click(as_message(answered), [picture, chosen, *more], shown, api_visibility="private", concurrency_id="model")

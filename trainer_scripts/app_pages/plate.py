@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import gradio as gr
 import numpy as np
 from PIL import Image
 
 from dataset_builder.columns import FLAVOURS
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.inputs import add_examples, as_message, open_upload, picture_input
-from trainer_scripts.app_pages.models import ServedModel, mask_pipeline, named
+from trainer_scripts.app_pages.inputs import photograph_page
+from trainer_scripts.app_pages.models import ServedModel, mask_pipeline
 from trainer_scripts.app_pages.samples import Sample
 from trainer_scripts.tasks.segmentation.figures import colours, taste_overlay
 from trainer_scripts.tasks.segmentation.tastes import plate_taste, tastes_of
@@ -80,20 +79,4 @@ def _tastes(served: ServedModel, picture: Image.Image, found: Sequence[dict[str,
 
 def build(models: Sequence[ServedModel], samples: Sequence[Sample]) -> None:
     """Add the page to the app."""
-    by_name = {one.name: one for one in models}
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
-            picture = picture_input(label="Photograph", height=300, elem_id="plate-picture", buttons=[])
-            chosen = gr.Dropdown(list(by_name), value=models[0].name, label="Model", visible=len(models) > 1)
-            go = gr.Button("Find ingredients", variant="primary", elem_id="plate-go")
-            add_examples(samples, picture)
-        with gr.Column(scale=8, min_width=320):
-            answer = gr.HTML(markup.empty(WAITING), elem_id="plate-answer")
-
-    def find(path: str | None, name: str) -> str:
-        served, opened = named(by_name, name), open_upload(path)
-        served.fitting(opened, None)
-        assert opened is not None
-        return answer_html(served, opened)
-
-    go.click(as_message(find), [picture, chosen], answer, api_visibility="private", concurrency_id="model")
+    photograph_page("plate", "Find ingredients", WAITING, models, samples, answer_html)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Read when gradio is imported: it neither counts its users nor looks for newer versions.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -26,16 +27,27 @@ except ImportError as error:
 from trainer_scripts.app_pages import caption, data, labels, markup, plate, taste, what_if
 from trainer_scripts.app_pages.inputs import MOST_UPLOADED
 from trainer_scripts.app_pages.models import ServedModel, load_models
-from trainer_scripts.app_pages.rows import RowTable, open_rows
-from trainer_scripts.app_pages.safety import SafeHeaders
 from trainer_scripts.app_pages.samples import Sample, folder_samples, plated_samples, row_samples
 from trainer_scripts.app_pages.theme import style, theme
+from trainer_scripts.data.row_index import RowTable, open_rows
 from trainer_scripts.data.table import CLASSIFICATION, MULTILABEL
 
 LOOPBACK = "127.0.0.1"
 # Uploaded files are removed after this many seconds, looked for as often.
 KEPT_SECONDS = 1_800
 SESSIONS = 1_000  # states of visitors that are kept
+# No address outside of the server may be fetched by a page, or by a stranger through it.
+# Pages of the app hold their own styles and scripts; pictures are of the server, of the visitor's camera, or inline.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
 TITLE = "Flavour"
 WORDS = (
     "What does a dish taste of? Try a photograph or a title, see why the model answers as it does, "
@@ -164,3 +176,27 @@ def masthead(models: list[ServedModel], rows: RowTable | None) -> str:
         served.append(f"data <code>{markup.text(rows.name)}</code>")
     line = f'<p class="served">Serving {", ".join(served)}</p>' if served else ""
     return f"<h1>{TITLE}</h1><p>{markup.text(WORDS)}</p>{line}"
+
+
+class SafeHeaders:
+    """Middleware that adds the policy to every answer.
+
+    Args:
+        app: the application behind it.
+    """
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on and add the headers to its answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)

@@ -16,7 +16,7 @@ from dataset_builder.named_files import RefusedFileError, resolve
 from dataset_builder.pictures.prompts import render
 from dataset_builder.plating.pipeline import PlatingPipeline
 from dataset_builder.publishing.space import DISHES, TITLES
-from trainer_scripts.app_pages.rows import RowTable, picture_of
+from trainer_scripts.data.row_index import RowTable, picture_of
 
 NUMBER = 4
 SIZE = 256

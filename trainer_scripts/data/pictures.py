@@ -74,7 +74,9 @@ class _AsProcessor:
         return _AsProcessor, (self._image_processor,)
 
     def __repr__(self) -> str:
-        return json.dumps(self._image_processor.to_dict(), sort_keys=True, default=str)
+        # Which code loads a saved processor says nothing about its pixels.
+        steps = {name: value for name, value in self._image_processor.to_dict().items() if name != "auto_map"}
+        return json.dumps(steps, sort_keys=True, default=str)
 
 
 def direct_resizing(image_processor: Any) -> Prepare | None:

@@ -1,4 +1,4 @@
-"""Training on all cores of a machine without GPUs, in one process per core.
+"""Training and scoring on all cores of a machine without GPUs, in one process per core.
 
 Threads divide single operations, which are short in small networks: two threads are much less than twice as fast as
 one there, and two processes are almost twice as fast.
@@ -6,7 +6,8 @@ one there, and two processes are almost twice as fast.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
@@ -14,7 +15,7 @@ from accelerate.utils.other import get_free_port
 from torch import multiprocessing
 
 from dataset_builder.processes import end_with_parent
-from trainer_scripts import train
+from trainer_scripts import score, train
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.training.folder import inspect_run
 
@@ -27,10 +28,13 @@ def process_count(rows: int) -> int:
 
     It is at most the number of threads of torch: one per core unless the environment limits it.
     """
-    if torch.cuda.is_available():
-        return 1
-    most = min(torch.get_num_threads(), rows // LEAST_ROWS)
+    most = min(core_count(), rows // LEAST_ROWS)
     return max((count for count in range(2, most + 1) if rows % count == 0), default=1)
+
+
+def core_count() -> int:
+    """Return the number of processes that are worth starting side by side; 1 with GPUs, which one process uses."""
+    return 1 if torch.cuda.is_available() else torch.get_num_threads()
 
 
 def train_on_all_cores(arguments: Sequence[str]) -> None:
@@ -57,13 +61,34 @@ def train_on_all_cores(arguments: Sequence[str]) -> None:
         "local_world_size": count,
         "master_addr": "127.0.0.1",
         "master_port": get_free_port(),
-        "omp_num_threads": torch.get_num_threads() // count,
     }
     if sys.platform == "linux":
         settings["gloo_socket_ifname"] = "lo"  # a machine without a network cannot resolve its own name
-    with patch_environment(**settings):
+    _side_by_side(_train, shared, count, settings)
+
+
+def score_on_all_cores(commands: Sequence[Sequence[str]]) -> None:
+    """Run `score.main` with each of some command lines, as many at a time as there are cores.
+
+    Args:
+        commands: their arguments; no command reads what another one writes.
+
+    Raises:
+        SystemExit: a process ended with an error, which it has printed.
+    """
+    count = min(core_count(), len(commands))
+    if count > 1:
+        _side_by_side(_score, [list(command) for command in commands], count, {"commands_at_once": count})
+        return
+    for command in commands:
+        score.main(command)
+
+
+def _side_by_side(work: Callable[..., None], arguments: Sequence[Any], count: int, settings: dict[str, Any]) -> None:
+    """Run work in processes that share the cores and end together."""
+    with patch_environment(omp_num_threads=max(1, torch.get_num_threads() // count), **settings):
         try:
-            multiprocessing.spawn(_train, (shared,), nprocs=count)
+            multiprocessing.spawn(work, (arguments,), nprocs=count)
         except multiprocessing.ProcessExitedException as error:
             raise SystemExit(error.exit_code) from error
 
@@ -72,3 +97,9 @@ def _train(rank: int, arguments: Sequence[str]) -> None:
     end_with_parent()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     train.main(arguments)
+
+
+def _score(rank: int, commands: Sequence[Sequence[str]]) -> None:
+    end_with_parent()
+    for command in commands[rank :: int(os.environ["COMMANDS_AT_ONCE"])]:
+        score.main(command)

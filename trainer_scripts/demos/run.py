@@ -15,9 +15,9 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import LocalHub
 from dataset_builder.messages import echo
 from dataset_builder.publishing.view import view
-from trainer_scripts import compare, score, train
+from trainer_scripts import compare
 from trainer_scripts.demos import read_back, segmentation
-from trainer_scripts.demos.all_cores import train_on_all_cores
+from trainer_scripts.demos.all_cores import score_on_all_cores, train_on_all_cores
 from trainer_scripts.demos.closing import closing_screen
 
 # The design was chosen on the validation split of data of other seeds; these rows were drawn for the report.
@@ -46,8 +46,6 @@ def run(given: argparse.Namespace) -> None:
     rule = "votes" if given.recipes is None else None
     settings = BuildSettings(recipes=given.recipes, number=given.number, seed=SEED, rule=rule)
     step("building flavour-sd", build, settings, data)
-    page = data.with_suffix(".html")
-    step("one page about the data", view, data, page)
     if given.task == "captioning":
         out /= "captioning"
         step("captioning", caption, data, out, given.epochs)
@@ -64,6 +62,8 @@ def run(given: argparse.Namespace) -> None:
         comparison, model, pictures = out / "comparison", out / "fusion", out / "comparison" / "*.png"
         step("comparing on the test split", compare.main, [*models, str(data), "--out", str(comparison)])
         step("publishing to a Hub on loopback and reading it back", publish_and_read, data, out)
+    page = data.with_suffix(".html")
+    step("one page about the data", view, data, page)
     places = {
         "comparison": comparison / "comparison.md",
         "page of the comparison": comparison / "report.html",
@@ -86,7 +86,7 @@ def step(name: str, work: Callable[..., Any], *arguments: Any) -> None:
 def train_classifiers(data: Path, out: Path, epochs: float | None) -> None:
     """Train the three classifiers; finished runs are left as they are."""
     for name, configuration in CLASSIFIERS.items():
-        train.main([configuration, "--output_dir", str(out / name), *common_arguments(data, epochs)])
+        train_on_all_cores([configuration, "--output_dir", str(out / name), *common_arguments(data, epochs)])
 
 
 def common_arguments(data: Path, epochs: float | None) -> list[str]:
@@ -119,6 +119,6 @@ def caption(data: Path, out: Path, epochs: float | None = None) -> None:
     for name, configuration in CAPTIONERS.items():
         train_on_all_cores([configuration, "--output_dir", str(out / name), *common_arguments(data, epochs)])
     scores = [str(out / "scores" / name) for name in CAPTIONERS]
-    for name, folder in zip(CAPTIONERS, scores, strict=True):
-        score.main([str(out / name), str(data), "--split", "test", "--out", folder])
+    pairs = zip(CAPTIONERS, scores, strict=True)
+    score_on_all_cores([[str(out / name), str(data), "--split", "test", "--out", folder] for name, folder in pairs])
     compare.main([*scores, "--out", str(out / "comparison")])

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.messages import echo
-from trainer_scripts import compare, score
-from trainer_scripts.demos.all_cores import train_on_all_cores
+from trainer_scripts import compare
+from trainer_scripts.demos.all_cores import score_on_all_cores, train_on_all_cores
 from trainer_scripts.evaluation.score_file import read_scores
 
 START = "start"
@@ -39,9 +39,8 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
         train_on_all_cores([configuration, "--dataset", str(data), "--output_dir", str(out / name), *start, *length])
     compare.main([*(str(out / name) for name in COMPARED), str(data), "--out", str(out / "verdict")])
     scores = {name: out / name / "scores" / "test" for name in COMPARED}
-    for name, folder in scores.items():
-        classifier = ["--classifier", str(out / "classifier")] if name != "classifier" else []
-        score.main([str(out / name), str(data), "--out", str(folder), *classifier])
+    beside = {name: ["--classifier", str(out / "classifier")] if name != "classifier" else [] for name in scores}
+    score_on_all_cores([[str(out / name), str(data), "--out", str(to), *beside[name]] for name, to in scores.items()])
     echo(summary({name: read_scores(folder) for name, folder in scores.items()}))
 
 

@@ -46,12 +46,20 @@ class Measurement:
 
 
 def scores_of(
-    model: SavedModel, answering: PreTrainedModel | OnnxModel, tables: Mapping[str, Table], batch_size: int
+    model: SavedModel, answering: PreTrainedModel | OnnxModel, tables: Mapping[str, Table], batch_size: int, name: str
 ) -> dict[str, dict]:
-    """Return split -> score -> value of a model or graph that answers in the place of `model.model`."""
+    """Return split -> score -> value of a model or graph that answers in the place of `model.model`.
+
+    Args:
+        model: the exported model, whose task and labels count.
+        answering: what answers.
+        tables: rows by split.
+        batch_size: rows at once.
+        name: of the form, for the progress bar.
+    """
     stand_in, found = replace(model, model=answering), {}
     for split, table in tables.items():
-        predictions = model.task.answers(stand_in, table, batch_size, model.name)
+        predictions = model.task.answers(stand_in, table, batch_size, f"{name}, {split}")
         grouped = GroupedScores(predictions.groups, predictions.parts)
         scores = model.task.scores(model.names)
         found[split] = {score.name: grouped.value(score) for score in scores if grouped.has(score)}

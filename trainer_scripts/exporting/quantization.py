@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.progress import progress
 from trainer_scripts.exporting.tracing import quiet
 
 if TYPE_CHECKING:
@@ -50,10 +51,17 @@ PLANS = (
 
 
 class CalibrationBatches:
-    """Batches of real samples, from which onnxruntime calibrates activations."""
+    """Batches of real samples, from which onnxruntime calibrates activations; shows how far it is.
 
-    def __init__(self, batches: Sequence[Mapping[str, Tensor]]):
-        self._left = iter(batches)
+    Args:
+        batches: inputs of the graph.
+        name: what is calibrated, for the progress bar.
+    """
+
+    def __init__(self, batches: Sequence[Mapping[str, Tensor]], name: str):
+        rows = sum(len(next(iter(batch.values()))) for batch in batches)
+        largest = len(next(iter(batches[0].values()))) if batches else 1
+        self._left = progress(batches, name, total=rows, each=largest)
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch as arrays, None after the last."""
@@ -82,7 +90,7 @@ def quantize(source: Path, target: Path, plan: Plan, batches: Sequence[Mapping[s
             quantize_static(
                 model,
                 target,
-                CalibrationBatches(batches),
+                CalibrationBatches(batches, f"calibrating {plan.name}"),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(plan.operators),
                 nodes_to_exclude=sensitive_convolutions(model) if plan.spare_sensitive else [],

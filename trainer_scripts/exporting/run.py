@@ -73,7 +73,7 @@ class Job:
 
     def measure(self, name: str, path: Path) -> Measurement:
         """Return size and scores of a written graph."""
-        scores = scores_of(self.model, self.load(path), self.tables, self.given.batch_size)
+        scores = scores_of(self.model, self.load(path), self.tables, self.given.batch_size, name)
         return Measurement(name, weights_on_disk(str(path.parent)) or 0.0, scores)
 
 
@@ -102,7 +102,7 @@ def run(given: argparse.Namespace) -> None:
             return
         job = Job(model, model.task.graph(model.model), read_tables(model, given), Path(work), given)
         plain, report = export_plain(job)
-        scores = scores_of(model, model.model, job.tables, given.batch_size)
+        scores = scores_of(model, model.model, job.tables, given.batch_size, TORCH)
         tried = [Measurement(TORCH, megabytes(model.model), scores), job.measure(PLAIN, plain)]
         chosen, path = choose(job, plain, tried)
         table = finish_table(job, tried, chosen, path, report)

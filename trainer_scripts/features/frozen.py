@@ -24,7 +24,7 @@ from trainer_scripts.data.pictures import normalise, varies
 from trainer_scripts.data.place_samples import learns_places
 from trainer_scripts.data.samples import PictureSamples, RowFeatures, Samples, padded
 from trainer_scripts.data.table import decode_bytes
-from trainer_scripts.features.engines import ImageEngine, engine_precision
+from trainer_scripts.features.engines import ImageEngine, engine_precision, feature_shapes
 from trainer_scripts.features.storage import digest_of, stored_features
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 
@@ -158,8 +158,8 @@ def backbone_key(module: PreTrainedModel) -> dict[str, str]:
 
 
 def _bytes(value: Tensor) -> bytes:
-    # Viewed as bytes first, because NumPy has no bfloat16.
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    # Viewed as bytes first, because NumPy has no bfloat16. A moving average turns -0.0 into the 0.0 that it equals.
+    return (value.detach() + 0).cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 class PictureExtractor:
@@ -252,7 +252,9 @@ def image_features(
     key = image_key(encoder, files, preparation, normal, bf16, views, samples.variation)
     extractor = PictureExtractor(ImageEngine(encoder, bf16, len(table) * views), samples, normal)
     root = Path(configuration.data.features_dir)
-    return stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
+    found = stored_features(root, key, len(table), extractor, batch_size=PICTURES_AT_ONCE)
+    found.shapes = feature_shapes(encoder, extractor.pixels(0))
+    return found
 
 
 class TextExtractor:

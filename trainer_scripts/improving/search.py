@@ -27,7 +27,8 @@ from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.training.data import load_training_data
-from trainer_scripts.training.run import Prepare, describe, ensure_dataset, prepare_trainer
+from trainer_scripts.training.descriptions import describe
+from trainer_scripts.training.run import Prepare, ensure_dataset, prepare_trainer
 from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
 
 DATABASE, RESULTS, BEST, SETTINGS, TRIALS = "search.db", "search.json", "best.yaml", "search.yaml", "trials"

@@ -24,7 +24,8 @@ from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.training.callbacks import TrainingLines
 from trainer_scripts.training.data import load_training_data
-from trainer_scripts.training.run import Prepare, describe_results, prepare_trainer
+from trainer_scripts.training.descriptions import describe_results
+from trainer_scripts.training.run import Prepare, prepare_trainer
 from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
 
 SOUP = "soup"

@@ -47,6 +47,24 @@ def save_scores(
         decision: `expected_f1` in place of any threshold.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    content = facts_of(model, scored, dataset, split, revision)
+    if decision != THRESHOLD:
+        content["decision"] = decision
+    scores = scores_of(content)
+    content |= values_of(model, scored, scores)
+    content |= {"details": scored.details, "files": scored.files, "faults": scored.faults}
+    absent = absent_labels(content["label_names"], scored.predictions)
+    if absent:
+        content["absent_labels"] = absent
+    scored.predictions.save(folder)
+    write_json(folder / METRICS, content)
+    return content
+
+
+def facts_of(
+    model: SavedModel, scored: Scored, dataset: str, split: str, revision: str | None = None
+) -> dict[str, Any]:
+    """Return what `metrics.json` says of the model and of the rows; the arguments are those of `save_scores`."""
     predictions = scored.predictions
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -65,11 +83,20 @@ def save_scores(
     }
     if scored.thresholds is not None:
         content["thresholds"] = list(scored.thresholds)
-    if decision != THRESHOLD:
-        content["decision"] = decision
+    return content
+
+
+def values_of(model: SavedModel, scored: Scored, known: Sequence[Score]) -> dict[str, Any]:
+    """Return the scores of the model, of its baselines and of its ablations, as `metrics.json` holds them.
+
+    Args:
+        model: the model.
+        scored: its result.
+        known: the scores of its task; those that need parts of a prediction which this one lacks are left out.
+    """
     # The empty name is that of the model in `Scored.more`.
-    own = Line("", MODEL, model.modality, predictions)
-    scores = [score for score in scores_of(content) if own.has(score)]
+    own = Line("", MODEL, model.modality, scored.predictions)
+    scores = [score for score in known if own.has(score)]
 
     def values(line: Line) -> dict[str, Entry]:
         """Return the plain values of one line; the bootstrap is for the model and for its leads."""
@@ -82,22 +109,13 @@ def save_scores(
     for line in (*scored.baselines, *scored.ablations):
         gains = {score.name: own.minus(line, score) for score in decisive if line.has(score)}
         leads[line.name] = {name: entry(gain) for name, gain in gains.items() if gain is not None}
-    content |= {
+    return {
         "metrics": values(own) | {score.name: entry(own.score(score)) for score in scores},
         "baselines": {line.name: values(line) for line in scored.baselines},
         "ablations": {line.name: values(line) for line in scored.ablations},
         "leads": leads,
         "definitions": definitions((*scores, *scored.more_scores)),
-        "details": scored.details,
-        "files": scored.files,
-        "faults": scored.faults,
     }
-    absent = absent_labels(content["label_names"], predictions)
-    if absent:
-        content["absent_labels"] = absent
-    predictions.save(folder)
-    write_json(folder / METRICS, content)
-    return content
 
 
 def absent_labels(names: Sequence[str], predictions: Predictions) -> list[str]:

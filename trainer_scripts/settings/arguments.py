@@ -371,6 +371,7 @@ class Configuration:
             for name, item in fields.items()
         }
         # Empty is empty, in whatever form; and evaluations follow from `eval_strategy`.
+        defaults["report_to"] = []
         return {
             name: value
             for name, value in self.as_mapping().items()

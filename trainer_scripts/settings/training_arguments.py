@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers.integrations.deepspeed import is_deepspeed_available
 from transformers.trainer_utils import SchedulerType
+from transformers.training_args import trainer_log_levels
 from transformers.utils import strtobool
 
 from dataset_builder.errors import BadInputError
@@ -49,7 +50,6 @@ RUN_ALONE = (
     "hub_strategy",
     "include_num_input_tokens_seen",
     "log_level",
-    "log_level_replica",
     "log_on_each_node",
     "logging_first_step",
     "project",
@@ -113,11 +113,19 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
         ),
     }
 
+    # The Trainer's "warning" would let processes beside the main one say what that one keeps quiet.
+    log_level_replica: str = option(
+        "passive",
+        "Messages of transformers in processes beside the main one; passive: as many as there.",
+        choices=tuple(trainer_log_levels),
+        resumable=True,
+    )
     dataloader_pin_memory: bool = option(torch.cuda.is_available(), "Pin memory for the copy to a GPU.", resumable=True)
 
     def __post_init__(self):
         check_ranges(self)
         given: Any = self
+        given.disable_tqdm = bool(given.disable_tqdm)  # saved configurations may leave it open
         # A habit from the Trainer: what it asks for happens in any case.
         if str(given.resume_from_checkpoint).lower() in ("true", "false"):
             given.resume_from_checkpoint = None

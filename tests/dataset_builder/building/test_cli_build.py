@@ -159,8 +159,9 @@ def launch(recipes: str, out: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_accelerate_launch_gives_the_bytes_of_one_process(recipe_file, tmp_path, tiny_sd):
-    flags = ("--pipeline", tiny_sd, "--steps", "2")
+@pytest.mark.parametrize("pipeline", ["plating", pytest.param("tiny_sd", marks=pytest.mark.slow)])
+def test_accelerate_launch_gives_the_bytes_of_one_process(pipeline, recipe_file, tmp_path, request):
+    flags = () if pipeline == "plating" else ("--pipeline", request.getfixturevalue(pipeline), "--steps", "2")
     assert run(recipe_file, "--out", tmp_path / "one", "--size", 64, *flags) == 0
     done = launch(recipe_file, tmp_path / "two", *flags)
     assert done.returncode == 0, done.stderr
@@ -217,12 +218,12 @@ def test_a_changed_setting_is_refused_with_the_difference_and_fresh_starts_over(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_settings_that_draw_nothing_are_one_line_and_bind_nobody(processes, recipe_file, tmp_path, tiny_sd, capsys):
-    flags = ("--pipeline", tiny_sd, "--steps", 1, "--out", tmp_path, "--processes", processes)
-    assert run(recipe_file, *flags, "--size", 65) == 2
+    flags = ("--pipeline", tiny_sd, "--steps", 1, "--out", tmp_path)
+    assert run(recipe_file, *flags, "--size", 65, "--processes", processes) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(errors) == 1
     assert "does not draw with these settings" in errors[0]
-    assert run(recipe_file, *flags, "--size", 64) == 0
+    assert run(recipe_file, *flags, "--size", 64, "--processes", 1) == 0
 
 
 def test_where_a_table_lies_is_no_part_of_a_build(tmp_path, monkeypatch):

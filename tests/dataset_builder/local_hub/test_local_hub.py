@@ -103,43 +103,6 @@ print([row for row in rows][-1])
     assert sent < 12_000_000, "one narrow column of 25 MB was asked for"
 
 
-def test_a_model_travels_with_its_code(local_hub, tmp_path):
-    (tmp_path / "modeling_tiny.py").write_text(
-        "import torch\n"
-        "from transformers import PretrainedConfig, PreTrainedModel\n"
-        "class TinyConfig(PretrainedConfig):\n"
-        "    model_type = 'tiny_of_test'\n"
-        "    width: int = 3\n"
-        "class TinyModel(PreTrainedModel):\n"
-        "    config_class = TinyConfig\n"
-        "    def __init__(self, config):\n"
-        "        super().__init__(config)\n"
-        "        self.linear = torch.nn.Linear(config.width, 2)\n"
-        "        self.post_init()\n"
-        "    def forward(self, inputs):\n"
-        "        return self.linear(inputs)\n"
-        "TinyConfig.register_for_auto_class()\n"
-        "TinyModel.register_for_auto_class('AutoModel')\n"
-    )
-    write = """
-import modeling_tiny
-import torch
-model = modeling_tiny.TinyModel(modeling_tiny.TinyConfig(width=4))
-print(model.push_to_hub("org/tiny").oid)
-print(model(torch.ones(1, 4)).tolist())
-"""
-    # In a process of its own: by now this one may hold libraries that were imported with another endpoint.
-    written = local_hub.run_python(write, WRITER, PYTHONPATH=str(tmp_path))
-    commit, expected = written.splitlines()[-2:]
-    read = f"""
-import torch
-from transformers import AutoModel
-model = AutoModel.from_pretrained("org/tiny", revision="{commit}", trust_remote_code=True)
-print(model(torch.ones(1, 4)).tolist())
-"""
-    assert local_hub.run_python(read).splitlines()[-1] == expected
-
-
 def test_the_hf_command(local_hub, tmp_path):
     (tmp_path / "up").mkdir()
     (tmp_path / "up" / "README.md").write_text("---\nlicense: mit\n---\n# Thing\n")

@@ -24,8 +24,8 @@ from tests.modeling_flavour.family import (
     whole_processor,
 )
 from trainer_scripts.app_pages.models import load_models
-from trainer_scripts.app_pages.rows import open_rows
 from trainer_scripts.app_pages.run import serve
+from trainer_scripts.data.row_index import open_rows
 
 # A stranger's title, which is shown on many pages and must be text on all of them.
 HOSTILE = "<video src=x onerror=\"document.title='broken'\">${1+1} {{2+2}} Peach tart"

@@ -42,7 +42,7 @@ def click(app: str, number: int, title: str, picture: dict | None = None) -> str
 
 
 @pytest.mark.parametrize(
-    ("clients", "seconds"), [(8, 3), pytest.param(50, 120, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
+    ("clients", "seconds"), [(4, 2), pytest.param(50, 120, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
 )
 def test_concurrent_clicks_are_answered_and_memory_is_flat(app, clients, seconds):
     number, answered, sizes = tasting(app), [], []

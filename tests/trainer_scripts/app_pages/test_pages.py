@@ -24,10 +24,12 @@ from tests.tiny_pipelines import save, tiny_stable_diffusion
 from tests.trainer_scripts.app_pages.conftest import HOSTILE
 from tests.trainer_scripts.conftest import refused
 from trainer_scripts import app as app_script
-from trainer_scripts.app_pages import caption, data, labels, markup, plate, taste, what_if
+from trainer_scripts.app_pages import caption, labels, markup, plate, taste, what_if
+from trainer_scripts.app_pages.data_marks import KEEP, with_mark, without_mark, write_marks
+from trainer_scripts.app_pages.data_view import row_html, tiles_html
 from trainer_scripts.app_pages.inputs import as_message, open_upload, short
 from trainer_scripts.app_pages.models import ServedModel
-from trainer_scripts.app_pages.rows import ALL, HUMAN, REJECTED, SOFT, open_rows
+from trainer_scripts.data.row_index import ALL, HUMAN, REJECTED, SOFT, open_rows
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
 NOTHING = (ALL, ALL, ALL, ALL, "")
@@ -253,7 +255,7 @@ def test_disagreement_attempts_and_labels_by_people_are_found(tmp_path):
     assert ids[REJECTED] == [changed["train"][1]["id"]]
     assert ids[HUMAN] == [changed["test"][0]["id"]]
     found = table.find(*NOTHING)
-    assert "no picture" in data.tiles_html(table, found, 0, {}) + data.tiles_html(table, found, 1, {})
+    assert "no picture" in tiles_html(table, found, 0, {}) + tiles_html(table, found, 1, {})
 
 
 def test_a_data_set_that_is_none_is_refused(tmp_path):
@@ -267,17 +269,20 @@ def test_a_data_set_that_is_none_is_refused(tmp_path):
 def test_a_row_shows_everything_and_marks_become_corrections(rows, app_settings, tmp_path):
     found = rows.find(ALL, ALL, ALL, ALL, "Peach tart")
     place = f"{found['file'][0].as_py()}.{found['row'][0].as_py()}"
-    row = data._row_at(rows, place)
-    html = data.row_html(rows, row)
+    row = rows.at(place)
+    html = row_html(rows, row)
     assert "<video" not in html
     for part in ("show the mask", "Words that voted", "Captions", "How the picture was made", "Soft label"):
         assert part in html
     for wrong in (None, "7", "0.999999", "../etc", "0.0; drop"):
         with pytest.raises(BadInputError):
-            data._row_at(rows, wrong)
-    mark = {"new_flavour": "sour", "new_title": "", "exclude": "", "note": "=1+1"}
-    marks = {row["id"]: {**data.cells_of(data._named(rows, row), row["split"]), **mark}}
-    path = data.write_marks(marks, tmp_path)
+            rows.at(wrong)
+    for flavour, message in (("brown", "choose a flavour of the list"), (KEEP, "say what is wrong")):
+        with pytest.raises(BadInputError, match=message):
+            with_mark({}, rows, row, flavour, " ", "", False)
+    marks = with_mark({}, rows, row, "sour", "", "=1+1", False)
+    assert without_mark(marks, row) == {}
+    path = write_marks(marks, tmp_path)
     (said,) = read_corrections([path])
     assert (said.row_id, said.flavour, said.note) == (row["id"], "sour", "=1+1")
     plan = Plan(BuildSettings(app_settings.recipes, generation=app_settings.generation, corrections=(str(path),)))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dataset_builder.errors import BadInputError
-from trainer_scripts.app_pages.rows import mask_of, picture_of
+from trainer_scripts.data.row_index import mask_of, picture_of
 
 
 def test_a_broken_picture_or_mask_is_said_and_an_absent_one_is_none():

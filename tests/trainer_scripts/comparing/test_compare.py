@@ -42,6 +42,7 @@ def models(tmp_path_factory, small_dataset) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     longer = ("--num_train_epochs", "25", "--learning_rate", "0.01", "--label_smoothing_factor", "0")
     longer += ("--image_learning_rate", "0.01", "--early_stopping_patience", "100", "--warmup_steps", "0.1")
+    longer += ("--eval_strategy", "steps", "--eval_steps", "20", "--save_strategy", "steps", "--save_steps", "20")
     return {
         modality: run(folder / modality, small_dataset, *longer, "--modality", modality)
         for modality in ("fusion", "text", "image")

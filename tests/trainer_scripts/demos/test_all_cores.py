@@ -1,15 +1,14 @@
-"""Training in several processes: how many, that they do the work of one, and that errors come through."""
+"""Training in several processes: how many, and that errors come through.
 
-import os
+That they learn what one learns is in `training/test_two_processes.py`.
+"""
 
 import pytest
 import torch
 
-from tests.trainer_scripts.conftest import ROWS
 from tests.trainer_scripts.tiny_runs import SMALL
 from trainer_scripts.demos import all_cores
 from trainer_scripts.demos.all_cores import process_count, train_on_all_cores
-from trainer_scripts.evaluation.predictions import read_metrics
 
 
 @pytest.mark.parametrize(
@@ -26,25 +25,12 @@ def test_a_gpu_needs_one_process(monkeypatch):
     assert process_count(64) == 1
 
 
-def arguments(dataset, out, *more):
-    return ["flavour_title_tiny", "--dataset", str(dataset), "--output_dir", str(out), *SMALL, *more]
-
-
-def test_two_processes_take_the_steps_of_one(monkeypatch, small_dataset, tmp_path):
-    monkeypatch.setattr(all_cores, "process_count", lambda rows: 2)
-    given = arguments(small_dataset, tmp_path / "two", "--per_device_train_batch_size", "16", "--num_train_epochs", "1")
-    before = dict(os.environ)
-    train_on_all_cores(given)
-    assert dict(os.environ) == before
-    assert read_metrics(tmp_path / "two")["steps"] == -(-ROWS["train"] // 16)
-    assert (tmp_path / "two" / "model.safetensors").is_file()
-
-
 @pytest.mark.slow
 def test_an_error_of_a_process_is_told_once_and_ends_with_its_status(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(all_cores, "process_count", lambda rows: 2)
+    places = ["--dataset", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as ended:
-        train_on_all_cores(arguments(tmp_path / "nowhere", tmp_path / "out"))
+        train_on_all_cores(["flavour_title_tiny", *places, *SMALL])
     assert ended.value.code == 2
     told = capfd.readouterr().err
     assert "there is no data set at" in told

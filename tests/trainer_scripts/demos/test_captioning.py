@@ -2,6 +2,7 @@
 
 import json
 
+from tests.trainer_scripts.tasks.captioning.conftest import without_java  # noqa: F401
 from trainer_scripts.demos import all_cores
 from trainer_scripts.demos.run import caption
 

@@ -1,6 +1,7 @@
 """Exported graphs: equal to torch on real samples, small, described well enough for programs without transformers."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
+from dataset_builder import progress
 from dataset_builder.errors import BadInputError
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from tests.trainer_scripts.conftest import refused
-from tests.trainer_scripts.tasks.segmentation.test_segmentation import arguments as segmentation_arguments
+from tests.trainer_scripts.tasks.segmentation.conftest import arguments as segmentation_arguments
 from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import export, predict, score, train
 from trainer_scripts.evaluation.predictions import read_metrics
@@ -238,7 +240,8 @@ def test_sensitive_convolutions_are_the_first_depthwise_and_squeezed_ones(tmp_pa
     assert sum(kernels[nodes[name].input[1]].dims[1] == 1 for name in sensitive) == len(depthwise)
 
 
-def test_every_plan_answers_and_is_a_quarter_of_the_size(plain, model, tmp_path):
+def test_every_plan_answers_and_its_calibration_shows_how_far_it_is(plain, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS", 0)
     saved = load_model(str(model))
     job = export_run.Job(saved, ClassifierGraph(saved.model), {}, tmp_path, None)
     table = load_table(saved, saved.arguments.dataset, "validation")
@@ -248,6 +251,9 @@ def test_every_plan_answers_and_is_a_quarter_of_the_size(plain, model, tmp_path)
         quantize(plain, path, plan, batches)
         found = parity(job.graph, job.load(path), batches)["logits"]
         assert found["largest_difference"] < 0.2 * max(1, found["largest_value"])
+    said = capsys.readouterr().err
+    assert re.search(r"calibrating int8: 50 %, 8 of 16 rows, [\d.,]+ rows/s, .* left", said)
+    assert "calibrating int8 convolutions: 100 %, 16 of 16 rows" in said
 
 
 def test_segmentation_gives_masks_of_the_size_of_the_picture(small_dataset, tmp_path):

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedConfig
 
 from modeling_flavour.modeling_flavour import FlavourForClassification
-from trainer_scripts import train
+from trainer_scripts import score, train
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.features import engines
 from trainer_scripts.features import frozen as features
@@ -119,6 +120,23 @@ def test_later_runs_and_other_models_read_what_is_on_disk(tmp_path, small_datase
     run(tmp_path / "larger", small_dataset, "--image_size", "40")
     assert seen.count("TextExtractor") == 92
     assert seen.count("PictureExtractor") == 2 * 92
+
+
+def test_scoring_reads_what_training_computed(tmp_path, small_dataset, monkeypatch):
+    run(tmp_path / "run", small_dataset, "--ema_decay", "0.9")
+    seen = count_extractions(monkeypatch)
+    for split in ("train", "validation"):
+        score.main([str(tmp_path / "run"), str(small_dataset), "--split", split, "--out", str(tmp_path / split)])
+    assert seen == []
+
+
+def test_a_zero_that_lost_its_sign_is_the_same_backbone():
+    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    for module, zero in ((one, -0.0), (other, 0.0)):
+        module.config = PreTrainedConfig()
+        for value in module.parameters():
+            torch.nn.init.constant_(value, zero)
+    assert features.backbone_key(one) == features.backbone_key(other)
 
 
 @pytest.mark.parametrize(

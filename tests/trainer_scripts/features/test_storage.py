@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
+from accelerate.utils.other import get_free_port
 
 from trainer_scripts.features.storage import DONE, FINISHED, stored_features
 
@@ -129,6 +131,17 @@ def test_a_run_killed_while_it_made_room_leaves_nothing_that_is_trusted(tmp_path
     assert np.array_equal(stored.values, EXPECTED)
 
 
+def one_process(rank: int, port: int, folder: Path, log: Path) -> None:
+    """What a launcher starts: a process that knows its rank and meets the other one."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+    )  # fmt: skip
+    PartialState._reset_state()  # forked from a process that may have one
+    PartialState(cpu=True)
+    one_run(folder, Path(f"{log}-{rank}"), 0.02)
+
+
 def launch(processes: int, *command: str) -> subprocess.Popen:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
@@ -142,13 +155,15 @@ def ended_without_error(*launched: subprocess.Popen) -> None:
 
 
 def test_two_launched_processes_share_the_work_beside_another_run(tmp_path):
-    folder, log = tmp_path / "features", tmp_path / "log"
-    launched = launch(2, __file__, str(folder), str(log))
+    folder, log, port = tmp_path / "features", tmp_path / "log", get_free_port()
+    context = multiprocessing.get_context("fork")
+    launched = [context.Process(target=one_process, args=(rank, port, folder, log)) for rank in range(2)]
+    for process in launched:
+        process.start()
     other = tmp_path / "other"
-    wait_for(lambda: marked(folder) > 0 or launched.poll() is not None)
+    wait_for(lambda: marked(folder) > 0 or not any(process.is_alive() for process in launched))
     beside = start(folder, other)
-    ended_without_error(launched)
-    assert ended_well(beside)
+    assert ended_well(*launched, beside)
     places = [place for rank in range(2) for place in computed(Path(f"{log}-{rank}"))]
     assert sorted(places) == [0, *range(VIEWS * ROWS)]
     assert not other.exists()
@@ -156,7 +171,6 @@ def test_two_launched_processes_share_the_work_beside_another_run(tmp_path):
 
 @pytest.mark.slow
 def test_two_training_runs_at_once_in_two_processes_each_learn_what_one_alone_does(small_dataset, tmp_path):
-    # Here, so that the processes launched above need not import all of this.
     from safetensors.torch import load_file
 
     from tests.trainer_scripts.features.test_frozen import FROZEN, HEADS
@@ -175,10 +189,3 @@ def test_two_training_runs_at_once_in_two_processes_each_learn_what_one_alone_do
     for name in "ab":
         found = load_file(tmp_path / name / "model.safetensors")
         assert all(torch.equal(found[key], value) for key, value in expected.items())
-
-
-if __name__ == "__main__":
-    from accelerate import PartialState
-
-    PartialState(cpu=True)
-    one_run(Path(sys.argv[1]), Path(f"{sys.argv[2]}-{os.environ['RANK']}"), 0.02)

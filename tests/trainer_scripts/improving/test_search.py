@@ -33,10 +33,10 @@ def space(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def searched(small_dataset, space, tmp_path_factory):
-    """A search that was interrupted in its third trial and went on."""
+    """A search that was interrupted in its second trial and went on."""
     folder = tmp_path_factory.mktemp("search") / "search"
-    words = (*TEXT, "--search", "4", "--search_space", str(space))
-    with pytest.MonkeyPatch.context() as patch, interrupted_after(patch, 20):
+    words = (*TEXT, "--search", "3", "--search_space", str(space))
+    with pytest.MonkeyPatch.context() as patch, interrupted_after(patch, 12):
         run(folder, small_dataset, *words)
     before = {path.name for path in folder.iterdir()}
     assert "best.yaml" not in before
@@ -50,15 +50,15 @@ def results(folder):
 
 def test_an_interrupted_search_has_the_trials_that_were_asked_for(searched, small_dataset, space, capsys):
     found = results(searched)
-    assert len(found["trials"]) == 4
-    # The first two were finished before the interruption, and the third was tried again with its values.
-    assert [each["number"] for each in found["trials"]] == [0, 1, 3, 4]
+    assert len(found["trials"]) == 3
+    # The first was finished before the interruption, and the second was tried again with its values.
+    assert [each["number"] for each in found["trials"]] == [0, 2, 3]
     assert not list((searched / "trials").glob("*/checkpoint-*"))
     assert found["selection_split"] == "validation"
     # The same command trains nothing more; a higher number adds trials.
-    run(searched, small_dataset, *TEXT, "--search", "4", "--search_space", str(space))
+    run(searched, small_dataset, *TEXT, "--search", "3", "--search_space", str(space))
     assert results(searched) == found
-    assert "4 trials" in capsys.readouterr().out
+    assert "3 trials" in capsys.readouterr().out
 
 
 def test_the_best_trial_is_a_configuration_that_trains_to_its_score(searched, tmp_path):
@@ -112,14 +112,11 @@ def test_the_test_split_is_never_read(small_rows, space, tmp_path, monkeypatch):
     words = (*TEXT, "--search", "1", "--search_space", str(space))
     one = run(tmp_path / "one", write_dataset(tmp_path / "data", small_rows), *words)
     assert set(made) == {"train", "validation"}
-    # Its labels, texts and pictures make no difference, and neither does its absence.
-    strange = [{**row, "flavour": 0, "title": "secret"} for row in small_rows["train"][:5]]
-    shutil.rmtree(tmp_path / "data")
-    two = run(tmp_path / "two", write_dataset(tmp_path / "data", {**small_rows, "test": strange}), *words)
+    # Its absence makes no difference.
     shutil.rmtree(tmp_path / "data")
     rest = {split: rows for split, rows in small_rows.items() if split != "test"}
-    three = run(tmp_path / "three", write_dataset(tmp_path / "data", rest), *words)
-    assert results(one) == results(two) == results(three)
+    two = run(tmp_path / "two", write_dataset(tmp_path / "data", rest), *words)
+    assert results(one) == results(two)
 
 
 def test_what_is_tried_without_a_file():

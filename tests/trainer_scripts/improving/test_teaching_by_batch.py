@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.modeling_flavour.family import FAMILY
 from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.tasks.captioning.conftest import caption_data, tiny_arguments  # noqa: F401
-from tests.trainer_scripts.tasks.segmentation.test_segmentation import arguments, mask_data  # noqa: F401
+from tests.trainer_scripts.tasks.segmentation.conftest import arguments, mask_data  # noqa: F401
 from trainer_scripts import train
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.tasks.common.teacher import Teacher
@@ -82,10 +82,10 @@ def test_a_segmenter_and_a_captioner_are_taught(mask_data, caption_data, tmp_pat
         train.main(taught)
         assert "looks at each training batch" in capsys.readouterr().out
         assert read_metrics(tmp_path / f"{teacher}-taught")["teacher"]["share"] == 0.5
-        unheard = [*command, "--output_dir", f"{teacher}-unheard", "--teacher", teacher, "--teacher_share", "0"]
-        train.main(unheard)
         assert differ(tmp_path / teacher, tmp_path / f"{teacher}-taught")
-        assert not differ(tmp_path / teacher, tmp_path / f"{teacher}-unheard")
+    unheard = [*masks, "--output_dir", f"{tmp_path}/unheard", "--teacher", f"{tmp_path}/masks", "--teacher_share", "0"]
+    train.main(unheard)
+    assert not differ(tmp_path / "masks", tmp_path / "unheard")
     # A teacher of other words, and one that lacks a head.
     smaller = [*words, "--output_dir", tmp_path / "x", "--teacher", tmp_path / "words", "--vocabulary_size", "9"]
     assert "has another vocabulary" in refused(capsys, train, *smaller)

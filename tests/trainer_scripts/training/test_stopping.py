@@ -185,5 +185,7 @@ def test_settings_are_printed_as_far_as_they_differ_from_the_defaults(tmp_path, 
     assert len(block.splitlines()) < 16
     assert "modality text;" in block
     assert "do_eval" not in block
+    assert "report_to" not in block
+    assert "disable_tqdm" not in block
     assert "selection_split" not in block
     assert "selection_split" in (tmp_path / "run" / "configuration.yaml").read_text()

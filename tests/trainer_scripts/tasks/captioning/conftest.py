@@ -6,8 +6,21 @@ from modeling_flavour.processing_flavour import FlavourProcessor, image_processo
 from tests.modeling_flavour.tiny import tiny_resnet
 from tests.trainer_scripts.conftest import ROWS, make_row, write_dataset
 from trainer_scripts.settings.configurations import parse_configuration
+from trainer_scripts.tasks.captioning import scoring
 from trainer_scripts.tasks.captioning.text import train_caption_tokenizer
 from trainer_scripts.training.data import load_training_data
+
+
+@pytest.fixture
+def with_java():
+    """Named by the tests that want METEOR, whose program takes seconds to start."""
+
+
+@pytest.fixture(autouse=True)
+def without_java(request, monkeypatch):
+    if "with_java" not in request.fixturenames:
+        monkeypatch.setattr(scoring, "meteor_missing", lambda: "left out by these tests")
+
 
 COLOURS = ("rose", "straw", "lime", "cocoa", "umber")
 TINY = [

@@ -34,6 +34,7 @@ from trainer_scripts.scoring.spread import Answering, spread
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.captioning.comparing import faults
 from trainer_scripts.tasks.captioning.samples import CaptionSamples
+from trainer_scripts.tasks.captioning.scores import meteor_missing
 from trainer_scripts.tasks.captioning.text import SPECIAL_TOKENS, train_caption_tokenizer
 from trainer_scripts.tasks.captioning.trainer import FrozenImageFirst, SelfCritical
 from trainer_scripts.tasks.captioning.training import (
@@ -76,7 +77,7 @@ def test_training_chooses_on_validation_and_learns_to_name_what_it_sees(trained)
     assert metrics["selection"]["cider"] == pytest.approx(max(history))
 
 
-def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, capsys):
+def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, tmp_path, with_java, capsys):
     score.main([str(trained), str(caption_data), "--out", str(tmp_path)])
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["faults"] == []
@@ -87,6 +88,7 @@ def test_scores_come_with_baselines_ablations_and_files(trained, caption_data, t
     assert set(content["leads"]["most frequent caption"]["ingredient_f1"]) == {"value", "low", "high", "p"}
     assert content["details"]["truth"]["round_trip"]["rows"] == ROWS["test"]
     assert all((tmp_path / name).is_file() for name in content["files"])
+    assert (meteor_missing() is None) is ("meteor" in content["metrics"])
     rows = list(csv.DictReader((tmp_path / "captions.csv").open()))
     assert len(rows) == ROWS["test"]
     assert all(row["Caption"][0].isupper() and "[" not in row["Caption"] for row in rows)

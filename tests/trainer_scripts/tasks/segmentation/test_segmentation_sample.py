@@ -10,7 +10,7 @@ from transformers import pipeline
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
-from tests.trainer_scripts.tasks.segmentation.test_segmentation import arguments
+from tests.trainer_scripts.tasks.segmentation.conftest import arguments
 from trainer_scripts import score, train
 
 

@@ -1,4 +1,4 @@
-"""The rows of a data set for the page that shows them: few columns of all rows, and whole rows one at a time.
+"""The rows of a data set for those who look at them: few columns of all rows, and whole rows one at a time.
 
 Parquet is read by columns and row groups, from a folder or by ranges from a Hub, so that a hundred thousand rows are
 listed without any of their pictures. The index grows file by file in a thread of its own.
@@ -6,7 +6,7 @@ listed without any of their pictures. The index grows file by file in a thread o
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
-from huggingface_hub import HfFileSystem
+from huggingface_hub import HfApi, HfFileSystem
 from PIL import Image
 
 from dataset_builder import columns
@@ -92,7 +92,7 @@ class RowTable:
     def listed(self, number: int) -> pa.Table:
         """Return what is listed of the rows of one file."""
         file = self.files[number]
-        with pq.ParquetFile(file.open()) as opened:
+        with pq.ParquetFile(file.open(), pre_buffer=True) as opened:
             known = [name for name in _LISTED if name in self.features]
             generation = [_ATTEMPTS] if "attempts" in (self.features.get(columns.GENERATION) or {}) else []
             table = opened.read(columns=[*known, *generation])
@@ -194,7 +194,8 @@ class RowTable:
         places = list(zip(listed["file"].to_pylist(), listed["row"].to_pylist(), strict=True))
         found: dict[tuple[int, int], dict[str, Any]] = {}
         for number in dict.fromkeys(file for file, _ in places):
-            with outside(f"cannot read {self.files[number].name}"), pq.ParquetFile(self.files[number].open()) as opened:
+            file = self.files[number]
+            with outside(f"cannot read {file.name}"), pq.ParquetFile(file.open(), pre_buffer=True) as opened:
                 starts = np.cumsum([0, *(opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups))])
                 mine = sorted(row for file, row in places if file == number)
                 groups = np.searchsorted(starts, mine, side="right") - 1
@@ -204,6 +205,28 @@ class RowTable:
                     taken = table.take([row - int(starts[group]) for row in inside])
                     found |= {(number, row): one for row, one in zip(inside, taken.to_pylist(), strict=True)}
         return [{**found[place], "split": self.files[place[0]].split} for place in places]
+
+    def at(self, place: Any) -> dict[str, Any]:
+        """Return the whole row at a place that a page names (`file.row`); it comes from a visitor.
+
+        Raises:
+            BadInputError: there is no such row.
+        """
+        file, _, row = str(place).partition(".")
+        if not file.isdecimal() or not row.isdecimal():
+            raise BadInputError("choose a row first")
+        index = self.index()
+        wanted = index.filter((pc.field("file") == int(file)) & (pc.field("row") == int(row)))
+        if len(wanted) != 1:
+            raise BadInputError("there is no such row; choose one of the page")
+        return {columns.ID: wanted["id"][0].as_py(), **self.rows(wanted)[0]}
+
+    def named(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row with its flavour as a name."""
+        names, value = getattr(self.features.get(columns.FLAVOUR), "names", None), row.get(columns.FLAVOUR)
+        if names is not None:
+            value = names[value] if value is not None and 0 <= value < len(names) else None
+        return {**row, columns.FLAVOUR: value}
 
 
 def _soft_labels(taste: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
@@ -234,8 +257,10 @@ def open_rows(dataset: str) -> RowTable:
         files = [RowFile(_split_of(one.name), one.name, _opener(one)) for one in found if one.suffix == ".parquet"]
     elif name.count("/") == 1:
         with outside(f"cannot read data set {name!r}", "give the folder or the Hub id of a data set"):
-            system = HfFileSystem()
-            root = f"datasets/{name}@{revision or 'main'}"
+            # Of one commit, so that places in the index stay right when the data set is published anew.
+            commit = HfApi().dataset_info(name, revision=revision).sha
+            system = HfFileSystem(skip_instance_cache=True)
+            root = f"datasets/{name}@{commit}"
             remote = sorted(system.glob(f"{root}/**/*.parquet"))
         files = [RowFile(_split_of(Path(one).name), one, _remote_opener(system, one)) for one in remote]
     else:
@@ -259,7 +284,8 @@ def _opener(path: Path) -> Callable[[], Any]:
 
 
 def _remote_opener(system: HfFileSystem, path: str) -> Callable[[], Any]:
-    return lambda: system.open(path)
+    # By exact ranges: whole blocks around them would bring most pictures along.
+    return lambda: system.open(path, cache_type="none")
 
 
 def picture_of(stored: Any) -> Image.Image | None:
