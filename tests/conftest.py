@@ -78,9 +78,10 @@ def connected_hub(local_hub, monkeypatch, tmp_path):
 S3_SECRET = "a-secret-that-no-message-shows"
 
 
+# Of one process all servers of moto share their content, so that there is one.
 @pytest.fixture(scope="session")
 def s3():
-    """An S3 server with the bucket `sets`; this process and those that it starts use it. Of one process all servers share their content."""
+    """An S3 server with the bucket `sets`; this process and those that it starts use it."""
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server")
     patched = pytest.MonkeyPatch()
