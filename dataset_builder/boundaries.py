@@ -82,6 +82,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 (byte {error.start})"
     text = " ".join(str(error).split())
+    if "trust_remote_code" in text:  # an option of the library, which commands of this package do not have
+        return "it needs code of its own, and a stranger's code does not run here; give one whose classes are known"
     # Of classes such as KeyError the text alone says nothing.
     known = isinstance(error, CardError | OSError | ValueError) and text
     return shown(text if known else f"{type(error).__name__}: {text}".rstrip(": "), 400)

@@ -27,6 +27,8 @@ class FlavourSegmentationConfig(LabelledConfig, PreTrainedConfig):
         aspp_channels: Width of the head.
         aspp_rates: Dilations of its parallel convolutions; torchvision uses 12, 24, 36 at output stride 8.
         low_level_channels: `deeplabv3plus`: width that the skip is reduced to.
+        place_scores: Whether a linear head on the places of the last map scores the classes too, added to the scores of
+            the head: an encoder that was trained to know what lies at each place brings it along.
         auxiliary_head: Whether a second head learns the same masks from the stage before the last (training only).
         auxiliary_loss_weight: Weight of its loss.
         ingredient_head: Whether the model also names the ingredients of the whole picture.
@@ -73,6 +75,7 @@ class FlavourSegmentationConfig(LabelledConfig, PreTrainedConfig):
     aspp_channels: int = 256
     aspp_rates: list[int] | tuple[int, ...] = (12, 24, 36)
     low_level_channels: int = 48
+    place_scores: bool = False
     auxiliary_head: bool = False
     auxiliary_loss_weight: float | int = 0.4
     ingredient_head: bool = False
@@ -103,6 +106,11 @@ class FlavourSegmentationConfig(LabelledConfig, PreTrainedConfig):
         drop_backbone_labels(self.vision_config)
 
     @property
+    def num_place_labels(self) -> int:
+        """Classes of the head over places, as the image encoder asks for it; 0 without that head."""
+        return self.num_labels if self.place_scores else 0
+
+    @property
     def num_ingredient_labels(self) -> int:
         """Ingredient scores per picture: one per class but the background; 0 without that head."""
         return self.num_labels - 1 if self.ingredient_head else 0
@@ -122,6 +130,8 @@ class FlavourSegmentationConfig(LabelledConfig, PreTrainedConfig):
             raise ValueError("ingredients_from='masks' reads masks: give a head and ingredient_head=True.")
         if self.ingredients_from == "masks" and self.ingredient_prior is not None:
             raise ValueError("ingredient_prior is for ingredients_from='features'; what masks show needs no prior.")
+        if self.head == "none" and self.place_scores:
+            raise ValueError("place_scores are added to those of masks: they need a head other than 'none'.")
         if self.head == "none" and self.auxiliary_head:
             raise ValueError("auxiliary_head learns masks too: it needs a head other than 'none'.")
         if self.loss_weighting == "uncertainty" and (self.head == "none" or not self.ingredient_head):

@@ -71,7 +71,12 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     auto_classes = ("AutoModel", "AutoModelForSemanticSegmentation")
-    label_parameters = ("head.classifier.", "auxiliary.classifier.", "ingredient_classifier.")
+    label_parameters = (
+        "head.classifier.",
+        "auxiliary.classifier.",
+        "ingredient_classifier.",
+        "image_encoder.place_head.",
+    )
     custom_pipelines = SEGMENTATION_PIPELINE
 
     def __init__(self, config: FlavourSegmentationConfig):
@@ -265,6 +270,9 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
         if self.head is None:
             return None, None
         scores = self.head(seen.feature_map, None if self.low_level_stage is None else seen.stages[0])
+        if seen.place_logits is not None:
+            places = seen.place_logits.transpose(1, 2).unflatten(2, seen.feature_map.shape[-2:])
+            scores = scores + resize(places, scores.shape[-2:])
         return scores, None if self.auxiliary is None else self.auxiliary(seen.stages[-1])
 
     def size_of(self, seen: ImageEncoding, given: tuple[int, int] | None) -> tuple[int, int]:

@@ -84,7 +84,9 @@ def read_address(source: str | Path) -> str | Path | bytes:
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(text).path))
     if len(text) > SHORTEST_BASE64 and not os.path.exists(text):
         try:
-            return base64.b64decode("".join(text.split()), validate=True)
+            # The alphabet of addresses has two other signs, and may leave out the filling at the end.
+            plain = "".join(text.split()).translate(str.maketrans("-_", "+/"))
+            return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
         except ValueError as error:
             if len(text) > LONGEST_PATH:
                 raise ValueError(f"{shown(text)} is neither a path nor base64 of a picture.") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainer_scripts.settings.command_line import ArgumentParser, command
-from trainer_scripts.settings.options import option
+from trainer_scripts.settings.options import COUNT, option
 
 
 @dataclass
@@ -19,7 +19,9 @@ class DemoArguments:
     task: Literal["flavour", "captioning", "segmentation"] = option("flavour", "task of the models")
     recipes: str | None = option(None, "your own recipe table instead of the embedded catalogue")
     out: Path | None = option(None, "folder of the results (outputs/demo)")
-    number: int = option(3600, "number of recipes that are made from the catalogue (%(default)s)")
+    number: int | None = option(
+        None, "number of recipes that are made from the catalogue (3600; 2000 for masks)", allowed=COUNT
+    )
     epochs: float | None = option(None, "epochs of each training; default: the configuration's")
 
 

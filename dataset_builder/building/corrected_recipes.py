@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dataset_builder.building.corrections import Corrections, read_corrections
+from dataset_builder.building.corrections import Corrections, drawn_hash, photograph_hash, read_corrections
 from dataset_builder.building.plan_file import SCHEMA, content_of, item_of
-from dataset_builder.building.rows import LabelledDish, row_ids
+from dataset_builder.building.rows import LabelledDish, row_ids, stored_picture
 from dataset_builder.building.settings import BuildSettings
 from dataset_builder.building.splits import hash_of
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.choice import AnyLabeller
 from dataset_builder.labelling.soft_labels import SoftLabels
+from dataset_builder.pictures.photographs import PHOTOGRAPH, photograph
+from dataset_builder.pictures.revisions import exact_settings
 from dataset_builder.recipes.recipes import Dish
 
 # Place of a recipe -> its row of the plan, None where every row of it is left out.
@@ -78,12 +80,27 @@ class CorrectedRecipes:
             every.append((place, item))
         ids = {place: [row_id for row_id, _ in row_ids(self._settings, item)] for place, item in every}
         self._corrections.check(row_id for of in ids.values() for row_id in of)
+        self._check_pictures({item.key: item for _, item in every})
         for place, of in ids.items():
             if self._corrections.excluded.issuperset(of):
                 changed[place] = None
         if changed and len(changed) == self._seen and not any(changed.values()):
             raise BadInputError("the corrections leave out every row; remove some of the exclusions")
         return changed
+
+    def _check_pictures(self, recipes: Mapping[str, LabelledDish]) -> None:
+        """Refuse exclusions of rows whose picture is no longer the one that a person saw."""
+        drawn, stale = None, []
+        for one in self._corrections.exclusions():
+            path = recipes[one.recipe].dish.image_path
+            if one.row_id.endswith(PHOTOGRAPH) and path is not None:
+                now = _photograph_hash(path, self._settings.generation.size)
+            else:
+                settings = {**exact_settings(self._settings.generation), "seed": self._settings.seed}
+                now = drawn = drawn or drawn_hash(settings)
+            if now != one.picture:
+                stale.append(one)
+        self._corrections.refuse_pictures(stale)
 
     def _retitled(self, item: LabelledDish) -> LabelledDish:
         """Return a recipe under its corrected title; one that the rule cannot label by it keeps its label."""
@@ -102,6 +119,12 @@ class CorrectedRecipes:
     def excluded(self) -> list[str]:
         """Ids of the rows that are left out."""
         return sorted(self._corrections.excluded)
+
+
+def _photograph_hash(path: str, size: int | None) -> str:
+    """Return the hash of a photograph as its row would store it; of one that cannot be read that of nothing."""
+    image = photograph(path, "", size).image
+    return photograph_hash(b"" if image is None else stored_picture(image))
 
 
 def with_changes(batch: pa.RecordBatch, first: int, changed: ChangedRows) -> pa.RecordBatch:

@@ -18,13 +18,19 @@ from dataset_builder.labelling.rule import HUMAN, Label
 from dataset_builder.messages import shown, spreadsheet_cell
 from dataset_builder.recipes.tables import open_table
 
+PICTURE_HASH = "picture_hash"
 ROW, NEW_FLAVOUR, NEW_TITLE, EXCLUDE, NOTE = "row", "new_flavour", "new_title", "exclude", "note"
 # What a person reads, then what a person fills in.
 SHOWN = ("split", "picture", TITLE, "ingredients", "flavour", "taste", "label_source", "reasons")
 FILLED_IN = (NEW_FLAVOUR, NEW_TITLE, EXCLUDE, NOTE)
-HEADER = (ID, ROW, *SHOWN, *FILLED_IN)
+HEADER = (ID, ROW, PICTURE_HASH, *SHOWN, *FILLED_IN)
 
 _NEEDED = (ID, ROW)
+# Settings of a build on which its drawn pictures depend; masks and batches do not change them.
+_PICTURED_BY = (
+    "pipeline", "revision", "variant", "pipeline_config", "lora", "clip", "template", "negative_prompt", "steps",
+    "guidance", "size", "dtype", "scheduler", "attempts", "seed",
+)  # fmt: skip
 _YES = {"yes", "y", "true", "1", "x"}
 _NO = {"", "no", "n", "false", "0"}
 _DIGITS = 12
@@ -43,6 +49,7 @@ class Correction:
         exclude: whether the row is left out.
         note: for the manifest and the card.
         place: file and row number, for messages.
+        picture: hash of the picture that the person looked at; empty where the table has none.
     """
 
     row_id: str
@@ -52,6 +59,7 @@ class Correction:
     exclude: bool = False
     note: str = ""
     place: str = ""
+    picture: str = ""
 
     @property
     def recipe(self) -> str:
@@ -69,6 +77,24 @@ def row_hash(title: str, ingredients: Iterable[str], instructions: str, flavour:
     """
     seen = json.dumps([title, list(ingredients), instructions, flavour], ensure_ascii=True)
     return f"r{hashlib.sha256(seen.encode()).hexdigest()[:_DIGITS]}"
+
+
+def drawn_hash(settings: Mapping[str, Any]) -> str:
+    """Return a text that changes with the settings by which a build draws, and so with its drawn pictures.
+
+    Args:
+        settings: of the manifest of a build; what a recipe says is not in them, see `row_hash`.
+    """
+    return _picture_hash(json.dumps([settings.get(name) for name in _PICTURED_BY]).encode())
+
+
+def photograph_hash(stored: bytes) -> str:
+    """Return a text that changes with a photograph as a row stores it."""
+    return _picture_hash(stored)
+
+
+def _picture_hash(content: bytes) -> str:
+    return f"p{hashlib.sha256(content).hexdigest()[:_DIGITS]}"
 
 
 def read_corrections(paths: Sequence[str | Path]) -> list[Correction]:
@@ -91,7 +117,7 @@ def read_corrections(paths: Sequence[str | Path]) -> list[Correction]:
                 f"corrections {table.name}: no column {', '.join(missing or FILLED_IN)}; "
                 "fill in a table that `flavour-sd review` wrote"
             )
-        wanted = [name for name in (*_NEEDED, *FILLED_IN) if name in table.columns]
+        wanted = [name for name in (*_NEEDED, PICTURE_HASH, *FILLED_IN) if name in table.columns]
         for number, row in enumerate(table.rows(wanted), start=2):
             cells = {name: _cell(row.get(name)) for name in wanted}
             if any(cells.get(name) for name in FILLED_IN):
@@ -125,6 +151,7 @@ def _correction(cells: Mapping[str, str], place: str) -> Correction:
         exclude in _YES,
         cells.get(NOTE, ""),
         place,
+        cells.get(PICTURE_HASH, ""),
     )
 
 
@@ -188,6 +215,24 @@ class Corrections:
                 record["note"] = one.note
             known.add(row_hash(title, ingredients, instructions, flavour))
         return retitled if chosen is None else by_person(retitled, chosen)
+
+    def exclusions(self) -> list[Correction]:
+        """Return the exclusions that met their row and name the picture that the person saw."""
+        every = (one for of in self._of.values() for one in of)
+        return [one for one in every if one.exclude and one.picture and one.row_id in self.excluded]
+
+    def refuse_pictures(self, stale: Sequence[Correction]) -> None:
+        """Refuse exclusions of rows whose picture is another one than the person saw.
+
+        Raises:
+            BadInputError: names them.
+        """
+        if stale:
+            raise BadInputError(
+                f"{len(stale)} exclusions are of rows whose picture changed since they were reviewed: "
+                f"{_named(f'{one.row_id} ({one.place})' for one in stale)}; look at these pictures again, or remove "
+                f"these rows from the file (an empty {PICTURE_HASH} excludes them whatever their picture is)"
+            )
 
     def check(self, row_ids: Iterable[str]) -> None:
         """Refuse corrections that met no row, or another one than the person saw.

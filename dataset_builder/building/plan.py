@@ -29,15 +29,8 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.pictures import prompts
 from dataset_builder.pictures.photographs import photograph
-from dataset_builder.pictures.revisions import (
-    clip_revision,
-    folder_revision,
-    locate,
-    lora_revision,
-    pipeline_revision,
-)
+from dataset_builder.pictures.revisions import exact_settings
 from dataset_builder.pictures.settings import Picture, PictureTask, picture_seed
-from dataset_builder.pictures.single_file import is_single_file, locate_configuration
 from dataset_builder.recipes.recipes import Skipped
 from dataset_builder.schema import table_features
 from dataset_builder.storage.places import is_url, store_whole
@@ -184,28 +177,17 @@ class Plan:
             del settings[name]
         if settings["pictures"] == GENERATED:  # as before there was a choice
             del settings["pictures"]
-        generation = settings.pop("generation")
-        name, revision = generation["pipeline"], generation.pop("revision")
-        loras = self.settings.generation.loras
-        for choice in ("variant", "pipeline_config"):  # as before there was one
-            if generation[choice] is None:
-                del generation[choice]
-        if is_single_file(name):
-            chosen = locate_configuration(locate(name, revision), self.settings.generation.pipeline_config)
-            generation["pipeline_config"] = folder_revision(chosen)
+        del settings["generation"]
         corrections = read_corrections(self.settings.corrections)
         return {
             "schema_version": SCHEMA_VERSION,
             **settings,
-            **generation,
+            **exact_settings(self.settings.generation),
             "recipes": Path(self.settings.recipes).name if self.settings.recipes else None,
             "number": None if self.settings.recipes else self.settings.number,
             "lexicon": Path(self.settings.lexicon).name if self.settings.lexicon else None,
             "lexicon_sha256": self.lexicon.digest,
             "recipes_sha256": self._facts["recipes_sha256"],
-            "revision": pipeline_revision(name, revision, generation.get("variant")),
-            "lora": lora_revision(*loras) if loras else None,
-            "clip": clip_revision(generation["clip"]) if generation["clip"] else None,
             **({"corrections_sha256": corrections_digest(corrections)} if corrections else {}),
         }
 

@@ -49,13 +49,10 @@ def encode_row(row_id: str, item: LabelledDish, picture: Picture) -> dict[str, A
     dish, label = item.dish, item.label
     if picture.image is None:
         raise ValueError(f"the picture of {row_id} was given up, so it has no row")
-    image = io.BytesIO()
-    rgb = picture.image if picture.image.mode == "RGB" else picture.image.convert("RGB")
-    rgb.save(image, **JPEG)
     return {
         columns.ID: row_id,
         columns.DISH_ID: dish.dish_id,
-        columns.IMAGE: {"bytes": image.getvalue(), "path": None},
+        columns.IMAGE: {"bytes": stored_picture(picture.image), "path": None},
         columns.TITLE: dish.title,
         columns.INGREDIENTS: list(dish.ingredients),
         columns.INSTRUCTIONS: dish.instructions,
@@ -69,6 +66,13 @@ def encode_row(row_id: str, item: LabelledDish, picture: Picture) -> dict[str, A
         columns.INGREDIENT_LABELS: picture.ingredient_labels,
         columns.GENERATION: picture.generation,
     }
+
+
+def stored_picture(image: Image.Image) -> bytes:
+    """Return a picture as a row stores it."""
+    encoded = io.BytesIO()
+    (image if image.mode == "RGB" else image.convert("RGB")).save(encoded, **JPEG)
+    return encoded.getvalue()
 
 
 def mask_png(mask: np.ndarray) -> bytes:

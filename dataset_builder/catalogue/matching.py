@@ -40,7 +40,15 @@ _IRREGULAR = {
 }  # fmt: skip
 # Plurals that by themselves name another thing than their singular: greens are leaves, whatever their colour. Behind
 # another word they are plain plurals: "mustard greens".
-_PLURAL_ONLY = {"greens": "green", "bitters": "bitter", "sweets": "sweet", "grits": "grit", "goods": "good"}
+_PLURAL_ONLY = {
+    "greens": "green",
+    "bitters": "bitter",
+    "sweets": "sweet",
+    "grits": "grit",
+    "goods": "good",
+    "fries": "fry",
+    "crisps": "crisp",
+}
 _SIBILANT = ("ch", "sh", "x", "ss", "z")
 
 # "low-salt" takes salt away, "reduced balsamic vinegar" is a stronger vinegar: these negate only what labels reduce.

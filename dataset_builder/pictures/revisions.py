@@ -1,15 +1,17 @@
 """The exact versions of what draws: commits of a Hub, or hashes of files. No model library is imported for plating."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.utils.sha import sha_fileobj
 
 from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
-from dataset_builder.pictures.settings import PLATING, parse_lora
-from dataset_builder.pictures.single_file import is_single_file, locate_file
+from dataset_builder.pictures.settings import PLATING, GenerationSettings, parse_lora
+from dataset_builder.pictures.single_file import is_single_file, locate_configuration, locate_file
 from dataset_builder.recipes.hub_names import pinned
 
 # Plated pictures depend on these files of this package and on no others.
@@ -126,3 +128,19 @@ def clip_revision(clip: str) -> str:
     name, revision = pinned(clip)
     with outside(f"CLIP model {clip!r} is neither a folder here nor does the Hub give it", "check --clip"):
         return f"{name}@{folder_revision(Path(hf_hub_download(name, 'config.json', revision=revision)).parent)}"
+
+
+def exact_settings(settings: GenerationSettings) -> dict[str, Any]:
+    """Return settings as JSON values, with the exact versions of what draws in place of their names' revisions."""
+    exact, name = asdict(settings), settings.pipeline
+    for choice in ("variant", "pipeline_config"):  # as before there was one
+        if exact[choice] is None:
+            del exact[choice]
+    if is_single_file(name):
+        chosen = locate_configuration(locate(name, settings.revision), settings.pipeline_config)
+        exact["pipeline_config"] = folder_revision(chosen)
+    return exact | {
+        "revision": pipeline_revision(name, settings.revision, settings.variant),
+        "lora": lora_revision(*settings.loras) if settings.loras else None,
+        "clip": clip_revision(settings.clip) if settings.clip else None,
+    }

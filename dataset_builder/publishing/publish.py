@@ -14,8 +14,10 @@ from huggingface_hub.utils import httpx
 
 from dataset_builder.building.corrections import corrections_in_words
 from dataset_builder.building.finished_build import DATA, LEXICON, MANIFEST, FinishedBuild, read_build, rule_settings
+from dataset_builder.building.settings import GENERATED, OWN
 from dataset_builder.columns import CAPTIONS, DISH_ID, FLAVOURS, LABEL_SOURCE, MASK, SPLITS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
+from dataset_builder.pictures.photographs import PHOTOGRAPH
 from dataset_builder.publishing.audit import AUDIT_MARKDOWN, audit_of_build
 from dataset_builder.publishing.publish_imported import is_imported, prepare_imported
 from dataset_builder.publishing.release import (
@@ -164,7 +166,7 @@ def metadata(build: FinishedBuild, repo: str, licence: str) -> dict[str, Any]:
         pretty_name=repo.split("/")[1],
         task_categories=[*TASKS, *(task for column, task in ANNOTATED.items() if build.has(column))],
         size_categories=[next((name for limit, name in SIZES if build.rows < limit), "n>1M")],
-        tags=["food", "recipes", "taste", "synthetic", "image-text"],
+        tags=["food", "recipes", "taste", *([] if _photographs(build) == OWN else ["synthetic"]), "image-text"],
         configs=[
             {
                 "config_name": "default",
@@ -202,6 +204,8 @@ def card_values(
         "dishes": len(set().union(*dishes.values())),
         "flavours": FLAVOURS,
         "simulated": build.manifest["simulator"],
+        "photographs": _photographs(build),
+        "photographed": sum(way["rows"] for way in build.pictures if way["pipeline"] == PHOTOGRAPH),
         "composition": {
             split: {"rows": table.num_rows, "dishes": len(dishes[split]), "labels": build.counts[split]}
             for split, table in build.labels.items()
@@ -215,7 +219,9 @@ def card_values(
         "rule": ", ".join(f"{name} {value}" for name, value in rule_settings(build.manifest).items()),
         "label_sources": dict(sorted(sources.items())),
         "pictures": build.pictures,
-        "drawing": [*drawing, f"the first prompt, as an example: {build.example_prompt}"],
+        "drawing": []
+        if _photographs(build) == OWN
+        else [*drawing, f"the first prompt, as an example: {build.example_prompt}"],
         "left_out": left_out(build.manifest),
         "audit": audit,
         "corrections": build.manifest.get("corrections"),
@@ -223,6 +229,12 @@ def card_values(
         "history": history,
         "examples": example_lines(changes) if changes else [],
     }
+
+
+def _photographs(build: FinishedBuild) -> str | None:
+    """Return "own" where all pictures are photographs, "both" where some are, None where none is."""
+    chosen = build.manifest.get("pictures", GENERATED)
+    return None if chosen == GENERATED else str(chosen)
 
 
 def left_out(manifest: Mapping[str, Any]) -> dict[str, int]:

@@ -13,7 +13,15 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, Image
 
 from dataset_builder import columns
-from dataset_builder.building.corrections import FILLED_IN, HEADER, read_corrections, row_hash
+from dataset_builder.building.corrections import (
+    FILLED_IN,
+    HEADER,
+    PICTURE_HASH,
+    drawn_hash,
+    photograph_hash,
+    read_corrections,
+    row_hash,
+)
 from dataset_builder.building.finished_build import FinishedBuild, read_build
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
@@ -21,6 +29,7 @@ from dataset_builder.files import write_csv, write_whole
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.labelling.rule import CONFLICT_INGREDIENTS, CONFLICT_TITLE, HUMAN, TIE_TITLE
 from dataset_builder.pictures.near_duplicates import Looks, alike_across, looks_of
+from dataset_builder.pictures.photographs import PHOTOGRAPH
 from dataset_builder.progress import Progress
 
 REVIEW = "review"  # folder of the result, in that of the build
@@ -97,13 +106,16 @@ def review_line(row: Reviewed) -> list[str]:
     return [cells.get(name, "") for name in HEADER]
 
 
-def cells_of(row: Mapping[str, Any], split: str) -> dict[str, str]:
+def cells_of(row: Mapping[str, Any], split: str, drawn: str = "") -> dict[str, str]:
     """Return what the table shows of a row; its picture and the reasons are added elsewhere.
 
     Args:
         row: in storage form, its flavour as a name.
         split: where it lies.
+        drawn: `drawn_hash` of its build; empty where that is not known, and its picture may change.
     """
+    if (row.get(columns.GENERATION) or {}).get("pipeline") == PHOTOGRAPH:
+        drawn = photograph_hash((row.get(columns.IMAGE) or {}).get("bytes") or b"")
     taste = row.get(columns.TASTE) or []
     shares = sorted(zip(FLAVOURS, taste, strict=False), key=lambda one: -one[1])
     title, lines = row.get(columns.TITLE) or "", row.get(columns.INGREDIENTS) or []
@@ -111,6 +123,7 @@ def cells_of(row: Mapping[str, Any], split: str) -> dict[str, str]:
     return {
         columns.ID: row[columns.ID],
         "row": row_hash(title, lines, row.get(columns.INSTRUCTIONS) or "", flavour),
+        PICTURE_HASH: drawn,
         "split": split,
         columns.TITLE: title,
         columns.INGREDIENTS: "; ".join(lines),
@@ -122,21 +135,22 @@ def cells_of(row: Mapping[str, Any], split: str) -> dict[str, str]:
 
 def review_rows(build: FinishedBuild) -> Iterator[Reviewed]:
     """Yield every row of a build with the reasons to look at it; none for most."""
-    return reviewed(read_rows_of(build), build.rows)
+    return reviewed(read_rows_of(build), build.rows, drawn_hash(build.manifest["settings"]))
 
 
-def reviewed(every: Iterable[tuple[str, Mapping[str, Any]]], total: int) -> Iterator[Reviewed]:
+def reviewed(every: Iterable[tuple[str, Mapping[str, Any]]], total: int, drawn: str = "") -> Iterator[Reviewed]:
     """Yield rows with the reasons to look at them.
 
     Args:
         every: split and row, in storage form, flavours as names.
         total: number of rows.
+        drawn: `drawn_hash` of their build, as for `cells_of`.
     """
     rows: list[Reviewed] = []
     looks: list[Looks | None] = []
     with Progress("looking for doubtful rows", total, "rows") as bar:
         for split, row in every:
-            one = Reviewed(cells_of(row, split))
+            one = Reviewed(cells_of(row, split, drawn))
             for worth, reason in doubts(row):
                 one.add(worth, reason)
             looks.append(_looks(row.get(columns.IMAGE), one))

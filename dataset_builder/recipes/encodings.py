@@ -30,6 +30,9 @@ _LATIN_SHARE = 0.3
 _FOREIGN = re.compile(r"[A-Za-z][¹³¿£¥¯±¶¼¾ª\x80-\x9f]|[¹³¿£¥¯±¶\x80-\x9f][A-Za-z]")
 
 
+_HALF_WIDTH, _IDEOGRAPHIC = re.compile("[\uff61-\uff9f]"), re.compile("[\u3001\uff0c]")
+
+
 def checked_encoding(name: str) -> str:
     """Return the encoding if Python knows it as one of texts.
 
@@ -96,8 +99,12 @@ def _guess(chunk: bytes) -> tuple[str, bool]:
         western = sample.decode("cp1252", "ignore")
         if not _FOREIGN.search(sample.decode("latin-1").translate(_WINDOWS)) and western:
             return "cp1252", True
-    best = from_bytes(sample, cp_isolation=_CANDIDATES).best()
-    return (best.encoding if best else "cp1252"), True
+    found = list(from_bytes(sample, cp_isolation=_CANDIDATES))
+    if found and found[0].encoding == "shift_jis" and len(_HALF_WIDTH.findall(str(found[0]))) > high / 4:
+        # Bytes of other encodings read as half-width kana, which hardly any text is in; a list has its own comma.
+        others = [each for each in found if each.encoding != "shift_jis"]
+        found = [each for each in others if _IDEOGRAPHIC.search(str(each))] or others
+    return (found[0].encoding if found else "cp1252"), True
 
 
 # Bytes of cp1252 that are signs or letters of Western texts; latin-1 would make control characters of them.

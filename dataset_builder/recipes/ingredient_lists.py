@@ -47,9 +47,11 @@ _STEP_TEXT = ("text", "displaytext", "rawtext", "instruction", "step", "descript
 _DEEPEST = 64
 
 # What separates the entries of one line, strongest first. Commas also stand in decimal numbers and inside brackets.
-_SEPARATORS = (";；؛", "|\u2022\u25cf\u25aa", "、", "，", "،", ",")
+_SEPARATORS = (";；؛", "|\t\u2022\u25cf\u25aa", "、", "，", "،", ",")
 _OPENING, _CLOSING = "([{（［【", ")]}）］】"
-_UNUSUAL = re.compile(r"[;；؛|\u2022\u25cf\u25aa、，،(\[{（［【]|\d,\d")
+_UNUSUAL = re.compile(r"[;；؛|\t\u00b7\u2022\u25cf\u25aa、，،(\[{（［【]|\d,\d")
+_DOTTED = re.compile(r"\s\u00b7\s")  # between words; within one it is a letter's mark, as in Catalan
+_NUMBERED = re.compile(r"\s*(\d{1,2})[.)]\s+(?=\S)")
 # A heading of a group: a line that ends with a colon, is set off by signs, or begins as such headings do.
 _COLON = re.compile(r"[^:：]{1,80}[:：]")
 _SET_OFF = re.compile(r"(?:\*\*|__|==+|--+|#+|~~+)\s*([^*_=#~]{1,80}?)\s*(?:\*\*|__|==+|--+|#+|~~+|(?<=\w)$)[:：]?")
@@ -88,6 +90,8 @@ def parse_ingredients(value: Any) -> tuple[str, ...]:
             lines += readable(text).splitlines()
         else:
             lines.append(text)
+    if lines and lines[0].lstrip()[:1] == "1":
+        lines = _without_numbers([line for line in lines if line.strip()])
     texts = []
     for line in lines:
         # Of a line that begins with a letter or a digit, as most do, neither needs to be looked for.
@@ -98,6 +102,13 @@ def parse_ingredients(value: Any) -> tuple[str, ...]:
     plain = [text for text in map(_without_heading, texts) if text]
     # What consists of headings alone has ingredients that look like them.
     return tuple(plain or texts)
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """Return lines without their numbers where they are a list from 1 on: these are no amounts."""
+    found = [_NUMBERED.match(line) for line in lines]
+    numbered = [int(each[1]) for each in found if each] == list(range(1, max(len(lines), 2) + 1))
+    return [line[each.end() :] for line, each in zip(lines, found, strict=True) if each] if numbered else lines
 
 
 def _without_heading(text: str) -> str:
@@ -224,6 +235,7 @@ def _separated(text: str) -> list[str]:
     """Return the entries of one line, divided at the strongest separator that stands outside brackets."""
     if "," in text and not _UNUSUAL.search(text):  # nearly always
         return text.split(",")
+    text = _DOTTED.sub("\u2022", text)
     # A bracket that is never closed, or never opened, encloses nothing.
     heed = sum(map(text.count, _OPENING)) == sum(map(text.count, _CLOSING))
     for marks in _SEPARATORS:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
-from PIL import Image
+from PIL import Image, features
 from transformers import AutoProcessor, DataCollatorWithPadding, pipeline
 
 from modeling_flavour import FlavourProcessor
@@ -132,6 +132,30 @@ def test_addresses_of_every_kind_give_the_same_picture(picture, tmp_path):
     kinds = (text, wrapped, f"data:image/png;base64,{text}", path.as_uri(), f"file:{path}", str(path), path)
     for given in kinds:
         np.testing.assert_array_equal(np.asarray(open_picture(given)), np.asarray(picture))
+
+
+def test_avif_and_the_base64_of_addresses_are_read_from_everywhere(picture, tmp_path):
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    stream = io.BytesIO()
+    picture.save(stream, "AVIF", quality=100, subsampling="4:4:4")
+    content, path = stream.getvalue(), tmp_path / "a.avif"
+    path.write_bytes(content)
+    text, address = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode().rstrip("=")
+    kinds = (
+        content,
+        text,
+        address,
+        f"data:image/avif;base64,{text}",
+        path,
+        str(path),
+        path.as_uri(),
+        {"bytes": content},
+    )
+    first = np.asarray(open_picture(content), np.int16)
+    assert np.abs(first - np.asarray(picture, np.int16)).mean() < 4
+    for given in kinds:
+        np.testing.assert_array_equal(np.asarray(open_picture(given)), first)
 
 
 @pytest.mark.parametrize("start", ["", "data:image/png;base64,", "/tmp/", "file:///", "a secret text "])

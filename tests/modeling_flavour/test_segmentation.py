@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
@@ -85,7 +86,12 @@ class TestMultitaskSegmenter(SegmenterContract):
 
 class TestMasksThatNameIngredients(SegmenterContract):
     wrong_fields = (("ingredient_prior", [0.2, 0.3, 0.4, 0.5]), ("head", "none"))
-    fields = {"ingredient_head": True, "ingredients_from": "masks", "head": "deeplabv3plus"}
+    fields = {
+        "ingredient_head": True,
+        "ingredients_from": "masks",
+        "head": "deeplabv3plus",
+        "place_scores": True,
+    }
     ingredients = True
     overfit_steps = 400
 
@@ -165,6 +171,24 @@ def test_plus_head_reads_the_early_stage():
         after = model.head(fine.feature_map, torch.zeros_like(fine.hidden_states[1]))
     assert before.shape[-2:] == (8, 8)
     assert (before - after).abs().max() > 1e-3
+
+
+def test_scores_of_places_come_from_the_encoder_that_learned_them(tmp_path):
+    randomise(tiny_segmenter(place_scores=True)).save_pretrained(tmp_path)
+    model = tiny_segmenter(place_scores=True, head="deeplabv3plus").eval()
+    model.load_image_encoder(str(tmp_path))
+    with torch.no_grad():
+        for value in model.head.classifier.parameters():
+            value.zero_()
+        pictures = mask_batch(2)["pixel_values"]
+        seen = model.image_encoder(pictures)
+        places = seen.place_logits.transpose(1, 2).unflatten(2, seen.feature_map.shape[-2:])
+        found = model(pictures).logits
+    for size in (seen.stages[0].shape[-2:], pictures.shape[-2:]):
+        places = functional.interpolate(places, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, places)
+    with pytest.raises(StrictDataclassError, match="they need a head other than 'none'"):
+        FlavourSegmentationConfig(head="none", ingredient_head=True, place_scores=True)
 
 
 def test_losses_equal_plain_definitions():

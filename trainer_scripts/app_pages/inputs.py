@@ -108,6 +108,19 @@ def _filler(sample: Sample, with_title: bool):  # type: ignore[no-untyped-def]
     return lambda: (str(sample.path), sample.title) if with_title else str(sample.path)
 
 
+def then_seen(answered: Any, element: str) -> None:
+    """Bring an answer into view on a phone, where it lies below what was asked.
+
+    Args:
+        answered: the event that writes it.
+        element: id of where it stands.
+    """
+    narrow = (
+        f"if (window.innerWidth < 720) document.querySelector('#{element}')?.scrollIntoView({{behavior: 'smooth'}})"
+    )
+    answered.success(None, None, None, js=f"() => {{ {narrow} }}")
+
+
 def photograph_page(
     kind: str,
     action: str,
@@ -146,4 +159,6 @@ def photograph_page(
             raise BadInputError(f"{served.name} reads a photograph; give it one")
         return answer(served, opened, *values)
 
-    go.click(as_message(answered), [picture, chosen, *more], shown, api_visibility="private", concurrency_id="model")
+    given = [picture, chosen, *more]
+    asked = go.click(as_message(answered), given, shown, api_visibility="private", concurrency_id="model")
+    then_seen(asked, f"{kind}-answer")

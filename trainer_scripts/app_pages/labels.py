@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.inputs import add_examples, as_message, open_upload, picture_input, short
+from trainer_scripts.app_pages.inputs import add_examples, as_message, open_upload, picture_input, short, then_seen
 from trainer_scripts.app_pages.models import ServedModel, named
 from trainer_scripts.app_pages.samples import Sample
 from trainer_scripts.evaluation.intervals import scale_temperature
@@ -143,12 +143,13 @@ def build(models: Sequence[ServedModel], dataset: str | None, samples: Sequence[
 
     private: dict[str, Any] = {"api_visibility": "private"}
     for trigger in (go.click, title.submit):
-        trigger(
+        asked = trigger(
             as_message(label),
             [picture, title, chosen, threshold],
             [answer, answered],
             concurrency_id="model",
             **private,
         )
+        then_seen(asked, "labels-answer")
     threshold.change(as_message(slide), [answered, chosen, threshold], answer, show_progress="hidden", **private)
     chosen.change(lambda: (markup.empty(WAITING), None), None, [answer, answered], **private)

@@ -62,10 +62,10 @@ def heat(values: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(layer)
 
 
-def bars(shares: Mapping[str, float], threshold: float | None = None) -> str:
-    """Return horizontal bars, the largest first, with their shares in per cent."""
+def bars(shares: Mapping[str, float], threshold: float | None = None, ranked: bool = True) -> str:
+    """Return horizontal bars, the largest first or (to be compared with others) as given, with shares in per cent."""
     rows = []
-    for name, share in sorted(shares.items(), key=lambda one: -one[1]):
+    for name, share in sorted(shares.items(), key=lambda one: -one[1] if ranked else 0):
         kind = f"f-{name}" if name in FLAVOURS else "f-other"
         mark = "" if threshold is None else f'<i class="mark" style="left:{100 * threshold:.1f}%"></i>'
         below = " below" if threshold is not None and share < threshold else ""

@@ -13,13 +13,14 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
+from dataset_builder.hub_files import fetch
 from dataset_builder.recipes.hub_names import pinned
 from modeling_flavour.captioning_pipeline_flavour import CaptioningPipeline
 from modeling_flavour.segmentation_pipeline_flavour import SegmentationPipeline
 from trainer_scripts.evaluation.intervals import scale_temperature
 from trainer_scripts.scoring.onnx_model import OnnxModel
 from trainer_scripts.scoring.saved_model import data_arguments, load_model
-from trainer_scripts.tasks.common.model_folder import model_folder, read_record
+from trainer_scripts.tasks.common.model_folder import PATTERNS, model_folder, read_record
 from trainer_scripts.tasks.common.task import SavedModel
 from trainer_scripts.tasks.registry import task_of
 
@@ -141,7 +142,7 @@ def load_models(sources: Sequence[str], revision: str | None, trust_remote_code:
         place, own = pinned(source)
         if own is not None and revision is not None:
             raise BadInputError(f"{source} names a revision of its own; leave --revision {revision} out")
-        saved = _load(place, own or revision or "main", trust_remote_code)
+        saved = _load(place, own or revision, trust_remote_code)
         if isinstance(saved.model, OnnxModel):
             raise BadInputError(
                 f"{source} is an exported graph, which has no explanations; give the model it was made of"
@@ -154,14 +155,22 @@ def load_models(sources: Sequence[str], revision: str | None, trust_remote_code:
     return served
 
 
-def _load(place: str, revision: str, trust_remote_code: bool) -> SavedModel:
+def _load(place: str, revision: str | None, trust_remote_code: bool) -> SavedModel:
     try:
-        return load_model(place, revision)
+        return load_model(place, revision or "main")
     except BadInputError:
         if not trust_remote_code:
             raise
+    if revision is None and not Path(place).exists():
+        raise BadInputError(
+            f"--trust_remote_code runs the code of {place}, which may be another one tomorrow; name the revision that "
+            f"you have read: {place}@COMMIT, or --revision"
+        )
     # Its own code, which the user trusts, in place of the classes of this package.
     folder = model_folder(place, revision)
+    # The code lies beside the weights, and of a Hub only files without code are fetched otherwise.
+    if not Path(place).exists():
+        folder = fetch(place, revision, (*PATTERNS, "*.py"), what=f"cannot load a model from {place!r}")
     with outside(f"cannot load {place} by its own code"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=trust_remote_code).eval()

@@ -8,7 +8,7 @@ from PIL import Image
 
 from modeling_flavour.explanation_flavour import Explanation, explain
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.inputs import add_examples, as_message, open_upload, picture_input, short
+from trainer_scripts.app_pages.inputs import add_examples, as_message, open_upload, picture_input, short, then_seen
 from trainer_scripts.app_pages.models import SURE, Answer, ServedModel, named
 from trainer_scripts.app_pages.samples import Sample
 
@@ -119,9 +119,10 @@ def _words(found: Explanation, label: str) -> list[str]:
     chips = []
     for word, weight in found.words:
         kind, strength = "for" if weight >= 0 else "against", abs(weight) / largest
+        signed = f"{weight:+.2f}" if abs(weight) >= 0.005 else "0.00"
         chips.append(
             f'<span class="word {kind}" style="--w:{strength:.2f}" '
-            f'title="{weight:+.2f} in log-probability">{markup.text(word)} <b>{weight:+.2f}</b></span>'
+            f'title="{signed} in log-probability">{markup.text(word)} <b>{signed}</b></span>'
         )
     lead = f"What each word adds to {label} (log-probability lost when it is left out)"
     return [f'<h4>{markup.text(lead)}</h4><p class="words">{" ".join(chips)}</p>']
@@ -183,13 +184,15 @@ def build(models: Sequence[ServedModel], samples: Sequence[Sample]) -> None:
         return why_html(named(by_name, name), open_upload(path), short(words)) if wanted else ""
 
     for trigger in (go.click, title.submit):
-        trigger(
+        tasted = trigger(
             as_message(taste),
             [picture, title, chosen],
             [answer, reasons],
             api_visibility="private",
             concurrency_id="model",
-        ).success(
+        )
+        then_seen(tasted, "taste-answer")
+        tasted.success(
             as_message(explained),
             [picture, title, chosen, why],
             reasons,

@@ -19,7 +19,7 @@ from dataset_builder.pictures.revisions import pipeline_revision
 from dataset_builder.pictures.settings import PLATING, GenerationSettings, Picture, PictureTask
 from dataset_builder.recipes.hub_names import pinned
 from trainer_scripts.app_pages import markup
-from trainer_scripts.app_pages.inputs import LONGEST_LIST, as_message, short
+from trainer_scripts.app_pages.inputs import LONGEST_LIST, as_message, short, then_seen
 from trainer_scripts.app_pages.models import ServedModel
 
 SIZE = 256  # pixels of a drawn plate
@@ -106,7 +106,7 @@ def side_html(
     parts.append(f'<p class="dish-lines">{shown}</p>')
     rule = markup.badge(label.flavour) if label.flavour else "no flavour leads"
     parts.append(f"<h4>By the rule: {rule}</h4>")
-    parts.append(markup.bars(dict(zip(FLAVOURS, label.taste, strict=True))))
+    parts.append(markup.bars(dict(zip(FLAVOURS, label.taste, strict=True)), ranked=False))
     for served in models:
         if drawn.image is None and served.reads == ("image",):
             parts.append(f"<h4>{markup.text(served.name)} reads the plate alone, so it has no answer</h4>")
@@ -117,7 +117,7 @@ def side_html(
         parts.append(
             f"<h4>By {markup.text(served.name)}, from {markup.text(' and '.join(_read(served, drawn)))}: {sure}</h4>"
         )
-        parts.append(markup.bars(dict(zip(served.saved.names, shares.tolist(), strict=True))))
+        parts.append(markup.bars(dict(zip(served.saved.names, shares.tolist(), strict=True)), ranked=False))
     return f'<div class="side">{"".join(parts)}</div>'
 
 
@@ -175,4 +175,5 @@ def build(models: Sequence[ServedModel], pipeline: str) -> None:
 
     for trigger in (go.click, new.submit):
         change = as_message(partial(exchange_html, kitchen, models))
-        trigger(change, [title, lines, old, new], answer, api_visibility="private", concurrency_id="model")
+        asked = trigger(change, [title, lines, old, new], answer, api_visibility="private", concurrency_id="model")
+        then_seen(asked, "if-answer")

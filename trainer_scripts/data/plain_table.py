@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, load_d
 from dataset_builder.errors import BadInputError
 
 KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif")
 SPLIT, TRAIN = "split", "train"
 SEPARATOR = "|"
 NAMED = 3

@@ -25,7 +25,6 @@ from trainer_scripts.data.plain_table import PICTURES
 from trainer_scripts.tasks.common.items import Item
 
 ID_COLUMNS, TEXT_COLUMNS = ("ImageID", ID), ("Caption",)
-ENDINGS = (*PICTURES, ".avif", ".jfif")
 
 
 @dataclass(frozen=True)
@@ -210,9 +209,9 @@ def picture_file(folder: Path, name: str) -> Path:
     if name.startswith("file:"):
         name = str(read_address(name))
     path = folder / name
-    if path.suffix.lower() in ENDINGS or os.path.isfile(path):
+    if path.suffix.lower() in PICTURES or os.path.isfile(path):
         return path
-    named = [f"{path}{ending}" for low in ENDINGS for ending in (low, low.upper())]
+    named = [f"{path}{ending}" for low in PICTURES for ending in (low, low.upper())]
     # Where letters of names do not count, x.png and x.PNG are one file.
     files = {os.stat(each).st_ino: Path(each) for each in reversed(named) if os.path.isfile(each)}
     if len(files) > 1:

@@ -119,8 +119,9 @@ class ModelArguments:
     )
     vae: str | None = option(
         None,
-        "Text to image: autoencoder (folder or Hub id) around which a small pipeline is made, in place of `pipeline`.",
-        tasks=DRAWING,
+        "Text to image: autoencoder (folder or Hub id) around which a small pipeline is made, in place of `pipeline`; "
+        "in the task autoencoder the one that is trained on.",
+        tasks=(*DRAWING, "autoencoder"),
     )
     prompt_template: Literal["ingredients", "photo", "title"] | None = option(
         None,
@@ -363,20 +364,24 @@ class Configuration:
 
     def changes(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults."""
-        parts = (self.model, self.data, self.training)
-        fields = {item.name: item for part in parts for item in dataclasses.fields(part)}
-        missing = dataclasses.MISSING
-        defaults = {
-            name: item.default if item.default_factory is missing else item.default_factory()
-            for name, item in fields.items()
-        }
+        defaults = self.defaults()
         # Empty is empty, in whatever form; and evaluations follow from `eval_strategy`.
-        defaults["report_to"] = []
         return {
             name: value
             for name, value in self.as_mapping().items()
-            if value != _plain(defaults[name]) and (value or defaults[name]) and name != "do_eval"
+            if value != defaults[name] and (value or defaults[name]) and name != "do_eval"
         }
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the default of every argument, as YAML and JSON hold it."""
+        parts = (self.model, self.data, self.training)
+        missing = dataclasses.MISSING
+        found = {
+            item.name: _plain(item.default if item.default_factory is missing else item.default_factory())
+            for part in parts
+            for item in dataclasses.fields(part)
+        }
+        return {**found, "report_to": []}  # the Trainer's word for it is `none`
 
     def as_yaml(self) -> str:
         """Return the configuration as a file that `train.py` reads back."""

@@ -62,7 +62,10 @@ def inspect_run(configuration: Configuration) -> RunState:
     finished = is_finished(folder, before)
     now = configuration.as_mapping()
     free = {name for name, properties in configuration.options.items() if properties.resumable}
-    changed = sorted(key for key in {*before, *now} - free if before.get(key) != now.get(key))
+    # A run of an earlier version lacks the options that came since, and had what is their default.
+    usual = configuration.defaults()
+    differs = (key for key in {*before, *now} - free if before.get(key, usual.get(key)) != now.get(key, usual.get(key)))
+    changed = sorted(differs)
     if overwrite and (finished or changed):
         return RunState(False, None, replaced=True)
     longer = bool(changed) and is_raised(before, now, changed)

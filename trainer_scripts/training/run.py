@@ -202,8 +202,11 @@ def fit(
         except ImportError as error:  # the package of the chosen optimizer or kernels is missing
             raise BadInputError(str(error)) from error
         averaged = average_best(configuration, trainer)
-        complete(configuration, data, trainer, processor)
-        results = describe_results(configuration, data, trainer, time.time() - started, trainer.evaluate())
+        completed = complete(configuration, data, trainer, processor)
+        # The checkpoint that was chosen has been scored already, unless it was changed since.
+        evaluated = None if averaged or completed else scores_of_best(trainer)
+        evaluated = evaluated or trainer.evaluate()
+        results = describe_results(configuration, data, trainer, time.time() - started, evaluated)
         if averaged:
             results["averaged_steps"] = averaged
     # With sharded weights (FSDP, DeepSpeed) every process takes part in gathering them.
@@ -238,16 +241,28 @@ def save_model(
     processor.save_pretrained(configuration.output_dir)
 
 
-def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> None:
-    """Let the trained model know which inputs are familiar and when it is not sure, where that can be learned."""
+def scores_of_best(trainer: Any) -> dict[str, float] | None:
+    """Return the evaluation of the weights that training has left: those of the best step, or of the last one."""
+    state = trainer.state
+    step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
+    return next((line for line in reversed(state.log_history) if line["step"] == step and "eval_loss" in line), None)
+
+
+def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> bool:
+    """Let the trained model know which inputs are familiar and when it is not sure, where that can be learned.
+
+    Returns:
+        Whether it learned that, so that its answers may have changed.
+    """
     share = configuration.training.familiar_share
     # Sharded weights cannot be called by one process, and adapters are saved without the model's own buffers.
     if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or configuration.training.lora_rank:
-        return
+        return False
     model = trainer.accelerator.unwrap_model(trainer.model)
     line = data.task.complete(model, processor, data.train, data.selection, share)
     if line is not None:
         say(configuration, line)
+    return line is not None
 
 
 def average_best(configuration: Configuration, trainer: Any) -> list[int]:

@@ -8,10 +8,15 @@ import pytest
 from PIL import Image
 
 from dataset_builder.building.build import build
+from dataset_builder.building.corrections import HEADER
+from dataset_builder.building.finished_build import read_build
 from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import write_csv
 from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.pictures.upright import as_rgb
+from dataset_builder.publishing.publish import publish
+from dataset_builder.publishing.review import review_rows
 
 ROWS = [
     ("Honey cake", "honey; sugar", "a"),
@@ -69,6 +74,47 @@ def test_own_photographs_alone(table, tmp_path):
     Image.new("RGB", (8, 8)).save(table.parent / "photos" / "a.jpg")
     with pytest.raises(BadInputError, match="the recipes, their labels or their splits changed"):
         make(table, tmp_path / "out", pictures="own")
+
+
+def test_an_exclusion_is_refused_by_name_where_the_picture_changed_since(table, tmp_path):
+    make(table, tmp_path / "v1", pictures="both")
+    lines = {one.cells["id"]: one.cells for one in review_rows(read_build(tmp_path / "v1"))}
+    photo, drawn = "honey-cake-00-photograph", "miso-soup-00-00"
+
+    def corrections(*ids, **changed):
+        path = tmp_path / "said.csv"
+        rows = [{name: lines[one].get(name, "") for name in HEADER} | {"exclude": "yes"} | changed for one in ids]
+        write_csv(path, HEADER, [[row[name] for name in HEADER] for row in rows])
+        return (str(path),)
+
+    def ids(number, **settings):
+        return {row["id"] for row in make(table, tmp_path / f"v{number}", pictures="both", **settings)[1]}
+
+    # A text that stays and pictures that stay: both rows are left out.
+    assert not {photo, drawn} & ids(2, corrections=corrections(photo, drawn))
+    with pytest.raises(
+        BadInputError, match=r"1 exclusions .* picture changed .*: miso-soup-00-00 \(.*said\.csv, row 3\)"
+    ):
+        ids(3, corrections=corrections(photo, drawn), seed=1)
+    assert drawn not in ids(4, corrections=corrections(drawn, picture_hash=""), seed=1)  # as before there was a hash
+    Image.new("RGB", (400, 200), (0, 0, 250)).save(table.parent / "photos" / "a.jpg")
+    with pytest.raises(BadInputError, match=r"1 exclusions .*: honey-cake-00-photograph"):
+        ids(5, corrections=corrections(photo, drawn))
+
+
+@pytest.mark.parametrize("pictures", ["own", "both"])
+def test_the_card_of_photographs_says_what_they_are(table, tmp_path, pictures):
+    make(table, tmp_path / "out", pictures=pictures)
+    publish(tmp_path / "out", "org/photographs", "1.0.0", "cc-by-4.0", dry_run=tmp_path / "dry")
+    card = (tmp_path / "dry" / "README.md").read_text()
+    assert ("**The pictures are photographs**" in card) is (pictures == "own")
+    assert ("**Some of the pictures are simulated.**" in card) is (pictures == "both")
+    assert ('is "photograph" in 4 of the 12 rows' in card) is (pictures == "both")
+    assert ("(a simulator)" in card, "- synthetic" in card) == (pictures == "both",) * 2
+    assert "photograph (a simulator)" not in card
+    assert "None" not in card
+    if pictures == "own":
+        assert not any(word in card for word in ("simulat", "text-to-image", "a generator made"))
 
 
 def test_photographs_beside_drawn_pictures(table, tmp_path):

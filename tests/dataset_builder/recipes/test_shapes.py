@@ -276,3 +276,19 @@ def test_recipes_without_ingredients_in_a_document_are_counted(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([CAKE, {"title": "Tea", "ingredients": []}, {"title": "Note"}]))
     assert read_recipes(path).skipped[NO_INGREDIENTS].names == ["Tea", "Note"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "parsed"),
+    [
+        ("flour\tsugar\tsalt", ("flour", "sugar", "salt")),
+        ("flour · sugar · salt", ("flour", "sugar", "salt")),
+        ("col·liflor, sal", ("col·liflor", "sal")),
+        ("1. flour\n2. sugar\n3) salt", ("flour", "sugar", "salt")),
+        ("1 cup flour\n2 cups sugar", ("1 cup flour", "2 cups sugar")),
+        ("1. flour\n3. sugar", ("1. flour", "3. sugar")),
+        ('["1. flour", "2. sugar"]', ("flour", "sugar")),
+    ],
+)
+def test_lists_with_tabs_dots_and_numbers(cell, parsed):
+    assert parse_ingredients(cell) == parsed

@@ -149,6 +149,24 @@ def test_encodings_are_recognised_and_a_guess_is_said(tmp_path, text, encoding, 
     assert (f"was read as {guess}, a guess; --encoding states it" in said) if guess else not said
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ('title,ingredients\n酸辣土豆丝,"土豆、醋、盐"\n', "gb18030"),
+        ('title,ingredients\n味噌汁,"味噌、豆腐、ねぎ"\n', "euc_jp"),
+        ('title,ingredients\nБорщ,"свёкла, капуста, соль"\n', "koi8_r"),
+    ],
+)
+def test_other_encodings_are_not_taken_for_half_width_kana(tmp_path, text, encoding):
+    path = tmp_path / "recipes.csv"
+    path.write_bytes(text.encode(encoding))
+    table = read_recipes(path)
+    (dish,) = table.dishes
+    assert dish.title == text.split("\n")[1].split(",")[0]
+    assert len(dish.ingredients) == 3
+    assert f"read as {encoding}, a guess" in "".join(table.table.notes)
+
+
 def test_the_stated_encoding_is_taken(tmp_path):
     path = tmp_path / "recipes.csv"
     path.write_bytes("title,ingredients\nKołacz,mąka\n".encode("cp1250"))

@@ -198,6 +198,9 @@ def test_pages_are_accessible_and_no_wider_than_the_screen(visit, width, dark):
     page.fill("#taste-title textarea", "lemon tart")
     page.click("#taste-go")
     page.wait_for_selector("#taste-reasons .why")
+    page.wait_for_function(
+        "document.querySelector('#taste-answer .answer').getBoundingClientRect().top < window.innerHeight - 100"
+    )
     found = {}
     for name in ("Taste", "What if", "Caption", "Plate", "Several labels", "Data"):
         visitor.tab(name)

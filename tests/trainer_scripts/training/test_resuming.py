@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from tests.trainer_scripts.tiny_runs import SMALL, assert_equal_weights, interrupted_after, run
@@ -49,11 +50,14 @@ def test_two_steps_resume_and_two_more_equal_four(tmp_path, small_dataset, monke
 
 
 def test_a_run_of_an_earlier_version_is_resumed_scored_and_described(small_dataset, tmp_path, monkeypatch):
-    """Earlier versions saved the configuration as recipe.yaml."""
+    """Earlier versions saved the configuration as recipe.yaml, without the options that came since."""
     every_epoch = ("--modality", "text", "--num_train_epochs", "2")
     with monkeypatch.context() as patch, interrupted_after(patch, 5):
         run(tmp_path, small_dataset, *every_epoch)
-    (tmp_path / "configuration.yaml").rename(tmp_path / "recipe.yaml")
+    settings = yaml.safe_load((tmp_path / "configuration.yaml").read_text())
+    assert settings.pop("crop_scale_most") == 1.0
+    (tmp_path / "configuration.yaml").unlink()
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(SystemExit):
         run(tmp_path, small_dataset, *every_epoch, "--learning_rate", "0.5")
     run(tmp_path, small_dataset, *every_epoch)

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from dataset_builder.boundaries import LARGEST_TEXT, outside, parse_json, read_text
 from dataset_builder.errors import BadInputError
@@ -121,7 +121,20 @@ def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
-    """Return the config of a checked folder."""
+    """Return the config of a checked folder.
+
+    Raises:
+        BadInputError: it is none, or the model needs code of its own.
+    """
+    stated = read_record(folder, CONFIG)
+    kind = stated.get("model_type")
+    # transformers would name an option that commands do not have.
+    if stated.get("auto_map") and kind not in CONFIG_MAPPING:
+        raise BadInputError(
+            f"{folder} is a model of the type {shown(kind)}, which comes with code of its own, and a stranger's code "
+            "does not run here; give a model of this package or of transformers, or read its code and look at it with "
+            "app.py --trust_remote_code"
+        )
     with outside(f"{folder / CONFIG} is no config of a model", REMEDY):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 

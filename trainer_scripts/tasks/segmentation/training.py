@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from dataset_builder.columns import UNKNOWN
 from dataset_builder.errors import BadInputError
+from dataset_builder.messages import echo
 from modeling_flavour.configuration_flavour_segmentation import FlavourSegmentationConfig
 from modeling_flavour.modeling_flavour_segmentation import FlavourForSegmentation
 from modeling_flavour.processing_flavour import FlavourProcessor
@@ -77,6 +78,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
         check_heads(configuration, config)
         return continue_model(configuration, config, FlavourForSegmentation, lambda _: fields)
     revision = arguments.model_revision or "main"
+    leave_out_other_places(configuration, fields, sources.get("init_image_encoder"))
     with building():
         if arguments.init_segmenter:
             processor = load_processor(model_folder(arguments.init_segmenter, revision))
@@ -91,6 +93,18 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForS
         if arguments.init_image_encoder:
             model.load_image_encoder(arguments.init_image_encoder)
     return model, processor
+
+
+def leave_out_other_places(
+    configuration: Configuration, fields: dict[str, Any], donor: PreTrainedConfig | None
+) -> None:
+    """Take the head over places out of the config's fields where the encoder to start from knows other classes."""
+    known, classes = getattr(donor, "num_place_labels", 0), len(fields["id2label"])
+    if fields.get("place_scores") and donor is not None and known != classes:
+        fields["place_scores"] = False
+        if configuration.training.process_index == 0:
+            start = configuration.model.init_image_encoder
+            echo(f"place_scores left out: {start} knows {known} classes at each place, the data {classes}")
 
 
 def check_heads(configuration: Configuration, config: PreTrainedConfig) -> None:

@@ -13,7 +13,7 @@ TINY = [
     "--vision_config", '{"model_type": "timm_wrapper", "architecture": "test_resnet"}', "--image_size", "32",
     "--per_device_train_batch_size", "10", "--use_cpu", "true", "--disable_tqdm", "true", "--num_train_epochs", "3",
     "--precision", "fp32", "--learning_rate", "5e-3", "--image_learning_rate", "none", "--warmup_steps", "0",
-    "--ema_decay", "0.7",
+    "--ema_decay", "0.7", "--freeze_image", "false",
     "--crop_size", "32", "--crop_scale_most", "1", "--mask_stride", "1", "--class_weights", "true",
     "--eval_strategy", "epoch", "--save_strategy", "epoch",
 ]  # fmt: skip
