@@ -62,7 +62,10 @@ def exit_on_bad_input(program: str) -> Iterator[None]:
     try:
         with open(os.devnull, encoding="utf-8") as sys.stdin:
             yield
-    except (BadInputError, CardError, OSError) as error:
+    except (BadInputError, CardError, OSError, RuntimeError) as error:
+        # Before Python 3.13 a path of links that name each other is no OSError.
+        if isinstance(error, RuntimeError) and not str(error).startswith("Symlink loop"):
+            raise
         if os.environ.get(TRACEBACK):
             traceback.print_exception(error)
         remedy = _REMEDIES.get(getattr(error, "errno", None), "")

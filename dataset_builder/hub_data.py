@@ -1,6 +1,5 @@
 """Data sets as `load_dataset` reads them, with each file from a Hub compared with the hashes that are stated for it."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,11 @@ from huggingface_hub import HfFileSystem, hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from dataset_builder.boundaries import parse_json, patiently, read_text
-from dataset_builder.columns import SPLITS
-from dataset_builder.errors import BadInputError
 from dataset_builder.hub_files import check_against, check_file
-from dataset_builder.storage.places import files_in, is_url, pattern_of, place, reachable, without_secrets
+from dataset_builder.storage.places import is_url, place
+from dataset_builder.storage.stored_sets import MANIFEST, load_stored
 
-MANIFEST = "manifest.json"
 HUB = "hf://"
-SHARD = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<total>\d{5})\.parquet")
 
 
 class CheckedDownloads(DownloadManager):
@@ -58,7 +54,7 @@ def load_tables(
         Exception: that of `load_dataset`, for anything else.
     """
     if is_url(name):
-        return _load_stored(place(name), streaming)
+        return load_stored(place(name), streaming, check_against)
     if streaming or Path(name).exists():
         return load_dataset(name, configuration, revision=revision, streaming=streaming)
     builder = load_dataset_builder(name, configuration, revision=revision)
@@ -70,39 +66,6 @@ def load_tables(
     )
     builder.download_and_prepare(dl_manager=downloads)
     return builder.as_dataset()
-
-
-def stored_shards(folder: Path) -> dict[str, list[str]]:
-    """Return the shards of a build or import per split, as patterns of `datasets` that stand for these files alone.
-
-    Empty where `data/` holds a Parquet file of another kind of name, or none.
-    """
-    found: dict[str, list[str]] = {}
-    for name in sorted(files_in(folder / "data")):
-        if not name.endswith(".parquet"):
-            continue
-        if (match := SHARD.fullmatch(name)) is None:
-            return {}
-        found.setdefault(match["split"], []).append(pattern_of(folder / "data" / name))
-    order = sorted(found, key=lambda split: (*SPLITS, split).index(split))
-    return {split: found[split] for split in order}
-
-
-def _load_stored(folder: Path, streaming: bool) -> DatasetDict:
-    """Return the splits of a finished build or import in a store.
-
-    Raises:
-        BadInputError: the store does not answer, or the folder holds none, or one that is not finished.
-    """
-    shards, name = stored_shards(folder), without_secrets(str(folder))
-    if not shards:
-        raise BadInputError(
-            f"{name} holds no shards such as data/train-00000-of-00001.parquet; give the folder of a finished build"
-        )
-    if files_in(folder / ".unfinished"):  # of a store the data lie in their place from the first shard on
-        raise BadInputError(f"the build in {name} is not finished; repeat the `flavour-sd build` command to go on")
-    with reachable(folder):
-        return load_dataset("parquet", data_files=shards, streaming=streaming)
 
 
 def _stated(repo: str, revision: str | None) -> Mapping[str, Any]:

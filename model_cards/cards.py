@@ -284,7 +284,7 @@ def model_card(
     }
     evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
     body = fill(read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]]), values, "the model card")
-    library = "peft" if adapter else "diffusers" if kind["task"] == runs.TEXT_TO_IMAGE else "transformers"
+    library = "peft" if adapter else "diffusers" if kind["task"] in runs.DRAWING else "transformers"
     card = join_card(model_metadata(values, evaluated, library, is_catalogue(manifest)), body)
     check_length(card, "the model card")
     return card

@@ -23,13 +23,14 @@ MANIFEST = "manifest.json"
 ADAPTER_CONFIG = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CLASSIFICATION, MULTILABEL, CAPTIONING, SEGMENTATION = "classification", "multilabel", "captioning", "segmentation"
-TEXT_TO_IMAGE = "text_to_image"
+DRAWING = TEXT_TO_IMAGE, AUTOENCODER = "text_to_image", "autoencoder"
 TEMPLATES = {
     CLASSIFICATION: "classification_card.md",
     MULTILABEL: "classification_card.md",
     CAPTIONING: "captioning_card.md",
     SEGMENTATION: "segmentation_card.md",
     TEXT_TO_IMAGE: "text_to_image_card.md",
+    AUTOENCODER: "autoencoder_card.md",
 }
 # Settings that name folders of the machine of the run.
 PLACES = ("output_dir", "overwrite", "dataset")
@@ -252,6 +253,8 @@ def pipeline_tag(task: str, has_text: bool, has_image: bool) -> str:
         return "image-segmentation"
     if task == TEXT_TO_IMAGE:
         return "text-to-image"
+    if task == AUTOENCODER:
+        return "image-to-image"
     return "image-classification" if has_image or not has_text else "text-classification"
 
 

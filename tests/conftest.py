@@ -73,3 +73,32 @@ def connected_hub(local_hub, monkeypatch, tmp_path):
     """The Hub on loopback as the Hub of this process; see `connect`."""
     connect(local_hub, monkeypatch, tmp_path / "cache")
     return local_hub
+
+
+S3_SECRET = "a-secret-that-no-message-shows"
+
+
+# Of one process all servers of moto share their content, so that there is one.
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 server with the bucket `sets`; this process and those that it starts use it."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server")
+    patched = pytest.MonkeyPatch()
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    _, port = running.get_host_and_port()
+    patched.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    patched.setenv("AWS_ACCESS_KEY_ID", "key")
+    patched.setenv("AWS_SECRET_ACCESS_KEY", S3_SECRET)
+    patched.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    patched.setenv("NO_PROXY", "127.0.0.1")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    system = s3fs.S3FileSystem()
+    system.mkdir("sets")
+    yield system
+    s3fs.S3FileSystem.clear_instance_cache()
+    running.stop()
+    patched.undo()

@@ -73,14 +73,16 @@ def use_everything(commands: Path, folder: Path) -> str:
         return run(commands / command[0], *command[1:], cwd=folder, env=user_environment()).stdout
 
     assert str(ROOT) not in user_runs("python", "-c", "import trainer_scripts; print(trainer_scripts.__file__)")
-    printed = user_runs("python", "-m", "trainer_scripts.demo", *DEMO)
+    made = run(commands / "python", "-m", "trainer_scripts.demo", *DEMO, cwd=folder, env=user_environment())
+    assert "it/s]" not in made.stderr, "libraries show no bars of their own"
+    assert "[transformers]" not in made.stderr
     (folder / "recipes.csv").write_text("Title,Ingredients\nLemon tart,\"['lemon', 'sugar', 'flour']\"\n", "utf-8")
     user_runs("flavour-sd", "label", "recipes.csv", "--out", "labels.parquet")
     launch = ("python", "-m", "accelerate.commands.launch", "--num_processes=1", "-m", "trainer_scripts.train")
     user_runs(*launch, "flavour_title_tiny", "--dataset=demo/flavour-sd", "--output_dir=model", "--num_train_epochs=1")
     assert (folder / "model" / "model.safetensors").is_file()
     user_runs("python", "-m", "trainer_scripts.export", "--help")
-    return printed
+    return made.stdout
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
@@ -202,6 +204,33 @@ def tiny_stable_diffusion_3() -> StableDiffusion3Pipeline:
         tokenizer_2=clip,
         text_encoder_3=_t5_encoder(t5, 32),
         tokenizer_3=t5,
+    )
+
+
+def tiny_flux() -> FluxPipeline:
+    """Return a `FluxPipeline` (joint attention with rotary positions) for pictures of 64 x 64."""
+    torch.manual_seed(0)
+    clip, t5 = clip_tokenizer(), _t5_tokenizer()
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        axes_dims_rope=(4, 6, 6),
+    ).eval()
+    _sharpen(transformer)
+    return FluxPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        text_encoder=CLIPTextModel(_clip_text_config(clip)).eval(),
+        tokenizer=clip,
+        text_encoder_2=_t5_encoder(t5, 32),
+        tokenizer_2=t5,
     )
 
 

@@ -20,10 +20,10 @@ from dataset_builder.building.shards import LEXICON, MANIFEST_KINDS, ROWS_PER_GR
 from dataset_builder.columns import DISH_ID, FLAVOUR, FLAVOURS, FLAVOURS_PRESENT, GENERATION, ID, LABEL_SOURCE, SPLITS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json, write_whole
-from dataset_builder.hub_data import SHARD
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.labelling.lexicon import NEGATION, Lexicon
 from dataset_builder.storage.places import files_in, on_disk, opened, place
+from dataset_builder.storage.stored_sets import SHARD
 
 MANIFEST = "manifest.json"
 DATA = "data"

@@ -7,7 +7,8 @@ While a build runs, everything is below `.unfinished`, which no data set reader 
     DIR/.unfinished/data/train-00000-of-00010.parquet
 
 When all shards are there, the data folder is renamed to `DIR/data` and `DIR/manifest.json` is written last. A build
-that another one replaces (`--fresh`) lies in `DIR/.replaced` until the other has a shard.
+that another one replaces (`--fresh`) lies in `DIR/.replaced` until the other has a shard; in a store until the other is
+finished.
 """
 
 import io
@@ -30,6 +31,7 @@ from dataset_builder.files import create_json, lock_file, read_json, write_json,
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.messages import echo, one_line
 from dataset_builder.storage.places import check_writable, files_in, is_url, make_folder, opened, place, remove
+from dataset_builder.storage.replacing import SetAside
 
 # Small enough for the viewer of the Hub, which reads whole row groups.
 ROWS_PER_GROUP = 100
@@ -201,6 +203,8 @@ class BuildFolder:
         self._settings_path = self._unfinished / "settings.json"
         self._replaced = root / ".replaced"
         self._lock: FileLock | None = None
+        self._has_set_aside = False  # whether this process has set a build in a store aside
+        self._aside = SetAside(root, ("manifest.json", LEXICON, ".unfinished/settings.json"), "data")
 
     @property
     def data(self) -> Path:
@@ -248,8 +252,10 @@ class BuildFolder:
         """
         self.lock()
         if self._stored:
-            if fresh:
-                self._remove_stored()
+            self._aside.settle()
+            if fresh and self._aside.take():
+                self._has_set_aside = True
+                remove(self._unfinished / PARTS)
         else:
             self._settle_replaced()  # a killed build left it
             if fresh:
@@ -353,10 +359,13 @@ class BuildFolder:
         write_json(self.manifest_path, manifest)
         if self._stored:
             remove(self._unfinished)
+            self._aside.drop()
         self.close()
 
     def close(self) -> None:
         """Release the folder; of a finished build only its result remains."""
+        if self._stored and self._has_set_aside and not self.finished():
+            self._aside.bring_back()
         if self._lock is None:
             return
         try:
@@ -369,14 +378,6 @@ class BuildFolder:
             # Not empty while unfinished; Windows removes the lock file only when it is released.
             with suppress(OSError):
                 self._unfinished.rmdir()
-
-    def _remove_stored(self) -> None:
-        """Remove the build in a store, the manifest first: without it the rest is taken for no finished build."""
-        if not read_json(self.manifest_path, MEND) and not read_json(self._settings_path, MEND):
-            return
-        for path in (self.manifest_path, self.root / LEXICON, *(self.data / name for name in self.finished())):
-            remove(path)
-        remove(self._unfinished)
 
     def _set_aside(self) -> None:
         """Move the files of a build, and no others, to where they can be moved back from."""

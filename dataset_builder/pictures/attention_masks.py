@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.models.embeddings import apply_rotary_emb
 
 from dataset_builder.catalogue.ingredients import ingredient_id, ingredients
 from dataset_builder.catalogue.matching import PhraseMatcher
@@ -91,7 +92,8 @@ class AttentionMasks:
     """Records cross-attention of a pipeline's denoiser and turns it into ingredient masks.
 
     Works on cross-attention layers (`attn2`: UNets of the Stable Diffusion family, PixArt and other transformers of
-    that kind) and on joint attention without rotary positions (Stable Diffusion 3).
+    that kind) and on joint attention (Stable Diffusion 3; Flux, whose queries and keys are turned by their positions).
+    Of Flux the layers are read that keep words and picture apart, the first third of all.
 
     Args:
         pipeline: a text-to-image pipeline with `unet` or `transformer`, and a tokenizer that returns offsets.
@@ -113,7 +115,9 @@ class AttentionMasks:
             )
         # (tokenizer, position of its first token among the text tokens that the denoiser sees)
         self._tokenizers = [(tokenizer, 0)]
-        if self._joint and getattr(pipeline, "tokenizer_3", None) is not None:
+        if type(denoiser).__name__.startswith("Flux"):  # of the first encoder it sees one vector for the whole prompt
+            self._tokenizers = [(pipeline.tokenizer_2, 0)]
+        elif self._joint and getattr(pipeline, "tokenizer_3", None) is not None:
             self._tokenizers.append((pipeline.tokenizer_3, pipeline.tokenizer_max_length))
         self._words: list[dict[int, list[int]]] = []
         self._heat: list[dict[int, torch.Tensor]] = []
@@ -153,15 +157,18 @@ class AttentionMasks:
         text = positional[1] if len(positional) > 1 else named.get("encoder_hidden_states")
         if text is None:
             return
-        if named.get("image_rotary_emb") is not None:
-            raise BadInputError("attention with rotary positions cannot be read; leave --masks attention out")
+        rotary = named.get("image_rotary_emb")
+        if rotary is not None and not _turns(rotary, pixels, text):
+            raise BadInputError(
+                "this kind of rotary positions is not that of Flux and cannot be read; leave --masks attention out"
+            )
         bias = named.get("attention_mask")
         # With classifier-free guidance the second half of the batch is the one that read the prompt.
         first = len(pixels) - len(self._words)
         for index, words in enumerate(self._words):
             if words:
                 row = slice(first + index, first + index + 1)
-                weights = _attention(layer, pixels[row], text[row], None if bias is None else bias[row])
+                weights = _attention(layer, pixels[row], text[row], None if bias is None else bias[row], rotary)
                 self._add(index, words, weights)
 
     def _add(self, index: int, words: dict[int, list[int]], weights: torch.Tensor) -> None:
@@ -179,7 +186,19 @@ class AttentionMasks:
             self._heat[index][word] = heat if known is None else known + heat
 
 
-def _attention(layer: Any, pixels: torch.Tensor, text: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _turns(rotary: Any, pixels: torch.Tensor, text: torch.Tensor) -> bool:
+    """Whether rotary positions are cosines and sines `(text tokens + pixels, width of a head)`, the text first."""
+    pair = isinstance(rotary, tuple) and len(rotary) == 2
+    return pair and all(each.shape[:-1] == (text.shape[1] + pixels.shape[1],) for each in rotary)
+
+
+def _attention(
+    layer: Any,
+    pixels: torch.Tensor,
+    text: torch.Tensor,
+    bias: torch.Tensor | None,
+    rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Return the attention of pixels to text tokens of one picture, averaged over heads: (pixels, text tokens)."""
     if getattr(layer, "norm_cross", None):
         text = layer.norm_encoder_hidden_states(text)
@@ -191,6 +210,11 @@ def _attention(layer: Any, pixels: torch.Tensor, text: torch.Tensor, bias: torch
         key = torch.cat([text_key, _projected(layer, "to_k", "norm_k", pixels)], dim=1)
     else:
         key = _projected(layer, "to_k", "norm_k", text)
+    if rotary is not None:
+        cosines, sines = rotary
+        here = text.shape[1]
+        query = apply_rotary_emb(query[None], (cosines[here:], sines[here:]))[0]
+        key = apply_rotary_emb(key[None], (cosines, sines))[0]
     scores = query.float() @ key.float().transpose(1, 2) / math.sqrt(query.shape[-1])  # (heads, pixels, keys)
     if bias is not None and not joint:
         scores = scores + bias.reshape(1, -1, bias.shape[-1]).float()

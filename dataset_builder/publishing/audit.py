@@ -151,17 +151,25 @@ def audit_of_build(build: FinishedBuild, name: str) -> Audit:
     rule = find_rule(build.manifest, build.lexicon_file)
     # An audit is reused only for the same shards, the same rule and the same form of the audit.
     same = {"audit_version": AUDIT_VERSION, "data_sha256": build.fingerprint, "labelling": rule.facts}
-    with suppress(BadInputError):  # an audit that is missing, broken or changed by hand is made again
-        known = read_json(build.folder / AUDIT_JSON, "audit again") or {}
-        stated = known.pop(AUDIT_HASH, None)
-        if same.items() <= known.items() and stated == _hash_of(known):
-            return Audit({**known, "dataset": name})
+    known = kept_audit(build.folder)
+    if known is not None and same.items() <= known.items():
+        return Audit({**known, "dataset": name})
     # Escaped: brackets and stars in the name of a folder would be taken as patterns.
     files = {split: [pattern_of(path) for path in paths] for split, paths in build.shards.items()}
     rows = read_rows(load_dataset("parquet", data_files=files, streaming=True), name)
     audited = Audit({**audit_rows(rows, name, rule, build.manifest).facts, **same})
     audited.write(build.folder)
     return audited
+
+
+def kept_audit(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of the audit that lies in a folder; None where it is missing, broken or changed by hand."""
+    with suppress(BadInputError):
+        known = read_json(folder / AUDIT_JSON, "audit again") or {}
+        stated = known.pop(AUDIT_HASH, None)
+        if stated is not None and stated == _hash_of(known):
+            return known
+    return None
 
 
 def audit_rows(rows: Rows, name: str, rule: Rule, manifest: Mapping[str, Any], engine: Engine | None = None) -> Audit:

@@ -34,7 +34,7 @@ from dataset_builder.engines.local import LocalEngine
 from dataset_builder.engines.work import Engine, Report
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
-from dataset_builder.hub_data import load_tables, stored_shards
+from dataset_builder.hub_data import load_tables
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.kinds import check_entries
 from dataset_builder.messages import shown
@@ -43,6 +43,7 @@ from dataset_builder.progress import Progress
 from dataset_builder.recipes.hub_names import configured, several_configurations
 from dataset_builder.recipes.ingredient_lists import parse_ingredients
 from dataset_builder.storage.places import files_in, is_url, pattern_of, place
+from dataset_builder.storage.stored_sets import stored_shards
 
 BATCH = 256
 _READERS = {

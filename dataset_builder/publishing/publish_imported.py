@@ -13,11 +13,11 @@ from dataset_builder.boundaries import outside
 from dataset_builder.building.finished_build import DATA, MANIFEST
 from dataset_builder.columns import IMAGE
 from dataset_builder.errors import BadInputError
-from dataset_builder.hub_data import SHARD
 from dataset_builder.hub_files import sha256_of
 from dataset_builder.publishing.release import CARD, FILES, Release, check_new
 from dataset_builder.publishing.versions import tag_of
 from dataset_builder.storage.places import files_in, opened
+from dataset_builder.storage.stored_sets import SHARD
 
 IMPORTED = "imported"
 _CARD = """# {name}

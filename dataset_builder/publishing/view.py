@@ -3,7 +3,6 @@
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from dataset_builder.building.corrections import corrections_in_words
 from dataset_builder.building.finished_build import read_build
 from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import read_json, write_whole
+from dataset_builder.files import write_whole
 from dataset_builder.importers.table import UNREADABLE
 from dataset_builder.pictures.upright import as_rgb
-from dataset_builder.publishing.audit import AUDIT_JSON, Audit
+from dataset_builder.publishing.audit import AUDIT_VERSION, Audit, kept_audit
 from dataset_builder.publishing.publish import left_out
 from dataset_builder.publishing.publish_imported import imported_shards, is_imported
 from dataset_builder.publishing.review import ALIKE, Reviewed, reviewed, rows_of_file
@@ -211,8 +210,6 @@ def _pictures(source: Source, wanted: set[str]) -> dict[str, str]:
 
 
 def _audit_lines(folder: Path) -> list[str]:
-    """Return the lines of an audit that lies beside the build; one that is of another form is left out."""
-    with suppress(BadInputError, KeyError, TypeError):
-        facts = read_json(folder / AUDIT_JSON, "audit again")
-        return Audit(facts).lines if facts else []
-    return []
+    """Return the lines of an audit that lies beside the build; one of another form, or changed by hand, is left out."""
+    facts = kept_audit(folder)
+    return Audit(facts).lines if facts and facts.get("audit_version") == AUDIT_VERSION else []

@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from dataset_builder import cli
 from dataset_builder.errors import BadInputError, CommandParser, exit_on_bad_input
 from dataset_builder.files import write_csv
 from dataset_builder.messages import LONGEST_MESSAGE, echo, one_line, shown
@@ -80,3 +81,17 @@ def test_a_csv_file_holds_no_formula_and_the_change_is_told(tmp_path, capsys):
 def test_a_csv_file_without_formulas_is_not_mentioned(tmp_path, capsys):
     write_csv(tmp_path / "a.csv", ["id"], [["a"]])
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["LOOP", "--out", "OUT"], ["RECIPES", "--out", "LOOP/x.parquet"]])
+def test_links_that_name_each_other_are_one_line(tmp_path, capsys, words):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "recipes.csv").write_text("title,ingredients\nSoup,salt\n")
+    for name, place in {"LOOP": "loop", "RECIPES": "recipes.csv", "OUT": "out.parquet"}.items():
+        words = [word.replace(name, str(tmp_path / place)) for word in words]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["label", *words])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "loop") in said
+    assert "Traceback" not in said

@@ -1,6 +1,7 @@
 """Runs the demos: builds the data set, runs the steps of one task on it, and prints the time of each step."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import LocalHub
 from dataset_builder.messages import echo
+from dataset_builder.progress import QUIET
 from dataset_builder.publishing.view import view
 from trainer_scripts import compare
 from trainer_scripts.demos import read_back, segmentation
@@ -105,7 +107,9 @@ def publish_and_read(data: Path, out: Path) -> None:
         # In a process of its own, because the client libraries read their endpoint when they are imported.
         command = [sys.executable, "-m", "trainer_scripts.demos.publish", str(data), str(out / "fusion")]
         command.append(str(out / "comparison" / "comparison.json"))
-        if subprocess.run(command, env=hub.environment(TOKEN), check=False).returncode:
+        # The environment of a Hub leaves out what is said about another one, the silence of its client included.
+        quiet = {name: os.environ[name] for name in QUIET if name in os.environ}
+        if subprocess.run(command, env={**hub.environment(TOKEN), **quiet}, check=False).returncode:
             raise BadInputError(f"publishing to {hub.url} failed; see the lines above, then repeat the command")
         echo(hub.run_python(Path(read_back.__file__).read_text(encoding="utf-8")).rstrip("\n"))
 

@@ -18,6 +18,8 @@ from dataset_builder.importers.comp5329 import TEST_HEADER, TRAIN_HEADER, read_r
 from dataset_builder.messages import shown
 from dataset_builder.recipes.hub_names import configured
 from dataset_builder.recipes.tables import open_table
+from dataset_builder.storage.places import fetched, is_url, place
+from dataset_builder.storage.stored_sets import stored_shards
 from modeling_flavour.pictures_flavour import read_address
 from trainer_scripts.data.plain_table import PICTURES
 from trainer_scripts.tasks.common.items import Item
@@ -71,7 +73,7 @@ def read_items(table: str, wanted: RowsWanted) -> list[Item]:
     """
     source = open_table(table)
     columns = _columns(table, source.columns, wanted)
-    path = Path(table)
+    path = fetched(table)
     is_data_set = not path.exists() or any(path.rglob("*.parquet")) or path.suffix.lower() == ".parquet"
     if wanted.split is not None and not is_data_set:
         raise BadInputError(f"--split is for data sets with splits; {table} is one table; leave it out")
@@ -129,6 +131,11 @@ def _data_set_rows(table: str, columns: _Columns, split: str | None) -> Iterator
     """Yield the rows of a data set; a picture that it holds itself is a function that reads it when it is needed."""
 
     def load() -> Any:
+        if is_url(table):
+            if stored_shards(place(table)):
+                return load_tables(table)
+            copy = fetched(table)
+            return load_dataset("parquet", data_files=glob.escape(str(copy)), cache_dir=str(copy.parent / "cache"))
         if Path(table).is_file():
             return load_dataset("parquet", data_files=glob.escape(table))
         return load_tables(table) if Path(table).exists() else load_tables(*configured(table))

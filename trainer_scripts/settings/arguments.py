@@ -119,8 +119,9 @@ class ModelArguments:
     )
     vae: str | None = option(
         None,
-        "Text to image: autoencoder (folder or Hub id) around which a small pipeline is made, in place of `pipeline`.",
-        tasks=DRAWING,
+        "Text to image: autoencoder (folder or Hub id) around which a small pipeline is made, in place of `pipeline`; "
+        "in the task autoencoder the one that is trained on.",
+        tasks=(*DRAWING, "autoencoder"),
     )
     prompt_template: Literal["ingredients", "photo", "title"] | None = option(
         None,

@@ -10,6 +10,7 @@ from trainer_scripts.tasks.captioning.task import CaptioningTask
 from trainer_scripts.tasks.classification.task import ClassificationTask, MultilabelTask
 from trainer_scripts.tasks.common.task import Task
 from trainer_scripts.tasks.segmentation.task import IngredientsTask, SegmentationTask
+from trainer_scripts.tasks.text_to_image.autoencoder import AutoencoderTask
 from trainer_scripts.tasks.text_to_image.task import TextToImageTask
 
 TASKS: dict[str, Task] = {
@@ -21,6 +22,7 @@ TASKS: dict[str, Task] = {
         IngredientsTask(),
         SegmentationTask(),
         TextToImageTask(),
+        AutoencoderTask(),
     )
 }
 

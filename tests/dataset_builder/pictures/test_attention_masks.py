@@ -12,14 +12,21 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.pictures import attention_masks
 from dataset_builder.pictures.attention_masks import AttentionMasks, ingredient_spans, mask_from_heat, token_positions
 from dataset_builder.plating.pipeline import PlatingPipeline
-from tests.tiny_pipelines import tiny_pixart, tiny_stable_diffusion, tiny_stable_diffusion_3, tiny_stable_diffusion_xl
+from tests.tiny_pipelines import (
+    tiny_flux,
+    tiny_pixart,
+    tiny_stable_diffusion,
+    tiny_stable_diffusion_3,
+    tiny_stable_diffusion_xl,
+)
 
 PROMPTS = ["Greek salad: cucumber, tomato", "plain rice", "nothing known"]
 OPTIONS = {"PixArtAlphaPipeline": {"clean_caption": False, "use_resolution_binning": False}}
 
 
 @pytest.fixture(
-    scope="module", params=[tiny_stable_diffusion, tiny_stable_diffusion_xl, tiny_pixart, tiny_stable_diffusion_3]
+    scope="module",
+    params=[tiny_stable_diffusion, tiny_stable_diffusion_xl, tiny_pixart, tiny_stable_diffusion_3, tiny_flux],
 )
 def pipeline(request):
     made = request.param()
@@ -77,6 +84,34 @@ def test_heat_is_the_attention_of_the_layer_itself():
     query, key = layer.head_to_batch_dim(layer.to_q(pixels)), layer.head_to_batch_dim(layer.to_k(text))
     expected = layer.get_attention_scores(query, key).mean(dim=0)
     assert torch.allclose(attention_masks._attention(layer, pixels, text, None), expected, atol=1e-6)
+
+
+def test_heat_of_rotary_attention_is_that_of_the_layer_itself(monkeypatch):
+    pipeline = tiny_flux()
+    pipeline.set_progress_bar_config(disable=True)
+    layer = pipeline.transformer.transformer_blocks[0].attn
+    seen = {}
+
+    def attended(query, key, value, **kwargs):
+        # (batch, tokens, heads, width): what the layer's own processor multiplies, for its first call alone
+        weights = torch.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
+        seen.setdefault("weights", weights.softmax(dim=-1).mean(dim=1)[0])
+        return torch.nn.functional.scaled_dot_product_attention(
+            *(each.transpose(1, 2) for each in (query, key, value))
+        ).transpose(1, 2)
+
+    def note(_, positional, named):
+        seen.setdefault("inputs", named)
+
+    monkeypatch.setattr("diffusers.models.transformers.transformer_flux.dispatch_attention_fn", attended)
+    hook = layer.register_forward_pre_hook(note, with_kwargs=True)
+    draw(pipeline, prompts=PROMPTS[:1])
+    hook.remove()
+    named = seen["inputs"]
+    text = named["encoder_hidden_states"]
+    with torch.no_grad():
+        found = attention_masks._attention(layer, named["hidden_states"], text, None, named["image_rotary_emb"])
+    assert torch.allclose(found, seen["weights"][text.shape[1] :, : text.shape[1]], atol=1e-5)
 
 
 def test_masked_text_tokens_get_no_heat():

@@ -9,6 +9,8 @@ from datasets import Features, Image, List, Value
 
 from dataset_builder import cli
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import read_json, write_json
+from dataset_builder.publishing.audit import AUDIT_JSON, kept_audit
 from dataset_builder.publishing.view import view
 from tests.dataset_builder.tiny_build import encoded, make_rows, picture, write_build
 
@@ -94,3 +96,19 @@ def test_a_folder_of_neither_is_refused(tmp_path, capsys):
     assert "no build was finished there" in capsys.readouterr().err
     with pytest.raises(BadInputError, match="is a folder; name the file"):
         view(tmp_path, tmp_path)
+
+
+def test_an_audit_that_was_changed_by_hand_is_not_shown(tmp_path):
+    build = write_build(tmp_path / "build", make_rows())
+    with pytest.raises(SystemExit):
+        cli.main(["audit", str(build), "--out", str(build)])
+    facts = read_json(build / AUDIT_JSON, "audit again")
+    assert kept_audit(build)
+    for name in facts.keys() - {"dataset"}:  # a copy of a build has another place
+        for changed in (None, 5, [], {"train": 3}, "\x1b[2J"):
+            write_json(build / AUDIT_JSON, {**facts, name: changed})
+            assert kept_audit(build) is None or changed == facts[name]
+    # One that was never sound has no hash.
+    for content in ({"audit_version": 1, "balance": 5}, {**facts, "dataset": 5}):
+        write_json(build / AUDIT_JSON, content)
+        assert run(build, "--out", tmp_path / "report.html") == 0

@@ -15,36 +15,8 @@ from dataset_builder.building.settings import BuildSettings
 from dataset_builder.pictures.settings import GenerationSettings
 from dataset_builder.publishing import release
 from dataset_builder.storage.places import files_in, place
-from tests.conftest import connect
+from tests.conftest import S3_SECRET, connect
 from tests.dataset_builder.building.test_cli_build import contents
-
-pytest.importorskip("s3fs")
-server = pytest.importorskip("moto.server")
-
-SECRET = "a-secret-that-no-message-shows"
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """An S3 server with the bucket `sets`; this process and those that it starts use it."""
-    patched = pytest.MonkeyPatch()
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    _, port = running.get_host_and_port()
-    patched.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    patched.setenv("AWS_ACCESS_KEY_ID", "key")
-    patched.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    patched.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    patched.setenv("NO_PROXY", "127.0.0.1")
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    system = s3fs.S3FileSystem()
-    system.mkdir("sets")
-    yield system
-    s3fs.S3FileSystem.clear_instance_cache()
-    running.stop()
-    patched.undo()
 
 
 def stored(system, root: str) -> dict[str, bytes]:
@@ -93,7 +65,7 @@ def test_a_set_in_a_bucket_is_built_killed_gone_on_with_audited_published_and_st
     rows = open_dataset(url, streaming=True)
     assert sum(1 for split in rows.values() for _ in split.select_columns(["id"])) == 216
     everything = "".join(capfd.readouterr()) + told
-    assert SECRET not in everything
+    assert S3_SECRET not in everything
 
 
 def test_a_bucket_that_is_not_there_or_not_writable_is_one_line_before_any_work(

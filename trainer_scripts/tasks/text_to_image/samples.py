@@ -154,15 +154,17 @@ def prompt_source(configuration: Configuration) -> tuple[str, str | None]:
     return configuration.data.text_column, configuration.model.prompt_template
 
 
-def training_samples(configuration: Configuration, table: Table, side: int) -> PromptSamples:
-    """Return the varied samples of the training split."""
-    data = configuration.data
+def varied_samples(
+    configuration: Configuration, table: Table, prompts: Sequence[Sequence[str]], side: int
+) -> PromptSamples:
+    """Return samples for training, varied as the configuration says."""
+    data, training = configuration.data, configuration.training
     return PromptSamples(
         table,
-        row_prompts(table, *prompt_source(configuration)),
+        prompts,
         side,
         augmentation(data, side) if varies(data) else None,
-        configuration.training.text_dropout,
+        training.text_dropout,
         choose=True,
-        seed=configuration.training.seed,
+        seed=training.seed,
     )

@@ -3,42 +3,25 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-import torch
 from transformers import TrainerCallback
 
-from dataset_builder.columns import IMAGE
-from dataset_builder.errors import BadInputError
 from trainer_scripts.data.table import Table
-from trainer_scripts.evaluation.lines import Line
-from trainer_scripts.evaluation.predictions import Predictions
 from trainer_scripts.evaluation.scores import Score
 from trainer_scripts.features.frozen import Frozen
-from trainer_scripts.settings.arguments import Configuration, DataArguments
-from trainer_scripts.tasks.common.items import Item, PredictionOptions
-from trainer_scripts.tasks.common.task import (
-    Outputs,
-    SavedModel,
-    Scored,
-    ScoredModels,
-    ScoringOptions,
-    Task,
-    TrainingData,
-)
+from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.tasks.text_to_image import stored, training
+from trainer_scripts.tasks.text_to_image.drawing import DrawingTask
 from trainer_scripts.tasks.text_to_image.grid import PictureGrid
 from trainer_scripts.tasks.text_to_image.samples import (
     PromptSamples,
-    collate,
     prompt_source,
     row_prompts,
-    training_samples,
+    varied_samples,
 )
-from trainer_scripts.tasks.text_to_image.trainer import DenoiserTrainer
 
 LOSS = Score(
     "denoising_loss",
@@ -49,19 +32,13 @@ LOSS = Score(
     greater_is_better=False,
     highest=math.inf,
 )
-DRAWS = "a pipeline that draws pictures answers no table"
-REMEDY = "draw with `flavour-sd build --pipeline FOLDER`, or with diffusers"
 
 
-class TextToImageTask(Task):
+class TextToImageTask(DrawingTask):
     """Latent diffusion: the denoiser of a pipeline, all of it or by adapters, learns the pictures of a data set."""
 
     name = "text_to_image"
-    label_column = IMAGE
-    metric = ""
     selection_metric = LOSS.name
-    trainer_class = DenoiserTrainer
-    has_labels = False
     architectures = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "PixArtAlphaPipeline")
 
     adapt = staticmethod(training.adapt)
@@ -70,27 +47,14 @@ class TextToImageTask(Task):
         """Return the denoiser and what saves its pipeline."""
         return training.build(configuration, data)
 
-    def name_labels(self, rows: datasets.Dataset, column: str, arguments: DataArguments) -> list[str]:
-        """Return no labels: pictures are what is learned."""
-        return []
-
-    def read_labels(
-        self, rows: datasets.Dataset, column: str, names: Sequence[str], ids: Sequence[str], where: str
-    ) -> np.ndarray:
-        """Return nothing in particular: the pictures themselves are read as they are needed."""
-        return np.zeros(len(ids), dtype=np.int64)
-
     def training_samples(self, configuration: Configuration, data: TrainingData, processor: Any) -> PromptSamples:
         """Return the varied samples of the training split."""
-        return training_samples(configuration, data.train, processor.size)
+        prompts = row_prompts(data.train, *processor.prompts)
+        return varied_samples(configuration, data.train, prompts, processor.size)
 
     def evaluation_samples(self, processor: Any, table: Table) -> PromptSamples:
         """Return samples that are never varied, each with its first prompt."""
         return PromptSamples(table, row_prompts(table, *processor.prompts), processor.size)
-
-    def collator(self, processor: Any, classes: int, configuration: Configuration | None = None) -> Any:
-        """Return the collator."""
-        return collate
 
     @contextmanager
     def keep_features(self, configuration: Configuration, trainer: Any) -> Iterator[Frozen]:
@@ -122,31 +86,3 @@ class TextToImageTask(Task):
     def scores(self, label_names: Sequence[str]) -> tuple[Score, ...]:
         """Return the loss of the denoiser, which chooses the checkpoint."""
         return (LOSS,)
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the losses as they are."""
-        return logits
-
-    def answers(self, model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
-        """Refuse: pictures are no answers to rows."""
-        raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")
-
-    def outputs(self, model: SavedModel, table: Table, options: ScoringOptions) -> Outputs:
-        """Refuse: see `answers`."""
-        raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")
-
-    def baselines(self, compared: ScoredModels) -> list[Line]:
-        """Return nothing."""
-        return []
-
-    def changes(self, model: SavedModel, table: Table, batch_size: int) -> Iterator[tuple[str, Predictions]]:
-        """Yield nothing."""
-        yield from ()
-
-    def score(self, model: SavedModel, compared: ScoredModels, out: Path, options: ScoringOptions) -> Scored:
-        """Refuse: see `answers`."""
-        raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")
-
-    def predict(self, model: SavedModel, items: Sequence[Item], out: Path, options: PredictionOptions) -> str:
-        """Refuse: see `answers`."""
-        raise BadInputError(f"{model.source}: {DRAWS}; {REMEDY}")

@@ -11,6 +11,7 @@ from dataset_builder.pictures.settings import PLATING
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.tasks.text_to_image.conditions import Conditions
+from trainer_scripts.tasks.text_to_image.drawing import refuse_others
 from trainer_scripts.tasks.text_to_image.model import TrainedDenoiser
 from trainer_scripts.tasks.text_to_image.saving import PipelineWriter
 from trainer_scripts.tasks.text_to_image.scratch import fresh_pipeline
@@ -27,7 +28,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[Any, Pipeli
         BadInputError: there is no such pipeline, its parts do not fit, or it cannot take pictures of this size.
     """
     arguments = configuration.model
-    refuse_others(configuration)
+    refuse_others(configuration, "text_to_image", "fusion")
     if arguments.pipeline == PLATING:
         raise BadInputError(f"pipeline {PLATING!r} is a program and learns nothing; give a diffusion pipeline")
     if (arguments.pipeline is None) == (arguments.vae is None):
@@ -45,34 +46,6 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[Any, Pipeli
         raise BadInputError("a fresh text encoder knows no word yet; give --train_text_encoder true with --vae")
     model = TrainedDenoiser(conditions, picture_size(configuration, conditions, name), configuration)
     return model, PipelineWriter(model, configuration)
-
-
-def refuse_others(configuration: Configuration) -> None:
-    """Raise BadInputError for an option of other models that would do nothing here."""
-    model, data, training = configuration.model, configuration.data, configuration.training
-    idle = {
-        "model_name_or_path (it is --pipeline here)": model.model_name_or_path,
-        "text_encoder": model.text_encoder,
-        "image_encoder": model.image_encoder,
-        "init_image_encoder": model.init_image_encoder,
-        "vision_config": model.vision_config,
-        "freeze_text": model.freeze_text,
-        "freeze_image": model.freeze_image,
-        "streaming": data.streaming,
-        "mixup_alpha": data.mixup_alpha,
-        "class_crops": data.class_crops,
-        "balanced_sampling": training.balanced_sampling,
-        "class_weights": training.class_weights,
-        "teacher": training.teacher,
-        "soup": training.soup,
-        "fsdp": training.fsdp,
-        "deepspeed": training.deepspeed,
-    }
-    for name, value in idle.items():
-        if value:
-            raise BadInputError(f"{name} is for other tasks, and text_to_image does not read it; leave it out")
-    if model.modality != "fusion":
-        raise BadInputError(f"modality {model.modality}: text_to_image reads texts and pictures; leave it out")
 
 
 def picture_size(configuration: Configuration, conditions: Conditions, name: str) -> int:

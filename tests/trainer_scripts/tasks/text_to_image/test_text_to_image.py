@@ -17,7 +17,7 @@ from trainer_scripts import train
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.text_to_image.conditions import loss_weights
-from trainer_scripts.tasks.text_to_image.samples import PromptSamples
+from trainer_scripts.tasks.text_to_image.samples import PromptSamples, collate
 from trainer_scripts.training.data import load_training_data
 
 COMMON = (
@@ -223,3 +223,38 @@ def test_a_flow_is_no_noise_and_the_line_says_so(small_dataset, tmp_path, capsys
     assert "SD3Transformer2DModel is not trained here" in refused(
         capsys, train, "text_to_image_stable_diffusion", *given
     )
+
+
+def test_an_autoencoder_learns_and_its_latents_are_normal(small_dataset, tmp_path):
+    parts = {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 4}
+    parts["perceptual"] = "package:plates-resnet18"
+    folder = tmp_path / "run"
+    given = ("--dataset", str(small_dataset), "--output_dir", str(folder), *COMMON[2:], "--image_size", "32")
+    given = (
+        *given,
+        "--config",
+        json.dumps(parts),
+        "--ema_decay",
+        "none",
+        "--max_steps",
+        "8",
+        "--learning_rate",
+        "5e-3",
+    )
+    train.main(["plates_autoencoder", *given])
+    metrics = read_metrics(folder)
+    errors = [line["eval_reconstruction_l1"] for line in metrics["history"] if "eval_reconstruction_l1" in line]
+    assert errors[-1] < 0.92 * errors[0]
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+    configuration = parse_configuration(["plates_autoencoder", *given])
+    data = load_training_data(configuration, with_test=False)
+    samples = PromptSamples(data.train, [[""]] * len(data.train), 32)
+    pictures = collate([samples[row] for row in range(len(samples))])["pixel_values"]
+    with torch.no_grad():
+        latents = vae.encode(pictures).latent_dist.mean
+        error = (vae.decode(latents).sample - pictures).abs().mean()
+    assert latents.mean(dim=(0, 2, 3)).abs().max() < 0.05
+    assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 0.05
+    # Normalising the latents has not changed what they decode to.
+    assert error < 1.2 * errors[-1]
+    assert "AutoencoderKL.from_pretrained" in (folder / "README.md").read_text()
