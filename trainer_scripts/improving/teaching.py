@@ -5,16 +5,20 @@ its label and of the teacher's probabilities, that of a row without label is the
 share the labels and nothing else: a teacher that reads texts may teach a model that sees pictures only.
 
 What a teacher thinks of a row is computed once. Of masks and captions it would be too much, so there it looks at each
-batch (`tasks.common.teacher`), and rows without labels are not read.
+batch (`tasks.common.teacher`). Rows without masks come in with masks that are unknown everywhere, of which the loss of
+masks learns nothing. Rows without captions are refused: a teacher of words tells the next word of a given caption.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+import PIL.Image
+from datasets import Dataset, Features, concatenate_datasets
 
+from dataset_builder.columns import INGREDIENT_LABELS, MASK, UNKNOWN
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
 from trainer_scripts.data.place_samples import learns_places
@@ -53,8 +57,10 @@ def teach(configuration: Configuration, data: TrainingData) -> TrainingData:
     if data.task.name not in CLASSIFIERS:
         if training.self_critical_draws:
             raise BadInputError("teacher teaches words, and self_critical_draws learns none; leave out one of them")
+        data = with_unmasked(configuration, data)
         if training.process_index == 0:
-            echo(f"teacher {teacher.name}: looks at each training batch")
+            more = f", {data.unlabelled} rows of {arguments.unlabelled} among them" if data.unlabelled else ""
+            echo(f"teacher {teacher.name}: looks at each training batch{more}")
         return replace(data, teacher=teacher)
     splits = open_dataset(arguments.dataset, arguments.dataset_revision)
     rows, where = splits[arguments.train_split], f"{arguments.dataset}, split {arguments.train_split}"
@@ -69,6 +75,50 @@ def teach(configuration: Configuration, data: TrainingData) -> TrainingData:
         more = f", and labels {number} rows of {arguments.unlabelled}" if number else ""
         echo(f"teacher {teacher.name}: gives its probabilities to {len(data.train)} training rows{more}")
     return replace(data, train=train, unlabelled=number)
+
+
+def with_unmasked(configuration: Configuration, data: TrainingData) -> TrainingData:
+    """Return the data of a segmenter's run, its training rows followed by the pictures without masks.
+
+    Raises:
+        BadInputError: the student learns captions or names ingredients, of which such rows say nothing.
+    """
+    if configuration.data.unlabelled is None:
+        return data
+    if not data.task.reads_masks:
+        raise BadInputError(
+            "unlabelled: a teacher of captions tells the next word of a caption, and these rows have none; let it "
+            "caption them with predict.py, train on the result, or leave unlabelled out"
+        )
+    model = configuration.model
+    if model.config.get("ingredient_head") or model.init_segmenter:
+        raise BadInputError(
+            "unlabelled rows have no list of ingredients, which an ingredient head learns from; teach a segmenter "
+            "without that head, or leave unlabelled out"
+        )
+    splits = open_dataset(configuration.data.dataset, configuration.data.dataset_revision)
+    table = read_without_labels(configuration, data, *rows_without_labels(configuration, splits))
+    return replace(data, train=joined(data.train, unmasked(table, data.train)), unlabelled=len(table))
+
+
+def unmasked(table: Table, like: Table) -> Table:
+    """Return rows with masks that are unknown everywhere, in the columns that the rows of `like` have."""
+    assert table.image_column is not None
+    unknown, number = io.BytesIO(), len(table)
+    PIL.Image.new("L", (1, 1), UNKNOWN).save(unknown, "PNG")
+    rows: Any = table.rows.select_columns([table.image_column])
+    if table.image_column != like.image_column:
+        rows = rows.rename_column(table.image_column, like.image_column)
+    named = like.rows.features[INGREDIENT_LABELS]
+    nothing: Any = Dataset.from_dict(
+        {MASK: [{"bytes": unknown.getvalue(), "path": None}] * number, INGREDIENT_LABELS: [[]] * number},
+        features=Features({MASK: like.rows.features[MASK], INGREDIENT_LABELS: named}),
+    )
+    return replace(
+        table,
+        rows=concatenate_datasets([rows, nothing], axis=1),
+        labels=np.zeros((number, like.labels.shape[1]), like.labels.dtype),
+    )
 
 
 def probabilities(
@@ -159,7 +209,7 @@ def read_without_labels(
     read: Columns = columns_of(arguments, rows.column_names[0], configuration.model.modality)
     group = read.group if read.group in rows.column_names else None
     read = replace(read, group=group, target=None, weight=None, confidence=None, dataset=source)
-    nothing = _no_labels(len(data.names), data.task.has_label_sets)
+    nothing = _no_labels(len(data.names), data.task.has_label_sets or data.task.reads_masks)
     table = make_table(rows, read, data.names, UNLABELLED, where, nothing)
     assert data.guard is not None  # there is one wherever all rows are read
     kept = hold_out(data.guard, table, arguments)
@@ -176,11 +226,11 @@ def labelled(table: Table, answered: np.ndarray) -> Table:
 
 
 def joined(first: Table, more: Table) -> Table:
-    """Return training rows followed by others; of their data sets the pictures alone are kept."""
-    column = first.image_column
+    """Return training rows followed by others; of their data sets pictures and masks alone are kept."""
     rows: Any = Dataset.from_dict({"id": [*first.ids, *more.ids]})
-    if column is not None:
-        rows = concatenate_datasets([each.rows.select_columns([column]) for each in (first, more)])
+    kept = [name for name in (first.image_column, MASK, INGREDIENT_LABELS) if name in more.rows.column_names]
+    if first.image_column is not None:
+        rows = concatenate_datasets([each.rows.select_columns(kept) for each in (first, more)])
 
     def both(name: str) -> Any:
         values = [getattr(each, name) for each in (first, more)]

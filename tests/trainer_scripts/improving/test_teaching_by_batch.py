@@ -2,12 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.modeling_flavour.family import FAMILY
-from tests.trainer_scripts.conftest import refused
+from tests.trainer_scripts.conftest import make_row, png, refused, write_dataset
 from tests.trainer_scripts.tasks.captioning.conftest import caption_data, tiny_arguments  # noqa: F401
 from tests.trainer_scripts.tasks.segmentation.conftest import arguments, mask_data  # noqa: F401
 from trainer_scripts import train
@@ -67,6 +68,13 @@ def test_words_are_weighted_as_in_the_loss_of_the_student():
     torch.testing.assert_close(mean, 2 * shared)
 
 
+def unmasked_row(number):
+    """Return a row with a picture of its own and no mask."""
+    row = make_row("train", 1000 + number)
+    pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    return row | {"image": {"bytes": png(pixels), "path": None}, "mask": None, "ingredient_labels": []}
+
+
 def differ(one, two):
     first, second = (load_file(folder / "model.safetensors") for folder in (one, two))
     return any(not torch.equal(value, second[name]) for name, value in first.items())
@@ -86,6 +94,18 @@ def test_a_segmenter_and_a_captioner_are_taught(mask_data, caption_data, tmp_pat
     unheard = [*masks, "--output_dir", f"{tmp_path}/unheard", "--teacher", f"{tmp_path}/masks", "--teacher_share", "0"]
     train.main(unheard)
     assert not differ(tmp_path / "masks", tmp_path / "unheard")
+    # Pictures without masks, which the teacher alone speaks of; the other two heads say why they take none.
+    plain = write_dataset(tmp_path / "plain", {"train": [unmasked_row(number) for number in range(7)]})
+    wider = [*masks, "--output_dir", tmp_path / "wider", "--teacher", tmp_path / "masks", "--unlabelled", plain]
+    train.main([str(word) for word in wider])
+    assert "looks at each training batch, 7 rows of" in capsys.readouterr().out
+    assert read_metrics(tmp_path / "wider")["teacher"]["unlabelled_rows"] == 7
+    assert differ(tmp_path / "masks-taught", tmp_path / "wider")
+    tells = [*words, "--output_dir", tmp_path / "x", "--teacher", tmp_path / "words", "--unlabelled", plain]
+    assert "tells the next word of a caption, and these rows have none" in refused(capsys, train, *tells)
+    named = arguments("multitask", mask_data, tmp_path / "x", "--teacher", tmp_path / "masks", "--init_segmenter",
+                      tmp_path / "masks", "--unlabelled", plain)  # fmt: skip
+    assert "unlabelled rows have no list of ingredients" in refused(capsys, train, *named)
     # A teacher of other words, and one that lacks a head.
     smaller = [*words, "--output_dir", tmp_path / "x", "--teacher", tmp_path / "words", "--vocabulary_size", "9"]
     assert "has another vocabulary" in refused(capsys, train, *smaller)
