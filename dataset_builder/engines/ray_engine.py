@@ -16,6 +16,8 @@ from dataset_builder.messages import shown
 # Seconds between looks at the cluster for new and lost nodes.
 _LOOK = 1.0
 _ANSWERS = 5  # seconds in which the address of a cluster must answer
+# What a client of gRPC says first (RFC 9113, 3.4), with no settings of its own, and the kind of frame that answers it.
+_GREETING, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 4
 _AHEAD = 3  # units per actor that may be done before their turn comes
 _MOST_LOSSES = 5  # workers that one unit may take with it
 
@@ -76,13 +78,24 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _refuse_silence(address: str | None) -> None:
-    """Raise BadInputError where nothing listens at the address of a cluster."""
+    """Raise BadInputError where nothing listens at the address of a cluster, or a server that does not speak gRPC.
+
+    Ray itself would try to reach such a server for minutes.
+    """
     if address in (None, "auto", "local"):
         return
     try:
         place = urlsplit(str(address) if "://" in str(address) else f"//{address}")
-        with socket.create_connection((place.hostname or "", place.port or 0), timeout=_ANSWERS):
-            return
+        with socket.create_connection((place.hostname or "", place.port or 0), timeout=_ANSWERS) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":  # what it says then is encrypted
+                return
+            connection.sendall(_GREETING)
+            answer = b""
+            # The head of a frame: three bytes of length, and its kind.
+            while len(answer) < 4 and (more := connection.recv(9)):
+                answer += more
+            if answer[3:4] != bytes([_SETTINGS]):
+                raise ConnectionError("no gRPC")
     except (OSError, ValueError, OverflowError) as error:
         raise BadInputError(_no_ray(str(address))) from error
 

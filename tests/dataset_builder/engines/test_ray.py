@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from dataset_builder import cli
 from dataset_builder.building.build import build
 from dataset_builder.building.settings import BuildSettings
+from dataset_builder.engines import ray_engine
 from dataset_builder.engines.choice import engine_named
 from dataset_builder.engines.ray_engine import RayEngine
 from dataset_builder.errors import BadInputError
@@ -92,6 +94,23 @@ def closed_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def test_a_server_that_is_no_ray_is_one_line_too(recipe_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ray_engine, "_ANSWERS", 0.5)
+    started = time.monotonic()
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web, socket.socket() as silent:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for port in (web.server_port, silent.getsockname()[1]):
+            for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+                words = ("--out", tmp_path / "out", "--size", 64, "--engine", "ray", "--address", address)
+                assert run(recipe_file, *words) == 2
+                assert f"no Ray cluster answers at {address}; start one" in capsys.readouterr().err
+        web.shutdown()
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_an_address_where_no_ray_answers_is_one_line(recipe_file, tmp_path, capsys):
