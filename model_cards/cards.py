@@ -5,7 +5,8 @@ refused.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -210,9 +211,28 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
         check_own(template, name)
     # The publisher's metadata go before ours, except for what must fit the data.
     fixed = {key: metadata[key] for key in FIXED if key in metadata}
-    card = join_card({**metadata, **added, **fixed}, fill(template, values, name))
+    card = join_card({**metadata, **added, **fixed}, fill(template, values, "the model card"))
     check_length(card, name)
     return card
+
+
+@contextmanager
+def written_by_runs(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with values that no run has written into a message about the files.
+
+    Raises:
+        CardError: a value in a file of the run is of another kind than the card shows.
+    """
+    try:
+        yield
+    except CardError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        files = f"{runs.CONFIG}, {runs.METRICS} or {runs.COMPARISON}"
+        raise CardError(
+            f"the card of {folder} cannot be filled: a value in {files} is not what a run writes "
+            f"({' '.join(str(error).split())[:200]}); write back what it wrote, or train or compare again"
+        ) from error
 
 
 def model_card(
@@ -243,51 +263,54 @@ def model_card(
         base_revision: of that model.
 
     Raises:
-        CardError: the folder holds no model.
+        CardError: the folder holds no model, or a file of its run was changed.
     """
-    config = runs.read_json(folder / runs.CONFIG)
-    if not config:
-        raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
-    metrics = runs.read_json(folder / runs.METRICS)
-    kind = runs.kind_of(config, metrics)
-    data_name = dataset or runs.dataset_name(metrics)
-    dataset = dataset or runs.hub_dataset(metrics)
-    dataset_revision = dataset_revision or metrics.get("dataset_revision")
-    compared = comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
-    results = with_compared(runs.results_of(folder), compared)
-    adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
-    if base is None:
-        base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
-        base_revision = adapter.get("revision") or config.get("base_revision")
-    name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
-    values: dict[str, Any] = {
-        "name": name,
-        "source": repo or folder.name,
-        "revision": revision,
-        **kind,
-        "example": EXAMPLE_TITLE,
-        "dataset": dataset,
-        "dataset_revision": dataset_revision,
-        "simulated": bool(manifest.get("simulator")),
-        "parts": runs.parts_of(config, metrics),
-        "training": runs.training_of(metrics),
-        "results": results,
-        "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
-        "verdicts": compared.get("verdicts", []),
-        "recipe": runs.configuration_of(folder),
-        "license": licence,
-        "base": base,
-        "base_revision": base_revision,
-        "lora": bool(config.get("lora")),
-        "size": config.get("image_size"),
-        "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
-    }
-    evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
-    body = fill(read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]]), values, "the model card")
-    library = "peft" if adapter else "diffusers" if kind["task"] in runs.DRAWING else "transformers"
-    card = join_card(model_metadata(values, evaluated, library, is_catalogue(manifest)), body)
-    check_length(card, "the model card")
-    return card
+    with written_by_runs(folder):
+        config = runs.read_json(folder / runs.CONFIG)
+        if not config:
+            raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
+        metrics = runs.read_json(folder / runs.METRICS)
+        kind = runs.kind_of(config, metrics)
+        data_name = dataset or runs.dataset_name(metrics)
+        dataset = dataset or runs.hub_dataset(metrics)
+        dataset_revision = dataset_revision or metrics.get("dataset_revision")
+        compared = comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
+        results = with_compared(runs.results_of(folder), compared)
+        adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
+        if base is None:
+            base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
+            base_revision = adapter.get("revision") or config.get("base_revision")
+        name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
+        values: dict[str, Any] = {
+            "name": name,
+            "source": repo or folder.name,
+            "revision": revision,
+            **kind,
+            "example": EXAMPLE_TITLE,
+            "dataset": dataset,
+            "dataset_revision": dataset_revision,
+            "simulated": bool(manifest.get("simulator")),
+            "parts": runs.parts_of(config, metrics),
+            "training": runs.training_of(metrics),
+            "results": results,
+            "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
+            "verdicts": compared.get("verdicts", []),
+            "recipe": runs.configuration_of(folder),
+            "license": licence,
+            "base": base,
+            "base_revision": base_revision,
+            "lora": bool(config.get("lora")),
+            "size": config.get("image_size"),
+            "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
+        }
+        evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
+        template = read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]])
+        library = "peft" if adapter else "diffusers" if kind["task"] in runs.DRAWING else "transformers"
+        card = join_card(
+            model_metadata(values, evaluated, library, is_catalogue(manifest)), fill(template, values, "the model card")
+        )
+        check_length(card, "the model card")
+        return card
 
 
 def model_metadata(

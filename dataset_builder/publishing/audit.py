@@ -96,10 +96,10 @@ class Audit:
         """Write `AUDIT.md` and `audit.json`."""
         make_folder(folder)
         write_whole(folder / AUDIT_MARKDOWN, lambda path: path.write_text(self.markdown, encoding="utf-8"))
-        write_json(folder / AUDIT_JSON, {**self.facts, AUDIT_HASH: _hash_of(self.facts)})
+        write_json(folder / AUDIT_JSON, {**self.facts, AUDIT_HASH: hash_of(self.facts)})
 
 
-def _hash_of(facts: Mapping[str, Any]) -> str:
+def hash_of(facts: Mapping[str, Any]) -> str:
     """Return the hash of an audit, whatever the data set is called."""
     # Through JSON once, which turns numbers as keys into text, and so their order.
     content = json.loads(json.dumps({name: value for name, value in facts.items() if name != "dataset"}))
@@ -167,7 +167,7 @@ def kept_audit(folder: Path) -> dict[str, Any] | None:
     with suppress(BadInputError):
         known = read_json(folder / AUDIT_JSON, "audit again") or {}
         stated = known.pop(AUDIT_HASH, None)
-        if stated is not None and stated == _hash_of(known):
+        if stated is not None and stated == hash_of(known):
             return known
     return None
 

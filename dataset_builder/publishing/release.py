@@ -116,7 +116,7 @@ def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
         return None
     files = frozenset(sibling.rfilename for sibling in head.siblings or [])
     if kind == "dataset":
-        owned = _owned_data(api, repo, head.sha, files)
+        owned = owned_data(api, repo, head.sha, files)
     elif files >= {runs.CONFIG, runs.METRICS}:
         patterns = (*MODEL_FILES, CARD)
         owned = frozenset(name for name in files if "/" not in name and any(fnmatch(name, one) for one in patterns))
@@ -134,7 +134,8 @@ def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
     return Head(head.sha, files, owned or frozenset())
 
 
-def _owned_data(api: HfApi, repo: str, commit: str | None, files: frozenset[str]) -> frozenset[str] | None:
+def owned_data(api: HfApi, repo: str, commit: str | None, files: frozenset[str]) -> frozenset[str] | None:
+    """Return the files of a repository that the manifest of its last release lists; None where no release wrote it."""
     if MANIFEST not in files:
         return None
     text = _read(api, repo, MANIFEST, "dataset", commit)

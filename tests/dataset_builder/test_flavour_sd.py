@@ -252,7 +252,7 @@ def test_the_cache_folder_changes_with_whatever_shapes_the_rows(recipe_file, tmp
     folders = {builder(recipe_file, tmp_path, **settings).cache_dir for settings in ({}, {"seed": 1}, {"size": 128})}
     assert len(folders) == 3
     assert builder(recipe_file, tmp_path).cache_dir in folders
-    monkeypatch.setattr("dataset_builder.building.plan.pipeline_revision", lambda *_: "another drawing")
+    monkeypatch.setattr("dataset_builder.pictures.revisions.pipeline_revision", lambda *_: "another drawing")
     assert builder(recipe_file, tmp_path).cache_dir not in folders
 
 

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +20,17 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dataset_builder import cli
+from dataset_builder.building.corrections import read_corrections
 from dataset_builder.building.shards import MANIFEST_KINDS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
 from dataset_builder.labelling.lexicon import Lexicon
 from dataset_builder.messages import one_line
+from dataset_builder.publishing.audit import AUDIT_HASH, AUDIT_VERSION, hash_of, kept_audit
+from dataset_builder.publishing.release import FILES, owned_data
 from dataset_builder.recipes.recipes import read_recipes
+from model_cards.cards import model_card
+from model_cards.errors import CardError
 from modeling_flavour.processing_flavour import open_picture
 from tests.fuzz import layouts
 from trainer_scripts.evaluation.predictions import Predictions
@@ -102,6 +108,29 @@ CONFIG = {
 }  # fmt: skip
 
 
+RUN = {
+    "task": "classification",
+    "dataset": "org/set",
+    "selection_split": "validation",
+    "selection_metric": "accuracy",
+    "selection": {"accuracy": 0.5},
+    "definitions": {"accuracy": {"definition": "share of right answers", "sha256": "ab"}},
+    "rows": {"train": 8, "selection": 4, "left_out": 0},
+    "parameters": 12,
+    "megabytes": 0.1,
+    "seconds": 2.5,
+    "history": [{"loss": 1.0, "step": 1}],
+}
+COMPARED = {
+    "split": "test",
+    "rows": 4,
+    "groups": 2,
+    "main_score": "accuracy",
+    "definitions": {"accuracy": "share of right answers"},
+    "entries": {"folder": {"modality": "text", "scores": {"accuracy": {"value": 0.5, "low": 0.2, "high": 0.8}}}},
+    "ablations": {"folder": {"score": "accuracy", "scores": {"text shuffled": {"value": 0.2}}, "rows": 4}},
+    "verdicts": ["folder: better"],
+}
 RECIPES = {
     "recipes": [
         {"title": "Cake", "ingredients": ["2 cups sugar", "1 egg"]},
@@ -135,6 +164,33 @@ def _of_model(damaged: str) -> Family:
     return Family(damaged, layouts.model()[damaged], layouts.loading(damaged))
 
 
+def _audit() -> bytes:
+    facts = {"audit_version": AUDIT_VERSION, "dataset": "a", "rows": {"train": 2}, "balance": {}, "absent_columns": []}
+    return _json({**facts, AUDIT_HASH: hash_of(facts)})
+
+
+def _card_of(folder: Path) -> str:
+    for name, content in (("config.json", CONFIG), ("metrics.json", RUN)):
+        if not (folder / name).is_file():
+            (folder / name).write_bytes(_json(content))
+    return model_card(folder)
+
+
+class _Files:
+    """A Hub whose files are those of a folder."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def hf_hub_download(self, repo: str, name: str, **options: object) -> str:
+        return str(self._folder / name)
+
+
+def _published(folder: Path) -> object:
+    api: Any = _Files(folder)
+    return owned_data(api, "org/a", None, frozenset({"manifest.json", "data/train-00000.parquet"}))
+
+
 FAMILIES = {
     "yaml": Family(
         "a.yaml",
@@ -146,6 +202,16 @@ FAMILIES = {
     "manifest": Family(
         "manifest.json", _json(MANIFEST), lambda folder: read_json(folder / "manifest.json", "build", MANIFEST_KINDS)
     ),
+    "published": Family("manifest.json", _json({**MANIFEST, FILES: ["data/train-00000.parquet"]}), _published),
+    "audit": Family("audit.json", _audit(), kept_audit),
+    "corrections": Family(
+        "a.csv",
+        b"id,row,new_flavour,new_title,exclude,note\na-00,12ab,sour,,,taste\nb-00,34cd,,Soup,yes,\n",
+        lambda folder: read_corrections([folder / "a.csv"]),
+    ),
+    "cardmetrics": Family("metrics.json", _json(RUN), _card_of),
+    "cardconfig": Family("config.json", _json(CONFIG), _card_of),
+    "cardcomparison": Family("comparison.json", _json(COMPARED), _card_of),
     "config": Family("config.json", _json(CONFIG), _read_model),
     "png": Family("a.png", _png(), lambda folder: open_picture((folder / "a.png").read_bytes())),
     "avif": Family("a.avif", _avif(), lambda folder: open_picture((folder / "a.avif").read_bytes())),
@@ -234,12 +300,17 @@ def fault(family: Family, content: bytes, folder: Path) -> str | None:
     path.write_bytes(content)
     try:
         family.read(folder)
-    except (BadInputError, OSError, ValueError) as error:
+    except (BadInputError, CardError, OSError, ValueError) as error:
         # Readers of the flat model package raise ValueError, which callers turn into bad input.
-        line = one_line(str(error)) if not isinstance(error, BadInputError) else str(error)
+        ours = isinstance(error, BadInputError | CardError)
+        line = str(error) if ours else one_line(str(error))
         if not line.isprintable() or len(line) > LONGEST_LINE:
             return f"an unreadable message of {len(line)} characters"
-        if isinstance(error, ValueError) and not isinstance(error, BadInputError) and family.name[-4:] != ".png":
+        if (
+            isinstance(error, ValueError)
+            and not isinstance(error, BadInputError | CardError)
+            and family.name[-4:] != ".png"
+        ):
             return None if family.name.endswith(".avif") else f"{type(error).__name__}: {line}"
     except Exception as error:
         return f"{type(error).__name__}: {one_line(str(error))}"

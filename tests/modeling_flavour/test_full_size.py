@@ -209,6 +209,8 @@ def segmenter_size(config) -> int:
         total += convolution(stages[-2], quarter, 3) + dense(quarter, MASK_CLASSES)
     if config.head == "none":
         return total
+    if config.place_scores:
+        total += dense(features, MASK_CLASSES)
     rates = len(config.aspp_rates)
     total += 2 * convolution(features, width) + rates * convolution(features, width, 3)
     total += convolution((rates + 2) * width, width)
@@ -236,7 +238,7 @@ def batch_for(model, side: int) -> dict[str, torch.Tensor]:
         batch["labels"] = torch.randint(0, LABELS, (size,))
     else:
         batch["labels"] = torch.randint(4, WORDS, (size, 12))
-    if getattr(config, "num_place_labels", 0) and config.place_loss_weight:
+    if getattr(config, "num_place_labels", 0) and getattr(config, "place_loss_weight", 0):
         batch["place_masks"] = torch.randint(0, PLACE_CLASSES, (size, side, side))
     return batch
 

@@ -54,7 +54,7 @@ def test_code_of_a_processor_never_runs_even_where_yes_is_typed(model, small_dat
     (model / "processor_config.json").write_text(json.dumps(content))
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
     message = refused(capsys, score, model, small_dataset)
-    assert "custom code" in message
+    assert "stranger's code does not run here" in message
     assert "Do you wish" not in message
     assert not mark.exists()
 
