@@ -211,7 +211,7 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
         check_own(template, name)
     # The publisher's metadata go before ours, except for what must fit the data.
     fixed = {key: metadata[key] for key in FIXED if key in metadata}
-    card = join_card({**metadata, **added, **fixed}, fill(template, values, "the model card"))
+    card = join_card({**metadata, **added, **fixed}, fill(template, values, name))
     check_length(card, name)
     return card
 
