@@ -21,6 +21,7 @@ from PIL import Image
 
 from dataset_builder import cli
 from dataset_builder.building.corrections import read_corrections
+from dataset_builder.building.finished_build import MANIFEST_KEYS
 from dataset_builder.building.shards import MANIFEST_KINDS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import read_json
@@ -102,6 +103,7 @@ MANIFEST = {
     "finished": True, "generator": {}, "simulator": True, "seeds": {"build": 0}, "counts": {"train": {"sweet": 1}},
     "rows": 1, "shards": {"train-00000-of-00001.parquet": 1}, "given_up": {"a": ["b"]}, "settings": {},
 }  # fmt: skip
+PUBLISHED = {**dict.fromkeys(MANIFEST_KEYS, "a"), **MANIFEST, FILES: ["data/train-00000.parquet"]}
 CONFIG = {
     "model_type": "flavour_fusion", "word_vocab_size": 10, "id2label": {"0": "a", "1": "b"},
     "label2id": {"a": 0, "b": 1}, "head_dense_sizes": [4], "architectures": ["FlavourForClassification"],
@@ -202,7 +204,7 @@ FAMILIES = {
     "manifest": Family(
         "manifest.json", _json(MANIFEST), lambda folder: read_json(folder / "manifest.json", "build", MANIFEST_KINDS)
     ),
-    "published": Family("manifest.json", _json({**MANIFEST, FILES: ["data/train-00000.parquet"]}), _published),
+    "published": Family("manifest.json", _json(PUBLISHED), _published),
     "audit": Family("audit.json", _audit(), kept_audit),
     "corrections": Family(
         "a.csv",

@@ -1,9 +1,12 @@
 """Two processes learn what one learns, and go on where they were interrupted."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from accelerate.utils.other import get_free_port
 
 from tests.trainer_scripts.tiny_runs import INTERRUPTED, SMALL, assert_equal_weights, run_on_two, weights
 from trainer_scripts import train
@@ -53,3 +56,19 @@ def test_two_interrupted_processes_end_with_the_weights_of_whole_ones(small_data
     ended = run_on_two(train.__file__, *broken)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert_equal_weights(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.slow
+def test_two_machines_with_folders_of_their_own_learn_what_one_with_two_processes_learns(small_dataset, tmp_path):
+    common = ["flavour_title_tiny", "--dataset", str(small_dataset), *SMALL, "--modality", "text"]
+    assert run_on_two(train.__file__, *common, "--output_dir", str(tmp_path / "one")).returncode == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    launch += ["--master_addr", "127.0.0.1", "--master_port", str(get_free_port())]
+    running = []
+    for rank in range(2):
+        (tmp_path / f"machine-{rank}").mkdir()
+        run = [*launch, "--node_rank", str(rank), train.__file__, *common, "--output_dir", "run"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+        running.append(subprocess.Popen(run, cwd=tmp_path / f"machine-{rank}", env=environment))
+    assert [each.wait(timeout=400) for each in running] == [0, 0]
+    assert_equal_weights(tmp_path / "one", tmp_path / "machine-0" / "run")
