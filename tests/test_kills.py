@@ -70,7 +70,7 @@ def execute(verb: str, inputs: Path, out: Path, more=(), place: str | None = Non
 
 
 def content(folder: Path) -> dict[str, object]:
-    """Every file by its name: weights by value, JSON without times, everything else but logs by its bytes."""
+    """Every file by its name: weights by value, JSON and pages without times, everything else but logs by its bytes."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -80,6 +80,10 @@ def content(folder: Path) -> dict[str, object]:
             found[name] = {key: value.tolist() for key, value in load_file(path).items()}
         elif path.name in ("metrics.json", "comparison.json", "export.json", "trainer_state.json"):
             found[name] = sorted(json.loads(path.read_text()))
+        elif path.name == "report.html":
+            # The page of a comparison has one line of measured times.
+            lines = path.read_text().splitlines()
+            found[name] = [line for line in lines if "ms per row" not in line]
         elif path.suffix not in (".md", ".yaml") and path.name != "training_args.bin":
             found[name] = path.read_bytes()
         else:
