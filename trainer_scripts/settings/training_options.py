@@ -105,8 +105,12 @@ class TrainingOptions:
         tasks=DRAWING,
         resumable=True,
     )
-    sample_steps: int = option(20, "Text to image: steps of those pictures.", allowed=COUNT, resumable=True)
-    sample_guidance: float = option(3.0, "Text to image: guidance of those pictures.", allowed=NATURAL, resumable=True)
+    sample_steps: int = option(
+        20, "Text to image: steps of those pictures.", allowed=COUNT, tasks=DRAWING, resumable=True
+    )
+    sample_guidance: float = option(
+        3.0, "Text to image: guidance of those pictures.", allowed=NATURAL, tasks=DRAWING, resumable=True
+    )
     balanced_sampling: bool = option(False, "Draw training rows so that classes come equally often.")
     prior_bias: bool = option(
         True,

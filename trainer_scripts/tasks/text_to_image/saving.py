@@ -8,6 +8,7 @@ from torch import nn
 
 from dataset_builder.files import write_json
 from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.tasks.text_to_image.conditions import ENCODERS
 from trainer_scripts.tasks.text_to_image.model import TrainedDenoiser
 from trainer_scripts.tasks.text_to_image.samples import prompt_source
 
@@ -70,20 +71,21 @@ class PipelineWriter:
         return any(".lora_A." in name for name, _ in self._model.denoiser.named_parameters())
 
     def _save_adapters(self, folder: Path) -> None:
-        from peft import get_peft_model_state_dict
-
         conditions = self._model.conditions
         if not hasattr(conditions.pipeline, "save_lora_weights"):
             return  # a checkpoint to go on from alone
-        layers = {f"{conditions.part}_lora_layers": self._layers(self._model.denoiser, get_peft_model_state_dict)}
+        parts = {conditions.part: self._model.denoiser}
         if self._model.trains_text:
-            for name, encoder in zip(("text_encoder", "text_encoder_2"), self._model.text_encoder, strict=False):
-                layers[f"{name}_lora_layers"] = self._layers(encoder, get_peft_model_state_dict)
+            parts |= dict(zip(ENCODERS, self._model.text_encoder, strict=False))  # most pipelines have one of them
+        layers = {f"{name}_lora_layers": adapters_of(part) for name, part in parts.items()}
         conditions.pipeline.save_lora_weights(folder, **layers, safe_serialization=True)
 
-    @staticmethod
-    def _layers(part: nn.Module, state: Any) -> dict[str, Any]:
-        return convert_state_dict_to_diffusers(state(part))
+
+def adapters_of(part: nn.Module) -> dict[str, Any]:
+    """Return the adapters of a part by the names that diffusers gives them."""
+    from peft import get_peft_model_state_dict
+
+    return convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
 
 
 def merge(part: Any) -> None:
