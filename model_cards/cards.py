@@ -5,11 +5,10 @@ refused.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import jinja2
 import yaml
@@ -22,6 +21,7 @@ from model_cards.comparisons import comparison_of, with_compared
 from model_cards.errors import CardError
 from model_cards.runs import is_catalogue
 
+Facts = ParamSpec("Facts")
 TEMPLATES = Path(__file__).parent
 # Placeholders that templates of cards leave for a person to fill in.
 PLACEHOLDER = re.compile(
@@ -216,25 +216,29 @@ def data_card(metadata: Mapping[str, Any], values: Mapping[str, Any], own: str |
     return card
 
 
-@contextmanager
-def written_by_runs(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong with values that no run has written into a message about the files.
+def of_runs(fill_card: Callable[Concatenate[Path, Facts], str]) -> Callable[Concatenate[Path, Facts], str]:
+    """Let a card name the files of its run where they hold what no run has written.
 
-    Raises:
-        CardError: a value in a file of the run is of another kind than the card shows.
+    The card raises `CardError` then: a value is of another kind than the card shows.
     """
-    try:
-        yield
-    except CardError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        files = f"{runs.CONFIG}, {runs.METRICS} or {runs.COMPARISON}"
-        raise CardError(
-            f"the card of {folder} cannot be filled: a value in {files} is not what a run writes "
-            f"({' '.join(str(error).split())[:200]}); write back what it wrote, or train or compare again"
-        ) from error
+
+    @wraps(fill_card)
+    def filled(folder: Path, *args: Facts.args, **kwargs: Facts.kwargs) -> str:
+        try:
+            return fill_card(folder, *args, **kwargs)
+        except CardError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            files = f"{runs.CONFIG}, {runs.METRICS} or {runs.COMPARISON}"
+            raise CardError(
+                f"the card of {folder} cannot be filled: a value in {files} is not what a run writes "
+                f"({' '.join(str(error).split())[:200]}); write back what it wrote, or train or compare again"
+            ) from error
+
+    return filled
 
 
+@of_runs
 def model_card(
     folder: Path,
     repo: str | None = None,
@@ -265,52 +269,51 @@ def model_card(
     Raises:
         CardError: the folder holds no model, or a file of its run was changed.
     """
-    with written_by_runs(folder):
-        config = runs.read_json(folder / runs.CONFIG)
-        if not config:
-            raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
-        metrics = runs.read_json(folder / runs.METRICS)
-        kind = runs.kind_of(config, metrics)
-        data_name = dataset or runs.dataset_name(metrics)
-        dataset = dataset or runs.hub_dataset(metrics)
-        dataset_revision = dataset_revision or metrics.get("dataset_revision")
-        compared = comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
-        results = with_compared(runs.results_of(folder), compared)
-        adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
-        if base is None:
-            base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
-            base_revision = adapter.get("revision") or config.get("base_revision")
-        name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
-        values: dict[str, Any] = {
-            "name": name,
-            "source": repo or folder.name,
-            "revision": revision,
-            **kind,
-            "example": EXAMPLE_TITLE,
-            "dataset": dataset,
-            "dataset_revision": dataset_revision,
-            "simulated": bool(manifest.get("simulator")),
-            "parts": runs.parts_of(config, metrics),
-            "training": runs.training_of(metrics),
-            "results": results,
-            "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
-            "verdicts": compared.get("verdicts", []),
-            "recipe": runs.configuration_of(folder),
-            "license": licence,
-            "base": base,
-            "base_revision": base_revision,
-            "lora": bool(config.get("lora")),
-            "size": config.get("image_size"),
-            "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
-        }
-        evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
-        template = read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]])
-        library = "peft" if adapter else "diffusers" if kind["task"] in runs.DRAWING else "transformers"
-        card = join_card(
-            model_metadata(values, evaluated, library, is_catalogue(manifest)), fill(template, values, "the model card")
-        )
-        check_length(card, "the model card")
-        return card
+    config = runs.read_json(folder / runs.CONFIG)
+    if not config:
+        raise CardError(f"{folder} has no {runs.CONFIG}, so no model was saved there; train one first")
+    metrics = runs.read_json(folder / runs.METRICS)
+    kind = runs.kind_of(config, metrics)
+    data_name = dataset or runs.dataset_name(metrics)
+    dataset = dataset or runs.hub_dataset(metrics)
+    dataset_revision = dataset_revision or metrics.get("dataset_revision")
+    compared = comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
+    results = with_compared(runs.results_of(folder), compared)
+    adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
+    if base is None:
+        base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
+        base_revision = adapter.get("revision") or config.get("base_revision")
+    name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
+    values: dict[str, Any] = {
+        "name": name,
+        "source": repo or folder.name,
+        "revision": revision,
+        **kind,
+        "example": EXAMPLE_TITLE,
+        "dataset": dataset,
+        "dataset_revision": dataset_revision,
+        "simulated": bool(manifest.get("simulator")),
+        "parts": runs.parts_of(config, metrics),
+        "training": runs.training_of(metrics),
+        "results": results,
+        "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
+        "verdicts": compared.get("verdicts", []),
+        "recipe": runs.configuration_of(folder),
+        "license": licence,
+        "base": base,
+        "base_revision": base_revision,
+        "lora": bool(config.get("lora")),
+        "size": config.get("image_size"),
+        "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
+    }
+    evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
+    template = read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]])
+    library = "peft" if adapter else "diffusers" if kind["task"] in runs.DRAWING else "transformers"
+    card = join_card(
+        model_metadata(values, evaluated, library, is_catalogue(manifest)), fill(template, values, "the model card")
+    )
+    check_length(card, "the model card")
+    return card
 
 
 def model_metadata(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from dataset_builder.errors import BadInputError
@@ -147,11 +146,14 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
         trainer.args.dataloader_num_workers = workers
 
 
-def backbone_key(module: PreTrainedModel) -> dict[str, str]:
-    """Return what identifies a backbone: its configuration, and the hash of every weight and statistic."""
-    config = module.config.to_dict()
+def backbone_key(module: Any) -> dict[str, str]:
+    """Return what identifies a backbone of transformers or diffusers: its configuration, and the hash of its weights.
+
+    Running statistics count as weights.
+    """
+    config = dict(module.config.to_dict() if hasattr(module.config, "to_dict") else module.config)
     # These differ between equal backbones that were loaded from other places or versions.
-    for changing in ("transformers_version", "_name_or_path", "dtype"):
+    for changing in ("transformers_version", "_name_or_path", "dtype", "_diffusers_version", "_use_default_values"):
         config.pop(changing, None)
     weights = (part for name, value in sorted(module.state_dict().items()) for part in (name, _bytes(value)))
     return {"config": json.dumps(config, sort_keys=True, default=str), "weights_sha256": digest_of(weights)}

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from trainer_scripts.features.frozen import Frozen
 from trainer_scripts.settings.arguments import PREFIX, Configuration
 from trainer_scripts.tasks.common.package_weights import package_folder
 from trainer_scripts.tasks.common.task import TrainingData
-from trainer_scripts.tasks.text_to_image.drawing import DrawingTask, refuse_others
+from trainer_scripts.tasks.text_to_image.drawing import DrawingTask, Writer, mean_score, refuse_others
 from trainer_scripts.tasks.text_to_image.model import DenoisingOutput
 from trainer_scripts.tasks.text_to_image.samples import PromptSamples, varied_samples
 from trainer_scripts.tasks.text_to_image.scratch import load_autoencoder
@@ -38,13 +37,10 @@ PARTS = {
 LOSSES = {"coarse_weight": 0.5, "perceptual_weight": 0.25, "kl_weight": 1e-4}
 COARSE = (4, 12)  # sides of the squares whose mean colours count by themselves: colours come before edges
 NORMAL_ROWS = 512  # from which mean and spread of the latents are measured
-ERROR = Score(
+ERROR = mean_score(
     "reconstruction_l1",
-    "mean absolute error of the pixels, in -1..1, of pictures that went through the autoencoder; lower is better",
-    rows=lambda _, errors: np.stack([errors, np.ones_like(errors)], axis=-1),
-    formula=lambda sums: sums[..., 0] / sums[..., 1],
-    greater_is_better=False,
-    highest=2.0,
+    "mean absolute error of the pixels, in -1..1, of pictures that went through the autoencoder",
+    2.0,
 )
 
 
@@ -138,22 +134,17 @@ class TrainedAutoencoder(nn.Module):
         return DenoisingOutput(loss=loss, losses=errors)
 
 
-class AutoencoderWriter:
-    """Saves the autoencoder of a run where other tasks save a processor."""
-
-    text_column: str | None = None
-    image_column: str | None = None
-    tokenizer: Any = None
-    image_processor: Any = None
+class AutoencoderWriter(Writer):
+    """Saves the autoencoder of a run."""
 
     def __init__(self, model: TrainedAutoencoder):
-        self._model = model
-        self.size = model.size
+        super().__init__(model.size)
+        self._vae = model.vae
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the autoencoder into `vae/`, and beside it what the card tells."""
-        self._model.vae.save_pretrained(Path(folder) / "vae", safe_serialization=True)
-        facts = {"architectures": [type(self._model.vae).__name__], "image_size": self.size}
+        self._vae.save_pretrained(Path(folder) / "vae", safe_serialization=True)
+        facts = {"architectures": [type(self._vae).__name__], "image_size": self.size}
         write_json(Path(folder) / "config.json", facts)
 
 

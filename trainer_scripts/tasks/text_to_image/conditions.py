@@ -116,12 +116,6 @@ def noise_schedule(config: Any, name: str) -> DDPMScheduler:
     return DDPMScheduler.from_config(config)
 
 
-def signal_to_noise(schedule: DDPMScheduler) -> Tensor:
-    """Return the ratio of signal to noise at each step of a schedule, `(steps,)` float32."""
-    kept = schedule.alphas_cumprod
-    return kept / (1 - kept)
-
-
 def loss_weights(schedule: DDPMScheduler, gamma: float | None) -> Tensor | None:
     """Return the weight of each step, `(steps,)` float32; None where all weigh the same.
 
@@ -131,7 +125,8 @@ def loss_weights(schedule: DDPMScheduler, gamma: float | None) -> Tensor | None:
     """
     if gamma is None:
         return None
-    ratio = signal_to_noise(schedule)
+    kept = schedule.alphas_cumprod
+    ratio = kept / (1 - kept)
     # A schedule that ends in pure noise has steps without any signal, whose noise cannot be weighed by it.
     scale = ratio + 1 if schedule.config.prediction_type == VELOCITY else ratio.clamp(min=1e-8)
     return ratio.clamp(max=gamma) / scale

@@ -1,5 +1,6 @@
 """What all tasks share whose models make pictures."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from dataset_builder.errors import BadInputError
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.lines import Line
 from trainer_scripts.evaluation.predictions import Predictions
+from trainer_scripts.evaluation.scores import Score
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.items import Item, PredictionOptions
 from trainer_scripts.tasks.common.task import (
@@ -28,6 +30,39 @@ from trainer_scripts.tasks.text_to_image.trainer import DenoiserTrainer
 
 DRAWS = "a pipeline that draws pictures answers no table"
 REMEDY = "draw with `flavour-sd build --pipeline FOLDER`, or with diffusers"
+
+
+def mean_score(name: str, definition: str, highest: float) -> Score:
+    """Return the score that is the mean of what a model returns for each row; lower is better."""
+    return Score(
+        name,
+        f"{definition}; lower is better",
+        rows=lambda _, values: np.stack([values, np.ones_like(values)], axis=-1),
+        formula=lambda sums: sums[..., 0] / sums[..., 1],
+        greater_is_better=False,
+        highest=highest,
+    )
+
+
+class Writer(ABC):
+    """Saves a model where other tasks save a processor, in checkpoints and in the end.
+
+    Attributes:
+        size: height and width of the pictures in pixels.
+        text_column, image_column: columns that were read; the trainer sets them.
+    """
+
+    tokenizer: Any = None
+    image_processor: Any = None
+
+    def __init__(self, size: int):
+        self.size = size
+        self.text_column: str | None = None
+        self.image_column: str | None = None
+
+    @abstractmethod
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model, and beside it what the card tells."""
 
 
 class DrawingTask(Task):

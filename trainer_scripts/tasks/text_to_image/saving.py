@@ -9,6 +9,7 @@ from torch import nn
 from dataset_builder.files import write_json
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.text_to_image.conditions import ENCODERS
+from trainer_scripts.tasks.text_to_image.drawing import Writer
 from trainer_scripts.tasks.text_to_image.model import TrainedDenoiser
 from trainer_scripts.tasks.text_to_image.samples import prompt_source
 
@@ -16,24 +17,18 @@ ADAPTER = "adapter"  # folder of a run whose adapters were merged; they lie ther
 CONFIG = "config.json"
 
 
-class PipelineWriter:
-    """Saves the pipeline of a run where other tasks save a processor, in checkpoints and in the end.
+class PipelineWriter(Writer):
+    """Saves the pipeline of a run.
 
     Args:
         model: in training.
         configuration: of the run.
     """
 
-    # The trainer sets which columns were read, as for a processor.
-    text_column: str | None = None
-    image_column: str | None = None
-    tokenizer: Any = None
-    image_processor: Any = None
-
     def __init__(self, model: TrainedDenoiser, configuration: Configuration):
+        super().__init__(model.size)
         self._model = model
         self._given, self._training = configuration.model, configuration.training
-        self.size = model.size
         self.prompts = prompt_source(configuration)
 
     def save_pretrained(self, folder: Path) -> None:

@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.data.pictures import normalise
@@ -94,27 +93,13 @@ class StateExtractor:
         return tuple(tuple(each.shape[1:]) for each in self._model.conditions.encode([""]))
 
 
-def part_key(module: nn.Module) -> dict[str, str]:
-    """Return what identifies a part of a pipeline: its configuration and the hash of its weights."""
-    part: Any = module
-    if hasattr(part.config, "to_dict"):
-        return backbone_key(part)
-    settings = {name: value for name, value in part.config.items() if not name.startswith("_")}
-    weights = (item for name, value in sorted(module.state_dict().items()) for item in (name, _bytes(value)))
-    return {"config": str(sorted(settings.items())), "weights_sha256": digest_of(weights)}
-
-
-def _bytes(value: Tensor) -> bytes:
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
 def latents(root: Path, model: TrainedDenoiser, samples: PromptSamples, views: int) -> RowFeatures:
     """Return the stored latents of the pictures of some samples."""
     table = samples.table
     assert samples.pictures is not None
     key = {
         "part": "image",
-        "backbone": part_key(model.vae),
+        "backbone": backbone_key(model.vae),
         "output": "latent moments",
         "pictures_sha256": digest_of(map(decode_bytes, table.cells(), table.ids)),
         "preparation": samples.pictures.preparation,
@@ -133,7 +118,7 @@ def states(root: Path, model: TrainedDenoiser, samples: PromptSamples) -> RowFea
     tokenizers = [getattr(model.conditions.pipeline, name, None) for name in ("tokenizer", "tokenizer_2")]
     key = {
         "part": "text",
-        "backbone": [part_key(each) for each in model.text_encoder],
+        "backbone": [backbone_key(each) for each in model.text_encoder],
         "tokenizers": [each and digest_of([str(sorted(each.get_vocab().items()))]) for each in tokenizers],
         "output": list(model.conditions.outputs),
         "prompts_sha256": digest_of(distinct),

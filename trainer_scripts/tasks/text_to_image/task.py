@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from transformers import TrainerCallback
 
 from trainer_scripts.data.table import Table
@@ -14,7 +13,7 @@ from trainer_scripts.features.frozen import Frozen
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.tasks.text_to_image import stored, training
-from trainer_scripts.tasks.text_to_image.drawing import DrawingTask
+from trainer_scripts.tasks.text_to_image.drawing import DrawingTask, mean_score
 from trainer_scripts.tasks.text_to_image.grid import PictureGrid
 from trainer_scripts.tasks.text_to_image.samples import (
     PromptSamples,
@@ -23,14 +22,11 @@ from trainer_scripts.tasks.text_to_image.samples import (
     varied_samples,
 )
 
-LOSS = Score(
+LOSS = mean_score(
     "denoising_loss",
     "mean squared error of what the denoiser predicts, weighted as in training, at one random step per row, which is "
-    "the same in each evaluation; lower is better",
-    rows=lambda _, losses: np.stack([losses, np.ones_like(losses)], axis=-1),
-    formula=lambda sums: sums[..., 0] / sums[..., 1],
-    greater_is_better=False,
-    highest=math.inf,
+    "the same in each evaluation",
+    math.inf,
 )
 
 

@@ -3,8 +3,6 @@
 import importlib.util
 from typing import Any
 
-from torch import nn
-
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.pipelines import load_pipeline
 from dataset_builder.pictures.settings import PLATING
@@ -103,10 +101,5 @@ def adapt(configuration: Configuration, model: TrainedDenoiser) -> str:
             adapted.add_adapter(settings)
         else:  # a transformer whose pipeline loads no LoRA weights
             inject_adapter_in_model(settings, adapted)
-    number = trained_parameters(model)
+    number = sum(value.numel() for value in model.parameters() if value.requires_grad)
     return f"the attention of the denoiser gets adapters of rank {rank}; {number:,} parameters are trained"
-
-
-def trained_parameters(model: nn.Module) -> int:
-    """Return the number of parameters that are trained."""
-    return sum(value.numel() for value in model.parameters() if value.requires_grad)
