@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
 from dataset_builder.importers.comp5329 import TEST_HEADER, read_records
 from modeling_flavour.configuration_flavour import FlavourConfig
@@ -16,6 +17,7 @@ from modeling_flavour.modeling_flavour import FlavourForClassification
 from trainer_scripts import compare, export, predict, score, train
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.settings.configurations import configuration_names, parse_configuration
+from trainer_scripts.training.folder import check_budget
 
 FEW_ROWS = 90
 BASELINES = ("majority", "all labels", "TF-IDF + logistic regression")
@@ -147,3 +149,17 @@ def test_backbones_named_by_hub_id_fit_their_configurations(configuration, size)
         vision = {"model_type": "timm_wrapper", "architecture": name}
         model = FlavourForClassification(FlavourConfig(vision_config=vision, image_dense_sizes=[]))
     assert model.image_encoder.pooled_size == size
+
+
+def test_the_small_student_is_within_its_budget_whatever_the_number_of_training_captions():
+    """Its vocabulary grows with the captions, up to `vocabulary_size`; built on the meta device."""
+    arguments = parse_configuration(["multilabel_efficientnet_lite2_words"]).model
+    with torch.device("meta"):
+        vision = {"model_type": "timm_wrapper", "architecture": "tf_efficientnet_lite2"}
+        config = FlavourConfig(
+            vision_config=vision, word_vocab_size=arguments.vocabulary_size, num_labels=18, **arguments.config
+        )
+        model = FlavourForClassification(config)
+    check_budget(model, arguments.max_mb)
+    with pytest.raises(BadInputError, match="over --max_mb"):
+        check_budget(model, 24)
