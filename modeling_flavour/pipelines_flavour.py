@@ -61,7 +61,8 @@ def is_sequence(inputs: Any) -> bool:
 class ProcessorPipeline(Pipeline):
     """A pipeline that reads its inputs with the model's own processor, and is saved with it.
 
-    A `datasets.Dataset`, or a column of one, is answered row by row, with a list; a streamed one with an iterator.
+    A `datasets.Dataset`, a table of pandas, or a column of either is answered row by row, with a list; a streamed
+    data set with an iterator.
     """
 
     _load_processor = True
