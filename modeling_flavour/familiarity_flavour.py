@@ -13,6 +13,8 @@ MOST_AXES = 64
 ROWS_PER_AXIS = 8
 SMALLEST, SMALLEST_SCALE = 1e-6, 1e-2
 MARGIN = 1e-3
+# Of features of length 1: by so much they differ between kernels, runtimes, and merged or separate adapters.
+ROUNDING = 1e-6
 
 
 class Familiarity(Carried):
@@ -110,8 +112,9 @@ class Familiarity(Carried):
         # Half of the directions at most, so that the others have a variance of their own.
         number = max(1, min(MOST_AXES, len(features) // ROWS_PER_AXIS, features.shape[1] // 2))
         others = max(1, features.shape[1] - number)
-        # Directions that training rows do not have get a share of the smallest variance that they have.
-        floor = max(float(variances[0]) * SMALLEST, SMALLEST)
+        # Directions that training rows hardly have count no more than rounding alone would move a row along them.
+        rounding = float((ROUNDING / scales).square().mean())
+        floor = max(float(variances[0]) * SMALLEST, rounding)
         made = cls(features.shape[1], number)
         made.mean.copy_(mean)
         made.scales.copy_(scales)

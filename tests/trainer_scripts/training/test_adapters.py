@@ -97,7 +97,7 @@ def test_the_folder_is_an_ordinary_model_and_its_adapter_gives_the_same_on_the_b
     for name, value in by_peft.state_dict().items():
         torch.testing.assert_close(value, after[name], msg=name)
     # What it knows of its inputs is its own, not that of the base, and is stated by what is merged and saved.
-    assert not output.image_familiar.all()
+    assert not output.text_familiar.all()
     assert not torch.equal(after["image_familiarity.mean"], before["image_familiarity.mean"])
     by_peft.save_pretrained(tmp_path)
     own, stated = (json.loads((folder / "config.json").read_text()) for folder in (adapted, tmp_path))
