@@ -212,7 +212,7 @@ def save_adapters(
     processor.save_pretrained(folder)
     if source is not None:
         known = load_config(model_folder(source, revision or "main"))
-        if carried and known.auto_map and file_of_model(source, CARRYING, revision) is None:
+        if carried and getattr(known, "auto_map", None) and file_of_model(source, CARRYING, revision) is None:
             echo(
                 f"{source} comes with the code of an earlier version, with which peft would leave out what the adapter "
                 "knows of its inputs; save that model anew with this version before publishing the adapter"

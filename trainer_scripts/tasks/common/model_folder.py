@@ -210,7 +210,8 @@ def _on_base(model_class: type[PreTrainedModel], adapter: Path, config: PreTrain
     if getattr(config, "familiarity", None) and not carried:  # an adapter of an earlier version
         config.familiarity = config.abstain_below = None
     with outside(f"the adapter in {adapter} cannot be read", REMEDY):
-        return put_on(plain, weights, adapter) | unpacked(carried)
+        known = unpacked(carried)
+    return put_on(plain, weights, adapter) | known
 
 
 def _from_state(
