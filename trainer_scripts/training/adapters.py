@@ -17,11 +17,8 @@ from dataset_builder.messages import echo
 from model_cards.cards import write_model_card
 from model_cards.runs import CONFIGURATION
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
-<<<<<<< HEAD
 from modeling_flavour.familiarity_flavour import CARRIED, KnowsItsInputs
-=======
 from modeling_flavour.processing_flavour import FlavourProcessor
->>>>>>> main
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.adapters import ADAPTER, BASE, NAME, SCALE, UP, WRAPPED, is_adapter, save_adapter
