@@ -23,7 +23,7 @@ def unpacked(states: dict[str, Tensor]) -> dict[str, Tensor]:
     Args:
         states: what an adapter has of them, by name; of `reliance` the config of that model states all.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, state in states.items():
         module = name.rpartition(".")[0]
         if module != RELIANCE:
