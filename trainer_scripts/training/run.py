@@ -26,10 +26,12 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
+from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.familiarity_flavour import KnowsItsInputs
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
@@ -272,7 +274,12 @@ def complete(
     if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return False
     model = trainer.accelerator.unwrap_model(trainer.model)
-    line = data.task.complete(model, processor, data.train, data.selection, share)
+    reader = None
+    if isinstance(model, FlavourPreTrainedModel) and not configuration.training.lora_rank:
+        pictures = processor.image_processor
+        normal = None if pictures is None else (list(pictures.image_mean), list(pictures.image_std))
+        reader = BackboneReader(model, Path(configuration.data.features_dir), normal)
+    line = data.task.complete(model, processor, data.train, data.selection, share, reader)
     if line is not None:
         say(configuration, line)
     return line is not None

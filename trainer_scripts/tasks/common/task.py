@@ -335,9 +335,24 @@ class Task(ABC):
         return False
 
     def complete(
-        self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
+        self,
+        model: PreTrainedModel,
+        processor: FlavourProcessor,
+        train: Table,
+        selection: Table,
+        share: float,
+        reader: BackboneReader | None = None,
     ) -> str | None:
-        """Add to a trained model what is learned of it afterwards, and return a line for the terminal."""
+        """Add to a trained model what is learned of it afterwards, and return a line for the terminal.
+
+        Args:
+            model: on its device.
+            processor: its processor.
+            train: training rows.
+            selection: rows that chose the checkpoint.
+            share: of the selection rows that shall be familiar.
+            reader: gives the outputs of frozen backbones from the store; None runs the backbones.
+        """
         return None
 
     # Scores

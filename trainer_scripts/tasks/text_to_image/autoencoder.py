@@ -194,7 +194,9 @@ class AutoencoderTask(DrawingTask):
         """Keep nothing: nothing is frozen."""
         yield Frozen((), {})
 
-    def complete(self, model: Any, processor: Any, train: Table, selection: Table, share: float) -> str:
+    def complete(
+        self, model: Any, processor: Any, train: Table, selection: Table, share: float, reader: Any = None
+    ) -> str:
         """Let the latents of training pictures have mean 0 and spread 1 in each channel, as diffusion expects them."""
         samples = PromptSamples(train.first(NORMAL_ROWS), [[""]] * len(train.first(NORMAL_ROWS)), processor.size)
         device = next(model.parameters()).device
