@@ -26,7 +26,8 @@ UNET = {
     "layers_per_block": 1,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    "attention_head_dim": 32,
+    # The number of heads: by this name diffusers means it, and not their width.
+    "attention_head_dim": [2, 4],
     "norm_num_groups": 16,
 }
 TEXT = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4}
