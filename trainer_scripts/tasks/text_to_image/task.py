@@ -48,7 +48,7 @@ class TextToImageTask(DrawingTask):
         unread = model.conditions.unread(distinct)
         if unread and is_main():
             echo(
-                f"{unread:,} of {len(distinct):,} prompts are longer than the text encoder reads; what goes beyond is cut"
+                f"{unread:,} of {len(distinct):,} prompts are longer than the text encoder reads, which cuts them"
             )
         return model, writer
 
