@@ -92,7 +92,7 @@ def load_autoencoder(name: str, revision: str | None) -> Any:
         return AutoencoderKL.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **inside)
 
 
-def fresh_pipeline(arguments: ModelArguments, texts: Sequence[str]) -> StableDiffusionPipeline:
+def fresh_pipeline(arguments: ModelArguments, texts: Sequence[str] = ()) -> StableDiffusionPipeline:
     """Return an untrained pipeline around a trained autoencoder.
 
     Args:

@@ -47,9 +47,7 @@ class TextToImageTask(DrawingTask):
         distinct = {prompt for prompts in row_prompts(data.train, *writer.prompts) for prompt in prompts}
         unread = model.conditions.unread(distinct)
         if unread and is_main():
-            echo(
-                f"{unread:,} of {len(distinct):,} prompts are longer than the text encoder reads, which cuts them"
-            )
+            echo(f"{unread:,} of {len(distinct):,} prompts are longer than the text encoder reads, which cuts them")
         return model, writer
 
     def training_samples(self, configuration: Configuration, data: TrainingData, processor: Any) -> PromptSamples:
