@@ -52,11 +52,16 @@ def read_template(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def environment() -> jinja2.Environment:
-    """Return the Jinja environment of the templates; a value that a template names and does not get is an error."""
+def environment(escape: bool = False) -> jinja2.Environment:
+    """Return the Jinja environment of the templates; a value that a template names and does not get is an error.
+
+    Args:
+        escape: whether values are texts in HTML, and not in Markdown.
+    """
     templates = SandboxedEnvironment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
+        autoescape=escape,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

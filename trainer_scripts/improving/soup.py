@@ -8,10 +8,10 @@ seeds start from the same weights, because means of networks with other beginnin
 import copy
 import dataclasses
 import json
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import Trainer
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from dataset_builder.files import write_json
@@ -88,7 +88,7 @@ def make_soup(repeated: list[Configuration], data: TrainingData | None, prepare:
 
 
 def greedy_mean(
-    trainer: Any, ranked: list[Configuration], name: str, sign: int
+    trainer: Trainer, ranked: list[Configuration], name: str, sign: int
 ) -> tuple[float, list[Configuration], dict[str, Tensor]]:
     """Return the score, times its sign, of the best mean, its seeds, and its weights.
 

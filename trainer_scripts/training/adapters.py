@@ -15,6 +15,7 @@ from dataset_builder.files import write_json
 from model_cards.cards import write_model_card
 from model_cards.runs import CONFIGURATION
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.adapters import ADAPTER, BASE, NAME, SCALE, UP, WRAPPED, is_adapter, save_adapter
@@ -84,7 +85,7 @@ def _takes_adapter(layer: nn.Module) -> bool:
     return layer.groups == 1 and layer.dilation == (1, 1)
 
 
-def _hold_still(norm: nn.Module, _: Any) -> None:
+def _hold_still(norm: nn.Module, _: object) -> None:
     norm.eval()
 
 
@@ -148,7 +149,7 @@ def whole_parts(model: nn.Module, backbones: dict[str, nn.Module], place: str = 
 
 
 def save_adapters(
-    configuration: Configuration, model: FlavourPreTrainedModel, processor: Any, results: dict[str, Any]
+    configuration: Configuration, model: FlavourPreTrainedModel, processor: FlavourProcessor, results: dict[str, Any]
 ) -> None:
     """Write `adapter/`, a repository of its own: adapters, the other trained parts, config, processor and card.
 

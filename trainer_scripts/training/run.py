@@ -12,13 +12,21 @@ from typing import Any
 
 import transformers
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
@@ -183,8 +191,8 @@ def train_once(
 def fit(
     configuration: Configuration,
     data: TrainingData,
-    trainer: Any,
-    processor: Any,
+    trainer: transformers.Trainer,
+    processor: FlavourProcessor,
     vocabulary: dict[str, Any] | None,
     checkpoint: Path | None,
 ) -> None:
@@ -227,7 +235,11 @@ def fit(
 
 
 def save_model(
-    configuration: Configuration, model: Any, processor: Any, results: dict[str, Any], weights: dict[str, Any]
+    configuration: Configuration,
+    model: PreTrainedModel,
+    processor: FlavourProcessor,
+    results: dict[str, Any],
+    weights: dict[str, Any],
 ) -> None:
     """Write a model of transformers, or its adapters alone, and its processor into the folder of the run."""
     if configuration.training.lora_rank:
@@ -241,14 +253,16 @@ def save_model(
     processor.save_pretrained(configuration.output_dir)
 
 
-def scores_of_best(trainer: Any) -> dict[str, float] | None:
+def scores_of_best(trainer: transformers.Trainer) -> dict[str, float] | None:
     """Return the evaluation of the weights that training has left: those of the best step, or of the last one."""
     state = trainer.state
     step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
     return next((line for line in reversed(state.log_history) if line["step"] == step and "eval_loss" in line), None)
 
 
-def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> bool:
+def complete(
+    configuration: Configuration, data: TrainingData, trainer: transformers.Trainer, processor: FlavourProcessor
+) -> bool:
     """Let the trained model know which inputs are familiar and when it is not sure, where that can be learned.
 
     Returns:
@@ -265,7 +279,7 @@ def complete(configuration: Configuration, data: TrainingData, trainer: Any, pro
     return line is not None
 
 
-def average_best(configuration: Configuration, trainer: Any) -> list[int]:
+def average_best(configuration: Configuration, trainer: transformers.Trainer) -> list[int]:
     """Try the mean of the best checkpoints where the configuration says so; return the steps of one that is kept."""
     best = next((each for each in trainer.callback_handler.callbacks if isinstance(each, BestWeights)), None)
     if best is None:
@@ -302,7 +316,7 @@ def trainer_arguments(configuration: Configuration, data: TrainingData) -> Train
     return arguments
 
 
-def check_settings(configuration: Configuration, model: Any) -> None:
+def check_settings(configuration: Configuration, model: PreTrainedModel) -> None:
     """Raise BadInputError for a setting that this model cannot follow, or for a tracker that is not installed."""
     if configuration.data.mixup_alpha > 0 and getattr(model.config, "num_place_labels", False):
         raise BadInputError("mixup_alpha mixes pictures, and masks cannot be mixed; set place_loss_weight: 0 in config")
@@ -321,8 +335,8 @@ def check_settings(configuration: Configuration, model: Any) -> None:
 def make_trainer(
     configuration: Configuration,
     data: TrainingData,
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: FlavourProcessor,
     vocabulary: dict[str, Any] | None = None,
 ) -> transformers.Trainer:
     """Return the Trainer of a run; `vocabulary` is the record that its checkpoints get."""
@@ -375,7 +389,9 @@ def make_trainer(
     return trainer
 
 
-def beside(configuration: Configuration, data: TrainingData, model: Any, processor: Any) -> Teacher | None:
+def beside(
+    configuration: Configuration, data: TrainingData, model: PreTrainedModel, processor: FlavourProcessor
+) -> Teacher | None:
     """Return the teacher that looks at each batch of a run, None where there is none.
 
     Raises:

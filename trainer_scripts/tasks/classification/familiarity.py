@@ -94,7 +94,7 @@ def drawn(table: Table) -> Table:
 
 
 def _read(
-    model: Any, processor: FlavourProcessor, table: Table, name: str
+    model: PreTrainedModel, processor: FlavourProcessor, table: Table, name: str
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Return the features of each part, of the rows that have it, and the class scores."""
     found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
@@ -114,7 +114,9 @@ def _read(
     return {part: _joined(rows) for part, rows in found.items()}, torch.cat(logits)
 
 
-def _batches(model: Any, processor: FlavourProcessor, table: Table, name: str) -> Iterator[dict[str, torch.Tensor]]:
+def _batches(
+    model: PreTrainedModel, processor: FlavourProcessor, table: Table, name: str
+) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the inputs of a table on the device of the model, without labels."""
     samples: Any = evaluation_samples(processor, table)
     loader: DataLoader = DataLoader(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 
 from dataset_builder.errors import BadInputError
@@ -27,7 +27,7 @@ class Conditions:
         BadInputError: the pipeline has other parts.
     """
 
-    def __init__(self, pipeline: Any, name: str):
+    def __init__(self, pipeline: DiffusionPipeline, name: str):
         self.pipeline = pipeline
         denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
         kind = type(denoiser).__name__
