@@ -36,7 +36,8 @@ from dataset_builder.errors import BadInputError, exit_on_bad_input
 from dataset_builder.files import write_json
 from dataset_builder.progress import progress
 from trainer_scripts.data.pictures import readable_picture
-from trainer_scripts.data.table import Table, decode_bytes, open_dataset, split_rows
+from trainer_scripts.data.splits import open_dataset, split_rows
+from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.evaluation.ablations import partners
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.intervals import CONFIDENCE, RESAMPLES

@@ -17,7 +17,7 @@ from dataset_builder.pictures.illustrator import Illustrator
 from dataset_builder.pictures.prompts import render
 from dataset_builder.pictures.revisions import pipeline_revision
 from dataset_builder.pictures.settings import GenerationSettings, PictureTask
-from trainer_scripts.data.table import open_dataset, split_rows
+from trainer_scripts.data.splits import open_dataset, split_rows
 from trainer_scripts.demos.all_cores import train_on_all_cores
 from trainer_scripts.tasks.text_to_image.grid import side_by_side, stacked_rows
 
