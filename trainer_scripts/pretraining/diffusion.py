@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from dataset_builder.building.build import build
 from dataset_builder.building.settings import BuildSettings
 from dataset_builder.files import write_json
 from dataset_builder.messages import echo
+from dataset_builder.pictures.pipelines import load_pipeline
 from trainer_scripts.demos.all_cores import train_on_all_cores
 from trainer_scripts.demos.run import NUMBER, SEED
 from trainer_scripts.evaluation.predictions import read_metrics
@@ -99,7 +99,7 @@ def write_pipeline(settings: PlateSettings, source: Prompted, runs: dict[str, Pa
         runs: name -> folder of a training.
         out: folder of the pipeline.
     """
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(runs[DENOISER], dtype=torch.float16)
+    pipeline = load_pipeline(str(runs[DENOISER]), dtype="float16")
     pipeline.save_pretrained(out, safe_serialization=True)
     # transformers loads weights in the precision that a config states, and diffusers in single precision: all in that.
     config = out / "text_encoder" / "config.json"
