@@ -310,6 +310,7 @@ def model_card(
         "lora": bool(config.get("lora")),
         "size": config.get("image_size"),
         "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
+        "new_problem_type": (metrics.get("adapters") or {}).get("new_problem_type"),
     }
     evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
     template = read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]])

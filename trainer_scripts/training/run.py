@@ -26,6 +26,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
+from modeling_flavour.familiarity_flavour import KnowsItsInputs
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
@@ -163,10 +164,8 @@ def prepare_trainer(
     processor.text_column = given.columns.get(given.text_column, given.text_column)
     processor.image_column = given.columns.get(given.image_column, given.image_column)
     # What a checkpoint knows of the rows of its own training does not hold for these; it is learned anew in the end.
-    if getattr(model.config, "familiarity", None):
-        model.trust_every_input()
-    if getattr(model.config, "abstain_below", None) is not None:
-        model.config.abstain_below = None
+    if isinstance(model, KnowsItsInputs):
+        model.forget_familiarity()
     vocabulary = vocabulary_record(local, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
@@ -269,8 +268,8 @@ def complete(
         Whether it learned that, so that its answers may have changed.
     """
     share = configuration.training.familiar_share
-    # Sharded weights cannot be called by one process, and adapters are saved without the model's own buffers.
-    if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or configuration.training.lora_rank:
+    # Sharded weights cannot be called by one process.
+    if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return False
     model = trainer.accelerator.unwrap_model(trainer.model)
     line = data.task.complete(model, processor, data.train, data.selection, share)
