@@ -1,6 +1,6 @@
 """Whether pictures that a diffusion model drew show what they should, as models of this package read them.
 
-    flavour-sd build --pipeline plates-ldm --out drawn
+    flavour-sd build --pipeline FOLDER --out drawn
     python benchmarks/drawn_pictures.py drawn PLATES --readers SEGMENTER CAPTIONER CLASSIFIER
 
 Both data sets hold the same dishes: PLATES their plates by the simulator, `drawn` the pictures of a model. Each reader

@@ -1,7 +1,7 @@
-"""Pretrain what ships with this package: `python trainer_scripts/pretrain.py --model plates-resnet18 --out FOLDER`.
+"""Pretrain a model of plates from nothing: `python trainer_scripts/pretrain.py --model plates-resnet18 --out FOLDER`.
 
-Both models learn from plates of random ingredients, which are drawn once: `plates-resnet18`, the image encoder of the
-tiny configurations, names what lies at each place; `plates-ldm`, a latent diffusion model, draws plates from prompts.
+Both models learn from plates of random ingredients, which are drawn once: `plates-resnet18`, the image encoder that
+ships with this package, names what lies at each place; `plates-ldm`, a latent diffusion model, draws plates.
 An interrupted command goes on where it stopped.
 """
 

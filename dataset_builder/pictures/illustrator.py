@@ -34,7 +34,6 @@ from dataset_builder.pictures.settings import (
     PictureTask,
     attempt_seed,
 )
-from dataset_builder.pictures.shipped import drawing_defaults
 
 
 def ids_in(mask: np.ndarray | None) -> list[int]:
@@ -89,10 +88,9 @@ class Illustrator:
         )
         self._per_call = settings.batch_size  # fewer from the call on for which memory did not suffice
         size = settings.size if settings.size or settings.pipeline != PLATING else PLATING_SIZE
-        usual = drawing_defaults(settings.pipeline)
-        steps = usual.steps if settings.steps is None else settings.steps
-        guidance = usual.guidance if settings.guidance is None else settings.guidance
-        self._arguments = CallArguments(self.pipeline, steps, guidance, size, settings.negative_prompt)
+        self._arguments = CallArguments(
+            self.pipeline, settings.steps, settings.guidance, size, settings.negative_prompt
+        )
         self._reader = PromptReader(self.pipeline)
         # Plating logs nothing, and setting the libraries' verbosity would take a fiftieth of its time.
         self._quiet = nullcontext if settings.pipeline == PLATING else errors_only

@@ -11,7 +11,6 @@ from huggingface_hub.utils.sha import sha_fileobj
 from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.settings import PLATING, GenerationSettings, parse_lora
-from dataset_builder.pictures.shipped import shipped_folder
 from dataset_builder.pictures.single_file import is_single_file, locate_configuration, locate_file
 from dataset_builder.recipes.hub_names import pinned
 
@@ -56,14 +55,12 @@ def folder_revision(folder: Path) -> str:
 def locate(name: str, revision: str | None, variant: str | None = None) -> Path:
     """Return the folder (or single file) of a pipeline, downloaded first if `name` is a Hub id.
 
-    A folder here comes before a pipeline of this package, and that before a Hub.
-
     Raises:
         BadInputError: no pipeline is there or the Hub does not give it.
     """
     if is_single_file(name):
         return locate_file(name, revision)
-    folder = shipped_folder(name) or Path(name).expanduser()
+    folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
             raise BadInputError(

@@ -22,10 +22,10 @@ from trainer_scripts.pretraining.prompted import MOST_VISIBLE, PROMPT, Prompted,
 AUTOENCODER, DENOISER = "autoencoder", "denoiser"
 # Plates with one ingredient have few different prompts; those of the plates that choose the checkpoint are left out.
 PROMPTS = ("--text_column", PROMPT, "--prompt_template", "none", "--shared_rows", "drop")
-# Name -> configuration and arguments of each training. The autoencoder is small: a part of the plates suffices.
+# Name -> configuration and arguments of each training.
 TRAININGS = {
-    AUTOENCODER: ["plates_autoencoder", "--num_train_epochs", "0.64"],
-    DENOISER: ["text_to_image_tiny", "--num_train_epochs", "3", *PROMPTS],
+    AUTOENCODER: ["plates_autoencoder", "--num_train_epochs", "2"],
+    DENOISER: ["text_to_image_tiny", "--num_train_epochs", "8", *PROMPTS],
 }
 STATED = ("parameters", "steps", "epochs", "seconds", "seed", "precision", "device")
 CARD = """---
@@ -50,7 +50,7 @@ pipeline = DiffusionPipeline.from_pretrained("{name}")  # the folder of this car
 picture = pipeline("plate: tomato, feta, olive", num_inference_steps=25, guidance_scale=3.0).images[0]
 ```
 
-`flavour-sd build --pipeline {name}` draws a data set with it.
+`flavour-sd build --pipeline FOLDER --steps 25 --guidance 3` draws a data set with it.
 
 | | |
 |---|---|

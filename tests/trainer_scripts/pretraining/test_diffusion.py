@@ -1,4 +1,4 @@
-"""Pretraining of the shipped diffusion model: its plates and prompts, and the road to a pipeline."""
+"""Pretraining of the diffusion model: its plates and prompts, and the road to a pipeline."""
 
 import json
 
