@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback
 
+from dataset_builder.engines.ranks import is_main
+from dataset_builder.messages import echo
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.scores import Score
 from trainer_scripts.features.frozen import Frozen
@@ -42,7 +44,12 @@ class TextToImageTask(DrawingTask):
 
     def build(self, configuration: Configuration, data: TrainingData) -> tuple[Any, Any]:
         """Return the denoiser and what saves its pipeline."""
-        return training.build(configuration, data)
+        model, writer = training.build(configuration, data)
+        distinct = {prompt for prompts in row_prompts(data.train, *writer.prompts) for prompt in prompts}
+        unread = model.conditions.unread(distinct)
+        if unread and is_main():
+            echo(f"{unread:,} of {len(distinct):,} prompts are longer than the text encoder reads, which cuts them")
+        return model, writer
 
     def training_samples(self, configuration: Configuration, data: TrainingData, processor: Any) -> PromptSamples:
         """Return the varied samples of the training split."""
