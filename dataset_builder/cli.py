@@ -128,6 +128,24 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("--images-per-dish", type=int, default=1, metavar="N", help="pictures of each recipe (default 1)")
     verb.add_argument("--seed", type=int, default=0, help="of variants, splits and pictures (default 0)")
+    _add_drawing(verb)
+    verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
+    _add_engine(verb)
+    verb.add_argument(
+        "--part", metavar="I/N", help="draw this part of the shards, for job arrays; any part may be repeated"
+    )
+    verb.add_argument("--finish", action="store_true", help="check that all parts are there, and write the manifest")
+    replaced = "replace the build that is in DIR; it is removed when the new one has a shard"
+    verb.add_argument("--fresh", action="store_true", help=replaced)
+    verb.add_argument(
+        "--verify", action="store_true", help="compare every byte of a finished build with its hashes, not sizes alone"
+    )
+    verb.add_argument("--only", metavar="ID", help="draw this row again, alone, and compare it with the build in DIR")
+    verb.set_defaults(run=_run_build)
+
+
+def _add_drawing(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `build` that say how its pictures come about."""
     pictures = verb.add_argument_group("pictures")
     pictures.add_argument(
         "--pictures",
@@ -174,19 +192,6 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
         metavar="N",
         help="pictures per call (default 8), fewer where memory is short",
     )
-    verb.add_argument("--processes", type=int, metavar="N", help="default: all cores for plating, 1 otherwise")
-    _add_engine(verb)
-    verb.add_argument(
-        "--part", metavar="I/N", help="draw this part of the shards, for job arrays; any part may be repeated"
-    )
-    verb.add_argument("--finish", action="store_true", help="check that all parts are there, and write the manifest")
-    replaced = "replace the build that is in DIR; it is removed when the new one has a shard"
-    verb.add_argument("--fresh", action="store_true", help=replaced)
-    verb.add_argument(
-        "--verify", action="store_true", help="compare every byte of a finished build with its hashes, not sizes alone"
-    )
-    verb.add_argument("--only", metavar="ID", help="draw this row again, alone, and compare it with the build in DIR")
-    verb.set_defaults(run=_run_build)
 
 
 def _run_build(parsed: argparse.Namespace) -> int:

@@ -52,11 +52,16 @@ def read_template(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def environment() -> jinja2.Environment:
-    """Return the Jinja environment of the templates; a value that a template names and does not get is an error."""
+def environment(escape: bool = False) -> jinja2.Environment:
+    """Return the Jinja environment of the templates; a value that a template names and does not get is an error.
+
+    Args:
+        escape: whether values are texts in HTML, and not in Markdown.
+    """
     templates = SandboxedEnvironment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
+        autoescape=escape,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -305,6 +310,7 @@ def model_card(
         "lora": bool(config.get("lora")),
         "size": config.get("image_size"),
         "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),
+        "new_problem_type": (metrics.get("adapters") or {}).get("new_problem_type"),
     }
     evaluated = runs.evaluation_results(results, kind["tag"], data_name, dataset_revision)
     template = read_template("adapter_card.md" if adapter else runs.TEMPLATES[kind["task"]])

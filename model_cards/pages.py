@@ -2,12 +2,10 @@
 
 import base64
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jinja2
+from model_cards.cards import environment
 
-TEMPLATES = Path(__file__).parent
 MOST_BYTES = 5_000_000  # of a page
 
 
@@ -23,12 +21,4 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
         template: name of a template of this package; `report.html` is what all have in common.
         values: what it names; texts are escaped, and one that is missing is an error.
     """
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["thousands"] = lambda number: f"{number:,}"
-    return templates.get_template(template).render(values)
+    return environment(escape=True).get_template(template).render(values)

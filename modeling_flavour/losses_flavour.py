@@ -1,5 +1,9 @@
-"""Losses that several models share: of class scores, and of the class at each place of a picture."""
+"""Losses that several models share: of class scores, of the class at each place of a picture, and of captions.
 
+Captions become labels and decoder inputs here too: shifted by one word, without begin tokens and padding in front.
+"""
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig
@@ -89,3 +93,43 @@ def captioning_loss(
         label_smoothing=label_smoothing,
     )
     return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:
+    """Return the decoder's input for `labels` `(batch, length)`: the start token, then all labels but the last.
+
+    >>> shift_right(torch.tensor([[7, 8, 3, -100]]), start=2, padding=0)
+    tensor([[2, 7, 8, 3]])
+    """
+    shifted = torch.cat([labels.new_full((labels.shape[0], 1), start), labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == IGNORED_LABEL, padding)
+
+
+def without_begin(ids: Tensor, begin: int, end: int, padding: int, first: int = 0) -> Tensor:
+    """Return captions `(batch, length)` without a begin token at place `first`; the rest moves up, padding follows.
+
+    Tokenizers put a begin token before a caption, which the decoder gets as its start and never has to say.
+
+    >>> without_begin(torch.tensor([[2, 7, 8, 3], [7, 8, 3, -100]]), begin=2, end=3, padding=-100)
+    tensor([[   7,    8,    3, -100],
+            [   7,    8,    3, -100]])
+    """
+    if ids.shape[1] <= first:
+        return ids
+    begins = ids[:, first] == begin
+    if begin == end and ids.shape[1] > first + 1:  # then the end token of an empty caption looks the same
+        begins &= ids[:, first + 1] != padding
+    moved = torch.cat([ids[:, :first], ids[:, first + 1 :], ids.new_full((len(ids), 1), padding)], dim=1)
+    return torch.where(begins[:, None], moved, ids)
+
+
+def to_the_front(labels: Tensor) -> Tensor:
+    """Return captions `(batch, length)` from the first place on; the places in front that are not learned follow.
+
+    >>> to_the_front(torch.tensor([[-100, 7, 8, 3], [7, 8, 3, -100]]))
+    tensor([[   7,    8,    3, -100],
+            [   7,    8,    3, -100]])
+    """
+    first = (labels != IGNORED_LABEL).long().argmax(1, keepdim=True)
+    places = torch.arange(labels.shape[1], device=labels.device) + first
+    return labels.gather(1, places % labels.shape[1])

@@ -156,7 +156,7 @@ class FlavourForClassification(KnowsItsInputs, FlavourPreTrainedModel):
         elif isinstance(module, ClassScores):
             # Small weights, so that the scores start at the prior in the bias.
             init.normal_(module.weight, std=self.config.initializer_range)
-        elif isinstance(module, Familiarity):
+        elif isinstance(module, Familiarity) and module.known:
             for name, value in module.initial(module.axes.shape[1], module.axes.shape[0]).items():
                 init.copy_(getattr(module, name), value)
 

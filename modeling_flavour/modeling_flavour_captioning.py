@@ -18,41 +18,20 @@ from .captioning_pipeline_flavour import CAPTIONING_PIPELINE
 from .configuration_flavour_captioning import FlavourCaptionerConfig
 from .decoding_flavour import MergeDecoder, TransformerDecoder
 from .loading_flavour import load_checked, load_part
-from .losses_flavour import IGNORED_LABEL, captioning_loss, place_loss
+from .losses_flavour import (
+    IGNORED_LABEL,
+    captioning_loss,
+    place_loss,
+    shift_right,
+    to_the_front,
+    without_begin,
+)
 from .lstm_flavour import LSTMState
 
 WORDS_FOR_ENCODER = (
     "A captioner's encoder reads pictures, not words: give words as labels or decoder_input_ids (and their mask as "
     "decoder_attention_mask); generate takes beginnings of captions as input_ids."
 )
-
-
-def shift_right(labels: Tensor, start: int, padding: int) -> Tensor:
-    """Return the decoder's input for `labels` `(batch, length)`: the start token, then all labels but the last.
-
-    >>> shift_right(torch.tensor([[7, 8, 3, -100]]), start=2, padding=0)
-    tensor([[2, 7, 8, 3]])
-    """
-    shifted = torch.cat([labels.new_full((labels.shape[0], 1), start), labels[:, :-1]], dim=1)
-    return shifted.masked_fill(shifted == IGNORED_LABEL, padding)
-
-
-def without_begin(ids: Tensor, begin: int, end: int, padding: int, first: int = 0) -> Tensor:
-    """Return captions `(batch, length)` without a begin token at place `first`; the rest moves up, padding follows.
-
-    Tokenizers put a begin token before a caption, which the decoder gets as its start and never has to say.
-
-    >>> without_begin(torch.tensor([[2, 7, 8, 3], [7, 8, 3, -100]]), begin=2, end=3, padding=-100)
-    tensor([[   7,    8,    3, -100],
-            [   7,    8,    3, -100]])
-    """
-    if ids.shape[1] <= first:
-        return ids
-    begins = ids[:, first] == begin
-    if begin == end and ids.shape[1] > first + 1:  # then the end token of an empty caption looks the same
-        begins &= ids[:, first + 1] != padding
-    moved = torch.cat([ids[:, :first], ids[:, first + 1 :], ids.new_full((len(ids), 1), padding)], dim=1)
-    return torch.where(begins[:, None], moved, ids)
 
 
 class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
@@ -178,10 +157,20 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
     def without_begin_tokens(
         self, labels: Tensor | None, decoder_input_ids: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return labels, and decoder inputs that were made from labels, without a begin token; see `without_begin`."""
+        """Return labels, and decoder inputs that were made from labels, without a begin token; see `without_begin`.
+
+        Labels that a tokenizer has padded on the left are moved to the front, and the decoder inputs made from them.
+        """
         if labels is None:
             return None, decoder_input_ids
-        tokens = (self.config.bos_token_id, self.config.eos_token_id)
+        tokens, front = (self.config.bos_token_id, self.config.eos_token_id), to_the_front(labels)
+        if decoder_input_ids is None:
+            labels = front
+        elif decoder_input_ids.shape == labels.shape:
+            # Places in front are left out by intent where the decoder is given the words that stand there.
+            made = (decoder_input_ids == self.shifted(labels)).all(1, keepdim=True)
+            labels = torch.where(made, front, labels)
+            decoder_input_ids = torch.where(made, self.shifted(front), decoder_input_ids)
         if decoder_input_ids is not None:  # there the begin token follows the start
             decoder_input_ids = without_begin(decoder_input_ids, *tokens, self.config.pad_token_id, first=1)
         return without_begin(labels, *tokens, padding=IGNORED_LABEL), decoder_input_ids
@@ -217,7 +206,7 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
                         "label_smoothing_factor takes the labels away: let the collator add decoder_input_ids, made by "
                         "prepare_decoder_input_ids_from_labels, or set config.label_smoothing instead.)"
                     )
-                decoder_input_ids = shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
+                decoder_input_ids = self.shifted(labels)
             decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
         return encoder_outputs, decoder_inputs_embeds, decoder_input_ids
 
@@ -360,6 +349,10 @@ class FlavourCaptioner(FlavourPreTrainedModel, GenerationMixin):
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Return the decoder's input for `labels`, with or without begin token; see `shift_right`."""
         labels = without_begin(labels, self.config.bos_token_id, self.config.eos_token_id, padding=IGNORED_LABEL)
+        return self.shifted(labels)
+
+    def shifted(self, labels: Tensor) -> Tensor:
+        """Return the decoder's input for labels without a begin token; see `shift_right`."""
         return shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
 
     def get_input_embeddings(self) -> nn.Module:

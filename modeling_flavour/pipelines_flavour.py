@@ -61,7 +61,8 @@ def is_sequence(inputs: Any) -> bool:
 class ProcessorPipeline(Pipeline):
     """A pipeline that reads its inputs with the model's own processor, and is saved with it.
 
-    A `datasets.Dataset`, or a column of one, is answered row by row, with a list; a streamed one with an iterator.
+    A `datasets.Dataset`, a table of pandas, or a column of either is answered row by row, with a list; a streamed
+    data set with an iterator.
     """
 
     _load_processor = True
@@ -76,6 +77,9 @@ class ProcessorPipeline(Pipeline):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer for one input, a list, a generator, a data set or a column of one."""
+        if hasattr(inputs, "iloc"):  # a table of pandas is as good as its rows, a column as its values
+            empty = inputs.astype(object).where(inputs.notna(), None)
+            inputs = empty.to_dict("records") if hasattr(empty, "columns") else empty.tolist()
         if is_sequence(inputs):
             return list(super().__call__(Rows(inputs), *args, **kwargs))
         if hasattr(inputs, "column_names") and hasattr(inputs, "__iter__"):  # streamed
@@ -198,13 +202,13 @@ class FlavourClassificationPipeline(FlavourPipeline):
     A model that knows what its training rows were like adds `familiar` to each label, whether all parts of the sample
     are like them, and `unfamiliar`, the parts that are not; a fusion answers without these. With `abstain=True` it may
     say that it does not know: where nothing of the sample is familiar, or its best label is less probable than
-    `config.abstain_below`, the answer is the one entry with the label `None`.
+    `abstain_below` of the model, the answer is the one entry with the label `None`.
     """
 
     def _sanitize_parameters(self, top_k: int | None = UNSET, abstain: bool | None = None):
         settings: dict[str, Any] = dict(sanitize_top_k(top_k))
         if abstain is not None:
-            if abstain and self.model.config.abstain_below is None:
+            if abstain and self.model.abstain_below is None:
                 raise ValueError(
                     "This model does not know when to abstain: models of one label per sample learn it in training "
                     "(familiar_share), those of earlier versions have not. Train it again, or leave abstain out."
@@ -250,6 +254,6 @@ class FlavourClassificationPipeline(FlavourPipeline):
             strange = [part for part in parts if not bool(model_outputs[part][0])]
             known = {"familiar": not strange, "unfamiliar": strange}
         foreign = bool(parts) and len(known["unfamiliar"]) == len(parts)
-        if abstain and (foreign or ranked[0][1] < self.model.config.abstain_below):
+        if abstain and (foreign or ranked[0][1] < self.model.abstain_below):
             return [{"label": None, "score": ranked[0][1], **known}]
         return [{"label": label, "score": score, **known} for label, score in ranked[:top_k]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-NO_BENCHMARKS = {"all", "measuring", "photographs", "real_pictures", "results"}
+NO_BENCHMARKS = {"all", "drawn_pictures", "measuring", "photographs", "real_pictures", "results"}
 NAMES = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in NO_BENCHMARKS)
 
 

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("dataset_builder", "modeling_flavour", "trainer_scripts", "model_cards")
 MOST_FILES = 15
+# Of a file, and of a function without its docstring. Most are far below; what comes near is divided by idea.
+MOST_LINES, MOST_LINES_OF_FUNCTION = 500, 70
 
 # The verb scripts, which are "", start the demos and the pretraining, and these run verbs.
 TOP = {"", "demos", "pretraining"}
@@ -162,6 +164,22 @@ def test_folders_stay_small():
     for path in modules_of(ROOT, ("dataset_builder", "trainer_scripts", "model_cards")).values():
         counts[path.parent] += 1
     assert {str(folder): count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_files_and_functions_stay_small():
+    long = {}
+    for name, path in modules_of(ROOT, (*PACKAGES, "tests", "benchmarks")).items():
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > MOST_LINES:
+            long[name] = text.count("\n")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                docstring = node.body[0] if ast.get_docstring(node) is not None else None
+                of_docstring = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
+                lines = node.end_lineno - node.lineno + 1 - of_docstring
+                if lines > MOST_LINES_OF_FUNCTION:
+                    long[f"{name}.{node.name}"] = lines
+    assert long == {}
 
 
 def test_no_folder_of_scripts_shadows_a_library():

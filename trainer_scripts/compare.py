@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
+from trainer_scripts.settings.command_line import ArgumentParser, DatasetOptions, command
 from trainer_scripts.settings.options import COUNT, REQUIRED, Range, option
 
 
 @dataclass
-class CompareArguments:
+class CompareArguments(DatasetOptions):
     """Command line of `compare.py`."""
 
     sources: list[str] = option(
@@ -23,8 +23,6 @@ class CompareArguments:
         metavar="MODEL ... DATASET",
     )
     split: str | None = option(None, "split to compare on (test)")
-    dataset_revision: str | None = option(None, "revision of a Hub data set")
-    columns: dict[str, str] | None = option(None, COLUMNS_HELP)
     also: str | None = option(
         None, "second data set (folder or Hub id): the same models there, such as on photographs after drawings"
     )

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
-from trainer_scripts.settings.options import COUNT, NATURAL, POSITIVE, REQUIRED, Range, option
+from trainer_scripts.settings.command_line import ArgumentParser, DatasetOptions, ModelOptions, command
+from trainer_scripts.settings.options import COUNT, NATURAL, POSITIVE, Range, option
 
 
-@dataclass
-class ExportArguments:
+@dataclass(kw_only=True)
+class ExportArguments(ModelOptions, DatasetOptions):
     """Command line of `export.py`."""
 
-    model: str = option(REQUIRED, "folder or Hub id", metavar="MODEL")
     format: Literal["onnx"] = option("onnx", "format (%(default)s)")
     quantize: Literal["int8"] | None = option(None, "8-bit weights, and arithmetic where that is good")
     dtype: Literal["fp16", "bf16"] | None = option(
@@ -37,10 +36,6 @@ class ExportArguments:
         0.5, "points by which the main score may change on the selection split (%(default)s)", allowed=NATURAL
     )
     dataset: str | None = option(None, "folder or Hub id of real samples (that of the model's configuration)")
-    dataset_revision: str | None = option(None, "revision of a Hub data set")
-    columns: dict[str, str] | None = option(None, COLUMNS_HELP)
-    # A folder has no revisions: there the default is not read.
-    revision: str = option("main", "revision of a Hub model (%(default)s)")
     out: Path | None = option(None, "folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
     calibration_rows: int = option(128, "rows (%(default)s)", allowed=COUNT)
     max_rows: int = option(1000, "rows of each split that are scored (%(default)s)", allowed=Range(2))

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Literal
 
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
-from trainer_scripts.settings.command_line import ArgumentParser, command
+from trainer_scripts.settings.command_line import ArgumentParser, ModelOptions, command
 from trainer_scripts.settings.options import COUNT, REQUIRED, SHARE, option
 
 
-@dataclass
-class PredictArguments:
+@dataclass(kw_only=True)
+class PredictArguments(ModelOptions):
     """Command line of `predict.py`."""
 
-    model: str = option(REQUIRED, "folder or Hub id", metavar="MODEL")
     table: str = option(REQUIRED, "CSV, TSV, JSON lines or Parquet file, folder or Hub id", metavar="TABLE")
-    revision: str = option("main", "revision of a Hub model (%(default)s)")
     images: Path | None = option(None, "folder of the pictures that ids or the image column name")
     out: Path = option(Path("Predicted_labels.csv"), "result (%(default)s)")
     id_column: str | None = option(None, "column of ids, which name the pictures in --images (ImageID, or id)")

@@ -1,12 +1,14 @@
-"""Pretrain the tiny image encoder that ships with this package: `python trainer_scripts/pretrain.py --out FOLDER`.
+"""Pretrain a model of plates from nothing: `python trainer_scripts/pretrain.py --model plates-resnet18 --out FOLDER`.
 
-It draws plates of random ingredients, trains an encoder to name what lies at each place, and writes its checkpoint. An
-interrupted command goes on where it stopped.
+Both models learn from plates of random ingredients, which are drawn once: `plates-resnet18`, the image encoder that
+ships with this package, names what lies at each place; `plates-ldm`, a latent diffusion model, draws plates.
+An interrupted command goes on where it stopped.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from trainer_scripts.settings.command_line import ArgumentParser, command
 from trainer_scripts.settings.options import COUNT, POSITIVE, SEED, option
@@ -16,8 +18,9 @@ from trainer_scripts.settings.options import COUNT, POSITIVE, SEED, option
 class PretrainArguments:
     """Command line of `pretrain.py`."""
 
-    out: Path = option(Path("outputs/plates-resnet18"), "folder of the checkpoint (%(default)s)")
-    work: Path = option(Path("outputs/pretraining"), "folder of the plates and of both trainings (%(default)s)")
+    model: Literal["plates-resnet18", "plates-ldm"] = option("plates-resnet18", "what is trained (%(default)s)")
+    out: Path | None = option(None, "folder of the checkpoint (outputs/MODEL)")
+    work: Path = option(Path("outputs/pretraining"), "folder of the plates and of all trainings (%(default)s)")
     plates: int = option(100_000, "training plates (%(default)s)", allowed=COUNT)
     validation: int = option(1000, "plates that choose nothing but are scored during training", allowed=COUNT)
     seed: int = option(0, "of the plates (%(default)s)", allowed=SEED)
@@ -31,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the plates, train on them, and write the checkpoint."""
     with command(PARSER, arguments) as given:
         # Imported here, so that --help and a mistyped argument do not wait for slow libraries.
-        from trainer_scripts.pretraining.run import run
+        from trainer_scripts.pretraining import diffusion, encoder
 
-        run(given)
+        (diffusion if given.model == "plates-ldm" else encoder).run(given)
 
 
 if __name__ == "__main__":

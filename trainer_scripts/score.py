@@ -6,22 +6,19 @@ from pathlib import Path
 
 from dataset_builder.engines.choice import ENGINES, LOCAL
 from trainer_scripts.evaluation.decisions import EXPECTED_F1, THRESHOLD
-from trainer_scripts.settings.command_line import COLUMNS_HELP, ArgumentParser, command
+from trainer_scripts.settings.command_line import ArgumentParser, DatasetOptions, ModelOptions, command
 from trainer_scripts.settings.options import COUNT, POSITIVE, REQUIRED, option
 
 # Heading in `--help`; other models refuse these options.
 _MASKS = "models that give masks"
 
 
-@dataclass
-class ScoreArguments:
+@dataclass(kw_only=True)
+class ScoreArguments(ModelOptions, DatasetOptions):
     """Command line of `score.py`."""
 
-    model: str = option(REQUIRED, "folder or Hub id", metavar="MODEL")
     dataset: str = option(REQUIRED, "folder or Hub id", metavar="DATASET")
     split: str = option("test", "split to score (%(default)s)")
-    revision: str = option("main", "revision of a Hub model (%(default)s)")
-    dataset_revision: str | None = option(None, "revision of a Hub data set")
     out: Path | None = option(None, "folder of the result (MODEL/scores/SPLIT)")
     tune_thresholds: bool = option(
         False, "for several labels per row: the best threshold per label on the selection split; lifts macro-F1"
@@ -31,7 +28,6 @@ class ScoreArguments:
         "for several labels per row: threshold, or the set with the highest expected F1; lifts samples-F1",
         choices=(THRESHOLD, EXPECTED_F1),
     )
-    columns: dict[str, str] | None = option(None, COLUMNS_HELP)
     allow_outside: bool = option(False, "open pictures that rows name outside the folder of the data set")
     batch_size: int = option(64, "rows per batch (%(default)s)", allowed=COUNT)
     processes: int | None = option(

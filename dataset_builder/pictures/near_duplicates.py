@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dataset_builder.engines.local import LocalEngine
 from dataset_builder.engines.work import Engine, Report
-from dataset_builder.pictures.upright import as_rgb
+from dataset_builder.pictures.photographs import as_rgb
 from dataset_builder.progress import progress
 
 HASH_BITS = 64

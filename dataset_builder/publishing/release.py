@@ -60,6 +60,16 @@ class Release:
         return tag_of(self.version)
 
 
+def check_repo(repo: str, option: str) -> None:
+    """Raise BadInputError for a name that the Hub would refuse; `option` is what gave it."""
+    try:
+        validate_repo_id(repo)
+    except ValueError as error:
+        raise BadInputError(f"{repo!r} is no repository name ({error}); give {option} namespace/name") from error
+    if "/" not in repo:
+        raise BadInputError(f"{repo!r} names no namespace; give {option} namespace/name")
+
+
 def check_names(repo: str, version: str, licence: str) -> None:
     """Refuse names that the Hub would refuse, before anything is read or sent.
 
@@ -67,12 +77,7 @@ def check_names(repo: str, version: str, licence: str) -> None:
         BadInputError: repository, version or licence has another form than the Hub's.
     """
     parse_version(version)
-    try:
-        validate_repo_id(repo)
-    except ValueError as error:
-        raise BadInputError(f"{repo!r} is no repository name ({error}); give --repo namespace/name") from error
-    if "/" not in repo:
-        raise BadInputError(f"{repo!r} names no namespace; give --repo namespace/name")
+    check_repo(repo, "--repo")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
         raise BadInputError(f"{licence!r} is no licence identifier of the Hub; give --license cc-by-4.0 or another one")
 

@@ -16,7 +16,6 @@ import torch
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 
 from dataset_builder.boundaries import outside, parse_json
@@ -24,7 +23,7 @@ from dataset_builder.catalogue.ingredients import catalogue_dishes
 from dataset_builder.errors import BadInputError
 from dataset_builder.pictures.prompts import render
 from dataset_builder.plating.pipeline import PlatingPipeline
-from dataset_builder.publishing.release import CARD, GIT_FILES, Release, named_failures, write_folder
+from dataset_builder.publishing.release import CARD, GIT_FILES, Release, check_repo, named_failures, write_folder
 from dataset_builder.publishing.versions import listed, published_versions, tag_of
 from dataset_builder.recipes.hub_names import pinned
 from model_cards.cards import fill, is_blank, read_template
@@ -74,7 +73,7 @@ def publish_space(
         BadInputError: a name is refused, nothing is to be shown, a model or data set is not published, the Space holds
             something else, or the Hub could not be written; then the call can be repeated.
     """
-    _check_name(space)
+    check_repo(space, "--space")
     if not models and dataset is None:
         raise BadInputError("a Space shows models or data; give --model org/name@REVISION, or --dataset")
     api = HfApi()
@@ -187,21 +186,12 @@ def _card(space: str, models: Sequence[str], dataset: str | None) -> str:
     return f"---\n{head}---\n\n{fill(read_template('space_card.md'), values, CARD).strip()}\n"
 
 
-def _check_name(space: str) -> None:
-    try:
-        validate_repo_id(space)
-    except ValueError as error:
-        raise BadInputError(f"{space!r} is no name of a Space ({error}); give --space namespace/name") from error
-    if "/" not in space:
-        raise BadInputError(f"{space!r} names no namespace; give --space namespace/name")
-
-
 def _at_revision(api: HfApi, name: str, kind: str) -> str:
     """Return `ID@REVISION` of something published: the revision that is named, the newest version, or the commit."""
     if Path(name).exists():
         raise BadInputError(f"{name} is a folder of this machine; publish it, and give its Hub id")
     repo, revision = pinned(name)
-    _check_name(repo)
+    check_repo(repo, f"--{kind}")
     with outside(f"cannot find the {kind} {name!r}", "publish it first, or name its revision: ID@REVISION"):
         if revision is not None:
             api.repo_info(repo, repo_type=kind, revision=revision)

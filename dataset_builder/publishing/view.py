@@ -17,7 +17,7 @@ from dataset_builder.columns import FLAVOURS
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_whole
 from dataset_builder.importers.table import UNREADABLE
-from dataset_builder.pictures.upright import as_rgb
+from dataset_builder.pictures.photographs import as_rgb
 from dataset_builder.publishing.audit import AUDIT_VERSION, Audit, kept_audit
 from dataset_builder.publishing.publish import left_out
 from dataset_builder.publishing.publish_imported import imported_shards, is_imported

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dataset_builder.recipes.json_shapes import DEEPEST, depth_of
 from dataset_builder.recipes.part_names import name_key
 from dataset_builder.recipes.text import readable
 
@@ -43,8 +44,6 @@ _MEALIE = frozenset(map(name_key, ("food", "unit", "quantity")))
 # The same for the steps of a recipe; the name of a section is left out where it has steps.
 _STEPS = ("steps", "itemlistelement", "instructions", "items")
 _STEP_TEXT = ("text", "displaytext", "rawtext", "instruction", "step", "description", "name")
-# Deeper lists are no ingredients.
-_DEEPEST = 64
 
 # What separates the entries of one line, strongest first. Commas also stand in decimal numbers and inside brackets.
 _SEPARATORS = (";；؛", "|\t\u2022\u25cf\u25aa", "、", "，", "،", ",")
@@ -130,7 +129,7 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
     """Yield the ingredients of a list, whatever its entries are, of an object, or of one entry."""
     if isinstance(value, str):
         yield value
-    elif depth > _DEEPEST:
+    elif depth > DEEPEST:
         return
     elif isinstance(value, Mapping):
         yield from _texts_of_object(value, depth + 1)
@@ -221,9 +220,12 @@ def _listed(text: str) -> Any:
             if read is not json.loads and len(text) > _LONGEST_LITERAL:
                 break
             try:
-                return read(text)
+                value = read(text)
             except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
                 continue
+            # Releases of Python differ in the depth that they still read; deeper than any recipe it is a text for all.
+            if text.count("[") + text.count("{") <= DEEPEST or depth_of(value) <= DEEPEST:
+                return value
         text = text[1:-1]
     if "<" in text or "&" in text or "\\" in text:
         text = readable(text)
@@ -302,6 +304,6 @@ def _step_texts(value: Any, depth: int = 0) -> Iterator[str]:
         value = inner if inner is not None else next((keys[key] for key in _STEP_TEXT if keys.get(key)), None)
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Sequence) and depth < _DEEPEST:
+    elif isinstance(value, Sequence) and depth < DEEPEST:
         for entry in value:
             yield from _step_texts(entry, depth + 1)

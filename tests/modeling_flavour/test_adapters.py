@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from modeling_flavour.familiarity_flavour import CARRIED
+
 from .family import FAMILY
+from .test_familiarity import complete, features_of, knowing
 
 pytest.importorskip("peft")
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -113,3 +116,57 @@ def test_the_adapters_of_transformers_itself_work(tmp_path):
     again.load_adapter(str(tmp_path / "adapter"))
     expected = answer("fusion-gated", model, batch)
     torch.testing.assert_close(answer("fusion-gated", again, batch), expected)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["base-knows", "base-does-not"])
+@torch.no_grad()
+def test_an_adapter_brings_what_is_known_of_inputs_whatever_its_base_knows(known, tmp_path):
+    name = "fusion-early"
+    base = knowing(name) if known else FAMILY[name].build()
+    base.config.abstain_below = 0.4 if known else None
+    base.save_pretrained(tmp_path / "base")
+    kind, batch = type(base), complete(name)
+    batch["pixel_values"][:3] = 40 * torch.rand(3, 3, 32, 32)
+
+    def fresh():
+        return kind.from_pretrained(tmp_path / "base").eval()
+
+    settings = LoraConfig(r=2, init_lora_weights=False, target_modules=["query", "value"], modules_to_save=[*CARRIED])
+    for rows, limit, dropout in ((20, 0.7, 0.0), (None, None, 0.3)):
+        # Another number of axes than in the base, or nothing.
+        learned = fresh()
+        learned.forget_familiarity()
+        if rows:
+            found = features_of(learned, FAMILY[name].batch(rows, 1))
+            learned.learn_familiarity(found, found, 1.0)
+        learned.config.abstain_below, learned.config.modality_dropout = limit, dropout
+        model = get_peft_model(fresh(), settings).eval()
+        for part, state in learned.carried_state().items():
+            module = model.base_model.model.get_submodule(part.rpartition(".")[0])
+            module.modules_to_save["default"].set_extra_state(state)
+        model.save_pretrained(tmp_path / "adapter")
+        expected = model(**batch)
+        assert (expected.image_familiar is not None) == bool(rows)
+        again, loaded = PeftModel.from_pretrained(fresh(), tmp_path / "adapter").eval(), fresh()
+        loaded.load_adapter(str(tmp_path / "adapter"))
+        for each in (again, loaded):
+            output = each(**batch)
+            torch.testing.assert_close(output.logits, expected.logits)
+            torch.testing.assert_close(output.get("image_familiar"), expected.get("image_familiar"))
+            assert (each.abstain_below, each.answers_without_a_part) == (limit, bool(dropout))
+        with again.disable_adapter():
+            assert again.abstain_below == base.config.abstain_below
+            assert (again(**batch).image_familiar is not None) == known
+        again.merge_and_unload().save_pretrained(tmp_path / "merged")
+        merged, report = kind.from_pretrained(tmp_path / "merged", output_loading_info=True)
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
+        torch.testing.assert_close(merged.eval()(**batch).logits, expected.logits, rtol=1e-3, atol=1e-4)
+        assert (merged.config.familiarity is not None) == bool(rows)
+        assert (merged.config.abstain_below, merged.config.modality_dropout) == (limit, dropout)
+
+
+def test_what_an_adapter_brings_must_fit_the_model():
+    model, other = knowing("fusion-early"), knowing("fusion-cross_attention")
+    with pytest.raises(ValueError, match="no buffers of a Familiarity of features of length"):
+        model.image_familiarity.load_state_dict(other.text_familiarity.state_dict())

@@ -6,7 +6,7 @@ from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 from modeling_flavour.captioning_pipeline_flavour import CaptioningPipeline, sequence_log_probabilities
-from modeling_flavour.modeling_flavour_captioning import shift_right, without_begin
+from modeling_flavour.losses_flavour import shift_right, without_begin
 
 from .contract import Samples
 from .family import FAMILY
@@ -38,6 +38,26 @@ def test_a_begin_token_in_front_of_labels_is_not_learned(name):
             torch.testing.assert_close(
                 model(batch["pixel_values"], labels=begun, decoder_input_ids=ids).loss, expected.loss
             )
+
+
+@pytest.mark.parametrize("name", CAPTIONERS)
+@torch.no_grad()
+def test_labels_padded_on_the_left_teach_the_same_captions(name):
+    model, batch = FAMILY[name].build().eval(), caption_batch()
+    expected = model(**batch).loss
+    for labels in (batch["labels"], with_begin(batch["labels"])):
+        lengths = (labels != -100).sum(1)
+        left = torch.stack([row.roll(len(row) - int(length)) for row, length in zip(labels, lengths, strict=True)])
+        assert (left[:, 0] == -100).any()
+        own = model.prepare_decoder_input_ids_from_labels(left)
+        for more in ({}, {"decoder_input_ids": own}):
+            torch.testing.assert_close(model(batch["pixel_values"], labels=left, **more).loss, expected)
+    # Words in front that the decoder is given and that are not learned stay where they are.
+    words = batch["labels"].clamp(min=0)
+    masked = batch["labels"].clone()
+    masked[:, :2] = -100
+    output = model(batch["pixel_values"], labels=masked, decoder_input_ids=shift_right(words, 2, 0))
+    torch.testing.assert_close(output.logits, model(batch["pixel_values"], labels=words).logits)
 
 
 def test_an_empty_caption_is_no_begin_token():

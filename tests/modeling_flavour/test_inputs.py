@@ -181,6 +181,17 @@ def test_an_error_never_prints_a_text(folders, processor):
         assert "grandmother" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["fusion-early", "text"])
+def test_a_pipeline_takes_a_table_of_pandas_and_a_column_of_one(name, folders, rows):
+    pipe = pipe_of(folders, name)
+    table = rows.to_pandas().set_index([[5, 7, 9]])  # pictures as bytes, gaps as pandas has them
+    table["title"] = table["title"].where(table["title"].notna(), float("nan"))
+    if name == "text":
+        assert pipe(table["title"][:2]) == pipe(rows["title"][:2])
+    else:
+        assert pipe(table) == pipe(rows)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_pipeline_takes_rows_data_sets_columns_and_streams(name, folders, rows):
     pipe, rows = pipe_of(folders, name), rows.select([0, 0])

@@ -84,12 +84,12 @@ class Answers:
         )
 
     def mark(
-        self, place: Any, flavour: str, title: str, note: str, exclude: bool, marks: Marks, own: int | None
+        self, place: object, flavour: str, title: str, note: str, exclude: bool, marks: Marks, own: int | None
     ) -> tuple[Any, ...]:
         """Return the marks with that of a row, and the file of all."""
         return self._kept(with_mark(marks, self.rows, self.rows.at(place), flavour, title, note, exclude), own)
 
-    def unmark(self, place: Any, marks: Marks, own: int | None) -> tuple[Any, ...]:
+    def unmark(self, place: object, marks: Marks, own: int | None) -> tuple[Any, ...]:
         """Return the marks without that of a row, and the file of all."""
         return self._kept(without_mark(marks, self.rows.at(place)), own)
 

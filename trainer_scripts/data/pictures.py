@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
+from transformers import BaseImageProcessor
 
 from dataset_builder.columns import BACKGROUND, UNKNOWN
 from dataset_builder.errors import BadInputError
@@ -41,7 +43,7 @@ def readable_picture(data: bytes, row_id: str) -> Image.Image:
         raise BadInputError(f"row {row_id}: {error}; replace the picture or remove the row") from error
 
 
-def evaluation_picture(image_processor: Any) -> Prepare:
+def evaluation_picture(image_processor: BaseImageProcessor) -> Prepare:
     """Return the processor's own resizing and cropping, without rescaling and normalisation: a uint8 picture."""
     return _AsProcessor(image_processor)
 
@@ -53,7 +55,7 @@ def training_picture(size: int) -> Prepare:
 
 # Classes rather than closures, because their repr identifies the preparation.
 class _AsProcessor:
-    def __init__(self, image_processor: Any):
+    def __init__(self, image_processor: BaseImageProcessor):
         self._image_processor = image_processor
         self._direct = direct_resizing(image_processor)
         # Two pictures of noise, one upright and one lying, on which any difference in resizing shows.
@@ -79,7 +81,7 @@ class _AsProcessor:
         return json.dumps(steps, sort_keys=True, default=str)
 
 
-def direct_resizing(image_processor: Any) -> Prepare | None:
+def direct_resizing(image_processor: BaseImageProcessor) -> Prepare | None:
     """Return the resizing and cropping of a common image processor without its checks and conversions.
 
     None for a processor that does anything else; the caller compares the two on noise first.
@@ -169,7 +171,7 @@ class RandomQuarterTurn(v2.Transform):
         """Draw the number of quarters."""
         return {"quarters": int(torch.randint(4, ()))}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Any:
         """Turn one picture or mask."""
         turned = torch.rot90(inpt, params["quarters"], (-2, -1))
         return tv_tensors.wrap(turned, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else turned
@@ -220,7 +222,7 @@ class RandomClassCrop(v2.Transform):
         places = (ids == chosen).nonzero()[:, 0]
         return divmod(int(places[torch.randint(len(places), ())]), width)
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Any:
         """Crop and resize the picture bilinearly, the mask to the nearest id."""
         return self._call_kernel(functional.resized_crop, inpt, **params, size=[self.size, self.size], antialias=True)
 

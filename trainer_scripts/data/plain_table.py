@@ -115,7 +115,7 @@ def paths_as_pictures(rows: RowsT, column: str, dataset: str) -> RowsT:
     )
 
 
-def label_sets(rows: Any, column: str) -> Any:
+def label_sets(rows: Dataset, column: str) -> Any:
     """Return the rows with a column of strings such as `sweet|salty` as lists of labels; lists stay as they are."""
     if column not in rows.column_names or not isinstance(rows.features[column], Value):
         return rows

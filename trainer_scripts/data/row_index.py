@@ -206,7 +206,7 @@ class RowTable:
                     found |= {(number, row): one for row, one in zip(inside, taken.to_pylist(), strict=True)}
         return [{**found[place], "split": self.files[place[0]].split} for place in places]
 
-    def at(self, place: Any) -> dict[str, Any]:
+    def at(self, place: object) -> dict[str, Any]:
         """Return the whole row at a place that a page names (`file.row`); it comes from a visitor.
 
         Raises:
@@ -288,7 +288,7 @@ def _remote_opener(system: HfFileSystem, path: str) -> Callable[[], Any]:
     return lambda: system.open(path, cache_type="none")
 
 
-def picture_of(stored: Any) -> Image.Image | None:
+def picture_of(stored: object) -> Image.Image | None:
     """Return the picture of a row; None where there is none, or where the row refers to a file.
 
     Raises:
@@ -297,7 +297,7 @@ def picture_of(stored: Any) -> Image.Image | None:
     return _opened(stored, "picture")
 
 
-def mask_of(stored: Any) -> np.ndarray | None:
+def mask_of(stored: object) -> np.ndarray | None:
     """Return the ids of a row's mask, `(height, width)`; None where there is none.
 
     Raises:
@@ -307,7 +307,7 @@ def mask_of(stored: Any) -> np.ndarray | None:
     return None if mask is None else np.asarray(mask.convert("L"))
 
 
-def _opened(stored: Any, kind: str) -> Image.Image | None:
+def _opened(stored: object, kind: str) -> Image.Image | None:
     content = (stored or {}).get("bytes") if isinstance(stored, dict) else None
     if not content:
         return None

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import onnx
 
 QUANTIZED_OPERATORS = ("Conv", "Gemm", "MatMul")
-STORED = ("fp16", "bf16", "int8")
 # Smaller tensors (biases, scales) are a thousandth of a model and the most sensitive part of it.
 SMALLEST_STORED = 1024
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from dataset_builder.errors import BadInputError
@@ -109,7 +110,7 @@ def _image_reason(configuration: Configuration, model: FlavourPreTrainedModel, s
 
 
 @contextmanager
-def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen]:
+def features_once(configuration: Configuration, trainer: Trainer) -> Iterator[Frozen]:
     """Let the samples of a trainer carry the stored features of frozen backbones inside this block.
 
     Args:
@@ -146,7 +147,7 @@ def features_once(configuration: Configuration, trainer: Any) -> Iterator[Frozen
         trainer.args.dataloader_num_workers = workers
 
 
-def backbone_key(module: Any) -> dict[str, str]:
+def backbone_key(module: PreTrainedModel) -> dict[str, str]:
     """Return what identifies a backbone of transformers or diffusers: its configuration, and the hash of its weights.
 
     Running statistics count as weights.

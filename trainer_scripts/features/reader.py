@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
 from modeling_flavour.encoders_flavour import FlavourImageEncoder
-from trainer_scripts.data.samples import RowFeatures, stacked
+from trainer_scripts.data.samples import PictureSamples, RowFeatures, Samples, stacked
 from trainer_scripts.data.table import Table, decode_bytes
 from trainer_scripts.features.engines import ImageEngine, feature_shapes
 from trainer_scripts.features.frozen import (
@@ -59,7 +59,7 @@ class BackboneReader:
         self._engine: ImageEngine | None = None
         self._whole: tuple[Table, str, dict[str, Any]] | None = None
 
-    def attach(self, samples: Any, whole: Any = None) -> None:
+    def attach(self, samples: Samples, whole: Samples | None = None) -> None:
         """Set `image_features` and `text_features` of evaluation samples, as far as the model has such backbones.
 
         Args:
@@ -76,7 +76,7 @@ class BackboneReader:
         if getattr(self._model, "image_encoder", None) is not None and samples.pictures is not None:
             samples.image_features = _chosen(samples, whole, "image_features") or self._pictures(samples)
 
-    def batches(self, samples: Any, batches: Sequence[range]) -> Iterator[Any]:
+    def batches(self, samples: PictureSamples, batches: Sequence[range]) -> Iterator[Any]:
         """Yield the outputs of the image backbone for batches of rows, each a tensor or a tuple; nothing is kept."""
         extractor = PictureExtractor(self._engine_for(len(samples.table)), samples, self._pixels_as)
         extractor.prepare()
@@ -118,13 +118,14 @@ class BackboneReader:
         self._engine.expect(pictures)
         return self._engine
 
-    def _pictures(self, samples: Any) -> RowFeatures | None:
-        encoder, table = self._model.image_encoder, samples.table
+    def _pictures(self, samples: PictureSamples) -> RowFeatures | None:
+        encoder, table, pictures = self._model.image_encoder, samples.table, samples.pictures
+        assert pictures is not None  # the samples of a model with an image encoder have pictures
         extractor = PictureExtractor(self._engine_for(len(table)), samples, self._pixels_as)
         keys, whole = [], table.chosen_from
         for each in (table, whole and whole[0]):
             if self._frozen_image and each:
-                keys.append(self._key_of(each, samples.pictures.preparation, each is not table))
+                keys.append(self._key_of(each, pictures.preparation, each is not table))
         found = self._read(keys, samples, extractor, "image", PICTURES_AT_ONCE)
         if found is not None:
             found.shapes = feature_shapes(encoder, extractor.pixels(0))
@@ -140,16 +141,17 @@ class BackboneReader:
             self._whole = (table, preparation, key)
         return key
 
-    def _texts(self, samples: Any) -> RowFeatures | None:
+    def _texts(self, samples: Samples) -> RowFeatures | None:
         encoder, tokens = self._model.text_encoder, samples.tokens
+        assert tokens is not None  # the samples of a model with a text encoder have texts
         extractor = TextExtractor(encoder, tokens, self._model.config.pad_token_id or 0)
-        keys = [text_key(self._model, tokens)] if getattr(self._model.config, "freeze_text", False) else []  # type: ignore[arg-type]
+        keys = [text_key(self._model, tokens)] if getattr(self._model.config, "freeze_text", False) else []
         return self._read(keys, samples, extractor, "text", TEXTS_AT_ONCE, token_offsets(encoder, tokens))
 
     def _read(
         self,
         keys: list[dict[str, Any]],
-        samples: Any,
+        samples: PictureSamples,
         extractor: Extractor,
         name: str,
         batch_size: int,
@@ -205,10 +207,10 @@ def rows_of(values: np.ndarray, shapes: tuple[tuple[int, ...], ...] | None) -> l
     return [features[row] for row in range(len(values))]
 
 
-def _chosen(samples: Any, whole: Any, name: str) -> RowFeatures | None:
+def _chosen(samples: Samples, whole: Samples | None, name: str) -> RowFeatures | None:
     """Return the features of rows that were chosen from a split whose features are at hand."""
-    features = getattr(whole, name, None)
-    return None if features is None else features.select(samples.table.chosen_from[1])
+    features, part = getattr(whole, name, None), samples.table.chosen_from
+    return None if features is None or part is None else features.select(part[1])
 
 
 def _writable(folder: Path) -> bool:

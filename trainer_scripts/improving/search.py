@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import transformers
 import yaml
@@ -30,6 +30,9 @@ from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.descriptions import describe
 from trainer_scripts.training.run import Prepare, ensure_dataset, prepare_trainer
 from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
+
+if TYPE_CHECKING:
+    import optuna
 
 DATABASE, RESULTS, BEST, SETTINGS, TRIALS = "search.db", "search.json", "best.yaml", "search.yaml", "trials"
 STUDY = "search"
@@ -105,7 +108,7 @@ def open_study(folder: Path, direction: Literal["maximize", "minimize"], seed: i
     return given, study
 
 
-def finished(study: Any) -> list[Any]:
+def finished(study: "optuna.Study") -> list[Any]:
     """Return the trials that were completed or stopped early."""
     return [trial for trial in study.get_trials() if trial.state.name in ("COMPLETE", "PRUNED")]
 
@@ -126,13 +129,13 @@ class SearchTrainer(transformers.Trainer):
         args: of the search.
     """
 
-    def __init__(self, run_trial: Callable[[Any, dict[str, Any]], float], args: TrainingArguments):
+    def __init__(self, run_trial: Callable[["optuna.Trial", dict[str, Any]], float], args: TrainingArguments):
         # The trials evaluate, and the Trainer refuses arguments of evaluations without rows for them.
         super().__init__(model_init=Placeholder, args=args, eval_dataset=[0])
         self._run_trial = run_trial
         self.objective: float | None = None
 
-    def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **kwargs: object) -> Any:
         """Run a trial with the values that the space suggests."""
         self.objective = self._run_trial(trial, self.hp_space(trial))
 
@@ -145,13 +148,20 @@ class ReportToTrial(TrainerCallback):
         metric: name of the score that chooses, with its prefix `eval_`.
     """
 
-    def __init__(self, trial: Any, metric: str):
+    def __init__(self, trial: "optuna.Trial", metric: str):
         self._trial = trial
         self._metric = metric
         self._evaluations = 0
         self.stopped = False
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any) -> None:
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: object,
+    ) -> None:
         """Report the score; a stopped trial takes no further step."""
         if self.stopped:
             return
@@ -170,7 +180,7 @@ def run_trials(configuration: Configuration, space: Space, data: TrainingData) -
     given, study = open_study(folder, "maximize" if greater else "minimize", training.seed)
     problems: list[str] = []
 
-    def run_trial(trial: Any, values: dict[str, Any]) -> float:
+    def run_trial(trial: "optuna.Trial", values: dict[str, Any]) -> float:
         shown = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
                           for key, value in values.items())  # fmt: skip
         echo(f"trial {trial.number}: {shown}")
@@ -222,7 +232,9 @@ def trial_configuration(
     return parse_configuration([str(path)])
 
 
-def score_trial(configuration: Configuration, data: TrainingData, trial: Any, values: dict[str, Any]) -> float:
+def score_trial(
+    configuration: Configuration, data: TrainingData, trial: "optuna.Trial", values: dict[str, Any]
+) -> float:
     """Train a trial as `train.py` trains its configuration, and return the score of the checkpoint that it chose."""
     import optuna
 
@@ -247,7 +259,12 @@ def score_trial(configuration: Configuration, data: TrainingData, trial: Any, va
 
 
 def write_results(
-    configuration: Configuration, study: Any, best: Any, space: Space, metric: str, data: TrainingData
+    configuration: Configuration,
+    study: "optuna.Study",
+    best: "optuna.trial.FrozenTrial",
+    space: Space,
+    metric: str,
+    data: TrainingData,
 ) -> None:
     """Write `search.json` and `best.yaml`, and print the best trial and how to train it."""
     folder = configuration.output_dir
@@ -268,7 +285,7 @@ def write_results(
     )
 
 
-def best_values(trial: Any, space: Space) -> dict[str, Any]:
+def best_values(trial: "optuna.trial.FrozenTrial", space: Space) -> dict[str, Any]:
     """Return the values of a finished trial as its configuration had them."""
     import optuna
 

@@ -5,12 +5,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataset_builder.boundaries import parse_yaml, read_text
 from dataset_builder.errors import BadInputError
 from trainer_scripts.settings.arguments import VARIATION, Configuration, DataArguments
 from trainer_scripts.settings.options import options_of
+
+if TYPE_CHECKING:
+    import optuna
 
 ADVICE = "give lines such as `learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}` or `weight_decay: [0, 0.1]`"
 # Options that decide what is compared, on which rows and by what, or where it is written.
@@ -44,7 +47,7 @@ class Span:
     high: float
     log: bool = False
 
-    def suggest(self, name: str, trial: Any) -> Any:
+    def suggest(self, name: str, trial: "optuna.trial.BaseTrial") -> Any:
         """Return the number that a trial tries."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
@@ -57,7 +60,7 @@ class Choices:
 
     values: tuple[str, ...]
 
-    def suggest(self, name: str, trial: Any) -> Any:
+    def suggest(self, name: str, trial: "optuna.trial.BaseTrial") -> Any:
         """Return the value that a trial tries."""
         return json.loads(trial.suggest_categorical(name, list(self.values)))
 

@@ -8,10 +8,10 @@ seeds start from the same weights, because means of networks with other beginnin
 import copy
 import dataclasses
 import json
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import Trainer
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from dataset_builder.files import write_json
@@ -25,7 +25,7 @@ from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.training.callbacks import TrainingLines
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.descriptions import describe_results
-from trainer_scripts.training.run import Prepare, prepare_trainer
+from trainer_scripts.training.run import Prepare, complete, prepare_trainer
 from trainer_scripts.training.vocabulary_record import VOCABULARY_SOURCE
 
 SOUP = "soup"
@@ -62,6 +62,11 @@ def make_soup(repeated: list[Configuration], data: TrainingData | None, prepare:
         gained = len(kept) > 1 and best > single
         if gained:
             trainer.model.load_state_dict(weights, strict=False)
+            # What it knows of its inputs has no mean; leaving unfamiliar ones out may change its answers.
+            if complete(plain, data, trainer, processor):
+                best = sign * trainer.evaluate()[name]
+                gained = best > single
+        if gained:
             results = describe_results(plain, data, trainer, 0.0, trainer.evaluate())
     mean = {"tried": seeds, "kept": [one.training.seed for one in kept] if gained else [], "chosen_by": chosen_by,
             "best_seed": sign * single, "mean": sign * best if gained else None}  # fmt: skip
@@ -88,7 +93,7 @@ def make_soup(repeated: list[Configuration], data: TrainingData | None, prepare:
 
 
 def greedy_mean(
-    trainer: Any, ranked: list[Configuration], name: str, sign: int
+    trainer: Trainer, ranked: list[Configuration], name: str, sign: int
 ) -> tuple[float, list[Configuration], dict[str, Tensor]]:
     """Return the score, times its sign, of the best mean, its seeds, and its weights.
 

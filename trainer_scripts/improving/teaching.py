@@ -23,7 +23,8 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
 from trainer_scripts.data.place_samples import learns_places
 from trainer_scripts.data.plain_table import paths_as_pictures
-from trainer_scripts.data.table import Columns, Table, columns_of, hold_out, make_table, map_columns, open_dataset
+from trainer_scripts.data.splits import hold_out, open_dataset
+from trainer_scripts.data.table import Columns, Table, columns_of, make_table, map_columns
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.scoring.saved_model import load_model
 from trainer_scripts.settings.arguments import Configuration

@@ -1,7 +1,9 @@
 """Plated pictures of random sets of ingredients: pictures and masks without a dish and without a label of taste."""
 
+import argparse
 import functools
 import io
+import json
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import ClassLabel, Dataset, Features, List, Value, disable_progress_bars
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -24,7 +27,8 @@ from dataset_builder.catalogue.ingredients import (
     visible_ingredients,
 )
 from dataset_builder.columns import BACKGROUND_NAME, DISH_ID, ID, IMAGE, INGREDIENT_LABELS, INGREDIENTS, MASK
-from dataset_builder.files import write_whole
+from dataset_builder.errors import BadInputError
+from dataset_builder.files import read_json, write_json, write_whole
 from dataset_builder.plating.pipeline import draw_plate
 from dataset_builder.processes import end_with_parent
 
@@ -60,6 +64,13 @@ class PlateSettings:
                 yield split, shard, min(PLATES_PER_SHARD, plates - start)
 
 
+def encoded_picture(picture: np.ndarray) -> dict[str, Any]:
+    """Return a picture `(height, width, 3)` of 0..1 in the storage form of the table."""
+    encoded = io.BytesIO()
+    Image.fromarray((picture * 255).round().astype(np.uint8)).save(encoded, **JPEG)
+    return {"bytes": encoded.getvalue(), "path": None}
+
+
 @functools.cache
 def catalogue_sets() -> frozenset[frozenset[str]]:
     """Return the set of ingredients of each dish of the catalogue."""
@@ -84,19 +95,22 @@ def random_names(rng: np.random.Generator) -> list[str]:
             return names
 
 
-def draw_row(settings: PlateSettings, split: str, number: int) -> dict[str, Any]:
-    """Return one plate in the storage form of the table; it depends on the settings' seed and size and its number."""
+def choose(settings: PlateSettings, split: str, number: int) -> tuple[str, list[str], np.random.Generator]:
+    """Return vessel and ingredients of one plate, and the source of all further choices."""
     rng = np.random.default_rng([settings.seed, (TRAIN, VALIDATION).index(split), number])
     names = random_names(rng)
-    vessel = rng.choice(list(VESSEL_SHARES), p=list(VESSEL_SHARES.values()))
+    return str(rng.choice(list(VESSEL_SHARES), p=list(VESSEL_SHARES.values()))), names, rng
+
+
+def draw_row(settings: PlateSettings, split: str, number: int) -> dict[str, Any]:
+    """Return one plate in the storage form of the table; it depends on the settings' seed and size and its number."""
+    vessel, names, rng = choose(settings, split, number)
     picture, mask, plate = draw_plate(f"{vessel}: {', '.join(names)}", settings.size, rng)
-    encoded = io.BytesIO()
-    Image.fromarray((picture * 255).round().astype(np.uint8)).save(encoded, **JPEG)
     row_id = f"{split}-{number:06d}"
     return {
         ID: row_id,
         DISH_ID: row_id,
-        IMAGE: {"bytes": encoded.getvalue(), "path": None},
+        IMAGE: encoded_picture(picture),
         INGREDIENTS: names,
         MASK: {"bytes": mask_png(mask), "path": None},
         INGREDIENT_LABELS: sorted(ingredient_id(item.name) for item in plate.items),
@@ -129,7 +143,8 @@ def _draw_shard(settings: PlateSettings, folder: Path, shard: tuple[str, int, in
     return plates
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Prepare a process of the pool."""
     end_with_parent()
     disable_progress_bars()
 
@@ -146,8 +161,38 @@ def draw_plates(settings: PlateSettings, folder: Path, processes: int) -> None:
     shards = list(settings.shards())
     draw = functools.partial(_draw_shard, settings, folder)
     with (
-        multiprocessing.get_context("spawn").Pool(processes, _start_worker) as pool,
+        multiprocessing.get_context("spawn").Pool(processes, start_worker) as pool,
         tqdm(total=settings.train + settings.validation, desc="drawing plates", unit="plate") as bar,
     ):
         for plates in pool.imap_unordered(draw, shards):
             bar.update(plates)
+
+
+def plates_of(given: argparse.Namespace) -> tuple[PlateSettings, Path]:
+    """Return the settings and the folder of the plates of a command line, which are drawn where they are not yet.
+
+    Args:
+        given: arguments of `pretrain.py`.
+
+    Raises:
+        BadInputError: the work folder holds plates of other settings.
+    """
+    settings, folder = PlateSettings(given.plates, given.validation, given.seed), given.work / "plates"
+    check_settings(settings, folder)
+    draw_plates(settings, folder / "data", max(1, torch.get_num_threads()))
+    return settings, folder
+
+
+def check_settings(settings: PlateSettings, folder: Path) -> None:
+    """Record the settings of the plates beside them, and refuse plates of other settings.
+
+    Raises:
+        BadInputError: the folder holds plates of other settings.
+    """
+    path = folder / "plates.json"
+    kept = read_json(path, "remove the folder, or name another --work")
+    if kept is not None and kept != vars(settings):
+        raise BadInputError(f"{folder} holds plates of other settings ({json.dumps(kept)}); name another --work")
+    if kept is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, vars(settings))

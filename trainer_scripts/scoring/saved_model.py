@@ -16,17 +16,8 @@ from dataset_builder.kinds import check_kind
 from model_cards.runs import CONFIGURATION, FORMER_CONFIGURATION, read_configuration
 from trainer_scripts.data.plain_table import label_sets, paths_as_pictures
 from trainer_scripts.data.split_guard import SplitGuard
-from trainer_scripts.data.table import (
-    Table,
-    carve_selection,
-    columns_of,
-    compared_columns,
-    hold_out,
-    make_table,
-    map_columns,
-    open_dataset,
-    split_rows,
-)
+from trainer_scripts.data.splits import carve_selection, hold_out, open_dataset, split_rows
+from trainer_scripts.data.table import Table, columns_of, compared_columns, make_table, map_columns
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.scoring.onnx_model import DECODER, EXPORT_REPORT, GRAPH, OnnxModel, require_onnx
 from trainer_scripts.settings.arguments import DataArguments, JsonMapping

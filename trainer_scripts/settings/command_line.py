@@ -7,20 +7,37 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from math import isfinite, nan
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dataset_builder.errors import CommandParser, exit_on_bad_input
 from dataset_builder.progress import quiet_libraries
-from trainer_scripts.settings.options import Range, options_of
+from trainer_scripts.settings.options import REQUIRED, Range, option, options_of
 
-# Help of `--columns`, for data whose columns have other names than those a model was trained on.
-COLUMNS_HELP = 'column mapping of this data set, ours to theirs: \'{"title": "name"}\' (default: the model\'s own)'
 # Settings of glibc's allocator, numbered as in its malloc.h, and how much freed memory may lie at the end of the heap.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _KEPT_BYTES = -1, -4, 2**31 - 1
 _OTHER = str.maketrans("-_", "_-")
+
+
+@dataclass
+class ModelOptions:
+    """What names the one finished model of a command."""
+
+    model: str = option(REQUIRED, "folder or Hub id", metavar="MODEL")
+    # A folder has no revisions: there the default is not read.
+    revision: str = option("main", "revision of a Hub model (%(default)s)")
+
+
+@dataclass(kw_only=True)
+class DatasetOptions:
+    """How the data set of a command is read, whatever the models were trained on."""
+
+    dataset_revision: str | None = option(None, "revision of a Hub data set")
+    columns: dict[str, str] | None = option(
+        None, 'column mapping of this data set, ours to theirs: \'{"title": "name"}\' (default: the model\'s own)'
+    )
 
 
 class ArgumentParser(CommandParser):

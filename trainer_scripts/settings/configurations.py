@@ -26,6 +26,7 @@ ARGUMENT_CLASSES: tuple[Any, ...] = (ModelArguments, DataArguments, TrainingArgu
 MOST_BASES = 20
 NOTHING = ("none", "null")
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+FALSE = tuple(word for word, value in TRUTH.items() if not value)
 DEFAULT_CONFIGURATION = "default"
 
 
@@ -52,6 +53,13 @@ class _Parser(HfArgumentParser):
         super()._parse_dataclass_field(parser, shown)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        word = arg_string.lower()
+        if isinstance(action.const, bool):  # an option that is true or false; the parent knows neither on nor off
+            arg_string = str(TRUTH.get(word, arg_string))
+        elif action.dest.endswith("_strategy"):
+            arg_string = "no" if word in (*NOTHING, *FALSE) else word  # as the Trainer calls it
+        elif action.dest == "report_to" and word in FALSE:
+            arg_string = "none"
         optional = action.dest in self._optional and action.nargs is None
         return None if optional and arg_string.lower() in NOTHING else super()._get_value(action, arg_string)
 
@@ -85,12 +93,12 @@ def read_configuration(path: Path, above: tuple[Path, ...] = ()) -> dict[str, An
     settings = parse_yaml(text, str(path), advice) or {}
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise BadInputError(f"{path} must hold `name: value` lines, with a word as each name")
-    settings |= _words_for_truth(text)
+    settings |= _words_for_truth(text, path)
     # Settings of the file itself take precedence over those of its base.
     base = settings.pop("base", None)
     if base is None:
         return settings
-    names = (path.parent / str(base), path.parent / f"{base}.yaml", CONFIGURATIONS / f"{base}.yaml")
+    names = [folder / f"{base}{suffix}" for folder in (path.parent, CONFIGURATIONS) for suffix in ("", ".yaml")]
     present = [name for name in names if name.is_file()]
     # A file may have the name of the shipped one that it starts from.
     others = [name for name in present if name.resolve() != path.resolve()]
@@ -105,14 +113,21 @@ def read_configuration(path: Path, above: tuple[Path, ...] = ()) -> dict[str, An
     return {**read_configuration(others[0], (*above, path.resolve())), **settings}
 
 
-def _words_for_truth(text: str) -> dict[str, str]:
+def _words_for_truth(text: str, path: Path) -> dict[str, str]:
     """Return the settings that are written yes, no, on or off, as these words: YAML 1.1 reads them as true and false.
 
     `eval_strategy: no` means the word; an option that is true or false takes the words too.
+
+    Raises:
+        BadInputError: a setting is given twice, of which YAML would take the last one without a word.
     """
     document = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(document, yaml.MappingNode):
         return {}
+    names = [key.value for key, _ in document.value]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise BadInputError(f"{path} sets {shown(twice[0])} twice; leave one of the lines")
     return {
         key.value: value.value
         for key, value in document.value
@@ -190,8 +205,8 @@ def _defaults(parser: _Parser, settings: dict[str, Any], kinds: dict[str, Any], 
         action = choices[name]
         if isinstance(action.const, bool) and isinstance(value, str):  # an option that is true or false
             value = TRUTH.get(value.lower(), value)
-        elif name.endswith("_strategy") and value == "off":
-            value = "no"  # as the Trainer calls it
+        elif isinstance(value, bool) and (name.endswith("_strategy") or name == "report_to"):
+            value = str(value)
         if value is None or isinstance(value, dict | list | bool):
             check_kind(name, value, kinds[name], where)
             checked[name] = JsonMapping(value) if isinstance(value, dict) and action.type is JsonMapping else value

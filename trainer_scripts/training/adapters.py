@@ -5,6 +5,7 @@ In the end they are saved in `adapter/`, and merged where the configuration says
 ordinary model.
 """
 
+import copy
 import importlib.util
 from typing import Any
 
@@ -12,15 +13,20 @@ from torch import nn
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
+from dataset_builder.messages import echo
 from model_cards.cards import write_model_card
 from model_cards.runs import CONFIGURATION
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from modeling_flavour.familiarity_flavour import CARRIED, KnowsItsInputs
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.adapters import ADAPTER, BASE, NAME, SCALE, UP, WRAPPED, is_adapter, save_adapter
 from trainer_scripts.tasks.common.model_folder import load_config, model_folder
+from trainer_scripts.tasks.common.starting_points import file_of_model
 from trainer_scripts.tasks.common.trainer import BatchNorm
 
+CARRYING = "carried_flavour.py"  # of a base whose code lets an adapter bring what it knows of its inputs
 ENCODERS = ("text_encoder", "image_encoder")
 
 
@@ -84,7 +90,7 @@ def _takes_adapter(layer: nn.Module) -> bool:
     return layer.groups == 1 and layer.dilation == (1, 1)
 
 
-def _hold_still(norm: nn.Module, _: Any) -> None:
+def _hold_still(norm: nn.Module, _: object) -> None:
     norm.eval()
 
 
@@ -147,8 +153,17 @@ def whole_parts(model: nn.Module, backbones: dict[str, nn.Module], place: str = 
     return found
 
 
+def saved_whole(model: nn.Module, parts: list[str]) -> list[str]:
+    """Return the modules that peft looks for in an adapter's file: it takes these names as endings.
+
+    A `head` of the model gives its name to that of a backbone too, which is saved as it is in the base.
+    """
+    endings = tuple(parts)
+    return [name for name, _ in model.named_modules(remove_duplicate=False) if name.endswith(endings)]
+
+
 def save_adapters(
-    configuration: Configuration, model: FlavourPreTrainedModel, processor: Any, results: dict[str, Any]
+    configuration: Configuration, model: FlavourPreTrainedModel, processor: FlavourProcessor, results: dict[str, Any]
 ) -> None:
     """Write `adapter/`, a repository of its own: adapters, the other trained parts, config, processor and card.
 
@@ -163,7 +178,7 @@ def save_adapters(
     """
     from peft import LoraConfig
 
-    weights, facts = model.state_dict(), results["adapters"]
+    weights, facts = model.state_dict(), dict(results["adapters"])
     parts = whole_parts(model, adapted_backbones(model))
     # A weight that is tied to that of such a part is saved with a part of its own.
     inside = tuple(f"{part}." for part in parts)
@@ -171,10 +186,16 @@ def save_adapters(
     parts += sorted({name.rpartition(".")[0] for name in tied if not name.startswith(inside)})
     source, revision = configuration.model.model_name_or_path, configuration.model.model_revision
     if source is None:
-        base = type(model)(model.config)
+        base = type(model)(copy.deepcopy(model.config))
         base.load_state_dict({name.replace(WRAPPED, "."): one for name, one in weights.items() if not is_adapter(name)})
+        if isinstance(base, KnowsItsInputs):
+            base.forget_familiarity()
         base.save_pretrained(facts["base"])
         processor.save_pretrained(facts["base"])
+    # What is known of inputs is another thing in the base, whose features are others.
+    carried = model.carried_state() if isinstance(model, KnowsItsInputs) else {}
+    parts += [name.rpartition(".")[0] for name in carried]
+    weights = {name: one for name, one in weights.items() if not name.startswith(CARRIED)} | carried
     settings = LoraConfig(
         r=facts["rank"],
         lora_alpha=facts["alpha"],
@@ -187,12 +208,20 @@ def save_adapters(
         auto_mapping={"base_model_class": model.auto_classes[0], "parent_library": "transformers"},
     )
     folder = configuration.output_dir / ADAPTER
-    save_adapter(folder, weights, parts, settings)
+    save_adapter(folder, weights, saved_whole(model, parts), settings)
     model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
     if source is not None:
-        known = load_config(model_folder(source, revision or "main")).id2label
-        results = {**results, "adapters": {**facts, "new_labels": known != model.config.id2label}}
+        known = load_config(model_folder(source, revision or "main"))
+        if carried and getattr(known, "auto_map", None) and file_of_model(source, CARRYING, revision) is None:
+            echo(
+                f"{source} comes with the code of an earlier version, with which peft would leave out what the adapter "
+                "knows of its inputs; save that model anew with this version before publishing the adapter"
+            )
+        facts["new_labels"] = known.id2label != model.config.id2label
+        if known.problem_type != model.config.problem_type:
+            facts["new_problem_type"] = model.config.problem_type
+        results = {**results, "adapters": facts}
     (folder / CONFIGURATION).write_text(configuration.as_yaml(), encoding="utf-8")
     write_json(folder / METRICS, results)
     write_model_card(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from trainer_scripts.tasks.common.trainer import AVERAGED_WEIGHTS, checkpoint_folder
@@ -36,13 +36,13 @@ class BestWeights(TrainerCallback):
         self._folder = folder / FOLDER
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Forget the weights of an earlier run; a run that is resumed goes on with its own."""
         if state.global_step == 0 and args.should_save:
             self.finish()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Keep the weights of this checkpoint while they are among the best."""
         # The moving average is what is evaluated, where there is one.
         folder = checkpoint_folder(args, state)
@@ -61,7 +61,7 @@ class BestWeights(TrainerCallback):
         kept = [step for step in scores if self._file(step).is_file()]
         return sorted(kept, key=lambda step: (-scores[step], step))
 
-    def average(self, trainer: Any) -> list[int]:
+    def average(self, trainer: Trainer) -> list[int]:
         """Put the mean of the best checkpoints into the model where it scores higher; return the steps of that mean.
 
         Means of the best two, three, ... are tried. The best single checkpoint stays where none of them is better.
@@ -96,7 +96,7 @@ class BestWeights(TrainerCallback):
         """Remove the kept weights."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _score(self, trainer: Any) -> float:
+    def _score(self, trainer: Trainer) -> float:
         return self._sign * trainer.evaluate()[self._metric]
 
     def _file(self, step: int) -> Path:

@@ -26,14 +26,14 @@ class EpochOfSamples(TrainerCallback):
         self._samples = samples
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Set the epoch; an epoch that is resumed in its middle keeps its number."""
         # After the last step of an epoch the fraction may lie a rounding error below the whole number.
         self._samples.epoch = int((state.epoch or 0) + 1e-6)
 
     def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Log the loss of each epoch too: short epochs end before `logging_steps`, and curves are drawn by epoch."""
         control.should_log = True
@@ -49,7 +49,7 @@ class TrainingLines(TrainerCallback):
         self._begun: tuple[float, int] | None = None
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Note when and where training begins."""
         self._begun = (time.monotonic(), state.global_step)
@@ -60,7 +60,7 @@ class TrainingLines(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Print loss and rate, or an evaluation."""
         logs = logs or {}
@@ -82,7 +82,7 @@ class TrainingLines(TrainerCallback):
         return f"  {speed:.2g} steps/s, {duration((state.max_steps - state.global_step) / speed)} left"
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Stop printing: evaluations after training are of the chosen checkpoint, not of the current step."""
         self._training = False
@@ -98,7 +98,7 @@ class RemoveReplaced(TrainerCallback):
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Remove it; the checkpoint has been written whole."""
         if args.should_save and self._folder.exists():
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -111,7 +111,7 @@ class StreamPosition(TrainerCallback):
         self._samples = samples
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Restore the position of the checkpoint that is resumed."""
         if state.global_step == 0:
@@ -123,7 +123,7 @@ class StreamPosition(TrainerCallback):
             )
         self._samples.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Save the position of this process."""
         path = self._path(args, state)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,20 +12,17 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.messages import echo
 from trainer_scripts.data.plain_table import label_sets, paths_as_pictures
 from trainer_scripts.data.split_guard import SplitGuard, check_split_names, normalise_text
+from trainer_scripts.data.splits import carve_selection, hold_out, open_dataset, split_rows
 from trainer_scripts.data.streaming import Stream, streamed
 from trainer_scripts.data.table import (
     MULTILABEL,
     Columns,
     Table,
-    carve_selection,
     check_columns,
     columns_of,
     compared_columns,
-    hold_out,
     make_table,
     map_columns,
-    open_dataset,
-    split_rows,
 )
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.settings.checks import refuse_idle_options, refuse_options_of_other_tasks

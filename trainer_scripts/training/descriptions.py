@@ -4,6 +4,7 @@ import textwrap
 from typing import Any
 
 import yaml
+from transformers import Trainer
 
 from model_cards.runs import CONFIGURATION
 from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
@@ -46,7 +47,7 @@ def describe(data: TrainingData) -> str:
 
 
 def describe_results(
-    configuration: Configuration, data: TrainingData, trainer: Any, seconds: float, evaluated: dict[str, float]
+    configuration: Configuration, data: TrainingData, trainer: Trainer, seconds: float, evaluated: dict[str, float]
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`: selection scores of a checkpoint, `evaluated`, and facts of the run."""
     scores = data.task.scores(data.names)

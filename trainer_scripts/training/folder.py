@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_builder.errors import BadInputError
@@ -150,7 +151,7 @@ def start_run(configuration: Configuration) -> None:
     (folder / FORMER_CONFIGURATION).unlink(missing_ok=True)  # of a run that is resumed with this version
 
 
-def check_budget(model: Any, max_mb: float | None) -> None:
+def check_budget(model: nn.Module, max_mb: float | None) -> None:
     """Raise BadInputError when the model is larger than the budget."""
     size = megabytes(model)
     if max_mb is not None and size > max_mb:

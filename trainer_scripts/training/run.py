@@ -12,15 +12,26 @@ from typing import Any
 
 import transformers
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
+from modeling_flavour.base_flavour import FlavourPreTrainedModel
+from modeling_flavour.familiarity_flavour import KnowsItsInputs
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.data.samples import sampling_weights
 from trainer_scripts.data.streaming import StreamSamples
+from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import DEFAULT_DATASET, Configuration
 from trainer_scripts.settings.checks import refuse_idle_options
 from trainer_scripts.settings.training_arguments import TrainingArguments
@@ -155,10 +166,8 @@ def prepare_trainer(
     processor.text_column = given.columns.get(given.text_column, given.text_column)
     processor.image_column = given.columns.get(given.image_column, given.image_column)
     # What a checkpoint knows of the rows of its own training does not hold for these; it is learned anew in the end.
-    if getattr(model.config, "familiarity", None):
-        model.trust_every_input()
-    if getattr(model.config, "abstain_below", None) is not None:
-        model.config.abstain_below = None
+    if isinstance(model, KnowsItsInputs):
+        model.forget_familiarity()
     vocabulary = vocabulary_record(local, data)
     check_vocabulary(vocabulary, data.held_out_texts)
     check_budget(model, configuration.model.max_mb)
@@ -183,8 +192,8 @@ def train_once(
 def fit(
     configuration: Configuration,
     data: TrainingData,
-    trainer: Any,
-    processor: Any,
+    trainer: transformers.Trainer,
+    processor: FlavourProcessor,
     vocabulary: dict[str, Any] | None,
     checkpoint: Path | None,
 ) -> None:
@@ -227,7 +236,11 @@ def fit(
 
 
 def save_model(
-    configuration: Configuration, model: Any, processor: Any, results: dict[str, Any], weights: dict[str, Any]
+    configuration: Configuration,
+    model: PreTrainedModel,
+    processor: FlavourProcessor,
+    results: dict[str, Any],
+    weights: dict[str, Any],
 ) -> None:
     """Write a model of transformers, or its adapters alone, and its processor into the folder of the run."""
     if configuration.training.lora_rank:
@@ -241,31 +254,38 @@ def save_model(
     processor.save_pretrained(configuration.output_dir)
 
 
-def scores_of_best(trainer: Any) -> dict[str, float] | None:
+def scores_of_best(trainer: transformers.Trainer) -> dict[str, float] | None:
     """Return the evaluation of the weights that training has left: those of the best step, or of the last one."""
     state = trainer.state
     step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
     return next((line for line in reversed(state.log_history) if line["step"] == step and "eval_loss" in line), None)
 
 
-def complete(configuration: Configuration, data: TrainingData, trainer: Any, processor: Any) -> bool:
+def complete(
+    configuration: Configuration, data: TrainingData, trainer: transformers.Trainer, processor: FlavourProcessor
+) -> bool:
     """Let the trained model know which inputs are familiar and when it is not sure, where that can be learned.
 
     Returns:
         Whether it learned that, so that its answers may have changed.
     """
     share = configuration.training.familiar_share
-    # Sharded weights cannot be called by one process, and adapters are saved without the model's own buffers.
-    if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or configuration.training.lora_rank:
+    # Sharded weights cannot be called by one process.
+    if share is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return False
     model = trainer.accelerator.unwrap_model(trainer.model)
-    line = data.task.complete(model, processor, data.train, data.selection, share)
+    reader = None
+    if isinstance(model, FlavourPreTrainedModel) and not configuration.training.lora_rank:
+        pictures = processor.image_processor
+        normal = None if pictures is None else (list(pictures.image_mean), list(pictures.image_std))
+        reader = BackboneReader(model, Path(configuration.data.features_dir), normal)
+    line = data.task.complete(model, processor, data.train, data.selection, share, reader)
     if line is not None:
         say(configuration, line)
     return line is not None
 
 
-def average_best(configuration: Configuration, trainer: Any) -> list[int]:
+def average_best(configuration: Configuration, trainer: transformers.Trainer) -> list[int]:
     """Try the mean of the best checkpoints where the configuration says so; return the steps of one that is kept."""
     best = next((each for each in trainer.callback_handler.callbacks if isinstance(each, BestWeights)), None)
     if best is None:
@@ -302,7 +322,7 @@ def trainer_arguments(configuration: Configuration, data: TrainingData) -> Train
     return arguments
 
 
-def check_settings(configuration: Configuration, model: Any) -> None:
+def check_settings(configuration: Configuration, model: PreTrainedModel) -> None:
     """Raise BadInputError for a setting that this model cannot follow, or for a tracker that is not installed."""
     if configuration.data.mixup_alpha > 0 and getattr(model.config, "num_place_labels", False):
         raise BadInputError("mixup_alpha mixes pictures, and masks cannot be mixed; set place_loss_weight: 0 in config")
@@ -321,8 +341,8 @@ def check_settings(configuration: Configuration, model: Any) -> None:
 def make_trainer(
     configuration: Configuration,
     data: TrainingData,
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: FlavourProcessor,
     vocabulary: dict[str, Any] | None = None,
 ) -> transformers.Trainer:
     """Return the Trainer of a run; `vocabulary` is the record that its checkpoints get."""
@@ -375,7 +395,9 @@ def make_trainer(
     return trainer
 
 
-def beside(configuration: Configuration, data: TrainingData, model: Any, processor: Any) -> Teacher | None:
+def beside(
+    configuration: Configuration, data: TrainingData, model: PreTrainedModel, processor: FlavourProcessor
+) -> Teacher | None:
     """Return the teacher that looks at each batch of a run, None where there is none.
 
     Raises:

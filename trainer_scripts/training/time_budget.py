@@ -3,10 +3,9 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
@@ -38,7 +37,7 @@ class TimeBudget(TrainerCallback):
         self._evaluation = 0.0  # seconds of the longest one
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Count the time that the run used before it was interrupted."""
         kept = checkpoint_folder(args, state) / SPENT
@@ -46,12 +45,14 @@ class TimeBudget(TrainerCallback):
             self._before = float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])
         self._look(args)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write the time that is gone into the checkpoint."""
         if args.should_save:
             write_json(checkpoint_folder(args, state) / SPENT, {"seconds": self._gone()})
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Stop when the time is up."""
         self._paused = time.monotonic()
         self._look(args)
@@ -62,16 +63,18 @@ class TimeBudget(TrainerCallback):
                 control.should_evaluate = control.should_save = control.should_log = True
 
     def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Remember when an evaluation may begin."""
         self._paused = time.monotonic()
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Measure the evaluation."""
         self._evaluation = max(self._evaluation, time.monotonic() - self._paused)
 
-    def schedule(self, scheduler: Any, steps: int) -> None:
+    def schedule(self, scheduler: LRScheduler, steps: int) -> None:
         """Let the rates of a schedule follow the time where it is ahead of the steps.
 
         Args:

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dataset_builder.files import write_json
 from model_cards.cards import write_model_card
 from model_cards.runs import CONFIGURATION
+from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.evaluation.predictions import METRICS
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.trainer import checkpoint_folder
@@ -30,7 +31,7 @@ class WholeCheckpoint(TrainerCallback):
     def __init__(
         self,
         configuration: Configuration,
-        processor: Any,
+        processor: FlavourProcessor,
         vocabulary: dict[str, Any] | None,
         results: Callable[[dict[str, float]], dict[str, Any]],
     ):
@@ -39,7 +40,7 @@ class WholeCheckpoint(TrainerCallback):
         self._vocabulary = vocabulary
         self._results = results
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Complete the checkpoint that has just been written."""
         folder = checkpoint_folder(args, state)
         if not args.should_save or not folder.is_dir():

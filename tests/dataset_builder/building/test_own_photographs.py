@@ -13,8 +13,8 @@ from dataset_builder.building.finished_build import read_build
 from dataset_builder.building.settings import BuildSettings
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_csv
+from dataset_builder.pictures.photographs import as_rgb
 from dataset_builder.pictures.settings import GenerationSettings
-from dataset_builder.pictures.upright import as_rgb
 from dataset_builder.publishing.publish import publish
 from dataset_builder.publishing.review import review_rows
 

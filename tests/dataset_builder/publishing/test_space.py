@@ -62,7 +62,9 @@ def test_a_space_of_another_use_is_left_alone(published):
     ("given", "message"),
     [
         ((SPACE, []), "a Space shows models or data; give --model"),
-        (("demo", [MODEL]), "names no namespace"),
+        (("demo", [MODEL]), "'demo' names no namespace; give --space namespace/name"),
+        ((SPACE, ["org/a/b"]), "'org/a/b' is no repository name .*; give --model namespace/name"),
+        ((SPACE, [MODEL], "nothing"), "'nothing' names no namespace; give --dataset namespace/name"),
         ((SPACE, ["org/nothing"]), "cannot find the model 'org/nothing'"),
         ((SPACE, [f"{MODEL}@v9.0.0"]), "cannot find the model 'org/flavour-fusion@v9.0.0'"),
     ],

@@ -60,7 +60,7 @@ def test_a_set_in_a_bucket_is_built_killed_gone_on_with_audited_published_and_st
     assert tag.name == "v1.0.0"
     assert HfApi().list_repo_commits("org/set", repo_type="dataset")[0].commit_id == tag.target_commit
     # Streamed in training, by the same URL.
-    from trainer_scripts.data.table import open_dataset
+    from trainer_scripts.data.splits import open_dataset
 
     rows = open_dataset(url, streaming=True)
     assert sum(1 for split in rows.values() for _ in split.select_columns(["id"])) == 216

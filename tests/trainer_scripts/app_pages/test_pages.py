@@ -73,7 +73,8 @@ def test_taste_says_whether_the_model_has_seen_such_inputs(served):
     rows = {part: torch.randn(20, model.familiar_size(part)) for part in ("text", "image")}
     model.learn_familiarity(rows, rows, 1.0)
     knowing = ServedModel(replace(served["fusion"].saved, model=model), own_limit=0.0)
-    model.trust_every_input()
+    for known in (model.text_familiarity, model.image_familiarity):
+        known.limit.fill_(torch.inf)
     html = taste.answer_html(knowing, PICTURE, "lemon tart")
     assert "The title is like those of training." in html
     assert "The photograph is like those of training." in html

@@ -12,7 +12,7 @@ from tests.trainer_scripts.conftest import make_row
 from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import score
 from trainer_scripts.data.plain_table import open_plain_table
-from trainer_scripts.data.table import open_dataset
+from trainer_scripts.data.splits import open_dataset
 from trainer_scripts.evaluation.predictions import read_metrics
 
 NAMES = ("sweet", "salty", "sour", "bitter", "umami")

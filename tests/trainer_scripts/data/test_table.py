@@ -13,7 +13,8 @@ from tests.trainer_scripts.conftest import write_dataset
 from trainer_scripts.data.pictures import Pictures, augmentation, evaluation_picture
 from trainer_scripts.data.pixel_cache import Budget
 from trainer_scripts.data.samples import sample_seed, varied
-from trainer_scripts.data.table import Columns, detect_task, label_ids, label_names, make_table, open_dataset
+from trainer_scripts.data.splits import open_dataset
+from trainer_scripts.data.table import Columns, detect_task, label_ids, label_names, make_table
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import DataArguments
 from trainer_scripts.settings.configurations import parse_configuration

@@ -35,7 +35,10 @@ def test_the_mean_is_that_of_the_seeds_it_names_and_scores_higher(seeds, small_d
     found = read_metrics(seeds / "soup")
     assert found["selection"]["loss"] == pytest.approx(record["mean"])
     assert found["selection"]["loss"] < single == pytest.approx(record["best_seed"])
-    # It is a model like any other.
+    # It is a model like any other, with a limit of its own below which it may abstain.
+    limits = [json.loads((one / "config.json").read_text())["abstain_below"] for one in (seeds / "soup", seeds)]
+    assert limits[0] > 0
+    assert limits[0] != limits[1]
     score.main([str(seeds / "soup"), str(small_dataset)])
     assert "seeds" in (seeds / "README.md").read_text()
 

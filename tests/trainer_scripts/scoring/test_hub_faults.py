@@ -11,7 +11,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.server import FAULTS
 from tests.conftest import connect
 from tests.trainer_scripts.tiny_runs import run
-from trainer_scripts.data.table import open_dataset
+from trainer_scripts.data.splits import open_dataset
 from trainer_scripts.scoring.saved_model import load_model
 
 STATUSES = ("403", "404", "429", "500", "503")

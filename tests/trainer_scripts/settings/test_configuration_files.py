@@ -25,12 +25,18 @@ def test_a_base_may_be_a_shipped_configuration_a_neighbour_or_a_path(tmp_path):
     child = written(tmp_path, "base: mine\nseed: 3\n", "child.yaml")
     assert (parse(child).training.learning_rate, parse(child).training.seed) == (0.5, 3)
     (tmp_path / "deep").mkdir()
+    assert read_configuration(written(tmp_path, "base: flavour_fusion_tiny.yaml\n", "suffix.yaml")) == SHIPPED
     for base in ("../mine", "../mine.yaml", str(mine)):
         assert parse(written(tmp_path / "deep", f"base: {base}\n")).training.learning_rate == 0.5
     # One's own file may have the name of the shipped one that it starts from.
     same = written(tmp_path, "base: flavour_fusion_tiny\nseed: 4\n", "flavour_fusion_tiny.yaml")
     assert read_configuration(same)["seed"] == 4
     assert read_configuration(same)["word_dropout"] == SHIPPED["word_dropout"] > 0
+
+
+def test_a_setting_that_is_given_twice_is_refused(tmp_path):
+    with pytest.raises(BadInputError, match="sets seed twice"):
+        parse(written(tmp_path, "base: flavour_fusion_tiny\nseed: 1\nflip: no\nseed: 2\n"))
 
 
 def test_a_base_that_is_not_there_or_leads_back_is_named(tmp_path):
@@ -42,11 +48,15 @@ def test_a_base_that_is_not_there_or_leads_back_is_named(tmp_path):
         parse(written(tmp_path, "base: one\n", "two.yaml"))
 
 
-@pytest.mark.parametrize(("word", "expected"), [("no", "no"), ("off", "no"), ("'no'", "no"), ("steps", "steps")])
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("no", "no"), ("off", "no"), ("No", "no"), ("FALSE", "no"), ("'no'", "no"), ("Steps", "steps")],
+)
 def test_strategies_mean_what_they_say(tmp_path, word, expected):
     text = f"base: flavour_fusion_tiny\neval_strategy: {word}\nsave_strategy: {word}\nload_best_model_at_end: off\n"
-    text += "early_stopping_patience: null\n"
+    text += f"early_stopping_patience: null\nreport_to: {'off' if expected == 'no' else 'none'}\n"
     training = parse(written(tmp_path, text)).training
+    assert training.report_to == []
     assert training.eval_strategy == training.save_strategy == expected
     assert training.load_best_model_at_end is False
 
@@ -59,6 +69,7 @@ def test_truth_may_be_written_in_words(tmp_path, word, expected):
     configuration = parse(written(tmp_path, text))
     assert configuration.model.freeze_text is expected
     assert configuration.model.config["feature_norm"] is expected
+    assert parse(written(tmp_path, "base: flavour_fusion_tiny\n"), "--freeze_text", word).model.freeze_text is expected
 
 
 def test_a_word_for_truth_is_no_strategy(tmp_path):

@@ -13,7 +13,7 @@ from tests.modeling_flavour.tiny import mask_batch, tiny_segmenter
 from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.tiny_runs import SMALL, make_trainer, run
 from trainer_scripts import score, train
-from trainer_scripts.data.table import open_dataset
+from trainer_scripts.data.splits import open_dataset
 from trainer_scripts.tasks.segmentation.scores import confusion_matrix
 
 

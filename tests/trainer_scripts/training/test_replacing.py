@@ -108,7 +108,8 @@ def broken(small_dataset, tmp_path, monkeypatch):
     [
         ("--resume_from_checkpoint", "true"),
         ("--logging_strategy", "steps", "--logging_steps", "1", "--per_device_eval_batch_size", "3"),
-        ("--report_to", "none", "--run_name", "again", "--gradient_checkpointing", "true"),
+        ("--report_to", "none", "--run_name", "again", "--gradient_checkpointing", "true", "--do_eval", "false",
+         "--ddp_find_unused_parameters", "false", "--include_for_metrics", "loss"),
         ("--overwrite", "true"),
     ],
     ids=lambda words: words[0],

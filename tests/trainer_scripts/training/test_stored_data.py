@@ -11,7 +11,7 @@ from dataset_builder.hub_files import sha256_of
 from tests.trainer_scripts.conftest import make_row, refused, write_dataset
 from tests.trainer_scripts.tiny_runs import assert_equal_weights, run
 from trainer_scripts import compare, predict, score, train
-from trainer_scripts.data.table import open_dataset
+from trainer_scripts.data.splits import open_dataset
 from trainer_scripts.evaluation.predictions import Predictions
 
 STREAMED = ("--streaming", "true", "--max_steps", "4", "--eval_steps", "2", "--save_steps", "2", "--num_train_epochs",

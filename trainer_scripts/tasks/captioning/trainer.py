@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 
 from modeling_flavour.captioning_pipeline_flavour import as_sentence
 from modeling_flavour.modeling_flavour_captioning import FlavourCaptioner
@@ -30,14 +30,24 @@ class FrozenImageFirst(TrainerCallback):
         self._frozen_by_config = False
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        **kwargs: object,
     ) -> None:
         """Freeze the backbone, unless a resumed run is past these epochs."""
         self._frozen_by_config = model.config.freeze_image
         self._set(model, (state.epoch or 0) < self.epochs)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        **kwargs: object,
     ) -> None:
         """Let the backbone train once the epochs are over."""
         # The epoch is a sum of fractions, which rounding may leave just below a whole number.
@@ -45,7 +55,12 @@ class FrozenImageFirst(TrainerCallback):
             self._set(model, False)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, **kwargs: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        **kwargs: object,
     ) -> None:
         """Leave the model as its configuration describes it."""
         self._set(model, False)

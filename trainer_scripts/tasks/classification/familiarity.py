@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +10,9 @@ from transformers import PreTrainedModel
 
 from dataset_builder.progress import progress
 from modeling_flavour.processing_flavour import FlavourProcessor
-from trainer_scripts.data.samples import on_device
+from trainer_scripts.data.samples import Samples, on_device
 from trainer_scripts.data.table import Table
+from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.tasks.classification.training import collator, evaluation_samples
 
 # Rows that are looked at: means and variances of features are known well from fewer than all.
@@ -26,7 +26,12 @@ ANSWERED_SHARE = 0.8
 
 @torch.inference_mode()
 def learn_familiarity(
-    model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
+    model: PreTrainedModel,
+    processor: FlavourProcessor,
+    train: Table,
+    selection: Table,
+    share: float,
+    reader: BackboneReader | None = None,
 ) -> bool:
     """Describe the training rows in the model and choose its limits on the selection rows; both lie in the checkpoint.
 
@@ -36,6 +41,7 @@ def learn_familiarity(
         train: training rows; at most `MOST_ROWS` drawn ones are read.
         selection: rows that chose the checkpoint, likewise.
         share: of the selection rows that shall be familiar, by each part.
+        reader: gives the outputs of backbones, stored ones where there are any; None runs the backbones.
 
     Returns:
         Whether there were rows enough.
@@ -44,13 +50,14 @@ def learn_familiarity(
     model.eval()
     model.forget_familiarity()
     try:
-        known, _ = _read(model, processor, drawn(train), "familiar training rows")
-        held_out, _ = _read(model, processor, drawn(selection), "familiar selection rows")
+        known, _ = _read(model, _samples(processor, drawn(train), reader), processor, "familiar training rows")
+        chosen = _samples(processor, drawn(selection), reader)
+        held_out, _ = _read(model, chosen, processor, "familiar selection rows")
         if any(len(rows) < LEAST_ROWS for found in (known, held_out) for rows in found.values()):
             return False
         model.learn_familiarity(known, held_out, share)
         if model.config.problem_type == SINGLE_LABEL:
-            _, logits = _read(model, processor, drawn(selection), "")
+            _, logits = _read(model, chosen, processor, "")
             model.config.abstain_below = abstention_limit(logits)
     finally:
         model.train(was_training)
@@ -58,13 +65,16 @@ def learn_familiarity(
 
 
 @torch.inference_mode()
-def learn_abstention(model: PreTrainedModel, processor: FlavourProcessor, selection: Table) -> bool:
+def learn_abstention(
+    model: PreTrainedModel, processor: FlavourProcessor, selection: Table, reader: BackboneReader | None = None
+) -> bool:
     """Choose `config.abstain_below` of a trained model of titles or of pictures; return whether there were rows enough.
 
     Args:
         model: of one label per row, on its device.
         processor: its processor.
         selection: rows that chose the checkpoint; at most `MOST_ROWS` drawn ones are read.
+        reader: as of `learn_familiarity`.
     """
     table = drawn(selection)
     if len(table) < LEAST_ROWS:
@@ -72,7 +82,10 @@ def learn_abstention(model: PreTrainedModel, processor: FlavourProcessor, select
     was_training = model.training
     model.eval()
     try:
-        logits = [model(**batch).logits.float() for batch in _batches(model, processor, table, "how sure answers are")]
+        samples = _samples(processor, table, reader)
+        logits = [
+            model(**batch).logits.float() for batch in _batches(model, samples, processor, "how sure answers are")
+        ]
     finally:
         model.train(was_training)
     model.config.abstain_below = abstention_limit(torch.cat(logits))
@@ -93,15 +106,23 @@ def drawn(table: Table) -> Table:
     return table.select(np.sort(np.random.default_rng(0).permutation(len(table))[:MOST_ROWS]))
 
 
+def _samples(processor: FlavourProcessor, table: Table, reader: BackboneReader | None) -> Samples:
+    """Return the samples of a table, which carry the outputs of backbones where a reader is given."""
+    samples = evaluation_samples(processor, table)
+    if reader is not None:
+        reader.attach(samples)
+    return samples
+
+
 def _read(
-    model: Any, processor: FlavourProcessor, table: Table, name: str
+    model: PreTrainedModel, samples: Samples, processor: FlavourProcessor, name: str
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Return the features of each part, of the rows that have it, and the class scores."""
     found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
     logits: list[torch.Tensor] = []
-    for batch in _batches(model, processor, table, name):
-        text = model.text_encoder(batch["input_ids"], batch["attention_mask"])
-        image = model.image_encoder(batch["pixel_values"])
+    for batch in _batches(model, samples, processor, name):
+        text = model.text_encoder(batch.get("input_ids"), batch["attention_mask"], features=batch.get("text_features"))
+        image = model.image_encoder(batch.get("pixel_values"), batch.get("image_features"))
         present = {part: batch.get(f"{part}_present") for part in found}
         # A text without any token counts as missing, as in the model.
         read = batch["attention_mask"].bool().any(1)
@@ -114,13 +135,14 @@ def _read(
     return {part: _joined(rows) for part, rows in found.items()}, torch.cat(logits)
 
 
-def _batches(model: Any, processor: FlavourProcessor, table: Table, name: str) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the inputs of a table on the device of the model, without labels."""
-    samples: Any = evaluation_samples(processor, table)
+def _batches(
+    model: PreTrainedModel, samples: Samples, processor: FlavourProcessor, name: str
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the inputs of samples on the device of the model, without labels."""
     loader: DataLoader = DataLoader(
         samples, batch_size=BATCH_SIZE, collate_fn=collator(processor, model.config.num_labels)
     )
-    for batch in progress(loader, name, total=len(table), each=BATCH_SIZE):
+    for batch in progress(loader, name, total=len(samples), each=BATCH_SIZE):
         batch.pop("labels")
         yield {key: on_device(value, model.device) for key, value in batch.items()}
 

@@ -15,6 +15,7 @@ from trainer_scripts.data.table import CLASSIFICATION, MULTILABEL, Table
 from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.predictions import THRESHOLDS
 from trainer_scripts.evaluation.scores import Score, classification_scores, multilabel_scores, tuned_thresholds
+from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.classification import comparing, training
 from trainer_scripts.tasks.classification.familiarity import SINGLE_LABEL, learn_abstention, learn_familiarity
@@ -46,15 +47,21 @@ class ClassifierTask(Task):
         return self.collator(processor, classes)
 
     def complete(
-        self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
+        self,
+        model: PreTrainedModel,
+        processor: FlavourProcessor,
+        train: Table,
+        selection: Table,
+        share: float,
+        reader: BackboneReader | None = None,
     ) -> str | None:
         """Let a fusion know its training rows, and a model of one label when it is not sure, see `familiarity.py`."""
         config = model.config
         if not (config.has_text and config.has_image):
-            if config.problem_type != SINGLE_LABEL or learn_abstention(model, processor, selection):
+            if config.problem_type != SINGLE_LABEL or learn_abstention(model, processor, selection, reader):
                 return None
             return "too few rows to know when the model is not sure: it always answers"
-        if not learn_familiarity(model, processor, train, selection, share):
+        if not learn_familiarity(model, processor, train, selection, share, reader):
             return "too few rows to know which inputs are familiar: every input is read"
         leaves = "are left out" if config.answers_without_a_part else "are reported alone, without modality_dropout"
         return f"inputs unlike {share:.0%} of the selection rows {leaves} (familiar_share none: read all)"

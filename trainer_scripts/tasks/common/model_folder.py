@@ -21,6 +21,8 @@ from dataset_builder.boundaries import LARGEST_TEXT, outside, parse_json, read_t
 from dataset_builder.errors import BadInputError
 from dataset_builder.hub_files import fetch
 from dataset_builder.messages import shown
+from modeling_flavour.carried_flavour import unpacked
+from modeling_flavour.familiarity_flavour import CARRIED
 from modeling_flavour.loading_flavour import load_checked
 from modeling_flavour.processing_flavour import FlavourProcessor
 from trainer_scripts.tasks.common.adapters import (
@@ -156,7 +158,7 @@ def load_weights(
     what = f"cannot load the weights in {folder}"
     adapter = adapter_of(folder)
     if adapter is not None:
-        return _from_state(model_class, _on_base(model_class, adapter), config, what)
+        return _from_state(model_class, _on_base(model_class, adapter, config), config, what)
     held = _held_shapes(folder)
     if any(WRAPPED in name for name in held):  # a checkpoint of a run with adapters
         with outside(what, REMEDY):
@@ -182,8 +184,13 @@ def _check_finite(model: PreTrainedModel, what: str) -> None:
         raise BadInputError(f"{what}: {_some(wrong)} holds numbers that are infinite or none (NaN); {REMEDY}")
 
 
-def _on_base(model_class: type[PreTrainedModel], adapter: Path) -> dict[str, Tensor]:
+def _on_base(model_class: type[PreTrainedModel], adapter: Path, config: PreTrainedConfig) -> dict[str, Tensor]:
     """Return the weights of the base of an adapter with it merged into them.
+
+    Args:
+        model_class: class of the model.
+        adapter: folder of the adapter.
+        config: of the model with the adapter; one that knows nothing of its inputs no longer states that it does.
 
     Raises:
         BadInputError: the adapter names no base, the base cannot be read, or they do not fit each other.
@@ -196,7 +203,15 @@ def _on_base(model_class: type[PreTrainedModel], adapter: Path) -> dict[str, Ten
     folder = beside if not Path(source).exists() and beside.is_dir() else model_folder(source, revision or "main")
     if adapter_of(folder) is not None:
         raise BadInputError(f"the base {source} of the adapter in {adapter} is an adapter too; merge it first")
-    return put_on(load_weights(model_class, folder).state_dict(), weights, adapter)
+    base = load_weights(model_class, folder).state_dict()
+    # What the base knows of its inputs is measured in its own features; the adapter brings what holds for the others.
+    carried = {name: weights.pop(name) for name in list(weights) if name.startswith(CARRIED)}
+    plain = {name: value for name, value in base.items() if not name.startswith(CARRIED)}
+    if getattr(config, "familiarity", None) and not carried:  # an adapter of an earlier version
+        config.familiarity = config.abstain_below = None
+    with outside(f"the adapter in {adapter} cannot be read", REMEDY):
+        known = unpacked(carried)
+    return put_on(plain, weights, adapter) | known
 
 
 def _from_state(

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import datasets
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.base_flavour import FlavourPreTrainedModel
@@ -28,7 +29,7 @@ from trainer_scripts.features.reader import BackboneReader
 from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.common.graphs import ModelGraph
 from trainer_scripts.tasks.common.items import Item, PredictionOptions
-from trainer_scripts.tasks.common.trainer import Collator, FlavourTrainer, check_finite
+from trainer_scripts.tasks.common.trainer import AveragedWeights, Collator, FlavourTrainer, check_finite
 
 # What a model gives for some rows, by name: arrays and lists with one entry per row, or one per block of rows.
 Outputs: TypeAlias = dict[str, Any]
@@ -319,24 +320,39 @@ class Task(ABC):
         """Put low-rank adapters into a model and return a line about them; None where those of all models fit."""
         return None
 
-    def keep_features(self, configuration: Configuration, trainer: Any) -> AbstractContextManager[Frozen]:
+    def keep_features(self, configuration: Configuration, trainer: Trainer) -> AbstractContextManager[Frozen]:
         """Return a context in which the samples of a trainer carry the stored outputs of frozen parts."""
         return features_once(configuration, trainer)
 
     def callbacks(
-        self, configuration: Configuration, data: TrainingData, model: Any, averaged: Any
+        self, configuration: Configuration, data: TrainingData, model: nn.Module, averaged: AveragedWeights | None
     ) -> list[TrainerCallback]:
         """Return callbacks of this task alone; `averaged` is the moving average of the weights, or None."""
         return []
 
-    def save(self, configuration: Configuration, model: Any, processor: Any, results: dict[str, Any]) -> bool:
+    def save(self, configuration: Configuration, model: nn.Module, processor: Any, results: dict[str, Any]) -> bool:
         """Write a trained model into the folder of its run; False where it is saved as models of transformers are."""
         return False
 
     def complete(
-        self, model: PreTrainedModel, processor: FlavourProcessor, train: Table, selection: Table, share: float
+        self,
+        model: PreTrainedModel,
+        processor: FlavourProcessor,
+        train: Table,
+        selection: Table,
+        share: float,
+        reader: BackboneReader | None = None,
     ) -> str | None:
-        """Add to a trained model what is learned of it afterwards, and return a line for the terminal."""
+        """Add to a trained model what is learned of it afterwards, and return a line for the terminal.
+
+        Args:
+            model: on its device.
+            processor: its processor.
+            train: training rows.
+            selection: rows that chose the checkpoint.
+            share: of the selection rows that shall be familiar.
+            reader: gives the outputs of frozen backbones from the store; None runs the backbones.
+        """
         return None
 
     # Scores

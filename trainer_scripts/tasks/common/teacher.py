@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
 from dataset_builder.errors import BadInputError
 from modeling_flavour.losses_flavour import IGNORED_LABEL
@@ -71,7 +72,7 @@ class Teacher:
         return total / (real.sum() if words is None else words)
 
 
-def check_heads(student: Any, teacher: Any, source: str) -> None:
+def check_heads(student: PreTrainedConfig, teacher: PreTrainedConfig, source: str) -> None:
     """Raise BadInputError unless a teacher of masks has every head that the student has."""
     for name, has in (("a mask head", lambda config: config.head != "none"),
                       ("an ingredient head", lambda config: config.ingredient_head)):  # fmt: skip

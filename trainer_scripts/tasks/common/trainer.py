@@ -244,7 +244,7 @@ class FlavourTrainer(Trainer):
         single = next((len(value) == 1 for value in inputs.values() if isinstance(value, torch.Tensor)), False)
         stilled: list[nn.Module] = []
 
-        def still(layer: nn.Module, _: Any) -> None:
+        def still(layer: nn.Module, _: object) -> None:
             if layer.training:  # set by the Trainer at the start of the step
                 stilled.append(layer.eval())
 
@@ -313,7 +313,7 @@ class FlavourTrainer(Trainer):
 class WholeTableTrainer(FlavourTrainer):
     """Trainer whose evaluation answers and scores all rows at once, for answers that are no plain forward pass."""
 
-    def score_samples(self, model: Any, samples: Any) -> tuple[dict[str, float], float]:
+    def score_samples(self, model: PreTrainedModel, samples: Any) -> tuple[dict[str, float], float]:
         """Return the scores of a model on evaluation samples, and its loss."""
         raise NotImplementedError
 

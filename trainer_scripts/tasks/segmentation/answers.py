@@ -297,7 +297,7 @@ def answer(
 
 @torch.inference_mode()
 def answer_features(
-    model: PreTrainedModel, features: Any, processor: FlavourProcessor
+    model: PreTrainedModel, features: torch.Tensor | tuple[torch.Tensor, ...], processor: FlavourProcessor
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the result of `predict_views` for the plain view, from the backbone's outputs."""
     side = input_size(processor)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from dataset_builder.errors import BadInputError
 from trainer_scripts.settings.training_arguments import TrainingArguments
@@ -81,7 +82,7 @@ class SegmentationTrainer(WholeTableTrainer):
             loss = (1 - self._teacher.share) * loss + self._teacher.share * taught
         return (loss, outputs) if return_outputs else loss
 
-    def score_samples(self, model: Any, samples: MaskSamples) -> tuple[dict[str, float], float]:
+    def score_samples(self, model: PreTrainedModel, samples: MaskSamples) -> tuple[dict[str, float], float]:
         """Return the scores of masks and ingredients, and the loss."""
         answers = answer(model, samples, self.args.per_device_eval_batch_size, loss=True)
         names = [model.config.id2label[number] for number in sorted(model.config.id2label)]

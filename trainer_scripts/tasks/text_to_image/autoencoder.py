@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, Trainer
 
 from dataset_builder.boundaries import outside
 from dataset_builder.errors import BadInputError
@@ -109,7 +109,7 @@ class TrainedAutoencoder(nn.Module):
         """Return nothing: it reads no words."""
 
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, draw: Tensor | None = None, **other: Any
+        self, pixel_values: Tensor, labels: Tensor | None = None, draw: Tensor | None = None, **other: object
     ) -> DenoisingOutput:
         """Return the loss of a batch, and the mean absolute error of each picture.
 
@@ -190,11 +190,13 @@ class AutoencoderTask(DrawingTask):
         return PromptSamples(table, [[""]] * len(table), processor.size)
 
     @contextmanager
-    def keep_features(self, configuration: Configuration, trainer: Any) -> Iterator[Frozen]:
+    def keep_features(self, configuration: Configuration, trainer: Trainer) -> Iterator[Frozen]:
         """Keep nothing: nothing is frozen."""
         yield Frozen((), {})
 
-    def complete(self, model: Any, processor: Any, train: Table, selection: Table, share: float) -> str:
+    def complete(
+        self, model: Any, processor: Any, train: Table, selection: Table, share: float, reader: Any = None
+    ) -> str:
         """Let the latents of training pictures have mean 0 and spread 1 in each channel, as diffusion expects them."""
         samples = PromptSamples(train.first(NORMAL_ROWS), [[""]] * len(train.first(NORMAL_ROWS)), processor.size)
         device = next(model.parameters()).device
@@ -218,7 +220,7 @@ class AutoencoderTask(DrawingTask):
 
 
 @torch.no_grad()
-def normalise_latents(vae: Any, mean: Tensor, spread: Tensor) -> None:
+def normalise_latents(vae: AutoencoderKL, mean: Tensor, spread: Tensor) -> None:
     """Shift and scale the latents of an autoencoder within its own weights; what it decodes stays the same.
 
     Args:

@@ -1,12 +1,13 @@
 """The parts of a text-to-image pipeline that training uses, and what its denoiser reads of a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.pictures.pipelines import PromptReader, errors_only
 
 EPSILON, VELOCITY = "epsilon", "v_prediction"
 DENOISERS = ("UNet2DConditionModel", "PixArtTransformer2DModel")
@@ -26,7 +27,7 @@ class Conditions:
         BadInputError: the pipeline has other parts.
     """
 
-    def __init__(self, pipeline: Any, name: str):
+    def __init__(self, pipeline: DiffusionPipeline, name: str):
         self.pipeline = pipeline
         denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
         kind = type(denoiser).__name__
@@ -64,11 +65,17 @@ class Conditions:
         """
         device = next(self.text_encoders[0].parameters()).device
         # The pipeline itself would look for the device of its first part, which may lie elsewhere.
-        found = self.pipeline.encode_prompt(
-            list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
+        with errors_only():  # a pipeline reports what it cuts for each batch; see `unread`
+            found = self.pipeline.encode_prompt(
+                list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
         chosen = {STATES: 0, POOLED: 2, MASK: 1}
         return tuple(found[chosen[name]].float() for name in self.outputs)
+
+    def unread(self, prompts: Iterable[str]) -> int:
+        """Return how many prompts are longer than the text encoders read; the rest of these is cut off."""
+        reader = PromptReader(self.pipeline)
+        return sum(reader.part_read(prompt) is not None for prompt in prompts)
 
     def predict(self, latents: Tensor, steps: Tensor, text: Sequence[Tensor], size: int) -> Tensor:
         """Return what the denoiser predicts.

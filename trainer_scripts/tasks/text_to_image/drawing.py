@@ -25,8 +25,8 @@ from trainer_scripts.tasks.common.task import (
     ScoringOptions,
     Task,
 )
+from trainer_scripts.tasks.common.trainer import FlavourTrainer
 from trainer_scripts.tasks.text_to_image.samples import collate
-from trainer_scripts.tasks.text_to_image.trainer import DenoiserTrainer
 
 DRAWS = "a pipeline that draws pictures answers no table"
 REMEDY = "draw with `flavour-sd build --pipeline FOLDER`, or with diffusers"
@@ -42,6 +42,15 @@ def mean_score(name: str, definition: str, highest: float) -> Score:
         greater_is_better=False,
         highest=highest,
     )
+
+
+class DenoiserTrainer(FlavourTrainer):
+    """Trainer whose checkpoints hold the weights that training changes, in a file that safetensors can write."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # Convolutions lie channels last in memory, and files hold them as they are numbered.
+        state = self.accelerator.unwrap_model(self.model).state_dict() if state_dict is None else state_dict
+        super()._save(output_dir, {name: value.contiguous() for name, value in state.items()})
 
 
 class Writer(ABC):

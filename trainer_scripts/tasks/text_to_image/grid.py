@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -10,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dataset_builder.files import write_whole
 from dataset_builder.pictures.pipelines import errors_only
+from trainer_scripts.tasks.common.trainer import AveragedWeights
 from trainer_scripts.tasks.text_to_image.model import TrainedDenoiser
 
 GRID, SHEET = "grid", "grid.png"
@@ -40,7 +40,13 @@ class PictureGrid(TrainerCallback):
     """
 
     def __init__(
-        self, model: TrainedDenoiser, prompts: Sequence[str], folder: Path, steps: int, guidance: float, averaged: Any
+        self,
+        model: TrainedDenoiser,
+        prompts: Sequence[str],
+        folder: Path,
+        steps: int,
+        guidance: float,
+        averaged: AveragedWeights | None,
     ):
         self._model = model
         self._prompts = prompts
@@ -48,7 +54,9 @@ class PictureGrid(TrainerCallback):
         self._drawing = steps, guidance
         self._averaged = averaged
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Draw with the weights as they are evaluated."""
         row = self._folder / GRID / f"step-{state.global_step:07d}.png"
         if not state.is_world_process_zero or row.is_file():

@@ -150,7 +150,7 @@ class TrainedDenoiser(nn.Module):
         return sampled, noise, steps.to(like.device)
 
 
-def _trained_alone(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+def _trained_alone(module: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:
     trained = {f"{prefix}{name}" for name, value in module.named_parameters() if value.requires_grad}
     for name in [name for name in state if name.startswith(prefix) and name not in trained]:
         del state[name]

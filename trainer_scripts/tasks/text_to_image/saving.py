@@ -83,7 +83,7 @@ def adapters_of(part: nn.Module) -> dict[str, Any]:
     return convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
 
 
-def merge(part: Any) -> None:
+def merge(part: nn.Module) -> None:
     """Merge the adapters of a part into its weights, and take them out."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

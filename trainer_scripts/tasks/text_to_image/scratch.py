@@ -1,7 +1,7 @@
 """A small latent diffusion pipeline from scratch, around an autoencoder, which a stock StableDiffusionPipeline runs."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ UNET = {
     "layers_per_block": 1,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    "attention_head_dim": 32,
+    # The number of heads: by this name diffusers means it, and not their width.
+    "attention_head_dim": [2, 4],
     "norm_num_groups": 16,
 }
 TEXT = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -73,7 +74,7 @@ def vocabulary_of(texts: Iterable[str], size: int, length: int) -> CLIPTokenizer
 
 
 def catalogue_texts() -> list[str]:
-    """Return the names of all ingredients and vessels of the catalogue: no title of a dish is among them."""
+    """Return the names of all ingredients and vessels of the catalogue, which any prompt may name."""
     return [*VESSELS, *(item.name for item in ingredients())]
 
 
@@ -91,12 +92,13 @@ def load_autoencoder(name: str, revision: str | None) -> Any:
         return AutoencoderKL.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **inside)
 
 
-def fresh_pipeline(arguments: ModelArguments) -> StableDiffusionPipeline:
+def fresh_pipeline(arguments: ModelArguments, texts: Sequence[str] = ()) -> StableDiffusionPipeline:
     """Return an untrained pipeline around a trained autoencoder.
 
     Args:
         arguments: `vae` names the autoencoder; `text_config` and the entries `unet` and `scheduler` of `config` change
             the parts.
+        texts: training texts, whose frequent words the vocabulary takes in whole.
 
     Raises:
         BadInputError: there is no such autoencoder, or a part cannot be made.
@@ -106,7 +108,7 @@ def fresh_pipeline(arguments: ModelArguments) -> StableDiffusionPipeline:
     if unknown:
         raise BadInputError(f"config: a pipeline has the parts unet and scheduler, and no {sorted(unknown)[0]!r}")
     vae = load_autoencoder(arguments.vae, arguments.model_revision)
-    tokenizer = vocabulary_of(catalogue_texts(), arguments.vocabulary_size, arguments.max_length)
+    tokenizer = vocabulary_of([*catalogue_texts(), *texts], arguments.vocabulary_size, arguments.max_length)
     with outside("the parts of the pipeline cannot be made", "correct unet and scheduler in config, or text_config"):
         text = CLIPTextConfig(
             **{

@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
+from dataset_builder.engines.ranks import is_main
+from dataset_builder.messages import echo
 from trainer_scripts.data.table import Table
 from trainer_scripts.evaluation.scores import Score
 from trainer_scripts.features.frozen import Frozen
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.common.task import TrainingData
+from trainer_scripts.tasks.common.trainer import AveragedWeights
 from trainer_scripts.tasks.text_to_image import stored, training
 from trainer_scripts.tasks.text_to_image.drawing import DrawingTask, mean_score
 from trainer_scripts.tasks.text_to_image.grid import PictureGrid
@@ -41,7 +44,12 @@ class TextToImageTask(DrawingTask):
 
     def build(self, configuration: Configuration, data: TrainingData) -> tuple[Any, Any]:
         """Return the denoiser and what saves its pipeline."""
-        return training.build(configuration, data)
+        model, writer = training.build(configuration, data)
+        distinct = {prompt for prompts in row_prompts(data.train, *writer.prompts) for prompt in prompts}
+        unread = model.conditions.unread(distinct)
+        if unread and is_main():
+            echo(f"{unread:,} of {len(distinct):,} prompts are longer than the text encoder reads, which cuts them")
+        return model, writer
 
     def training_samples(self, configuration: Configuration, data: TrainingData, processor: Any) -> PromptSamples:
         """Return the varied samples of the training split."""
@@ -53,7 +61,7 @@ class TextToImageTask(DrawingTask):
         return PromptSamples(table, row_prompts(table, *processor.prompts), processor.size)
 
     @contextmanager
-    def keep_features(self, configuration: Configuration, trainer: Any) -> Iterator[Frozen]:
+    def keep_features(self, configuration: Configuration, trainer: Trainer) -> Iterator[Frozen]:
         """Let the samples carry stored latents and text states while a trainer trains."""
         model = trainer.accelerator.unwrap_model(trainer.model)
         was_training = model.training
@@ -63,7 +71,7 @@ class TextToImageTask(DrawingTask):
         yield Frozen(tuple({"image", "text"} - set(reasons)), reasons)
 
     def callbacks(
-        self, configuration: Configuration, data: TrainingData, model: Any, averaged: Any
+        self, configuration: Configuration, data: TrainingData, model: Any, averaged: AveragedWeights | None
     ) -> list[TrainerCallback]:
         """Return what draws pictures of selection rows after each evaluation, where the configuration asks for it."""
         given = configuration.training

@@ -38,7 +38,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[Any, Pipeli
         name = arguments.pipeline
         pipeline = load_pipeline(name, arguments.model_revision)
     else:
-        name, pipeline = "made here", fresh_pipeline(arguments)
+        name, pipeline = "made here", fresh_pipeline(arguments, data.train.texts or ())
     conditions = Conditions(pipeline, name)
     if arguments.pipeline is None and not configuration.training.train_text_encoder:
         raise BadInputError("a fresh text encoder knows no word yet; give --train_text_encoder true with --vae")

@@ -20,7 +20,7 @@ from trainer_scripts import train
 from trainer_scripts.data.masks import Masks, nearest
 from trainer_scripts.data.pictures import augmentation
 from trainer_scripts.data.samples import varied
-from trainer_scripts.data.table import open_dataset
+from trainer_scripts.data.splits import open_dataset
 from trainer_scripts.scoring.saved_model import load_model, load_table
 from trainer_scripts.settings.arguments import DataArguments
 from trainer_scripts.settings.configurations import parse_configuration

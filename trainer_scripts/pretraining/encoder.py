@@ -1,20 +1,17 @@
-"""The steps of `pretrain.py`: plates, training on crops and then on whole ones, checkpoint and card."""
+"""The steps to the image encoder: plates, training on crops and then on whole ones, checkpoint and card."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
-from dataset_builder.errors import BadInputError
-from dataset_builder.files import read_json, write_json, write_whole
+from dataset_builder.files import write_json, write_whole
 from dataset_builder.messages import echo
 from trainer_scripts.demos.all_cores import train_on_all_cores
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.pretraining.plates import VALIDATION, PlateSettings, draw_plates
+from trainer_scripts.pretraining.plates import VALIDATION, PlateSettings, plates_of
 
 # Name -> configuration and arguments of each training; each starts from the one before it.
 STEPS = {
@@ -69,33 +66,16 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         BadInputError: the work folder holds plates of other settings.
     """
-    settings = PlateSettings(given.plates, given.validation, given.seed)
-    plates = given.work / "plates"
-    check_settings(settings, plates)
-    draw_plates(settings, plates / "data", max(1, torch.get_num_threads()))
+    settings, plates = plates_of(given)
     common = ["--dataset", str(plates), *(["--num_train_epochs", str(given.epochs)] if given.epochs else [])]
     runs: dict[str, Path] = {}
     for name, words in STEPS.items():
         start = ["--model_name_or_path", str(list(runs.values())[-1])] if runs else []
         runs[name] = given.work / name
         train_on_all_cores([*words, "--output_dir", str(runs[name]), *start, *common])
-    write_checkpoint(settings, runs, given.out)
-    echo(f"checkpoint: {given.out}")
-
-
-def check_settings(settings: PlateSettings, folder: Path) -> None:
-    """Record the settings of the plates beside them, and refuse plates of other settings.
-
-    Raises:
-        BadInputError: the folder holds plates of other settings.
-    """
-    path = folder / "plates.json"
-    kept = read_json(path, "remove the folder, or name another --work")
-    if kept is not None and kept != vars(settings):
-        raise BadInputError(f"{folder} holds plates of other settings ({json.dumps(kept)}); name another --work")
-    if kept is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, vars(settings))
+    out = given.out or Path("outputs") / given.model
+    write_checkpoint(settings, runs, out)
+    echo(f"checkpoint: {out}")
 
 
 def write_checkpoint(settings: PlateSettings, runs: dict[str, Path], out: Path) -> None:
