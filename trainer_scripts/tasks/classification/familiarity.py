@@ -121,12 +121,14 @@ def _read(
     found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
     logits: list[torch.Tensor] = []
     for batch in _batches(model, samples, processor, name):
-        text = model.text_encoder(batch.get("input_ids"), batch["attention_mask"], features=batch.get("text_features"))
+        mask = batch.get("attention_mask")
+        text = model.text_encoder(batch.get("input_ids"), mask, features=batch.get("text_features"))
         image = model.image_encoder(batch.get("pixel_values"), batch.get("image_features"))
         present = {part: batch.get(f"{part}_present") for part in found}
-        # A text without any token counts as missing, as in the model.
-        read = batch["attention_mask"].bool().any(1)
-        present["text"] = read if present["text"] is None else present["text"].bool() & read
+        # A text without any token counts as missing, as in the model; stored vectors of whole texts tell no tokens.
+        if mask is not None:
+            read = mask.bool().any(1)
+            present["text"] = read if present["text"] is None else present["text"].bool() & read
         for part, features in model.familiar_features(text, image).items():
             here = present[part]
             found[part].append((features if here is None else features[here.bool()]).float())

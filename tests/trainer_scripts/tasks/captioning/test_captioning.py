@@ -119,7 +119,7 @@ def test_baselines_read_the_rows_of_training_at_the_given_revision(trained, capt
         revisions.append(revision)
         return datasets.load_dataset(name, streaming=streaming)
 
-    monkeypatch.setattr("trainer_scripts.data.table.load_tables", recorded)
+    monkeypatch.setattr("trainer_scripts.data.splits.load_tables", recorded)
     # A run that learned from three rows alone: the nearest training pictures are among these.
     few = tmp_path / "few"
     shutil.copytree(trained, few)
