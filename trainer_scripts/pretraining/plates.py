@@ -5,7 +5,7 @@ import functools
 import io
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,27 @@ def start_worker() -> None:
     disable_progress_bars()
 
 
+def side_by_side(
+    work: Callable[[Any], int], parts: Sequence[Any], processes: int, name: str, unit: str, total: int
+) -> None:
+    """Do parts of some work in several processes, with a bar.
+
+    Args:
+        work: does one part and returns its number of units; a process of its own can import it.
+        parts: in the order in which they start.
+        processes: that work at a time.
+        name: of the work.
+        unit: what the bar counts.
+        total: number of units of all parts.
+    """
+    with (
+        multiprocessing.get_context("spawn").Pool(processes, start_worker) as pool,
+        tqdm(total=total, desc=name, unit=unit) as bar,
+    ):
+        for done in pool.imap_unordered(work, parts):
+            bar.update(done)
+
+
 def draw_plates(settings: PlateSettings, folder: Path, processes: int) -> None:
     """Draw the plates into Parquet files that `load_dataset(folder)` reads; finished files are kept.
 
@@ -160,12 +181,7 @@ def draw_plates(settings: PlateSettings, folder: Path, processes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(settings.shards())
     draw = functools.partial(_draw_shard, settings, folder)
-    with (
-        multiprocessing.get_context("spawn").Pool(processes, start_worker) as pool,
-        tqdm(total=settings.train + settings.validation, desc="drawing plates", unit="plate") as bar,
-    ):
-        for plates in pool.imap_unordered(draw, shards):
-            bar.update(plates)
+    side_by_side(draw, shards, processes, "drawing plates", "plate", settings.train + settings.validation)
 
 
 def plates_of(given: argparse.Namespace) -> tuple[PlateSettings, Path]:

@@ -5,7 +5,6 @@ has no title, so the name of its vessel stands in its place.
 """
 
 import functools
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Value, load_dataset
 from datasets import Image as ImageFeature
-from tqdm.auto import tqdm
 
 from dataset_builder.catalogue.ingredients import find_ingredients
 from dataset_builder.columns import DISH_ID, ID, IMAGE, INGREDIENTS, TITLE
@@ -23,18 +21,18 @@ from dataset_builder.pictures.prompts import render
 from dataset_builder.plating.pipeline import draw_plate
 from trainer_scripts.pretraining.plates import (
     TRAIN,
-    VALIDATION,
     PlateSettings,
     choose,
     encoded_picture,
-    start_worker,
+    side_by_side,
 )
 
 TEMPLATE, PROMPT = "ingredients", "prompt"
 # Plates of the catalogue show about three ingredients. Where a plate is crowded, little of each is seen.
 MOST_VISIBLE = 5
 DISHES = "dishes"
-_SPLITS = {TRAIN: 0, VALIDATION: 1}
+# In place of the number of a split, so that no plate of a dish repeats the choices of a random one.
+_OF_DISHES = 2
 
 
 @dataclass(frozen=True)
@@ -84,20 +82,20 @@ def dish_plates(source: Prompted, picture: int) -> Iterator[dict[str, Any]]:
     files = str(source.dishes / "data" / f"{TRAIN}-*.parquet")
     rows = load_dataset("parquet", data_files=files, split=TRAIN, columns=[ID, DISH_ID, TITLE, INGREDIENTS])
     for number, row in enumerate(rows):
-        rng = np.random.default_rng([source.plates.seed, len(_SPLITS), picture, number])
+        rng = np.random.default_rng([source.plates.seed, _OF_DISHES, picture, number])
         prompt, row_id = render(TEMPLATE, row[TITLE], row[INGREDIENTS]), f"{row[ID]}-plate-{picture}"
         drawn, *_ = draw_plate(prompt, source.plates.size, rng)
         yield {ID: row_id, DISH_ID: row[DISH_ID], IMAGE: encoded_picture(drawn), PROMPT: prompt}
 
 
-def _write(source: Prompted, folder: Path, part: tuple[str, Any]) -> str:
+def _write(source: Prompted, folder: Path, part: tuple[str, Any]) -> int:
     name, argument = part
     path = folder / name
     if not path.is_file():
         rows = random_plates(source, argument) if isinstance(argument, str) else dish_plates(source, argument)
         table = Dataset.from_list(list(rows), features=features())
         write_whole(path, lambda partial: table.to_parquet(partial))
-    return name
+    return 1
 
 
 def write_prompted(source: Prompted, folder: Path, processes: int) -> None:
@@ -115,9 +113,4 @@ def write_prompted(source: Prompted, folder: Path, processes: int) -> None:
     ]
     parts += [(path.name, path.name) for path in sorted(source.drawn.glob("*.parquet"))]
     work = functools.partial(_write, source, folder)
-    with (
-        multiprocessing.get_context("spawn").Pool(processes, start_worker) as pool,
-        tqdm(total=len(parts), desc="plates with prompts", unit="file") as bar,
-    ):
-        for _ in pool.imap_unordered(work, parts):
-            bar.update()
+    side_by_side(work, parts, processes, "plates with prompts", "file", len(parts))
