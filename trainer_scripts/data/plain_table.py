@@ -1,4 +1,4 @@
-"""A plain table as a data set: CSV, TSV, JSON lines, Parquet or Arrow with columns of picture paths, texts and labels."""
+"""A plain table as a data set: CSV, TSV, JSON lines, Parquet or Arrow with picture paths, texts and labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
