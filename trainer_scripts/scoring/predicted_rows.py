@@ -79,10 +79,10 @@ def read_items(table: str, wanted: RowsWanted) -> list[Item]:
     alone = wanted.modality == "image" and wanted.images is None and wanted.split is None
     if alone and (names := lone_pictures(path)):
         return [Item(name, None, path / name, path, wanted.allow_outside) for name in names]
-    splits, source, there, metadata = None, None, (), metadata_files(path)
+    splits, source, metadata = None, None, metadata_files(path)
     if is_arrow(path) or (metadata and wanted.split is not None):
         splits = load_splits(table)
-        there = tuple(next(iter(splits.values())).column_names)
+        there: tuple[str, ...] = tuple(next(iter(splits.values())).column_names)
     else:
         source = open_table(metadata[0] if metadata else table)
         there = tuple(source.columns)
