@@ -23,8 +23,8 @@ logger = logging.get_logger(__name__)
 
 LOW_LEVEL_STRIDE = 4
 WITHOUT_LABELS = (
-    "A segmenter in training got no labels, so that its masks have no loss. (A Trainer with label_smoothing_factor takes "
-    "the labels away, and smooths one class per row, which masks are not: leave it out.)"
+    "A segmenter in training got no labels, so that its masks have no loss. (A Trainer with label_smoothing_factor "
+    "takes the labels away, and smooths one class per row, which masks are not: leave it out.)"
 )
 # Logit of an ingredient with probability 1 at some place, with `ingredients_from="masks"`.
 SURE = 4.0
