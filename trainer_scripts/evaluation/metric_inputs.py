@@ -117,7 +117,7 @@ def absent_of(names: Sequence[str], present: np.ndarray) -> dict[str, list[str]]
 
     Args:
         names: of the classes.
-        present: whether each is true somewhere, `(classes,)`.
+        present: how often each is true, `(classes,)`.
     """
     absent = [name for name, there in zip(names, present, strict=True) if not there]
     return {"absent_labels": absent} if absent else {}

@@ -33,6 +33,6 @@ class FlavourClassification(evaluate.Metric):
         names = names_of(label_names, probabilities.shape[1])
         labels = class_ids_of(references, len(names))
         scores = classification_scores(names)
-        result = evaluate_scores(scores, labels, probabilities)
-        result |= absent_of(names, np.bincount(labels, minlength=len(names)) > 0)
+        absent = absent_of(names, np.bincount(labels, minlength=len(names)))
+        result = {**evaluate_scores(scores, labels, probabilities), **absent}
         return {**result, "definitions": definitions(scores)} if with_definitions else result

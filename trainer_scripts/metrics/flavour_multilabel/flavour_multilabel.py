@@ -42,5 +42,5 @@ class FlavourMultilabel(evaluate.Metric):
         names = names_of(label_names, probabilities.shape[1])
         labels = label_sets_of(references, len(names))
         scores = multilabel_scores(names, Decision(float(threshold), best_label_fallback))
-        result = evaluate_scores(scores, labels, probabilities) | absent_of(names, labels.any(axis=0))
+        result = {**evaluate_scores(scores, labels, probabilities), **absent_of(names, labels.sum(axis=0))}
         return {**result, "definitions": definitions(scores)} if with_definitions else result
