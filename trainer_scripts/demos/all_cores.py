@@ -98,7 +98,7 @@ def _side_by_side(work: Callable[..., None], arguments: Sequence[Any], count: in
     if START == "forkserver":
         multiprocessing.set_forkserver_preload(PRELOADED)
     with patch_environment(omp_num_threads=threads, **settings):
-        # Split processes have the environment of the first time.
+        # Split processes begin with the environment of the first time, which may be that of a training's processes.
         given = (work, arguments, threads, dict(os.environ))
         try:
             multiprocessing.start_processes(_work, given, nprocs=count, start_method=START)
@@ -110,6 +110,7 @@ def _work(
     rank: int, work: Callable[..., None], arguments: Sequence[Any], threads: int, environment: dict[str, str]
 ) -> None:
     end_with_parent()
+    os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(threads)
     work(rank, arguments)

@@ -44,14 +44,18 @@ def test_an_error_of_a_process_is_told_once_and_ends_with_its_status(monkeypatch
 
 
 def tell_environment(rank, folder):
-    told = {"at": os.environ["TOLD_AT"], "rows": os.environ["ROWS"], "threads": torch.get_num_threads()}
+    told = {name: os.environ.get(name) for name in ("TOLD_AT", "ROWS", "WORLD_SIZE")}
+    told["threads"] = torch.get_num_threads()
     Path(folder, f"{rank}.json").write_text(json.dumps(told))
 
 
 def test_each_piece_of_work_has_the_environment_of_its_time(monkeypatch, tmp_path):
-    for at in ("first", "second"):
+    threads = max(1, torch.get_num_threads() // 2)
+    # Processes of a training know how many they are; those that score afterwards must not believe it.
+    for at, settings, size in (("first", {"world_size": 2}, "2"), ("second", {"rows": 7}, None)):
         monkeypatch.setenv("TOLD_AT", at)
         (tmp_path / at).mkdir()
-        all_cores._side_by_side(tell_environment, str(tmp_path / at), 2, {"rows": 7})
+        all_cores._side_by_side(tell_environment, str(tmp_path / at), 2, settings)
         told = [json.loads((tmp_path / at / f"{rank}.json").read_text()) for rank in range(2)]
-        assert told == [{"at": at, "rows": "7", "threads": max(1, torch.get_num_threads() // 2)}] * 2
+        rows = "7" if "rows" in settings else None
+        assert told == [{"TOLD_AT": at, "ROWS": rows, "WORLD_SIZE": size, "threads": threads}] * 2
