@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, DownloadConfig, DownloadManager, load_dataset, load_dataset_builder
+from datasets import (
+    DatasetDict,
+    DownloadConfig,
+    DownloadManager,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.utils.py_utils import NestedDataStructure
 from huggingface_hub import HfFileSystem, hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -15,6 +22,8 @@ from dataset_builder.storage.places import is_url, place
 from dataset_builder.storage.stored_sets import MANIFEST, load_stored
 
 HUB = "hf://"
+# What `save_to_disk` writes beside its Arrow files, for several splits or for one.
+SAVED = ("dataset_dict.json", "state.json")
 
 
 class CheckedDownloads(DownloadManager):
@@ -40,6 +49,11 @@ class CheckedDownloads(DownloadManager):
         return found
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`, of a whole data set or of one split."""
+    return any((folder / name).is_file() for name in SAVED)
+
+
 def load_tables(
     name: str, configuration: str | None = None, revision: str | None = None, streaming: bool = False
 ) -> DatasetDict:
@@ -55,6 +69,8 @@ def load_tables(
     """
     if is_url(name):
         return load_stored(place(name), streaming, check_against)
+    if is_saved(Path(name)):
+        return _saved(name, streaming)
     if streaming or Path(name).exists():
         return load_dataset(name, configuration, revision=revision, streaming=streaming)
     builder = load_dataset_builder(name, configuration, revision=revision)
@@ -66,6 +82,13 @@ def load_tables(
     )
     builder.download_and_prepare(dl_manager=downloads)
     return builder.as_dataset()
+
+
+def _saved(folder: str, streaming: bool) -> DatasetDict:
+    """Return the splits of a folder of `save_to_disk`; one that does not know its name is `train`."""
+    found = load_from_disk(folder)
+    splits = found if isinstance(found, DatasetDict) else DatasetDict({str(found.split or "train"): found})
+    return DatasetDict({name: rows.to_iterable_dataset() if streaming else rows for name, rows in splits.items()})
 
 
 def _stated(repo: str, revision: str | None) -> Mapping[str, Any]:

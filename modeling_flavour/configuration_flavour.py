@@ -182,6 +182,10 @@ class FlavourConfig(LabelledConfig, PreTrainedConfig):
         drop_backbone_labels(self.text_config)
         drop_backbone_labels(self.vision_config)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields; of a model without a `text_config` none of that name, in which peft looks for words."""
+        return {name: value for name, value in super().to_dict().items() if name != "text_config" or value is not None}
+
     @property
     def has_text(self) -> bool:
         """Whether the model reads text."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .base_flavour import FlavourPreTrainedModel, check_alternatives
@@ -19,7 +19,13 @@ from .segmentation_heads_flavour import AuxiliaryHead, DeepLabHead, resize
 from .segmentation_losses_flavour import segmentation_loss
 from .segmentation_pipeline_flavour import SEGMENTATION_PIPELINE
 
+logger = logging.get_logger(__name__)
+
 LOW_LEVEL_STRIDE = 4
+WITHOUT_LABELS = (
+    "A segmenter in training got no labels, so that its masks have no loss. (A Trainer with label_smoothing_factor "
+    "takes the labels away, and smooths one class per row, which masks are not: leave it out.)"
+)
 # Logit of an ingredient with probability 1 at some place, with `ingredients_from="masks"`.
 SURE = 4.0
 # Prefixes of the parameters that a multi-task model adds to the single-task model it starts from.
@@ -237,6 +243,8 @@ class FlavourForSegmentation(FlavourPreTrainedModel):
             ingredient_targets = labels
         if ingredient_targets is not None and self.ingredient_classifier is None:
             raise ValueError("Got ingredient_targets, but this model has no ingredient head (ingredient_head=False).")
+        if self.training and labels is None and self.head is not None and torch.is_grad_enabled():
+            logger.warning_once(WITHOUT_LABELS)
         asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         seen = self.image_encoder(

@@ -43,6 +43,19 @@ class Record:
     caption: str
 
 
+def _start(header: str) -> re.Pattern:
+    """Return how the first line of a record begins: a name with an ending, and labels where the header has them."""
+    return re.compile(r"[^\s,]+\.\w+," + (r"[\d ]*," if header == TRAIN_HEADER else ""))
+
+
+def begins_as_record(path: Path, header: str) -> bool:
+    """Whether a table begins with a record, and is no plain CSV whose ids have no ending."""
+    if path.suffix.lower() != ".csv":
+        return False
+    lines = read_text(path).split("\n")[1:]
+    return bool(_start(header).match(next(filter(str.strip, lines), "")))
+
+
 def read_records(path: Path, header: str) -> Iterator[Record]:
     """Yield the records of one table, which is no proper CSV.
 
@@ -55,8 +68,7 @@ def read_records(path: Path, header: str) -> Iterator[Record]:
     """
     if not path.is_file():
         raise BadInputError(f"{path} is missing; the table `{header}` is expected there")
-    fields = header.count(",")
-    start = re.compile(r"[^\s,]+\.\w+," + (r"[\d ]*," if fields == 2 else ""))
+    fields, start = header.count(","), _start(header)
     # Only "\n" ends a line here: captions may hold other characters that `splitlines` would break at.
     first, *lines = read_text(path).split("\n")
     if first.strip() != header:

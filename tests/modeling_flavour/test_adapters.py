@@ -10,7 +10,7 @@ from .family import FAMILY
 from .test_familiarity import complete, features_of, knowing
 
 pytest.importorskip("peft")
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 
 SEGMENTERS = ("segmenter", "segmenter-multitask", "ingredients")
 
@@ -92,6 +92,32 @@ def test_a_captioner_under_adapters_writes_captions(name):
     assert torch.equal(written, model.merge_and_unload().generate(pixel_values=pictures, max_new_tokens=5, num_beams=2))
     with pytest.raises(ValueError, match="give words as labels or decoder_input_ids"):
         base(pixel_values=pictures, input_ids=torch.ones(3, 2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("name", ["fusion-gated", "text"])
+def test_prompts_are_learned_before_the_words(name, tmp_path):
+    torch.manual_seed(0)
+    base, batch = FAMILY[name].build().eval(), FAMILY[name].batch(3)
+    # A table of word vectors has no layers and heads that peft could read from its config.
+    sizes = {"num_layers": 1, "num_attention_heads": 1, "token_dim": base.config.word_embedding_size}
+    settings = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3, **(sizes if name == "text" else {}))
+    model = get_peft_model(base, settings).eval()
+    output = model(**batch)
+    output.loss.backward()
+    assert model.prompt_encoder["default"].embedding.weight.grad.abs().sum() > 0
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    again = PeftModel.from_pretrained(FAMILY[name].build().eval(), tmp_path).eval()
+    torch.testing.assert_close(again(**batch).logits, output.logits)
+
+
+@pytest.mark.parametrize("name", ["text", "image", "captioner-transformer"])
+def test_prompts_without_words_or_their_sizes_are_refused_in_one_line(name):
+    kind = "SEQ_2_SEQ_LM" if name.startswith("captioner") else "SEQ_CLS"
+    with pytest.raises(ValueError, match=r"Please specify `num_layers`|provide either input_ids or inputs_embeds"):
+        get_peft_model(FAMILY[name].build(), PromptTuningConfig(task_type=kind, num_virtual_tokens=3))(
+            **FAMILY[name].batch(2)
+        )
 
 
 def test_an_adapter_can_be_put_on_the_table_of_word_vectors():

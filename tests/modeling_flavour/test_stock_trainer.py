@@ -6,6 +6,8 @@ import torch
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
+from modeling_flavour import modeling_flavour_segmentation
+
 from .family import FAMILY
 
 PREDICTIONS = {"segmenter-multitask": ["logits", "ingredient_logits"], "ingredients": ["ingredient_logits"]}
@@ -16,6 +18,22 @@ def rows_of(name):
     if name == "ingredients":  # as for any classifier of several labels
         batch = {"pixel_values": batch["pixel_values"], "labels": batch["ingredient_targets"]}
     return Dataset.from_dict({key: value.numpy() for key, value in batch.items()}).with_format("torch")
+
+
+@pytest.mark.parametrize("name", ["segmenter", "segmenter-multitask"])
+def test_a_stock_trainer_that_takes_the_labels_of_masks_away_has_its_cause_named(name, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(modeling_flavour_segmentation.logger, "warning_once", said.append)
+    arguments = TrainingArguments(
+        str(tmp_path), use_cpu=True, max_steps=1, save_strategy="no", disable_tqdm=True, label_smoothing_factor=0.1
+    )
+    with pytest.raises(RuntimeError):  # in the Trainer's own smoothing, whose message says nothing of it
+        Trainer(FAMILY[name].build(), arguments, train_dataset=rows_of(name)).train()
+    assert any("label_smoothing_factor takes the labels away" in line for line in said)
+    said.clear()
+    with torch.no_grad():  # an evaluation that asks for no loss
+        FAMILY[name].build().train()(pixel_values=FAMILY[name].batch(2)["pixel_values"])
+    assert not said
 
 
 @pytest.mark.parametrize("name", FAMILY)

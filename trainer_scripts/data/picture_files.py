@@ -1,15 +1,36 @@
 """Pictures that the rows of a data set name as files: they must lie in the data set itself."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
 from datasets import Dataset
-from datasets.config import HF_DATASETS_CACHE
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub import constants
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.messages import shown
 from dataset_builder.named_files import MISSING, OUTSIDE, RefusedFileError, resolve
+
+
+def hub_caches() -> list[Path]:
+    """Return the folders that the files of a Hub's data set are kept in."""
+    return [Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)]
+
+
+def resolve_within(path: str | Path, roots: Sequence[Path], allow_outside: bool = False) -> Path:
+    """Return the path of a file that lies in one of several folders.
+
+    Raises:
+        RefusedFileError: there is no such file, or it must not be opened; see `resolve`.
+    """
+    refused = []
+    for root in roots:
+        try:
+            return resolve(os.path.abspath(path), root, allow_outside)
+        except RefusedFileError as error:
+            refused.append(error)
+    raise next((error for error in refused if str(error) == MISSING), refused[0])
 
 
 def check_files(rows: Dataset, column: str, dataset: str, allow_outside: bool, where: str) -> None:
@@ -30,19 +51,16 @@ def check_files(rows: Dataset, column: str, dataset: str, allow_outside: bool, w
     if not sum(stored):
         return
     place = Path(dataset)
-    caches = [Path(HF_HUB_CACHE), Path(HF_DATASETS_CACHE)]
-    roots = [place if place.is_dir() else place.parent] if place.exists() else caches
+    roots = [place if place.is_dir() else place.parent] if place.exists() else hub_caches()
     for number, cell in enumerate(rows.select_columns([column])):
         path = (cell[column] or {}).get("path")
         if (cell[column] or {}).get("bytes") is not None or not path or "://" in path:
             continue
-        reasons = []
-        for root in roots:
-            try:
-                resolve(os.path.abspath(path), root, allow_outside)
-            except RefusedFileError as error:
-                reasons.append(str(error))
-        # A missing file is reported where it is read.
-        if len(reasons) == len(roots) and MISSING not in reasons:
-            hint = "; --allow_outside takes it" if reasons[0] == OUTSIDE else "; mend or remove the row"
-            raise BadInputError(f"{where}, row {number}: the picture {shown(path)} is {reasons[0]}{hint}")
+        try:
+            resolve_within(path, roots, allow_outside)
+        except RefusedFileError as error:
+            reason = str(error)
+            if reason == MISSING:  # reported where it is read
+                continue
+            hint = "; --allow_outside takes it" if reason == OUTSIDE else "; mend or remove the row"
+            raise BadInputError(f"{where}, row {number}: the picture {shown(path)} is {reason}{hint}") from error

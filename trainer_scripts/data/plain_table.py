@@ -1,4 +1,4 @@
-"""A plain table as a data set: CSV, TSV, JSON lines or Parquet with paths of pictures, texts and labels as columns."""
+"""A plain table as a data set: CSV, TSV, JSON lines, Parquet or Arrow with picture paths, texts and labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,8 @@ from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, load_d
 
 from dataset_builder.errors import BadInputError
 
-KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+ARROW = ".arrow"
+KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ARROW: "arrow"}
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif")
 SPLIT, TRAIN = "split", "train"
 SEPARATOR = "|"

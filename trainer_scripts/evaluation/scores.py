@@ -111,28 +111,6 @@ def macro_f1_from_sums(sums: np.ndarray) -> np.ndarray:
     return _ratio((f1_from_sums(sums) * present).sum(axis=-1), present.sum(axis=-1))
 
 
-def check_probabilities(probabilities: np.ndarray, sum_to_one: bool = False) -> None:
-    """Raise ValueError for logits or other numbers in the place of probabilities.
-
-    Args:
-        probabilities: `(rows, classes)`.
-        sum_to_one: whether those of a row share a whole, as a softmax gives them.
-    """
-    outside = probabilities[(probabilities < 0) | (probabilities > 1)]
-    activation = "softmax" if sum_to_one else "sigmoid"
-    if outside.size:
-        raise ValueError(
-            f"predictions must be probabilities between 0 and 1, got {outside.flat[0]:g}; apply a {activation} to "
-            "logits"
-        )
-    totals = probabilities.sum(axis=-1)
-    if sum_to_one and not np.allclose(totals, 1, atol=1e-2):
-        wrong = totals[~np.isclose(totals, 1, atol=1e-2)].flat[0]
-        raise ValueError(
-            f"the probabilities of a row must sum to 1, got a sum of {wrong:g}; apply a {activation} to logits"
-        )
-
-
 def present_definitions(stated: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     """Return the definitions of a file with those of earlier versions in the words of this one.
 

@@ -1,28 +1,40 @@
 """The steps of `predict.py`: the model, the rows of a table with their pictures, and the answers of the task."""
 
 import argparse
+import os
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.files import sole_writer
 from dataset_builder.messages import echo
+from trainer_scripts.data.plain_table import KINDS
 from trainer_scripts.evaluation.decisions import EXPECTED_F1
 from trainer_scripts.scoring.predicted_rows import RowsWanted, read_items
 from trainer_scripts.scoring.saved_model import load_model
 from trainer_scripts.tasks.common.items import PredictionOptions
 from trainer_scripts.tasks.common.task import SavedModel
 
+# Endings of tables that are no CSV: whoever gives one expects that format.
+OTHER_FORMATS = {".xlsx", *KINDS} - {".csv"}
+
 
 def run(given: argparse.Namespace) -> None:
     """Predict every row of a table, with the options of the command line.
 
     Raises:
-        BadInputError: the result is a folder, the model cannot use the decision, or the table cannot be read.
+        BadInputError: the result is a folder, no CSV or the table itself, the model cannot use the decision, or the
+            table cannot be read.
     """
     # Before anything is computed for it.
     if given.out.is_dir():
         raise BadInputError(f"--out {given.out} is a folder; name the file that is written")
+    if given.out.suffix.lower() in OTHER_FORMATS:
+        raise BadInputError(f"--out {given.out} is the name of no CSV, which is what is written; end it in .csv")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     model = load_model(given.model, given.revision)
+    beside = model.task.reads_masks or not model.task.has_labels  # then OUT.json is written too
+    for written in (given.out, *([given.out.with_suffix(".json")] if beside else [])):
+        if written.exists() and os.path.exists(given.table) and written.samefile(given.table):
+            raise BadInputError(f"{written} is the table itself, which the result would replace; give another --out")
     options = PredictionOptions(
         given.batch_size,
         given.missing_pictures,

@@ -1,6 +1,5 @@
 """The rows that `predict.py` reads: ids, texts and pictures of any table, the data set's own format among them."""
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,23 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image, Value, load_dataset
-
-from dataset_builder.boundaries import patiently
 from dataset_builder.columns import ID, IMAGE, TITLE
 from dataset_builder.errors import BadInputError
-from dataset_builder.hub_data import load_tables
-from dataset_builder.importers.comp5329 import TEST_HEADER, TRAIN_HEADER, read_records
+from dataset_builder.importers.comp5329 import TEST_HEADER, TRAIN_HEADER, begins_as_record, read_records
 from dataset_builder.messages import shown
-from dataset_builder.recipes.hub_names import configured
 from dataset_builder.recipes.tables import open_table
-from dataset_builder.storage.places import fetched, is_url, place
-from dataset_builder.storage.stored_sets import stored_shards
-from modeling_flavour.pictures_flavour import read_address
+from dataset_builder.storage.places import fetched
+from modeling_flavour.pictures_flavour import SHORTEST_BASE64, read_address
 from trainer_scripts.data.plain_table import PICTURES
+from trainer_scripts.scoring.data_set_rows import (
+    FILE_NAME,
+    data_set_rows,
+    is_arrow,
+    load_splits,
+    lone_pictures,
+    metadata_files,
+    metadata_rows,
+)
 from trainer_scripts.tasks.common.items import Item
 
 ID_COLUMNS, TEXT_COLUMNS = ("ImageID", ID), ("Caption",)
+# How a picture begins in a cell of text: an address that holds it, or JPEG, PNG, GIF and WebP in base64.
+IN_TEXT = ("data:", "/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
 
 
 @dataclass(frozen=True)
@@ -71,23 +75,35 @@ def read_items(table: str, wanted: RowsWanted) -> list[Item]:
         BadInputError: no such table, no such columns, no row, a row without id or with cells beyond the header, or no
             pictures for a model that reads them.
     """
-    source = open_table(table)
-    columns = _columns(table, source.columns, wanted)
     path = fetched(table)
+    alone = wanted.modality == "image" and wanted.images is None and wanted.split is None
+    if alone and (names := lone_pictures(path)):
+        return [Item(name, None, path / name, path, wanted.allow_outside) for name in names]
+    splits, source, metadata = None, None, metadata_files(path)
+    if is_arrow(path) or (metadata and wanted.split is not None):
+        splits = load_splits(table)
+        there: tuple[str, ...] = tuple(next(iter(splits.values())).column_names)
+    else:
+        source = open_table(metadata[0] if metadata else table)
+        there = tuple(source.columns)
+    columns = _columns(table, there, wanted)
     is_data_set = not path.exists() or any(path.rglob("*.parquet")) or path.suffix.lower() == ".parquet"
-    if wanted.split is not None and not is_data_set:
+    if wanted.split is not None and splits is None and not is_data_set:
         raise BadInputError(f"--split is for data sets with splits; {table} is one table; leave it out")
-    header = ",".join(source.columns)
+    header = ",".join(there)
     given = (wanted.id_column, wanted.text_column, wanted.image_column)
+    others = [name for name in (columns.id, columns.text) if name is not None]
     rows: Iterator[dict[Any, Any]]
+    if metadata and columns.image == FILE_NAME:
+        rows = metadata_rows(path, metadata, [*others, FILE_NAME])
+    elif source is None or (is_data_set and (columns.image is not None or wanted.split is not None)):
+        rows = data_set_rows(table, splits or load_splits(table), others, columns.image, wanted.split)
     # These files quote captions in a way that no CSV reader takes.
-    if header in (TEST_HEADER, TRAIN_HEADER) and path.suffix == ".csv" and not any(given):
+    elif header in (TEST_HEADER, TRAIN_HEADER) and begins_as_record(path, header) and not any(given):
         records = read_records(path, header)
         rows = ({columns.id: record.image_id, columns.text: record.caption} for record in records)
-    elif is_data_set and (columns.image is not None or wanted.split is not None):
-        rows = _data_set_rows(table, columns, wanted.split)
     else:
-        rows = source.rows([name for name in (columns.id, columns.text, columns.image) if name is not None])
+        rows = source.rows([*others, *([] if columns.image is None else [columns.image])])
     # The pictures that a Hub's rows name are not on this machine.
     beside = path if path.is_dir() else path.parent if path.exists() else None
     folder = None if wanted.modality == "text" else wanted.images or beside
@@ -112,7 +128,7 @@ def _columns(table: str, there: Sequence[str], wanted: RowsWanted) -> _Columns:
 
     image = None
     if wanted.modality != "text":
-        usual = () if wanted.images is not None else wanted.own_images
+        usual = () if wanted.images is not None else (*wanted.own_images, FILE_NAME)
         image = found(wanted.image_column, usual, "")
         no_folder = wanted.images is not None and not wanted.images.is_dir()
         if no_folder or (image is None and wanted.images is None):
@@ -120,50 +136,13 @@ def _columns(table: str, there: Sequence[str], wanted: RowsWanted) -> _Columns:
                 f"this model sees pictures and --images is {wanted.images}; give the folder that holds them, or the "
                 "column of pictures or of their paths (--image_column)"
             )
+    # Rows of texts alone may go by their numbers; where pictures are files, their names are needed.
+    unnamed = wanted.modality == "text" or image is not None
     return _Columns(
-        found(wanted.id_column, ID_COLUMNS, "" if image is not None else "id"),
+        found(wanted.id_column, ID_COLUMNS, "" if unnamed else "id"),
         found(wanted.text_column, (*TEXT_COLUMNS, *wanted.own_texts), "text") if wanted.modality != "image" else None,
         image,
     )
-
-
-def _data_set_rows(table: str, columns: _Columns, split: str | None) -> Iterator[dict[Any, Any]]:
-    """Yield the rows of a data set; a picture that it holds itself is a function that reads it when it is needed."""
-
-    def load() -> Any:
-        if is_url(table):
-            if stored_shards(place(table)):
-                return load_tables(table)
-            copy = fetched(table)
-            return load_dataset("parquet", data_files=glob.escape(str(copy)), cache_dir=str(copy.parent / "cache"))
-        if Path(table).is_file():
-            return load_dataset("parquet", data_files=glob.escape(table))
-        return load_tables(table) if Path(table).exists() else load_tables(*configured(table))
-
-    splits = patiently(f"cannot read data set {table!r}", "give the folder or the Hub id of a data set", load)
-    if split is not None and split not in splits:
-        raise BadInputError(f"{table} has no split {split!r}; it has {', '.join(splits)}")
-    for rows in splits.values() if split is None else [splits[split]]:
-        plain = rows.select_columns([name for name in (columns.id, columns.text) if name is not None])
-        pictures = None
-        if columns.image is not None:
-            feature = rows.features[columns.image]
-            pictures = rows.select_columns([columns.image])
-            if isinstance(feature, Image):
-                pictures = pictures.cast_column(columns.image, Image(decode=False))
-            elif isinstance(feature, Value) and "string" in feature.dtype:
-                paths, pictures = pictures[columns.image][:], None
-            elif not (isinstance(feature, dict) or (isinstance(feature, Value) and "binary" in feature.dtype)):
-                raise BadInputError(f"{table}, column {columns.image!r} holds no pictures but {feature}")
-        for number in range(len(rows)):
-            row = dict(plain[number]) if plain.column_names else {}
-            if columns.image is not None:
-                row[columns.image] = paths[number] if pictures is None else partial(_cell, pictures, number)
-            yield row
-
-
-def _cell(pictures: Dataset, number: int) -> Any:
-    return next(iter(pictures[number].values()))
 
 
 def _given(value: Any) -> Any:
@@ -177,14 +156,18 @@ def _item(
     if columns.id is not None and row.get(None):
         raise BadInputError(f"{table}, row {number} has more cells than the header; put its text in quotes")
     picture = None if columns.image is None else row[columns.image]
+    if isinstance(picture, str) and picture.startswith(IN_TEXT) and len(picture) > SHORTEST_BASE64:
+        picture = partial(read_address, picture)
     name = picture if isinstance(picture, str) else ""
     item_id = (name or str(number)) if columns.id is None else row[columns.id]
+    if isinstance(item_id, float) and item_id.is_integer():
+        item_id = int(item_id)  # as pandas writes numbers beside a missing one
     if item_id in (None, ""):
         raise BadInputError(f"{table}, row {number} has no {columns.id}; give it one or remove the row")
     item_id, text = str(item_id), None
     if columns.text is not None:
         value = row[columns.text]
-        text = " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+        text = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
     if picture is not None and not isinstance(picture, str):
         cell = picture if callable(picture) else partial(_given, picture)
         return Item(item_id, text, None, folder, wanted.allow_outside, cell)

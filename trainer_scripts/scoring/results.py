@@ -202,7 +202,8 @@ def table_of_scores(content: Mapping[str, Any]) -> str:
     if content.get("absent_labels"):
         absent = content["absent_labels"]
         more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-        rows.append(f"absent from these rows, and from macro averages: {', '.join(absent[:NAMED])}{more}")
+        named = ", ".join(absent[:NAMED])
+        rows.append(f"absent from these rows, and unless predicted from macro averages: {named}{more}")
     if "cider" in content["metrics"] and content["rows"] == 1:
         rows.append(SINGLE_PICTURE)
     return "\n".join(rows)

@@ -125,8 +125,8 @@ class TrainingOptions:
     )
     lora_targets: list[str] | None = option(
         None,
-        "Layers that get an adapter, by the end of their names, such as query value; none: the linear layers of a "
-        "backbone, or its convolutions where it is made of these.",
+        "Layers that get an adapter, by the end of their names, such as query value, or all-linear; none: the linear "
+        "layers of a backbone, or its convolutions where it is made of these.",
     )
     lora_merge: bool = option(
         True,

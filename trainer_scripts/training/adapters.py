@@ -28,6 +28,7 @@ from trainer_scripts.tasks.common.trainer import BatchNorm
 
 CARRYING = "carried_flavour.py"  # of a base whose code lets an adapter bring what it knows of its inputs
 ENCODERS = ("text_encoder", "image_encoder")
+ALL_LINEAR = "all-linear"  # peft's word for it
 
 
 def adapted_backbones(model: FlavourPreTrainedModel) -> dict[str, nn.Module]:
@@ -46,14 +47,15 @@ def target_layers(model: FlavourPreTrainedModel, wanted: list[str] | None) -> li
 
     Args:
         model: the whole model.
-        wanted: endings of names, such as `query`; `None` takes all linear layers of each backbone, and all convolutions
-            of one that has hardly any.
+        wanted: endings of names, such as `query`, or `all-linear`; `None` takes all linear layers of each backbone,
+            and all convolutions of one that has hardly any.
 
     Raises:
         BadInputError: no backbone can be adapted, or no layer has such a name.
     """
     found: list[str] = []
     possible: list[str] = []
+    straight: list[str] = []
     for place, backbone in adapted_backbones(model).items():
         layers = {f"{place}.{name}": layer for name, layer in backbone.named_modules()}
         # The kernels of torch's own attention read the weights of its layers, and would pass by an adapter.
@@ -62,6 +64,7 @@ def target_layers(model: FlavourPreTrainedModel, wanted: list[str] | None) -> li
         linear = [name for name, layer in free.items() if type(layer) is nn.Linear]
         convolutions = [name for name, layer in free.items() if _takes_adapter(layer)]
         possible += linear + convolutions
+        straight += linear
         # A network of convolutions may have a few linear layers beside them, such as those of squeeze-and-excitation.
         found += linear if len(linear) > len(convolutions) else convolutions
     if not possible:
@@ -71,6 +74,8 @@ def target_layers(model: FlavourPreTrainedModel, wanted: list[str] | None) -> li
         )
     if wanted is None:
         return found
+    if wanted == [ALL_LINEAR] and straight:
+        return straight
     chosen = [name for name in possible if any(name == each or name.endswith(f".{each}") for each in wanted)]
     unknown = [each for each in wanted if not any(name == each or name.endswith(f".{each}") for name in chosen)]
     if unknown:

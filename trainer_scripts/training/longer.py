@@ -18,6 +18,7 @@ OPEN = (
     SchedulerType.INVERSE_SQRT,
     SchedulerType.REDUCE_ON_PLATEAU,
 )
+WARMED = (SchedulerType.CONSTANT_WITH_WARMUP, SchedulerType.INVERSE_SQRT)  # of these, those that read warmup_steps
 # The length of a run, and what the Trainer takes where nothing is given.
 LENGTH = {"num_train_epochs": 3.0, "max_steps": -1}
 PLANNED = "planned"  # in metrics.json: the length that a run was to have
@@ -30,7 +31,8 @@ def why_not_longer(configuration: Configuration) -> str | None:
     if kind not in OPEN:
         names = ", ".join(each.value for each in OPEN)
         return f"lr_scheduler_type {kind.value} spreads its rates over all steps (a run can go on with one of {names})"
-    for name in ("warmup_steps", "eval_steps", "save_steps"):
+    warmed = ("warmup_steps",) if kind in WARMED else ()
+    for name in (*warmed, "eval_steps", "save_steps"):
         value = getattr(training, name) or 0
         if 0 < value < 1:
             return f"{name} {value:g} is a share of all steps (a run can go on with a number of steps)"

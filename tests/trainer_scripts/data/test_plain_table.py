@@ -97,3 +97,10 @@ def test_a_row_without_a_split_is_named(tmp_path):
     rows[1]["split"] = None
     with pytest.raises(BadInputError, match="row 1 names no split"):
         open_plain_table(write(tmp_path / "dishes.parquet", rows))
+
+
+def test_a_single_label_is_nothing_to_tell_apart(tmp_path, capsys):
+    table = write(tmp_path / "dishes.csv", [row | {"taste": "sweet"} for row in rows_of(tmp_path, 6)])
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", table, "--columns", COLUMNS, "--group_column", "none")
+    assert "every row has the label 'sweet' in 'flavour'; give rows of two labels" in capsys.readouterr().err

@@ -93,6 +93,12 @@ def test_a_single_picture_says_why_cider_is_0():
     assert found["cider"] == 0
 
 
+def test_pictures_with_the_same_words_say_why_cider_is_0():
+    alike = [["a dog", "a dog"], ["a dog"]]
+    with pytest.warns(UserWarning, match="cider is 0 where all pictures have the same words"):
+        assert module("flavour_captioning").compute(predictions=["a dog", "cat"], references=alike)["cider"] == 0
+
+
 def multilabel_cases():
     generator = np.random.default_rng(1)
     random = (generator.random((80, 5)) < 0.3).astype(int), generator.random((80, 5))
@@ -226,5 +232,5 @@ def test_every_module_gives_definitions_with_their_hash():
         result = module(name).compute(predictions=predictions, references=references, with_definitions=True, **settings)
         stated = result.pop("definitions")
         assert all(len(entry["sha256"]) == 64 and entry["definition"] for entry in stated.values())
-        assert set(result) - {"per_class"} <= set(stated), name
+        assert set(result) - {"per_class", "absent_labels"} <= set(stated), name
     assert definitions(multilabel_scores("ab"))["map"]["sha256"] == multilabel_scores("ab")[3].sha256

@@ -222,3 +222,19 @@ def test_a_model_that_does_not_know_when_to_abstain_says_so(fusion, small_datase
     (tmp_path / "old" / "config.json").write_text(json.dumps(config))
     message = refused(capsys, predict, tmp_path / "old", small_dataset, "--abstain", "--out", tmp_path / "out.csv")
     assert "--abstain: old does not know when" in message
+
+
+def test_the_table_is_never_replaced_by_its_answers_and_only_csv_is_written(fusion, tmp_path, capsys, monkeypatch):
+    table = tmp_path / "dishes.csv"
+    table.write_text("id,title\n1,cake\n")
+    arguments = (fusion, table, "--images", tmp_path)
+    message = refused(capsys, predict, *arguments, "--out", tmp_path / "." / "dishes.csv")
+    assert "dishes.csv is the table itself, which the result would replace" in message
+    for ending in ("json", "jsonl", "parquet", "tsv"):
+        assert "is the name of no CSV" in refused(capsys, predict, *arguments, "--out", tmp_path / f"out.{ending}")
+    # Captioners and segmenters write a second file.
+    (tmp_path / "rows.json").write_text('[{"id": "1", "title": "cake"}]')
+    monkeypatch.setattr("trainer_scripts.tasks.classification.task.ClassificationTask.reads_masks", True)
+    message = refused(capsys, predict, fusion, tmp_path / "rows.json", *arguments[2:], "--out", tmp_path / "rows.csv")
+    assert "rows.json is the table itself" in message
+    assert table.read_text() == "id,title\n1,cake\n"

@@ -189,7 +189,7 @@ def test_a_run_on_other_labels_goes_from_training_to_scores(small_dataset, train
 
 
 def test_a_checkpoint_of_another_task_is_refused(small_dataset, trained):
-    with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot be trained further in this task"):
+    with pytest.raises(BadInputError, match=r"holds a flavour_fusion, which cannot be .*--image_encoder"):
         go_on(trained, small_dataset, configuration="segmentation_deeplabv3_tiny")
     with pytest.raises(BadInputError, match="holds a flavour_fusion, which cannot be trained further in this task"):
         go_on(trained, small_dataset, configuration="captioner_resnet18_transformer_tiny")

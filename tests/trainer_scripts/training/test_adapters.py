@@ -21,7 +21,7 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.publishing.release import publish_model
 from tests.modeling_flavour.family import FAMILY
 from trainer_scripts.tasks.common.adapters import merged, read_adapter
-from trainer_scripts.training.adapters import adapted_backbones, whole_parts
+from trainer_scripts.training.adapters import adapted_backbones, target_layers, whole_parts
 
 # A backbone with a part of the same name as one of the model: `head`.
 CONVNEXT = """{"model_type": "timm_wrapper", "architecture": "convnext_atto",
@@ -256,6 +256,20 @@ def test_merging_is_the_sum_that_the_layer_computes(kind):
     plain = torch.nn.Sequential(type(layer)(6, 4, *(() if kind == "linear" else (3, 2, 1))))
     plain.load_state_dict(state)
     torch.testing.assert_close(plain(given), expected)
+
+
+def test_all_linear_means_what_it_means_in_peft():
+    model = FAMILY["fusion-gated"].build()
+    found = target_layers(model, ["all-linear"])
+    # The linear layers of every backbone that trains, also of one that consists of convolutions.
+    expected = {
+        f"{place}.{name}"
+        for place, backbone in adapted_backbones(model).items()
+        for name, layer in backbone.named_modules()
+        if type(layer) is torch.nn.Linear
+    }
+    assert set(found) == expected
+    assert any(name.endswith("query") for name in found)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ def test_a_finished_run_whose_schedule_ended_says_what_must_change(small_dataset
     [
         (("--lr_scheduler_type", "linear"), "linear spreads"),
         (("--lr_scheduler_type", "inverse_sqrt"), None),
+        (("--lr_scheduler_type", "constant", "--warmup_steps", "0.1"), None),  # which it does not read
+        (("--lr_scheduler_type", "reduce_lr_on_plateau", "--warmup_steps", "0.1"), None),
+        (("--lr_scheduler_type", "inverse_sqrt", "--warmup_steps", "0.1"), "warmup_steps 0.1 is a share"),
         (("--lr_scheduler_type", "constant_with_warmup", "--warmup_steps", "0.1"), "warmup_steps 0.1 is a share"),
         (("--lr_scheduler_type", "constant", "--max_minutes", "3"), "max_minutes"),
         (("--lr_scheduler_type", "constant", "--average_best", "3"), "average_best"),

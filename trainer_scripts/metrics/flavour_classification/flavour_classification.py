@@ -4,7 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from trainer_scripts.evaluation.scores import check_probabilities, classification_scores, definitions, evaluate_scores
+from trainer_scripts.evaluation.metric_inputs import absent_of, class_ids_of, names_of, probabilities_of
+from trainer_scripts.evaluation.scores import classification_scores, definitions, evaluate_scores
 
 _DESCRIPTION = "Accuracy, macro-F1, per-class F1, negative log-likelihood and expected calibration error."
 _INPUTS = """
@@ -13,7 +14,8 @@ Args:
     references: one label id per row.
     label_names: names of the classes, by default their ids.
 Returns:
-    the scores by name; with `with_definitions=True` also `definitions`, the text and hash of each.
+    the scores by name; `absent_labels` where some are true nowhere; with
+    `with_definitions=True` also `definitions`, the text and hash of each.
 """
 
 
@@ -27,10 +29,10 @@ class FlavourClassification(evaluate.Metric):
         return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
 
     def _compute(self, predictions, references, label_names=None, with_definitions=False):
-        # `evaluate` stores float32; scores are computed in float64 as everywhere else.
-        probabilities = np.asarray(predictions, dtype=np.float64)
-        check_probabilities(probabilities, sum_to_one=True)
-        names = label_names or [str(index) for index in range(probabilities.shape[-1])]
+        probabilities = probabilities_of(predictions, sum_to_one=True)
+        names = names_of(label_names, probabilities.shape[1])
+        labels = class_ids_of(references, len(names))
         scores = classification_scores(names)
-        result = evaluate_scores(scores, np.asarray(references), probabilities)
+        absent = absent_of(names, np.bincount(labels, minlength=len(names)))
+        result = {**evaluate_scores(scores, labels, probabilities), **absent}
         return {**result, "definitions": definitions(scores)} if with_definitions else result

@@ -2,10 +2,10 @@
 
 import datasets
 import evaluate
-import numpy as np
 
 from trainer_scripts.evaluation.decisions import Decision
-from trainer_scripts.evaluation.scores import check_probabilities, definitions, evaluate_scores, multilabel_scores
+from trainer_scripts.evaluation.metric_inputs import absent_of, label_sets_of, names_of, probabilities_of
+from trainer_scripts.evaluation.scores import definitions, evaluate_scores, multilabel_scores
 
 _DESCRIPTION = "Samples-, micro-, macro- and per-label F1, mean average precision, cross-entropy and calibration error."
 _INPUTS = """
@@ -16,7 +16,8 @@ Args:
     threshold: probability from which a label is predicted.
     best_label_fallback: whether a row in which no label passes gets its most probable one.
 Returns:
-    the scores by name; with `with_definitions=True` also `definitions`, the text and hash of each.
+    the scores by name; `absent_labels` where some are true nowhere; with
+    `with_definitions=True` also `definitions`, the text and hash of each.
 """
 
 
@@ -35,10 +36,11 @@ class FlavourMultilabel(evaluate.Metric):
     def _compute(
         self, predictions, references, label_names=None, threshold=0.5, best_label_fallback=True, with_definitions=False
     ):
-        # `evaluate` stores float32; scores are computed in float64 as everywhere else.
-        probabilities = np.asarray(predictions, dtype=np.float64)
-        check_probabilities(probabilities)
-        names = label_names or [str(index) for index in range(probabilities.shape[-1])]
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold:g}, and probabilities lie between 0 and 1; give one of these")
+        probabilities = probabilities_of(predictions)
+        names = names_of(label_names, probabilities.shape[1])
+        labels = label_sets_of(references, len(names))
         scores = multilabel_scores(names, Decision(float(threshold), best_label_fallback))
-        result = evaluate_scores(scores, np.asarray(references), probabilities)
+        result = {**evaluate_scores(scores, labels, probabilities), **absent_of(names, labels.sum(axis=0))}
         return {**result, "definitions": definitions(scores)} if with_definitions else result

@@ -241,6 +241,15 @@ METEOR_SCORE = Score(
 
 
 SINGLE_PICTURE = "cider is 0 for a single picture: each of its words is in every scored picture, and so weighs nothing"
+ALL_ALIKE = "cider is 0 where all pictures have the same words: what is in every scored picture weighs nothing"
+
+
+def why_no_cider(references: References) -> str | None:
+    """Return why CIDEr is 0 whatever the captions say; None where it need not be."""
+    if len(references) == 1:
+        return SINGLE_PICTURE
+    each = {frozenset(word for caption in of_one for word in words(caption)) for of_one in references}
+    return ALL_ALIKE if len(each) == 1 else None
 
 
 def text_scores(candidates: Sequence[str], references: References) -> dict[str, float]:
@@ -253,8 +262,8 @@ def text_scores(candidates: Sequence[str], references: References) -> dict[str, 
         raise ValueError(f"{len(candidates)} captions against {len(references)} pictures; give one caption per picture")
     if not all(references):
         raise ValueError("a picture has no reference caption; leave it out")
-    if len(references) == 1:
-        warnings.warn(SINGLE_PICTURE, stacklevel=2)
+    if reason := why_no_cider(references):
+        warnings.warn(reason, stacklevel=2)
     return values(TEXT_SCORES, {CAPTIONS: (references, list(candidates))})
 
 

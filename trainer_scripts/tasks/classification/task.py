@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from transformers import PreTrainedModel
 
 from dataset_builder.columns import FLAVOUR, FLAVOURS, FLAVOURS_PRESENT
+from dataset_builder.errors import BadInputError
 from dataset_builder.files import write_json
 from modeling_flavour.modeling_flavour import FlavourForClassification
 from modeling_flavour.processing_flavour import FlavourProcessor
@@ -16,7 +18,7 @@ from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.evaluation.predictions import THRESHOLDS
 from trainer_scripts.evaluation.scores import Score, classification_scores, multilabel_scores, tuned_thresholds
 from trainer_scripts.features.reader import BackboneReader
-from trainer_scripts.settings.arguments import Configuration
+from trainer_scripts.settings.arguments import Configuration, DataArguments
 from trainer_scripts.tasks.classification import comparing, training
 from trainer_scripts.tasks.classification.familiarity import SINGLE_LABEL, learn_abstention, learn_familiarity
 from trainer_scripts.tasks.classification.predicting import predict
@@ -81,6 +83,17 @@ class ClassificationTask(ClassifierTask):
     selection_metric = "accuracy"
 
     scores = staticmethod(classification_scores)
+
+    def name_labels(self, rows: datasets.Dataset, column: str, arguments: DataArguments) -> list[str]:
+        """Return the label set of training rows.
+
+        Raises:
+            BadInputError: there is a single label, and nothing to tell apart.
+        """
+        names = super().name_labels(rows, column, arguments)
+        if len(names) == 1:
+            raise BadInputError(f"every row has the label {names[0]!r} in {column!r}; give rows of two labels or more")
+        return names
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the softmax over the labels."""

@@ -1,6 +1,5 @@
 """Rows to predict, and the table of their answers."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from PIL import Image
 
 from dataset_builder.files import write_csv
 from dataset_builder.messages import shown
-from dataset_builder.named_files import OUTSIDE, RefusedFileError, read_regular, resolve
+from dataset_builder.named_files import OUTSIDE, RefusedFileError, read_regular
 from modeling_flavour.processing_flavour import open_picture
+from trainer_scripts.data.picture_files import hub_caches, resolve_within
 
 ANSWERS = ("ImageID", "Labels")
 
@@ -25,7 +25,7 @@ class Item:
         item_id: its id as given.
         text: its text; None for a model that reads none.
         picture: file of its picture; None where there is none, or where it is no file.
-        folder: folder that the file must lie in; None for that of the file.
+        folder: folder that the file must lie in; None for that of the file, and for a cell the caches of the Hub.
         allow_outside: whether it may lie elsewhere.
         cell: returns the row's cell of a column of pictures (encoded bytes, or a mapping with `bytes` or `path`), for a
             picture that the table holds itself.
@@ -62,7 +62,8 @@ class Item:
         if path is None:
             raise ValueError("there is no picture")
         try:
-            return read_regular(resolve(os.path.abspath(path), self.folder or path.parent, self.allow_outside))
+            roots = [self.folder or path.parent] if self.folder or self.cell is None else hub_caches()
+            return read_regular(resolve_within(path, roots, self.allow_outside))
         except RefusedFileError as error:
             hint = "; --allow_outside takes it" if str(error) == OUTSIDE else ""
             raise ValueError(f"the picture {shown(path)} is {error}{hint}") from error

@@ -110,9 +110,10 @@ def check_kind(configuration: Configuration, config: PreTrainedConfig, config_cl
     """Raise BadInputError unless checkpoint and configuration have the same task and inputs."""
     source = configuration.model.model_name_or_path
     if not isinstance(config, config_class):
+        pictures = f", or take its image part alone: --image_encoder {source}" if config.vision_config else ""
         raise BadInputError(
             f"model_name_or_path: {source} holds a {config.model_type}, which cannot be trained further in this task "
-            f"(it needs a {config_class.model_type}); give another checkpoint or --task"
+            f"(it needs a {config_class.model_type}); give another checkpoint or --task{pictures}"
         )
     modality = "fusion" if config.has_text and config.has_image else "text" if config.has_text else "image"
     if modality != configuration.model.modality:
