@@ -21,6 +21,10 @@ from trainer_scripts.training.folder import inspect_run
 
 # With fewer rows per process the statistics of batch normalisation are noisy and gradients are exchanged too often.
 LEAST_ROWS = 8
+# Other systems do not split a process safely once their libraries are loaded.
+START = "forkserver" if sys.platform == "linux" else "spawn"
+# `train.py` and `score.py` load these only when they run.
+PRELOADED = ["trainer_scripts.training.run", "trainer_scripts.scoring.score_run"]
 
 
 def process_count(rows: int) -> int:
@@ -85,21 +89,37 @@ def score_on_all_cores(commands: Sequence[Sequence[str]]) -> None:
 
 
 def _side_by_side(work: Callable[..., None], arguments: Sequence[Any], count: int, settings: dict[str, Any]) -> None:
-    """Run work in processes that share the cores and end together."""
-    with patch_environment(omp_num_threads=max(1, torch.get_num_threads() // count), **settings):
+    """Run work in processes that share the cores and end together.
+
+    Loading the libraries takes a process several seconds. Where a system allows it, they are loaded once, in a process
+    that is split for each piece of work.
+    """
+    threads = max(1, torch.get_num_threads() // count)
+    if START == "forkserver":
+        multiprocessing.set_forkserver_preload(PRELOADED)
+    with patch_environment(omp_num_threads=threads, **settings):
+        # Split processes have the environment of the first time.
+        given = (work, arguments, threads, dict(os.environ))
         try:
-            multiprocessing.spawn(work, (arguments,), nprocs=count)
+            multiprocessing.start_processes(_work, given, nprocs=count, start_method=START)
         except multiprocessing.ProcessExitedException as error:
             raise SystemExit(error.exit_code) from error
 
 
-def _train(rank: int, arguments: Sequence[str]) -> None:
+def _work(
+    rank: int, work: Callable[..., None], arguments: Sequence[Any], threads: int, environment: dict[str, str]
+) -> None:
     end_with_parent()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    work(rank, arguments)
+
+
+def _train(rank: int, arguments: Sequence[str]) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     train.main(arguments)
 
 
 def _score(rank: int, commands: Sequence[Sequence[str]]) -> None:
-    end_with_parent()
     for command in commands[rank :: int(os.environ["COMMANDS_AT_ONCE"])]:
         score.main(command)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainer_scripts.data.pixel_cache import Budget, Kept
-from trainer_scripts.tasks.segmentation.answers import predicted_masks, resize
+from trainer_scripts.tasks.segmentation.answers import possible_winners, predicted_masks, resize
 
 SIDE = 10
 
@@ -147,3 +147,17 @@ def test_masks_of_many_classes_equal_the_largest_of_all_enlarged_scores():
     for mask, each, size in zip(predicted_masks(scores, sizes), scores, sizes, strict=True):
         enlarged = resize(each[None], size)[0].numpy()
         assert np.array_equal(mask.numpy(), enlarged.argmax(axis=0))
+
+
+def test_classes_that_can_win_no_pixel_are_left_out_and_those_that_win_between_places_are_kept():
+    # On the two places 0 and 1 win; between them 2 does, which is second at both. 3 is below all others everywhere.
+    scores = torch.tensor([[9.0, 0.0], [0.0, 9.0], [6.0, 6.0], [-1.0, -1.0]])[:, None]
+    assert possible_winners(scores).tolist() == [0, 1, 2]
+    assert set(next(predicted_masks(scores[None], [(1, 8)])).flatten().tolist()) == {0, 1, 2}
+    smooth = torch.nn.functional.interpolate(
+        torch.randn(1, 60, 4, 4, generator=torch.Generator().manual_seed(0)) * 4, size=(24, 24), mode="bilinear"
+    )
+    assert len(possible_winners(smooth[0])) < 60
+    for size in ((96, 96), (25, 7), (1, 1)):
+        mask = next(predicted_masks(smooth, [size]))
+        assert torch.equal(mask, resize(smooth, size)[0].argmax(0))

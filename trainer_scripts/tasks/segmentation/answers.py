@@ -37,6 +37,8 @@ PLAIN = Views()
 # A class that covers less of a predicted mask is not called an ingredient.
 SMALLEST_AREA = 0.002
 CLASSES_AT_ONCE = 16
+# Enlarged scores may lie this far outside of those that they come from.
+ROUNDING = 1e-4
 
 
 @dataclass
@@ -104,17 +106,36 @@ def predicted_masks(scores: torch.Tensor, sizes: list[tuple[int, int]]) -> Itera
     """Yield the class of every pixel at full size, from logits or log-probabilities `(batch, classes, rows, columns)`.
 
     Scores are enlarged and then compared, so that edges are as fine as the scores allow; a few classes at a time, as
-    all classes of a large photograph would take gigabytes.
+    all classes of a large photograph would take gigabytes. Most of many classes cannot win any pixel: those are not
+    enlarged, which changes no answer.
     """
     for each, size in zip(scores, sizes, strict=True):
         best = torch.full(size, -torch.inf, device=each.device)
         chosen = torch.zeros(size, dtype=torch.long, device=each.device)
         # A running maximum over blocks of classes.
-        for first in range(0, len(each), CLASSES_AT_ONCE):
-            part, classes = resize(each[None, first : first + CLASSES_AT_ONCE].float(), size)[0].max(0)
+        for block in possible_winners(each.float()).split(CLASSES_AT_ONCE):
+            part, places = resize(each[None, block].float(), size)[0].max(0)
             better = part > best
-            best, chosen = torch.where(better, part, best), torch.where(better, classes + first, chosen)
+            best, chosen = torch.where(better, part, best), torch.where(better, block[places], chosen)
         yield chosen
+
+
+def possible_winners(scores: torch.Tensor) -> torch.Tensor:
+    """Return the classes, in ascending order, that may score highest somewhere between the places of a grid.
+
+    Between four neighbouring places each class lies between its lowest and its highest score there, so a class whose
+    highest is below another one's lowest wins no pixel between them.
+
+    Args:
+        scores: `(classes, rows, columns)`.
+    """
+    highest = lowest = scores
+    for side in (-2, -1):
+        length = scores.shape[side] - 1
+        if length:  # a single row or column has no neighbour
+            highest = torch.maximum(highest.narrow(side, 0, length), highest.narrow(side, 1, length))
+            lowest = torch.minimum(lowest.narrow(side, 0, length), lowest.narrow(side, 1, length))
+    return (highest >= lowest.amax(0) - ROUNDING).flatten(1).any(1).nonzero()[:, 0]
 
 
 class PixelCounter:
