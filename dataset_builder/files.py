@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -87,12 +88,36 @@ def machine() -> str:
 
 
 def remove_partials(output: Path) -> None:
-    """Remove what killed processes of this machine left of `write_whole` for an output, a file or a folder."""
+    """Remove what killed processes of this machine left of `write_whole` and `folder_beside` for an output."""
     left = [*output.parent.glob(f"{glob.escape(output.name)}.*.tmp"), *output.glob("*.tmp")]
     for path in left:
         *_, where, process, _ = ("", *path.name.split("."))
         if where == machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def partial_name(output: Path) -> Path:
+    """Return a name beside an output for what is not whole yet, by which `remove_partials` knows whose it was."""
+    # Threads may write the same file, too: two parts of a build that run in one process.
+    return output.with_name(f"{output.name}.{secrets.token_hex(2)}.{machine()}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def folder_beside(output: Path) -> Iterator[Path]:
+    """Give a folder for the block, on the file system of an output, from where the finished parts can be moved.
+
+    What killed processes left of theirs goes first.
+    """
+    remove_partials(output)
+    folder = partial_name(output)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_whole(path: Path, write: Any) -> None:
@@ -105,8 +130,7 @@ def write_whole(path: Path, write: Any) -> None:
     if is_url(path):
         store_whole(path, write)
         return
-    # Threads may write the same file, too: two parts of a build that run in one process.
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(2)}.{machine()}.{os.getpid()}.tmp")
+    temporary = partial_name(path)
     try:
         write(temporary)
         with temporary.open("rb+") as stream:  # Windows syncs only what is open for writing

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from dataset_builder.boundaries import FULL, is_failure, parse_json, reason
 from dataset_builder.building.finished_build import DATA, MANIFEST, MANIFEST_KEYS
 from dataset_builder.errors import BadInputError, card_errors_as_bad_input
+from dataset_builder.files import folder_beside
 from dataset_builder.kinds import fits
 from dataset_builder.publishing.versions import listed, parse_version, published_versions, tag_of
 from dataset_builder.storage.places import on_disk
@@ -194,16 +194,16 @@ def write_folder(release: Release, folder: Path) -> None:
     if folder.exists():
         raise BadInputError(f"{folder} exists; give --dry-run a folder that does not")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+    with folder_beside(folder) as unfinished:
         for name, content in release.files.items():
-            path = Path(unfinished, "release", name)
+            path = unfinished / "release" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
                 path.write_bytes(content)
             else:
                 with on_disk(content) as file:
                     shutil.copyfile(file, path)
-        os.replace(Path(unfinished, "release"), folder)
+        os.replace(unfinished / "release", folder)
 
 
 def upload(api: HfApi, release: Release, private: bool = False) -> str:

@@ -14,7 +14,7 @@ import model_cards
 import modeling_flavour
 import trainer_scripts
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import lock_file, machine, read_json, sole_writer, write_json, write_whole
+from dataset_builder.files import folder_beside, lock_file, machine, read_json, sole_writer, write_json, write_whole
 
 HOLD = """
 import sys
@@ -64,6 +64,19 @@ def test_what_a_killed_process_left_half_written_is_removed_by_the_next_and_noth
     (tmp_path / names[0]).write_text("half")
     with sole_writer(tmp_path):
         assert {one.name for one in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_a_folder_that_a_killed_process_left_beside_its_output_goes_when_the_next_makes_one(tmp_path):
+    program = (
+        "import os, sys, pathlib, dataset_builder.files as files\n"
+        "with files.folder_beside(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'half').touch(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "onnx")], check=False)
+    assert len(list(tmp_path.glob("onnx.*/half"))) == 1
+    with folder_beside(tmp_path / "onnx") as folder, folder_beside(tmp_path / "onnx") as other:
+        assert {folder, other} == set(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

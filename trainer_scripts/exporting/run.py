@@ -2,7 +2,6 @@
 
 import argparse
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 import yaml
 
 from dataset_builder.errors import BadInputError
-from dataset_builder.files import sole_writer, write_json
+from dataset_builder.files import folder_beside, sole_writer, write_json
 from dataset_builder.messages import echo
 from model_cards.runs import CONFIGURATION
 from modeling_flavour.processing_flavour import FlavourProcessor
@@ -94,13 +93,12 @@ def run(given: argparse.Namespace) -> None:
     if out.exists() and any(out.iterdir()) and not (out / EXPORT_REPORT).is_file():
         raise BadInputError(f"{out} is not empty and holds no export; give another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the result, so that the finished folder is moved within one file system.
-    with sole_writer(out), tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+    with sole_writer(out), folder_beside(out) as work:
         if model.task.graph is None:
-            run_captioner(model, given, Path(work), out)
+            run_captioner(model, given, work, out)
             echo(f"written to {out}")
             return
-        job = Job(model, model.task.graph(model.model), read_tables(model, given), Path(work), given)
+        job = Job(model, model.task.graph(model.model), read_tables(model, given), work, given)
         plain, report = export_plain(job)
         scores = scores_of(model, model.model, job.tables, given.batch_size, TORCH)
         tried = [Measurement(TORCH, megabytes(model.model), scores), job.measure(PLAIN, plain)]

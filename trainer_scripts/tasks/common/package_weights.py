@@ -7,14 +7,13 @@ converted once to a folder of transformers in the cache (safetensors), which is 
 import hashlib
 import importlib.util
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dataset_builder.errors import BadInputError
+from dataset_builder.files import folder_beside
 from trainer_scripts.settings.arguments import PREFIX, Configuration
 
 # Encoders that were trained by `pretrain.py` and come with this package.
@@ -139,15 +138,14 @@ def convert(known: PackageWeights, source: Path, folder: Path) -> None:
     assert all(ours.shape == theirs.shape for (_, ours), theirs in pairs), known.architecture
     model.timm_model.load_state_dict({name: theirs for (name, _), theirs in pairs})
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
-        model.save_pretrained(work)
+    with folder_beside(folder) as work:
+        model.save_pretrained(work / folder.name)
         # Of two processes that convert at the same time, the first to finish counts.
-        if not folder.exists():
-            shutil.copytree(work, partial := folder.with_name(f"{folder.name}.{os.getpid()}"))
-            try:
-                partial.rename(folder)
-            except OSError:
-                shutil.rmtree(partial)
+        try:
+            (work / folder.name).rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
 
 
 def _timm_settings(architecture: str) -> dict[str, Any]:
