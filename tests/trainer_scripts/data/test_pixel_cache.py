@@ -154,6 +154,7 @@ def test_classes_that_can_win_no_pixel_are_left_out_and_those_that_win_between_p
     scores = torch.tensor([[9.0, 0.0], [0.0, 9.0], [6.0, 6.0], [-1.0, -1.0]])[:, None]
     assert possible_winners(scores).tolist() == [0, 1, 2]
     assert set(next(predicted_masks(scores[None], [(1, 8)])).flatten().tolist()) == {0, 1, 2}
+    assert not next(predicted_masks(torch.full((1, 4, 2, 2), torch.nan), [(4, 4)])).any()
     smooth = torch.nn.functional.interpolate(
         torch.randn(1, 60, 4, 4, generator=torch.Generator().manual_seed(0)) * 4, size=(24, 24), mode="bilinear"
     )

@@ -135,7 +135,8 @@ def possible_winners(scores: torch.Tensor) -> torch.Tensor:
         if length:  # a single row or column has no neighbour
             highest = torch.maximum(highest.narrow(side, 0, length), highest.narrow(side, 1, length))
             lowest = torch.minimum(lowest.narrow(side, 0, length), lowest.narrow(side, 1, length))
-    return (highest >= lowest.amax(0) - ROUNDING).flatten(1).any(1).nonzero()[:, 0]
+    hopeless = highest < lowest.amax(0) - ROUNDING  # NaN is not: a broken model's masks stay what they were
+    return (~hopeless).flatten(1).any(1).nonzero()[:, 0]
 
 
 class PixelCounter:
