@@ -31,7 +31,13 @@ def with_more(small_rows, tmp_path_factory):
     """The small table with ten dishes that lack a label, one of which is a dish of the test split."""
     more = [{**make_row("train", 100 + index), "flavour": 0} for index in range(SOME)]
     more.append({**small_rows["test"][0], "id": "again", "dish_id": "again"})
-    return write_dataset(tmp_path_factory.mktemp("more") / "flavour-sd", {**small_rows, "more": more})
+    rows = {**small_rows, "more": more}
+    # A second column that could be learned.
+    other = {
+        split: [{**row, "label_source": ("agree", "title")[index % 2]} for index, row in enumerate(members)]
+        for split, members in rows.items()
+    }
+    return write_dataset(tmp_path_factory.mktemp("more") / "flavour-sd", other)
 
 
 def taught(dataset, *arguments):
