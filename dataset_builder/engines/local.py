@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -62,6 +63,9 @@ class LocalEngine:
             for worker in remembering.workers if waiting else ():
                 if worker.is_alive():
                     worker.terminate()
+            if waiting and sys.version_info < (3, 12, 1):
+                # Older pools go on writing units to a pipe that nobody reads any more, and wait for it for ever.
+                cast(Any, pool)._call_queue._reader.close()
             pool.shutdown(cancel_futures=True)
 
 
