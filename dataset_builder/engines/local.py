@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -63,9 +62,11 @@ class LocalEngine:
             for worker in remembering.workers if waiting else ():
                 if worker.is_alive():
                     worker.terminate()
-            if waiting and sys.version_info < (3, 12, 1):
-                # Older pools go on writing units to a pipe that nobody reads any more, and wait for it for ever.
-                cast(Any, pool)._call_queue._reader.close()
+            if waiting:
+                # Else the pool would wait for ever: for the rest of a result that a worker was writing when it ended,
+                # and (before gh-94777 of CPython) for somebody to read units that are larger than a pipe.
+                cast(Any, pool)._result_queue._writer.close()
+                cast(Any, pool)._call_queue.cancel_join_thread()
             pool.shutdown(cancel_futures=True)
 
 

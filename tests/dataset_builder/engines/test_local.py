@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -55,6 +57,28 @@ def test_bad_input_of_a_worker_is_raised_here(processes):
 def test_a_worker_that_ends_is_said_with_its_status():
     with pytest.raises(OSError, match="a worker process ended with status 7; repeat"):
         list(LocalEngine(2).run(Doubling(), [1, "gone", 2]))
+
+
+LEFT_EARLY = """
+from dataset_builder.engines.local import LocalEngine
+from tests.dataset_builder.engines.test_local import Large
+
+for _ in range(15):
+    results = LocalEngine(2).run(Large(), (bytes(2_000_000) for _ in range(12)))
+    next(results)
+    results.close()
+"""
+
+
+class Large(Doubling):
+    """Takes and returns more than a pipe holds, so that workers are ended while they read and write."""
+
+    def start(self, number, workers):
+        return lambda unit, report: bytes(20_000_000)
+
+
+def test_workers_that_are_ended_while_they_read_and_write_keep_nobody_waiting():
+    subprocess.run([sys.executable, "-c", LEFT_EARLY], check=True, timeout=60)
 
 
 def test_no_units_start_nothing():
