@@ -158,7 +158,7 @@ def test_avif_and_the_base64_of_addresses_are_read_from_everywhere(picture, tmp_
         np.testing.assert_array_equal(np.asarray(open_picture(given)), first)
 
 
-@pytest.mark.parametrize("start", ["", "data:image/png;base64,", "/tmp/", "file:///", "a secret text "])
+@pytest.mark.parametrize("start", ["", "data:image/png;base64,", "/nowhere/", "file:///", "a secret text "])
 def test_an_error_never_prints_the_input(start):
     for secret in ("QUJD" * 3000, "QUJD" * 3000 + "!"):
         with pytest.raises((ValueError, OSError)) as error:

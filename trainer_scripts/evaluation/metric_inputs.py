@@ -113,7 +113,7 @@ def names_of(label_names: Sequence[str] | None, number: int) -> list[str]:
 
 
 def absent_of(names: Sequence[str], present: np.ndarray) -> dict[str, list[str]]:
-    """Return `absent_labels`, which are true nowhere, where there are any; macro averages leave them out.
+    """Return `absent_labels`, which are true nowhere, if any; macro averages leave out those not predicted either.
 
     Args:
         names: of the classes.

@@ -45,12 +45,9 @@ def lone_pictures(path: Path) -> list[str]:
     """Return the pictures of a folder that holds no table, by their paths within it; nothing of any other place."""
     if not path.is_dir() or any(file.suffix.lower() in KINDS for file in path.rglob("*")):
         return []
-    return sorted(file.relative_to(path).as_posix() for file in _pictures(path))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    found = (file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
-    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    pictures = (file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+    inside = (file.relative_to(path) for file in pictures)
+    return sorted(file.as_posix() for file in inside if not any(part.startswith(".") for part in file.parts))
 
 
 def load_splits(table: str) -> DatasetDict:
