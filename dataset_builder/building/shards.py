@@ -354,6 +354,7 @@ class BuildFolder:
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Move the shards to their final place and write the manifest."""
+        self.clear_leftovers()  # of workers that were lost and replaced
         if not self._stored and self.data.parent == self._unfinished:
             os.rename(self.data, self.root / "data")
         write_json(self.manifest_path, manifest)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from dataset_builder.building.shards import BuildFolder
+
 SCRIPT = """
 import os, resource, sys
 from pathlib import Path
@@ -25,3 +27,12 @@ def test_a_disk_that_is_full_within_large_pictures_is_one_line_and_does_not_abor
     assert str(shard) in ended.stderr
     assert "make room" in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_lost_worker_was_writing_is_no_part_of_the_finished_build(tmp_path):
+    folder = BuildFolder(tmp_path)
+    folder.open({})
+    (folder.data / "train-00000-of-00001.parquet").write_bytes(b"whole")
+    (folder.data / "train-00000-of-00001.parquet.b0a3.here.7.tmp").write_bytes(b"half")
+    folder.finish({"shards": {}})
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["train-00000-of-00001.parquet"]
