@@ -4,7 +4,9 @@ No figure is typed by hand: a section appears only where its figures exist, and 
 refused.
 """
 
+import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -30,7 +32,7 @@ PLACEHOLDER = re.compile(
 EMPTY = re.compile(r"^#.*$|\[More Information Needed\](\([^)]*\))?", re.MULTILINE | re.IGNORECASE)
 FIXED = ("license", "size_categories", "configs", "dataset_info")
 LICENCE = "apache-2.0"
-EXAMPLE_TITLE = "Greek salad with olives"
+EXAMPLE_TITLE, EXAMPLE_TEXT = "Greek salad with olives", "Two dogs run along a beach"
 # What a publisher's card may use of Jinja: it fills in facts. Loops run over facts alone and lie in no third loop, and
 # nothing makes long texts, so a card from anywhere ends, and ends in about its own length.
 ALLOWED = (
@@ -40,8 +42,8 @@ ALLOWED = (
 )  # fmt: skip
 METHODS = ("items", "keys", "values", "super")
 FILTERS = (
-    "cell", "default", "first", "join", "last", "length", "list", "lower", "percent", "round", "sort", "thousands",
-    "title", "trim", "upper",
+    "cell", "default", "first", "join", "last", "length", "list", "literal", "lower", "percent", "round", "sort",
+    "thousands", "title", "trim", "upper",
 )  # fmt: skip
 DEEPEST_LOOP = 2
 FRONT_MATTER = re.compile(r"\A\s*---\r?\n(?P<metadata>.*?)\r?\n---\r?\n?(?P<body>.*)\Z", re.DOTALL)
@@ -69,6 +71,9 @@ def environment(escape: bool = False) -> jinja2.Environment:
     templates.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     # Text in a Markdown table: one line, its bars escaped.
     templates.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
+    # Text in a block of code, whatever it holds: a string of Python (those of JSON are such), a word of a shell.
+    templates.filters["literal"] = lambda value: json.dumps(str(value), ensure_ascii=False)
+    templates.filters["shell"] = lambda value: shlex.quote(str(value))
     templates.filters["thousands"] = lambda number: f"{number:,}"
     return templates
 
@@ -286,19 +291,21 @@ def model_card(
     results = with_compared(runs.results_of(folder), compared)
     adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
     if base is None:
-        base = str(adapter.get("base_model_name_or_path") or config.get("base") or "")
-        base_revision = adapter.get("revision") or config.get("base_revision")
+        base, base_revision = runs.base_of(adapter, config)
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
+    dishes = runs.is_about_dishes(kind, metrics, manifest)
+    settings = runs.read_configuration(folder) or {}
     values: dict[str, Any] = {
         "name": name,
         "source": repo or folder.name,
         "revision": revision,
         **kind,
-        "example": EXAMPLE_TITLE,
+        "dishes": dishes,
+        "example": EXAMPLE_TITLE if dishes else EXAMPLE_TEXT,
         "dataset": dataset,
         "dataset_revision": dataset_revision,
         "simulated": bool(manifest.get("simulator")),
-        "parts": runs.parts_of(config, metrics),
+        "parts": runs.parts_of({**config, "base": base or settings.get("model_name_or_path")}, metrics),
         "training": runs.training_of(metrics),
         "results": results,
         "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
@@ -306,6 +313,8 @@ def model_card(
         "recipe": runs.configuration_of(folder),
         "license": licence,
         "base": base,
+        "base_name": runs.base_name(base) if base else "",
+        "bases": [base] if base else runs.started_from(settings),
         "base_revision": base_revision,
         "lora": bool(config.get("lora")),
         "size": config.get("image_size"),
@@ -333,14 +342,15 @@ def model_metadata(
         library: the library that loads it.
         is_english: whether its texts are known to be English.
     """
-    base = values["base"]
+    # The Hub draws a tree of models by these names.
+    bases = [base for base in values["bases"] if runs.HUB_ID.fullmatch(base) and not Path(base).exists()]
     return ModelCardData(
         license=values["license"],
         language=["en"] if is_english else None,
         library_name=library,
-        base_model=base if runs.HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+        base_model=(bases if len(bases) > 1 else bases[0]) if bases else None,
         pipeline_tag=values["tag"],
-        tags=["food", "recipes", "taste", "image-text"],
+        tags=runs.tags_of(values) or None,
         datasets=[values["dataset"]] if values["dataset"] else None,
         # `ModelCardData` takes a model name only together with results.
         model_name=values["name"] if evaluated else None,

@@ -22,6 +22,7 @@ SPREAD = "seeds.json"
 MANIFEST = "manifest.json"
 ADAPTER_CONFIG = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+FLAVOURS = ("sweet", "salty", "sour", "bitter", "umami")
 CLASSIFICATION, MULTILABEL, CAPTIONING, SEGMENTATION = "classification", "multilabel", "captioning", "segmentation"
 DRAWING = TEXT_TO_IMAGE, AUTOENCODER = "text_to_image", "autoencoder"
 TEMPLATES = {
@@ -128,7 +129,7 @@ def parts_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         "text pooling": config.get("text_pooling") if text or config.get("word_vocab_size") else None,
         "picture part": vision.get("architecture") or vision.get("model_type"),
         "fusion": config.get("fusion") if text and vision else None,
-        "starts from": config.get("base"),
+        "starts from": base_name(str(config["base"])) if config.get("base") else None,
         "pictures": f"{config['image_size']} x {config['image_size']} pixels" if "image_size" in config else None,
         "predicts": config.get("prediction_type"),
         "parameters": f"{metrics['parameters']:,}" if "parameters" in metrics else None,
@@ -277,6 +278,38 @@ def kind_of(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, 
         "has_masks": config.get("head") != "none",
         "inputs": " and ".join(["the title"] * has_text + ["a picture"] * has_image),
     }
+
+
+def is_about_dishes(kind: Mapping[str, Any], metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a model learned of dishes, as far as its run and its data say; the labels may be any.
+
+    Args:
+        kind: as `kind_of` gives it.
+        metrics: of the run, which says whether its rows list ingredients.
+        manifest: of its data, which only a build of dishes has.
+    """
+    tastes = bool(kind["labels"]) and set(kind["labels"]) <= set(FLAVOURS)
+    return tastes or kind["task"] == SEGMENTATION or bool(metrics.get("dishes") or manifest.get("lexicon_sha256"))
+
+
+def tags_of(values: Mapping[str, Any]) -> list[str]:
+    """Return what the Hub finds the model by, beside its task."""
+    tastes = values["dishes"] and bool(values["labels"]) and set(values["labels"]) <= set(FLAVOURS)
+    both = values["task"] in (CAPTIONING, TEXT_TO_IMAGE) or (values["has_text"] and values["has_image"])
+    return ["food", "recipes"] * values["dishes"] + ["taste"] * tastes + ["image-text"] * both
+
+
+def base_of(adapter: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the model that adapters or a trained pipeline go on from, "" for none, and its revision."""
+    base = adapter.get("base_model_name_or_path") or config.get("base") or ""
+    return str(base), adapter.get("revision") or config.get("base_revision")
+
+
+def started_from(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the models whose weights a run began with: a whole one, or the backbones."""
+    whole = settings.get("model_name_or_path")
+    named = [whole] if whole else [settings.get(name) for name in ("text_encoder", "image_encoder")]
+    return [str(name) for name in named if name]
 
 
 def evaluation_results(

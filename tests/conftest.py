@@ -62,6 +62,9 @@ def connect(hub, monkeypatch, cache) -> None:
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(
+        "huggingface_hub.hf_api.api.endpoint", hub.url
+    )  # of the functions without an HfApi of their own
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the address that it was first made with
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_TOKEN", "hf_writer")

@@ -31,7 +31,13 @@ its licence and origin are for the publisher to state.
 
 Columns: {columns}.
 
-`load_dataset("{repo}", revision="{tag}")` gives the rows of version {version} for ever.
+```python
+from datasets import load_dataset
+
+rows = load_dataset("{repo}", revision="{tag}")
+```
+
+The tag is never moved, so it gives the rows of version {version} for ever.
 """
 
 

@@ -30,7 +30,15 @@ CARD = "README.md"
 # Files with which a model is loaded, trained again and checked; optimizer states and pickles are not published.
 MODEL_FILES = ("*.json", "*.safetensors", "*.py", "*.txt", "*.model", "*.yaml")
 MODEL_NEEDS = ("config.json", "metrics.json")
-WEIGHTS = ("model.safetensors*", "adapter_model.safetensors")
+WEIGHTS = (
+    "model.safetensors*", "adapter_model.safetensors", "pytorch_lora_weights.safetensors",
+    "unet/*.safetensors", "transformer/*.safetensors", "vae/*.safetensors",
+)  # fmt: skip
+# Folders of a pipeline of diffusers; what else lies in a run, such as adapters or other seeds, is another model.
+PIPELINE_PARTS = (
+    "feature_extractor", "image_encoder", "safety_checker", "scheduler", "text_encoder", "text_encoder_2", "tokenizer",
+    "tokenizer_2", "transformer", "unet", "vae",
+)  # fmt: skip
 GIT_FILES = frozenset({".gitattributes"})
 # Under this key the manifest of a published data set lists the files of its version.
 FILES = "files"
@@ -124,7 +132,9 @@ def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
         owned = owned_data(api, repo, head.sha, files)
     elif files >= {runs.CONFIG, runs.METRICS}:
         patterns = (*MODEL_FILES, CARD)
-        owned = frozenset(name for name in files if "/" not in name and any(fnmatch(name, one) for one in patterns))
+        parts = ("", *PIPELINE_PARTS)
+        ours = (name for name in files if name.rpartition("/")[0] in parts)
+        owned = frozenset(name for name in ours if any(fnmatch(name.rpartition("/")[2], one) for one in patterns))
     else:
         owned = None
     if owned is None:
@@ -308,29 +318,38 @@ def _without_paths(folder: Path, dataset: str | None) -> dict[str, bytes]:
 
 
 def _with_base(folder: Path, base: str | None, revision: str | None) -> dict[str, bytes]:
-    """Return the settings of an adapter with the Hub id of its base; {} for any other model."""
-    settings = runs.read_json(folder / runs.ADAPTER_CONFIG)
-    if not settings:
-        return {}
-    known = str(settings.get("base_model_name_or_path") or "")
-    if base is None and (Path(known).exists() or not runs.HUB_ID.fullmatch(known)):
+    """Return the settings of an adapter, or of a trained pipeline, with the Hub id of its base; {} for other models."""
+    adapter, config = runs.read_json(folder / runs.ADAPTER_CONFIG), runs.read_json(folder / runs.CONFIG)
+    known, _ = runs.base_of(adapter, config)
+    needed = bool(adapter or config.get("lora"))
+    local = Path(known).exists() or not runs.HUB_ID.fullmatch(known)
+    if base is None and needed and local:
         raise BadInputError(
             f"the base of this adapter is the folder {known!r}, which nobody else has; publish that model, and give "
             "its id as base"
         )
-    settings |= {} if base is None else {"base_model_name_or_path": base, "revision": revision}
-    return {runs.ADAPTER_CONFIG: (json.dumps(settings, indent=2) + "\n").encode()}
+    name = runs.ADAPTER_CONFIG if adapter else runs.CONFIG
+    if not known or (base is None and not local):
+        return {}
+    # Of a whole pipeline the base is told, and not needed.
+    keys = ("base_model_name_or_path", "revision") if adapter else ("base", "base_revision")
+    stated = (base, revision) if base is not None else (runs.base_name(known), None)
+    settings = (adapter or config) | dict(zip(keys, stated, strict=True))
+    return {name: (json.dumps(settings, indent=2) + "\n").encode()}
 
 
 @card_errors_as_bad_input()
-def publish_model(folder: str | Path, repo: str, version: str, licence: str = "apache-2.0", **card: Any) -> str:
+def publish_model(
+    folder: str | Path, repo: str, version: str, licence: str = "apache-2.0", private: bool = False, **card: Any
+) -> str:
     """Publish a trained model with its code as one version, in the same way as a data set.
 
     Args:
-        folder: output folder of a finished run.
+        folder: output folder of a finished run: a model, an adapter, a pipeline of diffusers or LoRA weights for one.
         repo: `namespace/name` of the model; created when it does not exist.
         version: three numbers, above every version that is published.
         licence: identifier of the licence.
+        private: a repository that is created is for its owners only; one that exists stays as it is.
         card: further facts for the card, as `model_cards.cards.model_card` takes them (`dataset`, `dataset_revision`,
             `comparison`; for an adapter `base` and `base_revision`, where its base has been published since).
 
@@ -348,6 +367,9 @@ def publish_model(folder: str | Path, repo: str, version: str, licence: str = "a
     if missing:
         raise BadInputError(f"{folder} lacks {', '.join(missing)}; finish the training run first")
     files: dict[str, Path | bytes] = {path.name: path for one in MODEL_FILES for path in sorted(folder.glob(one))}
+    if runs.task_of(runs.read_json(folder / runs.CONFIG), runs.read_json(folder / runs.METRICS)) in runs.DRAWING:
+        for part in PIPELINE_PARTS:
+            files |= {f"{part}/{path.name}": path for one in MODEL_FILES for path in sorted((folder / part).glob(one))}
     files.pop(runs.FORMER_CONFIGURATION, None)  # published under its present name
     files |= _without_paths(folder, card.get("dataset"))
     files |= _with_base(folder, card.get("base"), card.get("base_revision"))
@@ -355,5 +377,5 @@ def publish_model(folder: str | Path, repo: str, version: str, licence: str = "a
     api, release = HfApi(), Release(repo, version, files, "model")
     with named_failures(repo, version):
         check_new(repo, version, published_versions(api, repo, "model"))
-        commit = upload(api, release)
+        commit = upload(api, release, private)
     return f"published {repo} {version}: {release.tag} is commit {commit}"

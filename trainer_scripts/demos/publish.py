@@ -23,8 +23,12 @@ def main(data: str, model: str, comparison: str) -> None:
         echo(publish(Path(data), DATASET, VERSION, licence="cc-by-4.0"))
     if VERSION not in published_versions(api, MODEL, "model"):
         # The card names the exact data that the model was trained on.
-        source = {"dataset": DATASET, "dataset_revision": f"v{VERSION}"}
-        echo(publish_model(Path(model), MODEL, VERSION, **source, comparison=Path(comparison)))
+        revision = f"v{VERSION}"
+        echo(
+            publish_model(
+                Path(model), MODEL, VERSION, dataset=DATASET, dataset_revision=revision, comparison=Path(comparison)
+            )
+        )
 
 
 if __name__ == "__main__":

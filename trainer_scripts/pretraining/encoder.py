@@ -40,7 +40,8 @@ plated pictures (simulated, {size} x {size} pixels) of random sets of ingredient
 embedded catalogue, and no label of taste took part.
 
 ```python
-from transformers import AutoModel  # after `import modeling_flavour`
+import modeling_flavour  # makes the classes of the model known
+from transformers import AutoModel
 
 encoder = AutoModel.from_pretrained("{name}").image_encoder
 ```

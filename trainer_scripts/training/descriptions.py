@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from transformers import Trainer
 
+from dataset_builder.columns import INGREDIENTS
 from model_cards.runs import CONFIGURATION
 from trainer_scripts.evaluation.score_file import SCHEMA_VERSION
 from trainer_scripts.evaluation.scores import definitions
@@ -71,6 +72,7 @@ def describe_results(
         "selection": {name: evaluated[f"eval_{name}"] for name in names},
         "definitions": definitions(scores),
         "label_names": data.names,
+        "dishes": INGREDIENTS in data.train.rows.column_names,
         "rows": {"train": seen, "selection": len(data.selection), "left_out": data.left_out},
         **({} if configuration.training.teacher is None else {"teacher": describe_teacher(configuration, data)}),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -57,6 +57,11 @@ def test_one_commit_one_annotated_tag_and_a_data_set_that_loads(hub, build):
     assert commits[0].commit_id in said
     assert hub.store.refs(f"datasets/{REPO}")["tags"]["v1.0.0"]["message"] == "flavour-sd 1.0.0"
     assert card_errors(card("1.0.0").content) == []
+    names: dict = {}
+    exec(card("1.0.0").text.split("```python\n")[1].split("```")[0], names)
+    assert names["dishes"].num_rows == {"train": 10, "validation": 5, "test": 5}
+    assert next(iter(names["stream"]))["title"] == names["dishes"]["train"][0]["title"]
+    assert names["titles"].column_names == ["title", "flavour"]
     files = hub.store.commit(f"datasets/{REPO}", "v1.0.0")[1]["files"]
     manifest = json.loads(hub.store.object_path(files["manifest.json"].sha256).read_text())
     stated = {"version": "1.0.0", "license": LICENCE, "seeds": {"build": 0}, "lexicon_sha256": Lexicon.load().digest}

@@ -1,12 +1,15 @@
 """An imported set is published as a build is: its shards, a card, a manifest."""
 
 import json
+from pathlib import Path
 
 import pytest
+from huggingface_hub import hf_hub_download
 from PIL import Image
 
 from dataset_builder.errors import BadInputError
 from dataset_builder.importers import import_table
+from dataset_builder.local_hub.store import card_errors
 from dataset_builder.publishing.publish import publish
 
 
@@ -33,6 +36,16 @@ def test_the_folder_of_a_version_holds_shards_card_and_manifest(flickr, tmp_path
     assert (manifest["rows"], manifest["counts"], manifest["imported"]) == (
         20, {"test": 2, "train": 16, "validation": 2}, True,
     )  # fmt: skip
+
+
+def test_the_block_of_the_card_loads_the_rows(flickr, tmp_path, connected_hub):
+    import_table("flickr8k", str(flickr), tmp_path / "set")
+    publish(tmp_path / "set", "org/flickr", "1.0.0", "cc-by-4.0")
+    card = Path(hf_hub_download("org/flickr", "README.md", repo_type="dataset")).read_text()
+    assert card_errors(card) == []
+    names: dict = {}
+    exec(card.split("```python\n")[1].split("```")[0], names)
+    assert names["rows"].num_rows == {"train": 16, "validation": 2, "test": 2}
 
 
 def test_rows_that_refer_to_files_of_this_machine_are_not_published(flickr, tmp_path):

@@ -91,7 +91,7 @@ def test_plates_to_a_checkpoint_that_starts_a_model(tmp_path, monkeypatch, capsy
     assert "plates of other settings" in capsys.readouterr().err
 
 
-def test_the_shipped_checkpoint_is_small_loads_by_name_and_says_what_made_it():
+def test_the_shipped_checkpoint_is_small_loads_by_name_and_says_what_made_it(monkeypatch):
     folder = package_folder(NAME)
     assert folder == SHIPPED / NAME
     assert (folder / "model.safetensors").stat().st_size <= 6_000_000
@@ -99,7 +99,10 @@ def test_the_shipped_checkpoint_is_small_loads_by_name_and_says_what_made_it():
     assert record["plates"]["train"] >= 100_000
     encoder = AutoModel.from_pretrained(folder).image_encoder
     assert all(value.isfinite().all() for value in encoder.state_dict().values())
-    assert (folder / "README.md").read_text().startswith("---")
+    monkeypatch.chdir(folder.parent)
+    names: dict = {}
+    exec((folder / "README.md").read_text().split("```python\n")[1].split("```")[0], names)
+    assert names["encoder"].place_head.out_features == encoder.place_head.out_features
 
 
 def test_names_of_packaged_checkpoints_are_resolved_and_unknown_ones_refused(tmp_path):

@@ -7,16 +7,18 @@ from typing import Any
 
 import tokenizers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from huggingface_hub import snapshot_download
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dataset_builder.boundaries import outside
 from dataset_builder.catalogue.ingredients import VESSELS, ingredients
 from dataset_builder.errors import BadInputError
-from dataset_builder.pictures.revisions import locate
 from trainer_scripts.settings.arguments import PREFIX, ModelArguments
 from trainer_scripts.tasks.common.package_weights import package_folder
 
+# Of a Hub: in the root, or in the folder `vae`.
+AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model*.safetensors*")
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
 # Letters and signs that any prompt may hold; others become the unknown token.
@@ -85,9 +87,10 @@ def load_autoencoder(name: str, revision: str | None) -> Any:
         BadInputError: there is none.
     """
     folder = package_folder(name.removeprefix(PREFIX), "vae") if name.startswith(PREFIX) else Path(name).expanduser()
-    if not folder.is_dir():
-        folder = locate(name, revision)
     with outside(f"autoencoder {name!r} cannot be loaded", "give an AutoencoderKL, or a pipeline that has one"):
+        if not folder.is_dir():
+            kept, left = [f"{place}{each}" for place in ("", "vae/") for each in AUTOENCODER_FILES], ["*.fp16.*"]
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=kept, ignore_patterns=left))
         inside = {"subfolder": "vae"} if (folder / "vae").is_dir() else {}
         return AutoencoderKL.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **inside)
 

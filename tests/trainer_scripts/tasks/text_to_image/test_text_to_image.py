@@ -1,15 +1,24 @@
 """Fine-tuning of real pipelines with random weights, and what stock diffusers makes of the results."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline
 from diffusers.training_utils import compute_snr
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from PIL import Image
 from safetensors.torch import load_file
 
+from dataset_builder import cli
+from dataset_builder.errors import BadInputError
+from dataset_builder.local_hub.store import card_errors
+from dataset_builder.plating.pipeline import draw_plate
+from dataset_builder.publishing.release import publish_model
 from tests import tiny_pipelines
 from tests.trainer_scripts.conftest import refused
 from tests.trainer_scripts.tiny_runs import interrupted_after
@@ -18,6 +27,7 @@ from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.text_to_image.conditions import loss_weights
 from trainer_scripts.tasks.text_to_image.samples import PromptSamples, collate
+from trainer_scripts.tasks.text_to_image.scratch import denoiser_settings, load_autoencoder
 from trainer_scripts.training.data import load_training_data
 
 COMMON = (
@@ -89,8 +99,33 @@ def drawn_from(folder) -> np.ndarray:
     return drawn(DiffusionPipeline.from_pretrained(folder))
 
 
+def run_blocks_of(repo, monkeypatch, folder, *training) -> dict:
+    """Run each block of a published card in a folder of its own; return what the Python one has defined."""
+    card = Path(hf_hub_download(repo, "README.md", revision="v1.0.0")).read_text()
+    assert card_errors(card) == []
+    folder.mkdir()
+    (folder / "recipes.csv").write_text("title,ingredients\nLemon tart,lemon; sugar; flour\n")
+    monkeypatch.chdir(folder)
+    names: dict = {}
+    blocks = re.findall("```(\\w+)\n(.*?)```", ModelCard(card).text, re.DOTALL)
+    assert [language for language, _ in blocks] == ["python", "bash", "yaml"]  # the last one is the configuration
+    exec(blocks[0][1], names)
+    program, *words = shlex.split(blocks[1][1])
+    if program == "flavour-sd":
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, "--steps", "1"])
+        assert ended.value.code == 0
+        assert (folder / "pictures" / "manifest.json").is_file()
+    else:
+        assert (program, words.pop(0)) == ("python", "trainer_scripts/train.py")
+        train.main([*words, *training])
+    return names
+
+
 @pytest.mark.parametrize("kind", KINDS[:2])
-def test_lora_weights_load_on_their_base_and_draw_as_the_merged_pipeline(pipelines, fine_tune, kind):
+def test_lora_weights_load_on_their_base_and_draw_as_the_merged_pipeline(
+    pipelines, fine_tune, kind, connected_hub, monkeypatch, tmp_path
+):
     # Other seeds of adapters would differ, so one run writes both.
     given = ("--pipeline", pipelines[kind], "--lora_rank", "2", "--lora_merge", "true", "--train_text_encoder", "true")
     folder = fine_tune("merged", *given)
@@ -100,16 +135,41 @@ def test_lora_weights_load_on_their_base_and_draw_as_the_merged_pipeline(pipelin
     base.load_lora_weights(folder / "adapter")
     assert np.abs(drawn(base) - before).max() > 0.01
     assert np.abs(drawn(base) - drawn_from(folder)).max() < 1e-3
+    if kind != KINDS[0]:
+        return
+    publish_model(folder, "org/drawer", "1.0.0", private=True)
+    info = HfApi().model_info("org/drawer")
+    assert info.private
+    names = run_blocks_of("org/drawer", monkeypatch, tmp_path / "stranger")
+    assert np.array_equal(drawn(names["pipeline"]), drawn_from(folder))
+    # Its base was a folder of this machine, of which others learn the name alone.
+    assert json.loads(Path(hf_hub_download("org/drawer", "config.json")).read_text())["base"] == kind
+    assert str(tmp_path.parent) not in Path(hf_hub_download("org/drawer", "README.md")).read_text()
+    assert not [one.rfilename for one in info.siblings if "adapter" in one.rfilename]
+    # A part that the next version lacks goes with it, and a file of somebody's own stays.
+    for name in ("safety_checker/config.json", "onnx/model.onnx"):
+        HfApi().upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id="org/drawer")
+    publish_model(folder, "org/drawer", "1.1.0")
+    assert {"safety_checker/config.json", "onnx/model.onnx"} & set(HfApi().list_repo_files("org/drawer")) == {
+        "onnx/model.onnx"
+    }
 
 
-def test_lora_weights_alone_and_their_card(pipelines, fine_tune):
+def test_lora_weights_alone_and_their_card(pipelines, fine_tune, connected_hub, monkeypatch, tmp_path):
     base = pipelines[KINDS[0]]
     folder = fine_tune("lora", "--pipeline", base, configuration="text_to_image_stable_diffusion_lora")
     assert not (folder / "unet").exists()
     pipeline = DiffusionPipeline.from_pretrained(base)
     pipeline.load_lora_weights(folder)
     assert pipeline.get_list_adapters()
-    assert "load_lora_weights" in (folder / "README.md").read_text()
+    with pytest.raises(BadInputError, match="give its id as base"):
+        publish_model(folder, "org/look", "1.0.0")
+    HfApi().create_repo("org/base")
+    commit = HfApi().upload_folder(repo_id="org/base", folder_path=base).oid
+    publish_model(folder, "org/look", "1.0.0", base="org/base", base_revision=commit)
+    assert HfApi().model_info("org/look").card_data.base_model == "org/base"
+    names = run_blocks_of("org/look", monkeypatch, tmp_path / "stranger")
+    assert np.array_equal(drawn(names["pipeline"]), drawn(pipeline))
 
 
 def test_a_diffusion_transformer_is_adapted_and_merged(pipelines, fine_tune, small_dataset, tmp_path, capsys):
@@ -136,7 +196,7 @@ def test_a_pipeline_from_scratch_reads_our_words_in_stock_diffusers(fine_tune, t
         up_block_types=("UpDecoderBlock2D",) * 2, sample_size=64, mid_block_add_attention=False,
     )  # fmt: skip
     vae.save_pretrained(tmp_path / "vae")
-    parts = {"unet": {"block_out_channels": [16, 16], "attention_head_dim": 8, "norm_num_groups": 8}}
+    parts = {"unet": {"block_out_channels": [16, 16], "norm_num_groups": 8}}
     given = ("--vae", str(tmp_path / "vae"), "--config", json.dumps(parts), "--frozen_features", "auto")
     given = (
         *given,
@@ -153,6 +213,30 @@ def test_a_pipeline_from_scratch_reads_our_words_in_stock_diffusers(fine_tune, t
     words = pipeline.tokenizer("zzyzx; tomato", add_special_tokens=False)["input_ids"]
     assert pipeline.tokenizer.decode(words).replace(" ", "") == "zzyzx;tomato"
     assert drawn(pipeline).shape == (64, 64, 3)
+
+
+def test_a_denoiser_has_as_many_levels_as_channels_and_reads_words_in_the_smallest_two():
+    settings = denoiser_settings({})
+    assert settings["down_block_types"] == ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]
+    settings = denoiser_settings({"block_out_channels": [32, 96], "attention_head_dim": 4})
+    assert settings["up_block_types"] == ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+    assert settings["attention_head_dim"] == 4
+    assert denoiser_settings({"block_out_channels": [16]})["down_block_types"] == ["CrossAttnDownBlock2D"]
+
+
+def test_the_autoencoder_of_the_package_keeps_a_plate_and_other_names_are_refused():
+    vae = load_autoencoder("package:plates-autoencoder", None)
+    plate, *_ = draw_plate("plate: tomato, feta, olive", 96, np.random.default_rng(0))
+    pixels = torch.from_numpy(plate).permute(2, 0, 1)[None].float() * 2 - 1
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mean
+        error = (vae.decode(latents).sample - pixels).abs().mean()
+    assert latents.shape == (1, 4, 24, 24)
+    assert error < 0.12
+    with pytest.raises(BadInputError, match="vae: no package of weights is called 'plates-vae'; there are plates-auto"):
+        load_autoencoder("package:plates-vae", None)
+    with pytest.raises(BadInputError, match="autoencoder 'package:plates-resnet18' cannot be loaded"):
+        load_autoencoder("package:plates-resnet18", None)
 
 
 def test_each_epoch_takes_one_of_the_captions_and_leaves_some_out(small_dataset):
@@ -225,7 +309,7 @@ def test_a_flow_is_no_noise_and_the_line_says_so(small_dataset, tmp_path, capsys
     )
 
 
-def test_an_autoencoder_learns_and_its_latents_are_normal(small_dataset, tmp_path):
+def test_an_autoencoder_learns_and_its_latents_are_normal(small_dataset, tmp_path, connected_hub, monkeypatch):
     parts = {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 4}
     parts["perceptual"] = "package:plates-resnet18"
     folder = tmp_path / "run"
@@ -257,4 +341,11 @@ def test_an_autoencoder_learns_and_its_latents_are_normal(small_dataset, tmp_pat
     assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 0.05
     # Normalising the latents has not changed what they decode to.
     assert error < 1.2 * errors[-1]
-    assert "AutoencoderKL.from_pretrained" in (folder / "README.md").read_text()
+    publish_model(folder, "org/plates", "1.0.0")
+    training = ("--config", '{"unet": {"block_out_channels": [16, 16], "norm_num_groups": 8}}', *COMMON[2:])
+    training = (*training, "--image_size", "32", "--max_steps", "2", "--text_config")
+    training = (*training, '{"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}')
+    training = (*training, "--dataset", str(small_dataset), "--output_dir", str(tmp_path / "drawer"))
+    names = run_blocks_of("org/plates", monkeypatch, tmp_path / "stranger", *training, "--sample_pictures", "0")
+    assert names["vae"].config.latent_channels == 4
+    assert read_metrics(tmp_path / "drawer")["dishes"]
