@@ -2,10 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import torch
-from diffusers import AutoencoderKL
 
 from dataset_builder.files import write_json
 from dataset_builder.messages import echo
@@ -13,6 +9,7 @@ from trainer_scripts.demos.all_cores import train_on_all_cores
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.pretraining.plates import PlateSettings, plates_of
 from trainer_scripts.tasks.text_to_image.autoencoder import ERROR
+from trainer_scripts.tasks.text_to_image.scratch import load_autoencoder
 
 CONFIGURATION = ["plates_autoencoder"]
 STATED = ("parameters", "steps", "epochs", "seconds", "seed", "precision", "device")
@@ -75,7 +72,7 @@ def run(given: argparse.Namespace) -> None:
     """
     settings, _, folder = train(given)
     out = given.out or Path("outputs") / given.model
-    vae: Any = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float16)
+    vae = load_autoencoder(str(folder), None).half()
     vae.save_pretrained(out, safe_serialization=True)
     metrics = read_metrics(folder)
     record = {"plates": vars(settings), **{key: metrics[key] for key in STATED}, "selection": metrics["selection"]}
