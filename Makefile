@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed  ## make .venv and install everything into it
 
-demo: install  ## recipes in, published data set and models out; TASK=flavour|captioning|segmentation, RECIPES=file
+demo: install  ## recipes in, published data set and models out; TASK=flavour|captioning|segmentation|text_to_image, RECIPES=file
 	$(BIN)/python trainer_scripts/demo.py --task $(TASK) $(if $(RECIPES),--recipes "$(RECIPES)")
 
 test: install  ## run the tests

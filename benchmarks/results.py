@@ -59,7 +59,12 @@ def results_of(outputs: Path) -> Iterator[Result]:
         entries, score = content["entries"], SCORES.get(content["task"], "")
         if not any(score in entry["scores"] for entry in entries.values()):
             score = content["main_score"]
-        scored = {name: entry["scores"][score] for name, entry in entries.items() if score in entry["scores"]}
+        # Baselines of scored folders have a plain value.
+        scored = {
+            name: value if isinstance(value := entry["scores"][score], dict) else {"value": value}
+            for name, entry in entries.items()
+            if score in entry["scores"]
+        }
         baselines = {name: value for name, value in scored.items() if entries[name]["kind"] == "baseline"}
         best = max(baselines, key=lambda name: baselines[name]["value"], default="")
         models = [name for name in scored if name not in baselines]

@@ -10,6 +10,8 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 NO_BENCHMARKS = {"all", "drawn_pictures", "measuring", "photographs", "real_pictures", "results"}
+# Of extras that not every environment of the tests has.
+NEEDED = {"app_latency": ("gradio",), "engines": ("ray",)}
 NAMES = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in NO_BENCHMARKS)
 
 
@@ -20,6 +22,8 @@ class Parsed(Exception):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_takes_the_options_of_all(name, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(BENCHMARKS)
+    for library in NEEDED.get(name, ()):
+        pytest.importorskip(library)
     measuring = importlib.import_module("measuring")
     read = measuring.arguments_of
     found = []

@@ -16,7 +16,7 @@ from trainer_scripts.settings.options import COUNT, option
 class DemoArguments:
     """Command line of `demo.py`."""
 
-    task: Literal["flavour", "captioning", "segmentation"] = option("flavour", "task of the models")
+    task: Literal["flavour", "captioning", "segmentation", "text_to_image"] = option("flavour", "task of the models")
     recipes: str | None = option(None, "your own recipe table instead of the embedded catalogue")
     out: Path | None = option(None, "folder of the results (outputs/demo)")
     number: int | None = option(

@@ -174,6 +174,21 @@ def ablate(comparison: LoadedModels, batch_size: int, most_rows: int) -> dict[st
     return found
 
 
+def stated_baselines(comparison: LoadedModels) -> dict[str, dict[str, float]]:
+    """Return baseline -> score -> value as `score.py` found them, where no model is given to read the data by.
+
+    They stand in the file of every model; those of the tested one count, as a baseline may read its features.
+    """
+    if comparison.saved:
+        return {}
+    known = {score.name for score in comparison.scores}
+    baselines = comparison.metrics[comparison.tested.name]["baselines"]
+    return {
+        name: {score: entry["value"] for score, entry in line.items() if score in known}
+        for name, line in baselines.items()
+    }
+
+
 def verdicts(comparison: LoadedModels, differences: dict[str, Any], ablations: dict[str, Any]) -> list[str]:
     """Return in words what intervals and tests show; no other claim is made."""
     tested, main, found = comparison.tested.name, comparison.main_score, []
@@ -182,11 +197,12 @@ def verdicts(comparison: LoadedModels, differences: dict[str, Any], ablations: d
             gain = gains.get(score.name)
             if gain is not None:
                 found.append(f"- {tested} {compared(gain, score)} {other}: {shown(gain, score)}")
-    for line in comparison.baselines:
-        if line.has(main) and comparison.tested.has(main):
-            lead = line.grouped.value(main) - comparison.tested.grouped.value(main)
-            if (lead > 0) if main.greater_is_better else (lead < 0):
-                found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {line.name}, by {main.name}")
+    known = {line.name: line.grouped.value(main) for line in comparison.baselines if line.has(main)}
+    known |= {name: line[main.name] for name, line in stated_baselines(comparison).items() if main.name in line}
+    for name, value in known.items():
+        lead = value - comparison.tested.grouped.value(main) if comparison.tested.has(main) else 0.0
+        if (lead > 0) if main.greater_is_better else (lead < 0):
+            found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {name}, by {main.name}")
     for model, report in ablations.items():
         found += [f"- {model}: {text}" for text in report["verdicts"].values()]
     return [*found, *(f"- {text}" for text in comparison.task.verdicts(comparison))]

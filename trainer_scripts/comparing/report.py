@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer_scripts.comparing.transfer import HERE_AND_THERE, tables
 from trainer_scripts.evaluation.intervals import Interval
+from trainer_scripts.evaluation.lines import BASELINE, MODEL
 from trainer_scripts.evaluation.scores import Score
 
 PER_CLASS = "f1_"
@@ -174,7 +175,13 @@ def report(content: Mapping[str, Any]) -> str:
     if missing:
         notes = f"Only the predictions of {', '.join(missing)} were given, so nothing is known of their ablations, "
         notes += "calibration and cost"
-        notes += ", and there are no baselines that need the data." if len(missing) == len(content["entries"]) else "."
+        kinds = [entry["kind"] for entry in content["entries"].values()]
+        if len(missing) < kinds.count(MODEL):
+            notes += "."
+        elif BASELINE in kinds:
+            notes += f"; baselines are those that `score.py` found beside {content['tested']}."
+        else:
+            notes += ", and there are no baselines that need the data."
     head = [
         f"# Comparison on {content['dataset']}, split {content['split']}",
         f"{content['rows']} rows in {content['groups']} groups. Brackets hold 95 % bootstrap intervals over groups; "

@@ -21,12 +21,14 @@ from trainer_scripts.comparing.comparison import (
     gather,
     is_prediction_folder,
     paired_tests,
+    stated_baselines,
     verdicts,
 )
 from trainer_scripts.comparing.page import write_page
 from trainer_scripts.comparing.plots import draw
 from trainer_scripts.comparing.report import report
 from trainer_scripts.comparing.transfer import check_also, transfer
+from trainer_scripts.evaluation.lines import BASELINE
 from trainer_scripts.evaluation.scores import definitions
 from trainer_scripts.scoring.results import refresh_card
 from trainer_scripts.scoring.scored_models import LoadedModels
@@ -113,6 +115,10 @@ def describe(comparison: LoadedModels, batch_size: int, ablation_rows: int) -> d
                 "scores": {score.name: line.score(score) for score in comparison.scores if line.has(score)},
             }
             for line in progress(comparison.lines, "bootstrap intervals", "lines")
+        }
+        | {
+            name: {"kind": BASELINE, "modality": "", "scores": scores}
+            for name, scores in stated_baselines(comparison).items()
         },
         "differences": differences,
         "adjusted_p": adjusted(differences, comparison.main_score.name),

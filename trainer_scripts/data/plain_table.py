@@ -1,5 +1,6 @@
 """A plain table as a data set: CSV, TSV, JSON lines, Parquet or Arrow with picture paths, texts and labels."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,7 +112,7 @@ def paths_as_pictures(rows: RowsT, column: str, dataset: str) -> RowsT:
     if not (isinstance(feature, Value) and feature.dtype in ("string", "large_string")) or not Path(dataset).exists():
         return rows
     folder = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
-    first = [row[column] for row in rows.take(LOOKED_AT)]
+    first = [row[column] for row in itertools.islice(rows, LOOKED_AT)]
     if not any(path and (path.lower().endswith(PICTURES) or (folder / path).is_file()) for path in first):
         return rows  # texts of another kind, which are refused as no images
     features = rows.features.copy()

@@ -8,6 +8,10 @@ USE = """from transformers import AutoModel, AutoProcessor
 model = AutoModel.from_pretrained("{model}", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("{model}", trust_remote_code=True)"""
 
+USE_PIPELINE = """from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained("{model}")
+pipeline("plate: tomato, feta, olive", num_inference_steps=25, guidance_scale=3.0).images[0].show()"""
+
 
 def score_table(report: Path) -> str:
     """Return the table of scores of a `comparison.md`, without its ruler; empty where it has none."""
@@ -25,14 +29,15 @@ def score_table(report: Path) -> str:
     return "\n".join(table)
 
 
-def closing_screen(report: Path, model: Path, places: Mapping[str, Path]) -> str:
+def closing_screen(table: str, model: Path, places: Mapping[str, Path], use: str = USE) -> str:
     """Return the last screen of a demo.
 
     Args:
-        report: `comparison.md` of the demo.
+        table: the scores, see `score_table`.
         model: folder of the model that its lines load.
         places: what lies where.
+        use: the lines.
     """
     width = max(map(len, places))
     listed = "\n".join(f"{name:<{width}}  {path}" for name, path in places.items())
-    return f"\n{score_table(report)}\n\n{listed}\n\n{USE.format(model=model)}"
+    return f"\n{table}\n\n{listed}\n\n{use.format(model=model)}"

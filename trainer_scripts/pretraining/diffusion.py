@@ -16,18 +16,14 @@ from dataset_builder.pictures.pipelines import load_pipeline
 from trainer_scripts.demos.all_cores import train_on_all_cores
 from trainer_scripts.demos.run import NUMBER, SEED
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.pretraining.plates import PlateSettings, plates_of
+from trainer_scripts.pretraining.autoencoder import STATED, train
+from trainer_scripts.pretraining.plates import PlateSettings
 from trainer_scripts.pretraining.prompted import MOST_VISIBLE, PROMPT, Prompted, write_prompted
 
 AUTOENCODER, DENOISER = "autoencoder", "denoiser"
 # Plates with one ingredient have few different prompts; those of the plates that choose the checkpoint are left out.
 PROMPTS = ("--text_column", PROMPT, "--prompt_template", "none", "--shared_rows", "drop")
-# Name -> configuration and arguments of each training.
-TRAININGS = {
-    AUTOENCODER: ["plates_autoencoder", "--num_train_epochs", "2"],
-    DENOISER: ["text_to_image_tiny", "--num_train_epochs", "8", *PROMPTS],
-}
-STATED = ("parameters", "steps", "epochs", "seconds", "seed", "precision", "device")
+CONFIGURATION = ["text_to_image_tiny", "--num_train_epochs", "8", *PROMPTS]
 CARD = """---
 license: apache-2.0
 library_name: diffusers
@@ -74,17 +70,15 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         BadInputError: the work folder holds plates of other settings.
     """
-    settings, plates = plates_of(given)
-    autoencoder, denoiser = given.work / AUTOENCODER, given.work / DENOISER
+    settings, plates, autoencoder = train(given)
+    denoiser = given.work / DENOISER
     length = ["--num_train_epochs", str(given.epochs)] if given.epochs else []
-    rows = ["--dataset", str(plates), "--output_dir", str(autoencoder)]
-    train_on_all_cores([*TRAININGS[AUTOENCODER], *rows, *length])
     dishes, prompted = given.work / "flavour-sd", given.work / "prompted"
     build(BuildSettings(number=NUMBER, seed=SEED, rule="votes"), dishes)
     source = Prompted(settings, plates / "data", dishes)
     write_prompted(source, prompted / "data", max(1, torch.get_num_threads()))
     rows = ["--vae", str(autoencoder), "--dataset", str(prompted), "--output_dir", str(denoiser)]
-    train_on_all_cores([*TRAININGS[DENOISER], *rows, *length])
+    train_on_all_cores([*CONFIGURATION, *rows, *length])
     out = given.out or Path("outputs") / given.model
     write_pipeline(settings, source, {AUTOENCODER: autoencoder, DENOISER: denoiser}, out)
     echo(f"pipeline: {out}")

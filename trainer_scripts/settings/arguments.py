@@ -119,8 +119,8 @@ class ModelArguments:
     )
     vae: str | None = option(
         None,
-        "Text to image: autoencoder (folder or Hub id) around which a small pipeline is made, in place of `pipeline`; "
-        "in the task autoencoder the one that is trained on.",
+        "Text to image: autoencoder (folder, Hub id or package:NAME) around which a small pipeline is made, in place "
+        "of `pipeline`; in the task autoencoder the one that is trained on.",
         tasks=(*DRAWING, "autoencoder"),
     )
     prompt_template: Literal["ingredients", "photo", "title"] | None = option(

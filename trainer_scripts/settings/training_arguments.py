@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,6 +74,10 @@ RUN_ALONE = (
 )
 
 
+# Older releases of transformers lack some of them.
+_INHERITED = {each.name for each in fields(transformers.TrainingArguments)}
+
+
 @dataclass
 class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
     """The Trainer's own arguments, and what this trainer adds."""
@@ -93,7 +97,7 @@ class TrainingArguments(TrainingOptions, transformers.TrainingArguments):
         "num_train_epochs": Option(allowed=POSITIVE),
         "output_dir": Option(resumable=True),
         # What is logged, and how batches reach the device, is not what is learned.
-        **dict.fromkeys(RUN_ALONE, Option(resumable=True)),
+        **dict.fromkeys((name for name in RUN_ALONE if name in _INHERITED), Option(resumable=True)),
         "batch_eval_metrics": Option(refused="scores are of all rows together"),
         "bf16_full_eval": Option(refused=_HALF),
         "dataloader_persistent_workers": Option(

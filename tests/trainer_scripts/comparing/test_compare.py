@@ -177,6 +177,17 @@ def copy_of(folder: Path, out: Path, **changed) -> str:
     return str(out)
 
 
+def test_files_alone_keep_the_baselines_that_they_state(scored, tmp_path, capsys):
+    stated = {"always sweet": {"accuracy": {"value": 0.99}, "unknown": {"value": 1.0}}}
+    files = [copy_of(folder, tmp_path / name, baselines=stated) for name, folder in scored.items()]
+    compare.main([*files, "--out", str(tmp_path / "out")])
+    entries = json.loads((tmp_path / "out" / "comparison.json").read_text())["entries"]
+    assert entries["always sweet"] == {"kind": "baseline", "modality": "", "scores": {"accuracy": 0.99}}
+    said = capsys.readouterr().out
+    assert "baselines are those that `score.py` found beside fusion" in said
+    assert "!!! A BASELINE SCORES HIGHER THAN fusion: always sweet, by accuracy" in said
+
+
 def test_files_that_contradict_themselves_or_this_version_are_refused(scored, tmp_path, capsys):
     metrics = read_metrics(scored["fusion"])
     flattered = {"metrics": {**metrics["metrics"], "accuracy": {"value": 0.99}}}

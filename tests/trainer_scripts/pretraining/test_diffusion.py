@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline
 
 from dataset_builder.catalogue.serving import vessel_for
 from tests.trainer_scripts.conftest import make_row, write_dataset
 from trainer_scripts import pretrain
-from trainer_scripts.pretraining import diffusion, plates
+from trainer_scripts.pretraining import autoencoder, diffusion, plates
 from trainer_scripts.pretraining.plates import PlateSettings, choose, draw_row, plate_features
 from trainer_scripts.pretraining.prompted import MOST_VISIBLE, Prompted, dish_plates, random_plates
 
@@ -54,12 +54,10 @@ def test_plates_become_a_pipeline_that_stock_diffusers_draws_with(tmp_path, monk
     monkeypatch.setattr(plates, "PLATES_PER_SHARD", 16)
     work, out = tmp_path / "work", tmp_path / "drawer"
     small = ["--image_size", "32", "--features_dir", str(tmp_path / "features")]
-    configs = {diffusion.AUTOENCODER: TINY, diffusion.DENOISER: {"unet": {"block_out_channels": [16, 16]}}}
-    for name, config in configs.items():
-        given = [*diffusion.TRAININGS[name], *small, "--config", json.dumps(config)]
-        monkeypatch.setitem(diffusion.TRAININGS, name, given)
-    command = ["--model", "plates-ldm", "--work", str(work), "--out", str(out), "--epochs", "1"]
-    pretrain.main([*command, "--plates", "32", "--validation", "16"])
+    for part, config in ((autoencoder, TINY), (diffusion, {"unet": {"block_out_channels": [16, 16]}})):
+        monkeypatch.setattr(part, "CONFIGURATION", [*part.CONFIGURATION, *small, "--config", json.dumps(config)])
+    command = ["--work", str(work), "--epochs", "1", "--plates", "32", "--validation", "16"]
+    pretrain.main(["--model", "plates-ldm", "--out", str(out), *command])
 
     record = json.loads((out / "training.json").read_text())
     assert record["plates"]["train"] == 32
@@ -70,3 +68,10 @@ def test_plates_become_a_pipeline_that_stock_diffusers_draws_with(tmp_path, monk
     picture = pipeline("plate: tomato", num_inference_steps=2, output_type="np").images[0]
     assert picture.shape == (32, 32, 3)
     assert np.isfinite(picture).all()
+
+    # The first part alone, which is trained by now.
+    pretrain.main(["--model", "plates-autoencoder", "--out", str(tmp_path / "plates-autoencoder"), *command])
+    vae = AutoencoderKL.from_pretrained(tmp_path / "plates-autoencoder")
+    assert vae.config.sample_size == 32
+    card = (tmp_path / "plates-autoencoder" / "README.md").read_text()
+    assert "pictures of 32 x 32 pixels into latents of 4 x 4 x 4" in card

@@ -16,8 +16,9 @@ from dataset_builder.errors import BadInputError
 from dataset_builder.files import folder_beside
 from trainer_scripts.settings.arguments import PREFIX, Configuration
 
-# Encoders that were trained by `pretrain.py` and come with this package.
+# What was trained by `pretrain.py` and comes with this package: encoders of transformers, autoencoders of diffusers.
 SHIPPED = Path(__file__).resolve().parents[2] / "backbones"
+ENCODER_WEIGHTS, AUTOENCODER_WEIGHTS = "model.safetensors", "diffusion_pytorch_model.safetensors"
 INSTALL = 'pip install "flavour-fusion[backbones]"'
 
 
@@ -87,12 +88,13 @@ def package_folder(name: str, option: str = "image_encoder") -> Path:
     Raises:
         BadInputError: there is no such name, or its package is not installed or holds another file.
     """
-    shipped = {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/config.json"))}
+    weights, packages = (AUTOENCODER_WEIGHTS, {}) if option == "vae" else (ENCODER_WEIGHTS, PACKAGES)
+    shipped = {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{weights}"))}
     if name in shipped:
         return shipped[name]
-    known = PACKAGES.get(name)
+    known = packages.get(name)
     if known is None:
-        names = ", ".join([*shipped, *PACKAGES])
+        names = ", ".join([*shipped, *packages])
         raise BadInputError(f"{option}: no package of weights is called {name!r}; there are {names}")
     source = _place(known)
     if source is None:

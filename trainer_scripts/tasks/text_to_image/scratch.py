@@ -14,7 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from dataset_builder.boundaries import outside
 from dataset_builder.catalogue.ingredients import VESSELS, ingredients
 from dataset_builder.errors import BadInputError
-from trainer_scripts.settings.arguments import ModelArguments
+from trainer_scripts.settings.arguments import PREFIX, ModelArguments
+from trainer_scripts.tasks.common.package_weights import package_folder
 
 # Of a Hub: in the root, or in the folder `vae`.
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model*.safetensors*")
@@ -22,16 +23,15 @@ BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
 # Letters and signs that any prompt may hold; others become the unknown token.
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789,.:;'-&()"
-# The denoiser and schedule unless the configuration says otherwise, for latents of 12 x 12.
+# The denoiser and schedule unless the configuration says otherwise, for latents of 24 x 24.
 UNET = {
-    "block_out_channels": [64, 128],
+    "block_out_channels": [32, 64, 128],
     "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    # The number of heads: by this name diffusers means it, and not their width.
-    "attention_head_dim": [2, 4],
     "norm_num_groups": 16,
+    "time_embedding_dim": 256,
 }
+HEAD_WIDTH = 32
+READING_LEVELS = 2  # the smallest ones: attention at full size costs as much as all else together
 TEXT = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4}
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -81,18 +81,36 @@ def catalogue_texts() -> list[str]:
 
 
 def load_autoencoder(name: str, revision: str | None) -> Any:
-    """Return an autoencoder: a folder or Hub id of its own, or the one in a pipeline.
+    """Return an autoencoder: that of this package (`package:NAME`), a folder or Hub id, or the one in a pipeline.
 
     Raises:
         BadInputError: there is none.
     """
-    folder = Path(name).expanduser()
+    folder = package_folder(name.removeprefix(PREFIX), "vae") if name.startswith(PREFIX) else Path(name).expanduser()
     with outside(f"autoencoder {name!r} cannot be loaded", "give an AutoencoderKL, or a pipeline that has one"):
         if not folder.is_dir():
             kept, left = [f"{place}{each}" for place in ("", "vae/") for each in AUTOENCODER_FILES], ["*.fp16.*"]
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=kept, ignore_patterns=left))
         inside = {"subfolder": "vae"} if (folder / "vae").is_dir() else {}
         return AutoencoderKL.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **inside)
+
+
+def denoiser_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a denoiser: those given, and for the rest as many levels as it has channels.
+
+    Args:
+        given: fields of `UNet2DConditionModel`.
+    """
+    settings = {**UNET, **given}
+    depth = len(settings["block_out_channels"])
+    plain = max(0, depth - READING_LEVELS)
+    derived = {
+        "down_block_types": ["DownBlock2D"] * plain + ["CrossAttnDownBlock2D"] * (depth - plain),
+        "up_block_types": ["CrossAttnUpBlock2D"] * (depth - plain) + ["UpBlock2D"] * plain,
+        # The number of heads: by this name diffusers means it, and not their width.
+        "attention_head_dim": [max(1, width // HEAD_WIDTH) for width in settings["block_out_channels"]],
+    }
+    return {**derived, **settings}
 
 
 def fresh_pipeline(arguments: ModelArguments, texts: Sequence[str] = ()) -> StableDiffusionPipeline:
@@ -134,7 +152,7 @@ def fresh_pipeline(arguments: ModelArguments, texts: Sequence[str] = ()) -> Stab
             vae=vae,
             text_encoder=CLIPTextModel(text),
             tokenizer=tokenizer,
-            unet=UNet2DConditionModel(**{**UNET, **arguments.config.get("unet", {}), **latent}),
+            unet=UNet2DConditionModel(**{**denoiser_settings(arguments.config.get("unet", {})), **latent}),
             scheduler=DDIMScheduler(**{**SCHEDULE, **arguments.config.get("scheduler", {})}),
             safety_checker=None,
             feature_extractor=None,

@@ -32,7 +32,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[Any, Pipeli
     if (arguments.pipeline is None) == (arguments.vae is None):
         raise BadInputError(
             "text_to_image starts from a pipeline (--pipeline FOLDER_OR_ID), or makes one around a trained autoencoder "
-            "(--vae FOLDER_OR_ID); give one of the two"
+            "(--vae FOLDER_OR_ID); give one of the two, and none for one that the configuration names"
         )
     if arguments.pipeline is not None:
         name = arguments.pipeline

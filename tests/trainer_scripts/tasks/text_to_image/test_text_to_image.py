@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from dataset_builder import cli
 from dataset_builder.errors import BadInputError
 from dataset_builder.local_hub.store import card_errors
+from dataset_builder.plating.pipeline import draw_plate
 from dataset_builder.publishing.release import publish_model
 from tests import tiny_pipelines
 from tests.trainer_scripts.conftest import refused
@@ -26,6 +27,7 @@ from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.text_to_image.conditions import loss_weights
 from trainer_scripts.tasks.text_to_image.samples import PromptSamples, collate
+from trainer_scripts.tasks.text_to_image.scratch import denoiser_settings, load_autoencoder
 from trainer_scripts.training.data import load_training_data
 
 COMMON = (
@@ -194,7 +196,7 @@ def test_a_pipeline_from_scratch_reads_our_words_in_stock_diffusers(fine_tune, t
         up_block_types=("UpDecoderBlock2D",) * 2, sample_size=64, mid_block_add_attention=False,
     )  # fmt: skip
     vae.save_pretrained(tmp_path / "vae")
-    parts = {"unet": {"block_out_channels": [16, 16], "attention_head_dim": 8, "norm_num_groups": 8}}
+    parts = {"unet": {"block_out_channels": [16, 16], "norm_num_groups": 8}}
     given = ("--vae", str(tmp_path / "vae"), "--config", json.dumps(parts), "--frozen_features", "auto")
     given = (
         *given,
@@ -211,6 +213,29 @@ def test_a_pipeline_from_scratch_reads_our_words_in_stock_diffusers(fine_tune, t
     words = pipeline.tokenizer("zzyzx; tomato", add_special_tokens=False)["input_ids"]
     assert pipeline.tokenizer.decode(words).replace(" ", "") == "zzyzx;tomato"
     assert drawn(pipeline).shape == (64, 64, 3)
+
+
+def test_a_denoiser_has_as_many_levels_as_channels_and_reads_words_in_the_smallest_two():
+    settings = denoiser_settings({})
+    assert settings["down_block_types"] == ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]
+    settings = denoiser_settings({"block_out_channels": [32, 96], "attention_head_dim": 4})
+    assert settings["up_block_types"] == ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+    assert settings["attention_head_dim"] == 4
+    assert denoiser_settings({"block_out_channels": [16]})["down_block_types"] == ["CrossAttnDownBlock2D"]
+
+
+def test_the_autoencoder_of_the_package_keeps_a_plate_and_other_names_are_refused():
+    vae = load_autoencoder("package:plates-autoencoder", None)
+    plate, *_ = draw_plate("plate: tomato, feta, olive", 96, np.random.default_rng(0))
+    pixels = torch.from_numpy(plate).permute(2, 0, 1)[None].float() * 2 - 1
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mean
+        error = (vae.decode(latents).sample - pixels).abs().mean()
+    assert latents.shape == (1, 4, 24, 24)
+    assert error < 0.12
+    for other in ("plates-vae", "plates-resnet18"):
+        with pytest.raises(BadInputError, match=f"vae: no package of weights is called '{other}'; there are plates"):
+            load_autoencoder(f"package:{other}", None)
 
 
 def test_each_epoch_takes_one_of_the_captions_and_leaves_some_out(small_dataset):
