@@ -145,6 +145,20 @@ class ModelArguments:
         allowed=NATURAL,
         config_fields=("trainable_image_layers",),
     )
+    text_layers: int | None = option(
+        None,
+        "Layers that are kept of a pretrained text encoder, spread evenly; none: all.",
+        allowed=COUNT,
+        tasks=CLASSIFIERS,
+        modalities=("fusion", "text"),
+    )
+    text_pieces: int | None = option(
+        None,
+        "Entries that are kept of a pretrained tokenizer, those of the training texts first; none: all.",
+        allowed=COUNT,
+        tasks=CLASSIFIERS,
+        modalities=("fusion", "text"),
+    )
     max_mb: float | None = option(
         None, "Refuse, before training, a model larger than this on disk.", allowed=POSITIVE, resumable=True
     )

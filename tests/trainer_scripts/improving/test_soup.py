@@ -57,6 +57,11 @@ def test_seeds_of_a_soup_start_from_the_same_weights_and_see_other_orders(small_
     # Nothing is gained by the mean of two equal models.
     assert json.loads((folder / "soup.json").read_text())["kept"] == []
     assert not (folder / "soup").exists()
+    # One that was kept of other seeds would pass for the mean of these.
+    (folder / "soup").mkdir()
+    (folder / "soup.json").unlink()
+    run(folder, small_dataset, *still, "--seeds", "2", "--soup", "true")
+    assert not (folder / "soup").exists()
 
 
 def test_a_soup_of_one_is_refused(small_dataset, tmp_path, capsys):

@@ -17,6 +17,7 @@ from trainer_scripts.data.samples import ClassificationCollator, Samples, class_
 from trainer_scripts.data.table import Table
 from trainer_scripts.data.tokenizer import train_tokenizer
 from trainer_scripts.settings.arguments import Configuration, ModelArguments
+from trainer_scripts.tasks.common.smaller_text import make_smaller
 from trainer_scripts.tasks.common.starting_points import building, check_kind, continue_model, input_size, open_sources
 from trainer_scripts.tasks.common.task import TrainingData
 
@@ -36,7 +37,9 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
         check_kind(configuration, config, FlavourConfig)
         places = len(place_names(configuration, data.train)) if learns_places(configuration) else None
         fields = partial(_config_fields, configuration, data)
-        return continue_model(configuration, config, FlavourForClassification, fields, places)
+        model, processor = continue_model(configuration, config, FlavourForClassification, fields, places)
+        make_smaller(configuration, model, processor, data.train.texts or [])
+        return model, processor
     with building():
         processor = make_processor(arguments, data.train.texts)
         model = FlavourForClassification.from_parts(
@@ -49,6 +52,7 @@ def build(configuration: Configuration, data: TrainingData) -> tuple[FlavourForC
         starts = arguments.modality != "text" or "init_image_encoder" in configuration.given
         if arguments.init_image_encoder and starts:
             model.load_image_encoder(arguments.init_image_encoder)
+    make_smaller(configuration, model, processor, data.train.texts or [])
     return model, processor
 
 

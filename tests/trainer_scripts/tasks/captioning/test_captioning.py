@@ -215,7 +215,9 @@ def test_a_captioner_that_has_learned_nothing_fails_its_health_check(caption_dat
 
 def test_each_fault_is_named():
     assert faults(["a", "b"], ["a", "a"], True) == []
-    assert "all 2 captions are equal" in faults(["a", "a"], ["b", "b"], True)[0]
+    assert "all 10 captions are equal" in faults(["a"] * 10, ["b"] * 10, True)[0]
+    assert faults(["a", "a"], ["b", "b"], True) == []  # two alike pictures
+    assert "all 2 captions are equal" in faults(["a", "a"], ["a", "a"], True)[0]
     assert "the pictures are not used" in faults(["a", "b"], ["a", "b"], True)[0]
     assert faults(["a"], ["a"], True) == []  # by chance
     assert "can be copied" in faults(["a", "b"], ["b", "b"], False)[0]
