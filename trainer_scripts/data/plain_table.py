@@ -66,7 +66,14 @@ def open_folder_of_tables(files: Mapping[str, Path]) -> DatasetDict:
 
 def _read_file(path: Path) -> Dataset:
     settings: dict[str, Any] = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-    rows: Any = load_dataset(KINDS[path.suffix.lower()], data_files=str(path), split=TRAIN, **settings)
+    if path.stat().st_size == 0:
+        raise BadInputError(f"{path} is empty; give a table with rows")
+    try:
+        rows: Any = load_dataset(KINDS[path.suffix.lower()], data_files=str(path), split=TRAIN, **settings)
+    except ValueError as error:
+        if "corresponds to no data" not in str(error):  # what the library says of a table without rows
+            raise
+        raise BadInputError(f"{path} has no rows; give a table with rows") from error
     return with_pictures(rows, path)
 
 
@@ -129,6 +136,8 @@ def label_sets(rows: Dataset, column: str) -> Any:
 def replaced(rows: Dataset, column: str, values: Sequence[Any]) -> Dataset:
     """Return the rows with other values in a column, which keeps its place."""
     order = rows.column_names
+    if order == [column]:  # without it no rows would be left
+        return Dataset.from_dict({column: list(values)})
     made: Any = rows.remove_columns(column).add_column(column, list(values))  # type: ignore[call-arg]
     return made.select_columns(order)
 

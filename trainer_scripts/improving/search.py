@@ -8,6 +8,7 @@ database, so that a search that was interrupted goes on; the values of the best 
 import importlib.util
 import math
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +29,7 @@ from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.descriptions import describe
-from trainer_scripts.training.run import Prepare, ensure_dataset, prepare_trainer
+from trainer_scripts.training.run import Prepare, ensure_dataset, finished_scores, prepare_trainer
 from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 DATABASE, RESULTS, BEST, SETTINGS, TRIALS = "search.db", "search.json", "best.yaml", "search.yaml", "trials"
 STUDY = "search"
+LEFT_OUT = "left out"
+PROBLEM = "problem"  # attribute of a trial that could not be trained
 OWN = ("search", "search_space", "output_dir", "overwrite", "soup", "seeds")
 
 
@@ -53,6 +56,7 @@ def search(configuration: Configuration, prepare: Prepare) -> None:
     refuse_idle_options(configuration)
     space = read_space(Path(training.search_space), configuration) if training.search_space else None
     space = space or default_space(configuration)
+    check_values(configuration, space)
     check_folder(configuration, space)
     ensure_dataset(configuration)
     data = load_training_data(configuration, with_test=False)
@@ -61,7 +65,21 @@ def search(configuration: Configuration, prepare: Prepare) -> None:
     with sole_writer(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SETTINGS).write_text(_settings(configuration, space), encoding="utf-8")
+        for path in (folder / TRIALS).glob("*/"):  # of a trial during which the search was killed
+            shutil.rmtree(path, ignore_errors=True)
         run_trials(configuration, space, data)
+
+
+def check_values(configuration: Configuration, space: Space) -> None:
+    """Raise BadInputError for a value of the space that its option does not take, before any trial meets it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, each in space.items():
+            for value in each.ends():
+                try:
+                    trial_configuration(configuration, {name: value}, Path(folder) / "trial.yaml", Path(folder))
+                except BadInputError as error:
+                    reason = one_line(str(error)).replace(str(Path(folder) / "trial.yaml"), "an option")
+                    raise BadInputError(f"search_space: {name} cannot be {value!r} ({reason}); correct it") from error
 
 
 def check_folder(configuration: Configuration, space: Space) -> None:
@@ -189,6 +207,7 @@ def run_trials(configuration: Configuration, space: Space, data: TrainingData) -
         except BadInputError as error:
             # Values at which training diverges, or whose model is too large, are poor ones and not the end.
             problems.append(one_line(str(error)))
+            trial.set_user_attr(PROBLEM, problems[-1])
             echo(f"trial {trial.number} is left out: {problems[-1]}")
             raise optuna.TrialPruned from error
         finally:
@@ -240,7 +259,7 @@ def score_trial(
 
     folder = configuration.output_dir / TRIALS / f"trial-{trial.number}"
     own = trial_configuration(configuration, values, folder.with_suffix(".yaml"), folder)
-    trainer, _, _ = prepare_trainer(own, data)
+    trainer, processor, _ = prepare_trainer(own, data)
     name = str(trainer.args.metric_for_best_model)
     report = ReportToTrial(trial, name)
     trainer.remove_callback(WholeCheckpoint)  # nobody uses the checkpoints of a trial but the trial
@@ -251,7 +270,7 @@ def score_trial(
             echo(f"trial {trial.number} is stopped early, below the median of the earlier ones")
             raise optuna.TrialPruned
         report.stopped = True  # what follows is no step of the training
-        score = trainer.evaluate()[name]
+        score = finished_scores(own, data, trainer, processor)[1][name]
     if not math.isfinite(score):
         raise BadInputError(f"its score is {score}")
     echo(f"trial {trial.number}: {name.removeprefix('eval_')} {score:.4f} on {data.selection.split}")
@@ -271,15 +290,17 @@ def write_results(
     values = best_values(best, space)
     trial_configuration(configuration, values, folder / BEST, folder / "best")
     trials = [
-        {"number": each.number, "state": each.state.name.lower(), "values": best_values(each, space),
-         metric: each.value if each.state.name == "COMPLETE" else None}
+        {"number": each.number, "state": LEFT_OUT if PROBLEM in each.user_attrs else each.state.name.lower(),
+         "values": best_values(each, space), metric: each.value if each.state.name == "COMPLETE" else None,
+         **each.user_attrs}
         for each in finished(study)
     ]  # fmt: skip
     result = {"metric": metric, "selection_split": data.selection.split, "best": best.number, "trials": trials}
     write_json(folder / RESULTS, result)
-    stopped = sum(each["state"] == "pruned" for each in trials)
+    stopped, left_out = (sum(each["state"] == state for each in trials) for state in ("pruned", LEFT_OUT))
+    refused = f" and {left_out} left out, as they could not be trained" if left_out else ""
     echo(
-        f"{len(trials)} trials, {stopped} of them stopped early; the best is trial {best.number}, {metric} "
+        f"{len(trials)} trials, {stopped} of them stopped early{refused}; the best is trial {best.number}, {metric} "
         f"{best.value:.4f} on {data.selection.split}, which chose it and so flatters it\n"
         f"train it: train.py {folder / BEST}"
     )

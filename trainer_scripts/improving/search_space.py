@@ -47,6 +47,10 @@ class Span:
     high: float
     log: bool = False
 
+    def ends(self) -> list[Any]:
+        """Return values of which each must be one that the option takes."""
+        return [self.low, self.high]
+
     def suggest(self, name: str, trial: "optuna.trial.BaseTrial") -> Any:
         """Return the number that a trial tries."""
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -59,6 +63,10 @@ class Choices:
     """Some values, as JSON: a list of layer sizes may be one."""
 
     values: tuple[str, ...]
+
+    def ends(self) -> list[Any]:
+        """Return values of which each must be one that the option takes."""
+        return [json.loads(value) for value in self.values]
 
     def suggest(self, name: str, trial: "optuna.trial.BaseTrial") -> Any:
         """Return the value that a trial tries."""
@@ -110,18 +118,24 @@ def _range(name: str, given: Any, path: Path) -> Span | Choices:
     if isinstance(given, dict) and set(given) == {"choices"}:
         given = given["choices"]
     if isinstance(given, list) and given:
-        return Choices(tuple(json.dumps(value) for value in given))
+        try:
+            return Choices(tuple(dict.fromkeys(json.dumps(value, allow_nan=False) for value in given)))
+        except (TypeError, ValueError) as error:  # YAML has dates and more, which no option takes
+            raise BadInputError(f"{path}: {name} has a value that no option takes ({error}); {ADVICE}") from error
     if isinstance(given, dict) and {"low", "high"} <= set(given) <= {"low", "high", "log"}:
         low, high = (_number(given[end]) for end in ("low", "high"))
-        log = bool(given.get("log", False))
-        if low is not None and high is not None and low < high and (low > 0 or not log):
-            return Span(low, high, log)
+        log = given.get("log", False)
+        ordered = low is not None and high is not None and low < high
+        if ordered and isinstance(log, bool) and (low > 0 or not log):  # type: ignore[operator]
+            return Span(low, high, log)  # type: ignore[arg-type]
     raise BadInputError(f"{path}: {name} is {given!r}; {ADVICE}")
 
 
 def _number(value: Any) -> float | int | None:
     """Return a finite number, also where YAML reads a text such as 1e-3."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
         return value
     try:
         number = float(value)

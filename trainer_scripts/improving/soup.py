@@ -8,6 +8,7 @@ seeds start from the same weights, because means of networks with other beginnin
 import copy
 import dataclasses
 import json
+import shutil
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -88,6 +89,7 @@ def make_soup(repeated: list[Configuration], data: TrainingData | None, prepare:
         scores = f"{where} {sign * best:.4f}, that of the best seed {sign * single:.4f}"
         echo(f"{folder}: the mean of the seeds {named} is kept, {scores}")
     else:
+        shutil.rmtree(first.output_dir / SOUP, ignore_errors=True)  # of fewer seeds
         echo(f"no mean of the seeds scores higher than the best one, {where} {sign * single:.4f}; none is kept")
     write_json(record, mean)
 

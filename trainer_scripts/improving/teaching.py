@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features, Image, concatenate_datasets
 
 from dataset_builder.columns import INGREDIENT_LABELS, MASK, UNKNOWN
 from dataset_builder.errors import BadInputError
@@ -29,10 +29,11 @@ from trainer_scripts.evaluation.decisions import Decision
 from trainer_scripts.scoring.saved_model import load_model
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.settings.options import CLASSIFIERS
-from trainer_scripts.tasks.common.task import SavedModel, TrainingData
+from trainer_scripts.tasks.common.task import SavedModel, Task, TrainingData
 
 UNLABELLED = "unlabelled"  # what rows are called that the teacher alone labels, whatever their split is called
 BATCH = 64
+NAMED = 4
 
 
 def teach(configuration: Configuration, data: TrainingData) -> TrainingData:
@@ -50,10 +51,10 @@ def teach(configuration: Configuration, data: TrainingData) -> TrainingData:
     # Captions have no labels, and their words are compared when both models are there.
     known = set(teacher.names) if teacher.task.has_labels else set()
     if teacher.task.name != data.task.name or known != set(data.names):
+        theirs, ours = (described(each.task, each.names) for each in (teacher, data))
         raise BadInputError(
-            f"teacher: {training.teacher} chooses among {len(teacher.names)} labels in {teacher.task.name} "
-            f"({', '.join(teacher.names[:4])}, ...), and the data have {len(data.names)} in {data.task.name} "
-            f"({', '.join(data.names[:4])}, ...); give a teacher of the same task and labels"
+            f"teacher: {training.teacher} is a model of {theirs}, and these data are for {ours}; give a teacher of the "
+            "same task and labels"
         )
     if data.task.name not in CLASSIFIERS:
         if training.self_critical_draws:
@@ -65,12 +66,12 @@ def teach(configuration: Configuration, data: TrainingData) -> TrainingData:
         return replace(data, teacher=teacher)
     splits = open_dataset(arguments.dataset, arguments.dataset_revision)
     rows, where = splits[arguments.train_split], f"{arguments.dataset}, split {arguments.train_split}"
-    answered = probabilities(teacher, rows, data.train.ids, arguments.dataset, where, data.names)
+    answered = probabilities(configuration, teacher, rows, data.train.ids, arguments.dataset, where, data.names)
     train, number = with_targets(configuration, data.train, answered, len(data.names)), 0
     if arguments.unlabelled is not None:
         rows, source, where = rows_without_labels(configuration, splits)
         table = read_without_labels(configuration, data, rows, source, where)
-        answered = probabilities(teacher, rows, table.ids, source, where, data.names)
+        answered = probabilities(configuration, teacher, rows, table.ids, source, where, data.names)
         train, number = joined(train, labelled(table, answered)), len(table)
     if training.process_index == 0:
         more = f", and labels {number} rows of {arguments.unlabelled}" if number else ""
@@ -122,30 +123,68 @@ def unmasked(table: Table, like: Table) -> Table:
     )
 
 
+def described(task: Task, names: Sequence[str]) -> str:
+    """Return a task and its labels in a few words."""
+    more = ", ..." if len(names) > NAMED else ""
+    return f"{task.name} with {len(names)} labels ({', '.join(names[:NAMED])}{more})" if task.has_labels else task.name
+
+
 def probabilities(
-    teacher: SavedModel, rows: Dataset, ids: Sequence[str], dataset: str, where: str, names: Sequence[str]
+    configuration: Configuration,
+    teacher: SavedModel,
+    rows: Dataset,
+    ids: Sequence[str],
+    dataset: str,
+    where: str,
+    names: Sequence[str],
 ) -> np.ndarray:
     """Return what a teacher thinks of rows, `(rows, labels)` float32 with the labels in the order of `names`.
 
     Args:
+        configuration: of the student, which says whether rows may lack a part.
         teacher: reads the columns that it was trained on.
         rows: a split as it is in the data set.
         ids: of the wanted rows.
         dataset: where pictures that are files lie.
         where: names the rows in messages.
         names: labels of the student.
+
+    Raises:
+        BadInputError: rows cannot be read as the teacher needs them, or lack the part that it reads.
     """
     arguments, where = teacher.arguments, f"{where}, as the teacher reads it"
     rows = map_columns(rows, arguments.columns, where)
     if teacher.modality != "text":
         rows = paths_as_pictures(rows, arguments.image_column, dataset)
     columns = columns_of(arguments, rows.column_names[0], teacher.modality)
-    columns = replace(columns, group=None, target=None, weight=None, confidence=None, dataset=dataset)
+    lacking = configuration.data.missing_parts == "learn"
+    columns = replace(
+        columns, group=None, target=None, weight=None, confidence=None, dataset=dataset,
+        may_lack=lacking and teacher.modality == "fusion",
+    )  # fmt: skip
+    if lacking and not columns.may_lack:
+        _refuse_lacking(teacher, rows, columns, where)
     table = make_table(rows, columns, names, UNLABELLED, where, _no_labels(len(names), teacher.task.has_label_sets))
     places = {row_id: place for place, row_id in enumerate(table.ids)}
     chosen = table.select([places[row_id] for row_id in ids], as_split=True)
     answered = teacher.task.answers(teacher, chosen, BATCH, teacher.name).probabilities
     return answered[:, [teacher.names.index(name) for name in names]]
+
+
+def _refuse_lacking(teacher: SavedModel, rows: Dataset, columns: Columns, where: str) -> None:
+    """Raise BadInputError for rows without the one part that a teacher reads."""
+    column = str(columns.text or columns.image)
+    if column not in rows.column_names:
+        return  # refused with the names of the columns that are there
+    kept: Any = rows.select_columns([column])
+    if columns.image:
+        kept = kept.cast_column(column, Image(decode=False))
+    numbers = [number for number, row in enumerate(kept) if not row[column]]
+    if numbers:
+        raise BadInputError(
+            f"{where}: {len(numbers)} of {len(rows)} rows have no {column}, such as row {numbers[0]}, and the teacher "
+            f"{teacher.name} reads nothing else; give a teacher of both inputs, or rows that have it"
+        )
 
 
 def _no_labels(number: int, many: bool) -> Any:

@@ -210,11 +210,7 @@ def fit(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except ImportError as error:  # the package of the chosen optimizer or kernels is missing
             raise BadInputError(str(error)) from error
-        averaged = average_best(configuration, trainer)
-        completed = complete(configuration, data, trainer, processor)
-        # The checkpoint that was chosen has been scored already, unless it was changed since.
-        evaluated = None if averaged or completed else scores_of_best(trainer)
-        evaluated = evaluated or trainer.evaluate()
+        averaged, evaluated = finished_scores(configuration, data, trainer, processor)
         results = describe_results(configuration, data, trainer, time.time() - started, evaluated)
         if averaged:
             results["averaged_steps"] = averaged
@@ -252,6 +248,17 @@ def save_model(
     else:
         model.config.save_pretrained(configuration.output_dir)
     processor.save_pretrained(configuration.output_dir)
+
+
+def finished_scores(
+    configuration: Configuration, data: TrainingData, trainer: transformers.Trainer, processor: FlavourProcessor
+) -> tuple[list[int], dict[str, float]]:
+    """Finish a model whose steps have been taken; return the steps of a mean of checkpoints, and its scores."""
+    averaged = average_best(configuration, trainer)
+    completed = complete(configuration, data, trainer, processor)
+    # The checkpoint that was chosen has been scored already, unless it was changed since.
+    evaluated = None if averaged or completed else scores_of_best(trainer)
+    return averaged, evaluated or trainer.evaluate()
 
 
 def scores_of_best(trainer: transformers.Trainer) -> dict[str, float] | None:

@@ -1,5 +1,6 @@
 """`--search`: trials are trainings like any other, chosen on the selection split, and the best is a configuration."""
 
+import importlib.util
 import json
 import shutil
 
@@ -150,6 +151,15 @@ def test_a_space_is_read_with_numbers_as_people_write_them(space):
         ("seed: [1, 2]", "decides what trials are compared by"),
         ("dataset: [a, b]", "decides what trials are compared by"),
         ("- 3", "must hold a line per option"),
+        # What an option does not take is found before any trial.
+        ("learning_rate: {low: -1.0, high: 0.1}", "learning_rate cannot be -1.0 (learning_rate is -1; it must be"),
+        ("per_device_train_batch_size: {low: 8.5, high: 20}", "per_device_train_batch_size cannot be 8.5"),
+        ("lr_scheduler_type: [cosine, cosin]", "lr_scheduler_type cannot be 'cosin'"),
+        ("learning_rate: [0.1, [1]]", "learning_rate cannot be [1] (an option: learning_rate holds [1] (list)"),
+        ("weight_decay: [2020-01-01]", "a value that no option takes (Object of type date"),
+        ("weight_decay: [.nan]", "a value that no option takes"),
+        ("learning_rate: {low: 0.1, high: 1, log: maybe}", "give lines such as"),
+        ("learning_rate: {low: true, high: 3}", "give lines such as"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused(small_dataset, tmp_path, capsys, line, message):
@@ -158,6 +168,31 @@ def test_a_space_that_cannot_be_searched_is_refused(small_dataset, tmp_path, cap
     words = ["flavour_fusion_tiny", "--dataset", small_dataset, "--output_dir", tmp_path / "run", *SMALL]
     assert message in refused(capsys, train, *words, "--search", "2", "--search_space", path)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_trial_leaves_nothing_and_one_that_cannot_train_is_told_apart(small_dataset, tmp_path, monkeypatch):
+    left = tmp_path / "run" / "trials" / "trial-0" / "checkpoint-4"
+    path = tmp_path / "space.yaml"
+    path.write_text("config.dropout: {low: 0, high: 1}\n")  # whole numbers: 0 or 1, and the model refuses 1
+    words = ("--modality", "text", "--num_train_epochs", "1", "--search", "2", "--search_space", str(path))
+    with monkeypatch.context() as patch, interrupted_after(patch, 0):
+        run(tmp_path / "run", small_dataset, *words)
+    left.mkdir(parents=True)
+    run(tmp_path / "run", small_dataset, *words)
+    assert not left.parent.exists()
+    states = [each["state"] for each in results(tmp_path / "run")["trials"]]
+    assert sorted(states) == ["complete", "left out"]
+    refused_one = next(each for each in results(tmp_path / "run")["trials"] if each["state"] == "left out")
+    assert "dropout" in refused_one["problem"]
+
+
+def test_without_optuna_the_line_says_what_to_install(small_dataset, tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "optuna" else find(name, *rest)
+    )
+    words = ["flavour_fusion_tiny", "--dataset", small_dataset, *SMALL, "--search", "1", "--output_dir", tmp_path / "x"]
+    assert 'search needs optuna: pip install "flavour-fusion[search]"' in refused(capsys, train, *words)
 
 
 def test_what_a_search_cannot_do_is_refused(searched, small_dataset, tmp_path, capsys, space):

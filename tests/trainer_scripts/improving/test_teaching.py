@@ -110,6 +110,32 @@ def test_a_run_with_rows_of_a_plain_table_without_label_column(small_dataset, te
     assert "alone on 10 unlabelled rows" in (folder / "README.md").read_text()
 
 
+def test_unlabelled_rows_may_lack_a_part_where_a_teacher_of_both_answers(small_dataset, teacher, tmp_path, capsys):
+    for number in range(SOME):
+        (tmp_path / f"{number}.png").write_bytes(make_row("train", 200 + number)["image"]["bytes"])
+    rows = [[f"{number}.png" if number else "", f"dish {number}" if number != 1 else ""] for number in range(SOME)]
+    with (tmp_path / "more.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "title"], *rows])
+    learn = ("--unlabelled", tmp_path / "more.csv", "--missing_parts", "learn")
+    data = taught(small_dataset, "--teacher", teacher, *learn)
+    assert data.train.lacking() == (1, 1)
+    np.testing.assert_allclose(data.train.targets[60:].sum(axis=1), 1, atol=1e-5)
+    # A teacher of one input cannot speak of rows without it.
+    reader = run(tmp_path / "reader", small_dataset, "--modality", "text", "--num_train_epochs", "1")
+    given = ["flavour_fusion_tiny", "--dataset", small_dataset, "--output_dir", tmp_path / "x", *SMALL, "--teacher"]
+    message = refused(capsys, train, *given, reader, *learn)
+    assert "1 of 10 rows have no title, such as row 1, and the teacher reader reads nothing else" in message
+    # A table of pictures alone, for a student of pictures.
+    with (tmp_path / "plates.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image"], *([f"{number}.png"] for number in range(SOME))])
+    eyes = run(tmp_path / "eyes", small_dataset, "--modality", "image", "--num_train_epochs", "1")
+    alone = ("--modality", "image", "--teacher", eyes, "--unlabelled", tmp_path / "plates.csv")
+    assert len(taught(small_dataset, *alone).train) == 60 + SOME
+    for text, said in (("", "is empty"), ("image,title\n", "has no rows")):
+        (tmp_path / "none.csv").write_text(text)
+        assert said in refused(capsys, train, *given, teacher, "--unlabelled", tmp_path / "none.csv")
+
+
 def test_several_labels_are_taught_too(small_dataset, tmp_path):
     several = ("--task", "multilabel", "--label_column", "flavours", "--metric_for_best_model", "samples_f1")
     folder = run(tmp_path / "run", small_dataset, *several, "--num_train_epochs", "1", "--modality", "text")
