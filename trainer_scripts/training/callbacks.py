@@ -15,6 +15,7 @@ from dataset_builder.messages import echo
 from dataset_builder.progress import duration
 from trainer_scripts.data.streaming import StreamSamples
 from trainer_scripts.tasks.common.trainer import checkpoint_folder
+from trainer_scripts.training.time_budget import TimeBudget
 
 POSITION = "stream-{rank}.json"
 
@@ -40,10 +41,16 @@ class EpochOfSamples(TrainerCallback):
 
 
 class TrainingLines(TrainerCallback):
-    """Prints a line at every logged loss: step, loss, rate, time left; and one per evaluation with the chosen score."""
+    """Prints a line at every logged loss: step, loss, rate, time left; and one per evaluation with the chosen score.
 
-    def __init__(self, metric: str):
+    Args:
+        metric: name of the chosen score.
+        budget: that ends training before the last step, if any.
+    """
+
+    def __init__(self, metric: str, budget: TimeBudget | None = None):
         self._metric = metric
+        self._budget = budget
         self._loss = "-"  # until the first one is logged
         self._training = True
         self._begun: tuple[float, int] | None = None
@@ -75,11 +82,14 @@ class TrainingLines(TrainerCallback):
             echo(f"{where}{rate}{self._left(state)}")
 
     def _left(self, state: TrainerState) -> str:
-        """Return the speed and the time that the steps that are left will take at it."""
+        """Return the speed, and the time that the steps that are left will take at it or are given."""
         if self._begun is None or state.global_step <= self._begun[1]:
             return ""
         speed = (state.global_step - self._begun[1]) / max(time.monotonic() - self._begun[0], 1e-9)
-        return f"  {speed:.2g} steps/s, {duration((state.max_steps - state.global_step) / speed)} left"
+        left = (state.max_steps - state.global_step) / speed
+        if self._budget is not None:
+            left = min(left, self._budget.seconds_left())
+        return f"  {speed:.2g} steps/s, {duration(left)} left"
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

@@ -367,6 +367,7 @@ def make_trainer(
     if arguments.early_stopping_patience is not None and arguments.eval_strategy != IntervalStrategy.NO:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
     averaged = AveragedWeights(arguments.ema_decay) if arguments.ema_decay is not None else None
+    budget = TimeBudget(arguments.max_minutes) if arguments.max_minutes is not None else None
     rates = {"text_encoder.": arguments.text_learning_rate, "image_encoder.": arguments.image_learning_rate}
     trainer: transformers.Trainer = task.trainer_class(
         model=model,
@@ -381,7 +382,7 @@ def make_trainer(
         sampling_weights=sampling_weights(data.train.labels) if arguments.balanced_sampling else None,
         averaged=averaged,
         teacher=beside(configuration, data, model, processor),
-        budget=TimeBudget(arguments.max_minutes) if arguments.max_minutes is not None else None,
+        budget=budget,
     )
     # After the averaged weights, which it keeps.
     if arguments.average_best > 1:
@@ -398,7 +399,7 @@ def make_trainer(
         trainer.remove_callback(noisy)
     trainer.add_callback(RemoveReplaced(aside(configuration.output_dir)))  # last: the others write into checkpoints too
     if not arguments.disable_tqdm:
-        trainer.add_callback(TrainingLines(str(arguments.metric_for_best_model)))
+        trainer.add_callback(TrainingLines(str(arguments.metric_for_best_model), budget))
     return trainer
 
 

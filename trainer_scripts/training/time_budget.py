@@ -74,6 +74,10 @@ class TimeBudget(TrainerCallback):
         """Measure the evaluation."""
         self._evaluation = max(self._evaluation, time.monotonic() - self._paused)
 
+    def seconds_left(self) -> float:
+        """Return the seconds that are left, 0 when the time is up."""
+        return max(0.0, 60 * self._minutes - self._gone())
+
     def schedule(self, scheduler: LRScheduler, steps: int) -> None:
         """Let the rates of a schedule follow the time where it is ahead of the steps.
 

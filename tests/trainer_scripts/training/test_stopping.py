@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from transformers import AutoModel, AutoProcessor, get_scheduler
+from transformers import AutoModel, AutoProcessor, TrainerState, get_scheduler
 
 from tests.trainer_scripts.tiny_runs import assert_equal_weights, interrupted_after, run, weights
 from trainer_scripts import score
 from trainer_scripts.evaluation.predictions import read_metrics
-from trainer_scripts.training import time_budget
+from trainer_scripts.training import callbacks, time_budget
 from trainer_scripts.training.averaging import FOLDER
 from trainer_scripts.training.time_budget import TimeBudget
 
@@ -166,6 +166,20 @@ def test_the_mean_is_that_of_the_weights(tmp_path, small_dataset, monkeypatch):
     assert len(steps) == 2
     for name, value in weights(folder).items():
         assert torch.allclose(value, (kept[steps[0]][name] + kept[steps[1]][name]) / 2, atol=1e-6), name
+
+
+def test_the_time_left_is_that_of_the_budget_where_it_ends_before_the_last_step(monkeypatch, capsys):
+    clock = Clock()
+    for module in (time_budget, callbacks):
+        monkeypatch.setattr(module, "time", clock)
+    budget = time_budget.TimeBudget(2.0)
+    lines = callbacks.TrainingLines("eval_accuracy", budget)
+    state = TrainerState(max_steps=1000, is_world_process_zero=True)
+    lines.on_train_begin(None, state, None)
+    state.global_step = 2
+    lines.on_log(None, state, None, {"loss": 1.0})
+    left = capsys.readouterr().out.split(", ")[-1]
+    assert re.fullmatch(r"1 min \d+ s left\n", left), left
 
 
 def test_a_line_tells_loss_and_rate_at_every_so_many_steps(tmp_path, small_dataset, capsys, monkeypatch):
