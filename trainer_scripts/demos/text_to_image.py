@@ -26,8 +26,10 @@ from trainer_scripts.tasks.text_to_image.scratch import load_autoencoder
 
 AUTOENCODER = "package:plates-autoencoder"
 CONFIGURATION = "text_to_image_tiny"
-MINUTES = 6.0  # of training: colours and vessels come within them, shapes of ingredients take hours
-TRAINING = ["--eval_steps", "0.125", "--save_steps", "0.125"]
+EPOCHS = 6.0
+# Small batches, as the first steps teach most; a machine that is too slow for them stops in time.
+TRAINING = ["--per_device_train_batch_size", "16", "--learning_rate", "1.5e-3", "--ema_decay", "0.995"]
+TRAINING += ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_minutes", "8"]
 DRAWER, DRAWN, SHEET = "drawer", "drawn", "sheet.png"
 STEPS, GUIDANCE = 25, 3.0
 COLUMNS, SIDE = 8, 96
@@ -43,10 +45,10 @@ def run(data: Path, out: Path, epochs: float | None = None) -> None:
         out: folder of the results: `drawer/` the pipeline, with `grid.png` over the time of its training; `drawn/` a
             data set that it drew; `sheet.png` held-out dishes as plates, as what is left of these in latents, and as
             it draws them.
-        epochs: of the training; None: as many as `MINUTES` allow.
+        epochs: of the training; None: `EPOCHS`.
     """
     drawer = out / DRAWER
-    length = ["--num_train_epochs", str(epochs)] if epochs else ["--max_minutes", str(MINUTES)]
+    length = ["--num_train_epochs", str(epochs or EPOCHS)]
     given = ["--vae", AUTOENCODER, "--dataset", str(data), "--output_dir", str(drawer)]
     train_on_all_cores([CONFIGURATION, *given, *TRAINING, *length])
     if not (out / SHEET).is_file():

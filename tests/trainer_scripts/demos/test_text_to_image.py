@@ -13,9 +13,7 @@ def test_the_whole_demo_leaves_a_pipeline_a_sheet_and_a_data_set(small_dataset, 
     monkeypatch.setattr(demo, "STEPS", 1)
     monkeypatch.setattr(demo, "COLUMNS", 2)
     monkeypatch.setattr(demo, "DRAWN_RECIPES", 3)
-    monkeypatch.setattr(
-        demo, "TRAINING", ["--sample_steps", "1", "--sample_pictures", "2", "--eval_steps", "1", "--save_steps", "1"]
-    )
+    monkeypatch.setattr(demo, "TRAINING", ["--sample_steps", "1", "--sample_pictures", "2"])
     out = tmp_path / "demo"
     demo.run(small_dataset, out, epochs=1)
     assert DiffusionPipeline.from_pretrained(out / "drawer").unet.config.sample_size == 24
