@@ -314,7 +314,7 @@ def model_card(
         "license": licence,
         "base": base,
         "base_name": runs.base_name(base) if base else "",
-        "bases": [base] if base else runs.started_from(settings),
+        "bases": [base] if base else runs.started_from(settings, config),
         "base_revision": base_revision,
         "lora": bool(config.get("lora")),
         "size": config.get("image_size"),

@@ -305,10 +305,12 @@ def base_of(adapter: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str,
     return str(base), adapter.get("revision") or config.get("base_revision")
 
 
-def started_from(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of the models whose weights a run began with: a whole one, or the backbones."""
+def started_from(settings: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the models whose weights a run began with: a whole one, or the backbones that it has."""
     whole = settings.get("model_name_or_path")
-    named = [whole] if whole else [settings.get(name) for name in ("text_encoder", "image_encoder")]
+    # A configuration may name both backbones and be run with one.
+    parts = {"text_encoder": config.get("text_config"), "image_encoder": config.get("vision_config")}
+    named = [whole] if whole else [settings.get(name) for name, part in parts.items() if part]
     return [str(name) for name in named if name]
 
 

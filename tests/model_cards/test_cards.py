@@ -273,6 +273,13 @@ def test_the_models_whose_weights_a_run_began_with_are_named(tmp_path, settings,
     assert "/somewhere" not in card
 
 
+def test_a_backbone_that_the_model_lacks_is_none_that_it_began_with(tmp_path):
+    run = make_run(tmp_path / "run", recipe={"text_encoder": "org/words", "image_encoder": "org/pictures"})
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"vision_config": None}))
+    assert ModelCard(model_card(run, **NAMES)).data.base_model == "org/words"
+
+
 def test_publishing_a_model_is_whole_or_not_at_all(connected_hub, run):
     connected_hub.inject("tag", "error")
     with pytest.raises(BadInputError, match="carries no tag, repeat the command"):

@@ -21,6 +21,7 @@ from tests.trainer_scripts.tiny_runs import run
 from trainer_scripts import train
 
 ONE_EPOCH = ("--num_train_epochs", "1")
+BASE = "base"
 LORA = ("--lora_rank", "2", *ONE_EPOCH)
 
 
@@ -38,7 +39,10 @@ def odd_table(folder):
 
 
 def runs_of(folder, small_dataset, caption_data, mask_data):  # noqa: F811
-    """Train each kind of run for a moment; yield what is published: a folder, its name, and that of its base."""
+    """Train each kind of run for a moment; yield what is published: a folder, its name, and that of its base.
+
+    Runs after `base` know it by its name on the Hub alone.
+    """
     for kind in ("transformer", "merge"):
         for name, more in ((kind, ONE_EPOCH), (f"{kind}-lora", (*LORA, "--model_name_or_path", str(folder / kind)))):
             train.main(tiny_arguments(kind, caption_data, folder / name, *more))
@@ -52,15 +56,15 @@ def runs_of(folder, small_dataset, caption_data, mask_data):  # noqa: F811
     train.main(arguments("multitask", mask_data, folder / "masks-lora", *more))
     yield folder / "masks-lora" / "adapter", "masks-adapter", "masks"
     yield run(folder / "base", small_dataset, *ONE_EPOCH), "base", None
-    start = ("--model_name_or_path", str(folder / "base"))
+    start = ("--model_name_or_path", "org/base", "--model_revision", "v1.0.0")
     columns = ("--columns", '{"flavour": "what"}', "--group_column", "none")
-    yield run(folder / 'odd "run" é', odd_table(folder), *start, *columns, *ONE_EPOCH), "odd.labels_x-1", None
-    yield run(folder / "odd", folder / "odd.csv", *start, *columns, *LORA) / "adapter", "odd-adapter", "base"
+    yield run(folder / 'odd "run" é', odd_table(folder), *start, *columns, *ONE_EPOCH), "odd.labels_x-1", BASE
+    yield run(folder / "odd", folder / "odd.csv", *start, *columns, *LORA) / "adapter", "odd-adapter", BASE
     text = ("--modality", "text", "--learning_rate", "0.01", *ONE_EPOCH, "--metric_for_best_model", "loss")
     seeds = run(folder / "seeds", small_dataset, *text, "--seeds", "3", "--soup", "true")
     yield seeds, "seeds", None
     yield seeds / "soup", "soup", None
-    yield run(folder / "student", small_dataset, *text, "--teacher", str(folder / "base")), "student", None
+    yield run(folder / "student", small_dataset, *text, "--teacher", "org/base"), "student", None
 
 
 @pytest.mark.slow
@@ -70,12 +74,12 @@ def test_every_block_of_the_card_of_every_run_works(
     picture(3).save(tmp_path / "dish.jpg")
     script, names = [f"import os; os.chdir({str(tmp_path)!r})"], []
     for folder, name, base in runs_of(tmp_path, small_dataset, caption_data, mask_data):
-        on = {} if base is None else {"base": f"org/{base}", "base_revision": "v1.0.0"}
+        on = {} if base in (None, BASE) else {"base": f"org/{base}", "base_revision": "v1.0.0"}
         publish_model(folder, f"org/{name}", "1.0.0", **on)
         card = Path(hf_hub_download(f"org/{name}", "README.md", revision="v1.0.0")).read_text()
         assert card_errors(card) == []
         assert str(tmp_path) not in card, "a folder of this machine"
-        assert HfApi().model_info(f"org/{name}").card_data.base_model == on.get("base")
+        assert HfApi().model_info(f"org/{name}").card_data.base_model == (base and f"org/{base}")
         blocks = re.findall("```python\n(.*?)```", card, re.DOTALL)
         assert len(blocks) == 2
         script += [f'print("begin", {name!r}, {number})\n{block}' for number, block in enumerate(blocks)]
