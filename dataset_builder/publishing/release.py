@@ -39,6 +39,7 @@ PIPELINE_PARTS = (
     "feature_extractor", "image_encoder", "safety_checker", "scheduler", "text_encoder", "text_encoder_2", "tokenizer",
     "tokenizer_2", "transformer", "unet", "vae",
 )  # fmt: skip
+EXPORT = "export.json"  # report of an exported graph, which belongs to a model's repository
 GIT_FILES = frozenset({".gitattributes"})
 # Under this key the manifest of a published data set lists the files of its version.
 FILES = "files"
@@ -364,6 +365,11 @@ def publish_model(
     folder = Path(folder)
     missing = [name for name in MODEL_NEEDS if not (folder / name).is_file()]
     missing += [] if any(any(folder.glob(each)) for each in WEIGHTS) else ["model.safetensors"]
+    if missing and (folder / EXPORT).is_file():
+        raise BadInputError(
+            f"{folder} holds an export; publish the model that it was made from, and lay the folder beside it: "
+            f"hf upload {repo} {folder} {folder.name}"
+        )
     if missing:
         raise BadInputError(f"{folder} lacks {', '.join(missing)}; finish the training run first")
     files: dict[str, Path | bytes] = {path.name: path for one in MODEL_FILES for path in sorted(folder.glob(one))}

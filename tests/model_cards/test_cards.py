@@ -309,6 +309,9 @@ def test_an_unfinished_run_is_not_published(tmp_path):
     run = make_run(tmp_path / "run", metrics=None)
     with pytest.raises(BadInputError, match=r"lacks metrics\.json; finish the training run first"):
         publish_model(run, REPO, "1.0.0")
+    (run / "export.json").write_text("{}")
+    with pytest.raises(BadInputError, match=r"holds an export; publish the model .*: hf upload org/flavour-fusion "):
+        publish_model(run, REPO, "1.0.0")
     with pytest.raises(CardError, match=r"has no config\.json"):
         model_card(tmp_path / "none")
     (run / "metrics.json").write_text("{")

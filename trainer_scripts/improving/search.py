@@ -9,7 +9,8 @@ import importlib.util
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +30,13 @@ from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.common.task import TrainingData
 from trainer_scripts.training.data import load_training_data
 from trainer_scripts.training.descriptions import describe
-from trainer_scripts.training.run import Prepare, ensure_dataset, finished_scores, prepare_trainer
+from trainer_scripts.training.run import (
+    Prepare,
+    ensure_dataset,
+    finished_scores,
+    prepare_trainer,
+    trainer_arguments,
+)
 from trainer_scripts.training.whole_checkpoints import WholeCheckpoint
 
 if TYPE_CHECKING:
@@ -67,7 +74,24 @@ def search(configuration: Configuration, prepare: Prepare) -> None:
         (folder / SETTINGS).write_text(_settings(configuration, space), encoding="utf-8")
         for path in (folder / TRIALS).glob("*/"):  # of a trial during which the search was killed
             shutil.rmtree(path, ignore_errors=True)
-        run_trials(configuration, space, data)
+        with readable_database(folder):
+            run_trials(configuration, space, data)
+
+
+@contextmanager
+def readable_database(folder: Path) -> Iterator[None]:
+    """Turn what a damaged or full database of trials raises into one line."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        what = one_line(str(getattr(cause, "orig", None) or error))
+        raise BadInputError(
+            f"{folder / DATABASE} cannot be used ({what}); put back a copy of it, or search in another --output_dir"
+        ) from error
 
 
 def check_values(configuration: Configuration, space: Space) -> None:
@@ -216,7 +240,7 @@ def run_trials(configuration: Configuration, space: Space, data: TrainingData) -
     left = training.search - len(finished(study))
     try:
         if left > 0:
-            SearchTrainer(run_trial, training).hyperparameter_search(
+            SearchTrainer(run_trial, trainer_arguments(configuration, data)).hyperparameter_search(
                 hp_space=lambda trial: {name: each.suggest(name, trial) for name, each in space.items()},
                 compute_objective=lambda scores: scores[name],
                 n_trials=left,
@@ -234,8 +258,6 @@ def run_trials(configuration: Configuration, space: Space, data: TrainingData) -
 
 def selection(configuration: Configuration, data: TrainingData) -> tuple[str, bool]:
     """Return the name of the score that chooses, with its prefix, and whether more of it is better."""
-    from trainer_scripts.training.run import trainer_arguments
-
     arguments = trainer_arguments(configuration, data)
     return str(arguments.metric_for_best_model), bool(arguments.greater_is_better)
 

@@ -19,6 +19,7 @@ from trainer_scripts.settings.options import (
     MASKS,
     NATURAL,
     POSITIVE,
+    PREDICTING,
     SHARE,
     SHARE_BELOW_ONE,
     Option,
@@ -224,6 +225,7 @@ class DataArguments:
     unlabelled: str | None = option(
         None,
         "Further rows that the teacher alone labels: a split of the data set, or another one (folder, table, Hub id).",
+        tasks=PREDICTING,
     )
     max_train_samples: int | None = option(None, "Train on this number of first rows only.", allowed=COUNT)
     streaming: bool = option(False, "Read training rows while training, from a folder or a Hub; needs max_steps.")

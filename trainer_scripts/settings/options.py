@@ -50,6 +50,7 @@ CLASSIFIERS = ("classification", "multilabel")
 MASKS = ("segmentation", "ingredients")
 CAPTIONS = ("captioning",)
 DRAWING = ("text_to_image",)
+PREDICTING = (*CLASSIFIERS, *MASKS, *CAPTIONS)  # whose models give probabilities
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from trainer_scripts.settings.options import (
     DRAWING,
     NATURAL,
     POSITIVE,
+    PREDICTING,
     SHARE,
     SHARE_BELOW_ONE,
     Range,
@@ -135,11 +136,13 @@ class TrainingOptions:
         resumable=True,
     )
     teacher: str | None = option(
-        None, "Finished model (folder or Hub id) whose probabilities the training rows learn beside their labels."
+        None,
+        "Finished model (folder or Hub id) whose probabilities the training rows learn beside their labels.",
+        tasks=PREDICTING,
     )
-    teacher_revision: str | None = option(None, "Revision of a teacher on the Hub.")
+    teacher_revision: str | None = option(None, "Revision of a teacher on the Hub.", tasks=PREDICTING)
     teacher_share: float = option(
-        0.5, "Weight of the teacher's probabilities; the rest is on the label.", allowed=SHARE
+        0.5, "Weight of the teacher's probabilities; the rest is on the label.", allowed=SHARE, tasks=PREDICTING
     )
     ema_decay: float | None = option(
         None,

@@ -195,6 +195,21 @@ def test_without_optuna_the_line_says_what_to_install(small_dataset, tmp_path, c
     assert 'search needs optuna: pip install "flavour-fusion[search]"' in refused(capsys, train, *words)
 
 
+def test_any_task_without_a_named_score_is_searched(small_dataset, space, tmp_path):
+    (tmp_path / "own.yaml").write_text("base: flavour_fusion_tiny\nmetric_for_best_model: null\n")
+    words = (*TEXT, "--search", "1", "--search_space", str(space))
+    folder = run(tmp_path / "run", small_dataset, *words, configuration=str(tmp_path / "own.yaml"))
+    assert results(folder)["metric"] == "accuracy"
+
+
+def test_a_damaged_database_is_one_line(searched, small_dataset, space, tmp_path, capsys):
+    shutil.copytree(searched, tmp_path / "search")
+    (tmp_path / "search" / "search.db").write_bytes(b"no database" * 99)
+    words = ["flavour_fusion_tiny", "--dataset", small_dataset, *SMALL, *TEXT, "--search", "4"]
+    message = refused(capsys, train, *words, "--search_space", space, "--output_dir", tmp_path / "search")
+    assert "search.db cannot be used (file is not a database); put back a copy" in message
+
+
 def test_what_a_search_cannot_do_is_refused(searched, small_dataset, tmp_path, capsys, space):
     words = ["flavour_fusion_tiny", "--dataset", small_dataset, *SMALL, *TEXT]
     inside = ["--output_dir", searched, "--search", "4"]

@@ -141,7 +141,6 @@ def refuse_others(configuration: Configuration, task: str, modality: str) -> Non
         "class_crops": data.class_crops,
         "balanced_sampling": training.balanced_sampling,
         "class_weights": training.class_weights,
-        "teacher": training.teacher,
         "soup": training.soup,
         "fsdp": training.fsdp,
         "deepspeed": training.deepspeed,
