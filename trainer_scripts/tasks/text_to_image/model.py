@@ -1,16 +1,20 @@
 """The denoiser in training: noise is added to the latents of pictures, and it learns to predict what was added."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.utils import ModelOutput
 
 from trainer_scripts.settings.arguments import Configuration
 from trainer_scripts.tasks.text_to_image.conditions import VELOCITY, Conditions, loss_weights
+
+MOST_PLACES = 1024  # of latents whose attention is computed as plain products
 
 
 @dataclass
@@ -24,6 +28,21 @@ class DenoisingOutput(ModelOutput):
 
     loss: Tensor | None = None
     losses: Tensor | None = None
+
+
+def attention_of(latents: Tensor) -> Callable[[], AbstractContextManager[None]]:
+    """Return how a denoiser of such latents computes attention: as torch chooses, or on a CPU as plain products.
+
+    The fused kernel of CPUs is slow in its backward pass: in a small denoiser it takes a third of a step. Plain
+    products keep a matrix of all pairs of places, so large latents are left to the kernel.
+
+    Args:
+        latents: `(batch, ..., height, width)`.
+    """
+    small = latents.shape[-1] * latents.shape[-2] <= MOST_PLACES
+    if latents.device.type == "cpu" and small and torch.is_grad_enabled():
+        return lambda: sdpa_kernel(SDPBackend.MATH)
+    return nullcontext
 
 
 class TrainedDenoiser(nn.Module):
@@ -116,8 +135,9 @@ class TrainedDenoiser(nn.Module):
         if moments is None:
             assert pixel_values is not None
             moments = self.moments(pixel_values)
+        attention = attention_of(moments)
         if text is None:
-            with torch.set_grad_enabled(self.trains_text and torch.is_grad_enabled()):
+            with torch.set_grad_enabled(self.trains_text and torch.is_grad_enabled()), attention():
                 text = self.conditions.encode(prompts or [])
         schedule = self.conditions.schedule
         mean, deviation = moments.unbind(dim=1)
@@ -125,7 +145,8 @@ class TrainedDenoiser(nn.Module):
         shift, factor = self.scale
         latents = (mean + deviation * sampled - shift) * factor
         noisy = schedule.add_noise(latents, noise, steps)
-        predicted = self.conditions.predict(noisy, steps, text, self.size)
+        with attention():
+            predicted = self.conditions.predict(noisy, steps, text, self.size)
         velocity = schedule.config.prediction_type == VELOCITY
         target = schedule.get_velocity(latents, noise, steps) if velocity else noise
         losses = functional.mse_loss(predicted.float(), target, reduction="none").mean(dim=(1, 2, 3))

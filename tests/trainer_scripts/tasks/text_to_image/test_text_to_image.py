@@ -26,6 +26,7 @@ from trainer_scripts import train
 from trainer_scripts.evaluation.predictions import read_metrics
 from trainer_scripts.settings.configurations import parse_configuration
 from trainer_scripts.tasks.text_to_image.conditions import loss_weights
+from trainer_scripts.tasks.text_to_image.model import attention_of
 from trainer_scripts.tasks.text_to_image.samples import PromptSamples, collate
 from trainer_scripts.tasks.text_to_image.scratch import denoiser_settings, load_autoencoder
 from trainer_scripts.training.data import load_training_data
@@ -222,6 +223,20 @@ def test_a_denoiser_has_as_many_levels_as_channels_and_reads_words_in_the_smalle
     assert settings["up_block_types"] == ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
     assert settings["attention_head_dim"] == 4
     assert denoiser_settings({"block_out_channels": [16]})["down_block_types"] == ["CrossAttnDownBlock2D"]
+
+
+def test_small_latents_on_a_cpu_are_attended_to_by_plain_products_in_training_alone():
+    query = torch.randn(2, 1, 16, 8, requires_grad=True)
+    fused = torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    with attention_of(torch.zeros(2, 4, 24, 24))():
+        assert not torch.backends.cuda.flash_sdp_enabled()  # one switch for the kernels of all devices
+        plain = torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    assert torch.backends.cuda.flash_sdp_enabled()
+    torch.testing.assert_close(plain, fused)
+    with attention_of(torch.zeros(2, 4, 64, 64))():
+        assert torch.backends.cuda.flash_sdp_enabled()
+    with torch.no_grad(), attention_of(torch.zeros(2, 4, 24, 24))():
+        assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_the_autoencoder_of_the_package_keeps_a_plate_and_other_names_are_refused():
