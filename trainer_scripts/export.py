@@ -20,7 +20,7 @@ class ExportArguments(ModelOptions, DatasetOptions):
 
     format: Literal["onnx"] = option("onnx", "format (%(default)s)")
     quantize: Literal["int8"] | None = option(None, "8-bit weights, and arithmetic where that is good")
-    dtype: Literal["fp16", "bf16"] | None = option(
+    dtype: Literal["fp16", "bf16", "int8"] | None = option(
         None, "type in which float weights are stored; the graph computes in fp32"
     )
     opset: int | None = option(
@@ -36,7 +36,7 @@ class ExportArguments(ModelOptions, DatasetOptions):
         0.5, "points by which the main score may change on the selection split (%(default)s)", allowed=NATURAL
     )
     dataset: str | None = option(None, "folder or Hub id of real samples (that of the model's configuration)")
-    out: Path | None = option(None, "folder of the result (MODEL/onnx, -int8, -fp16, -bf16)")
+    out: Path | None = option(None, "folder of the result (MODEL/onnx, -int8, -fp16, -bf16, -int8-weights)")
     calibration_rows: int = option(128, "rows (%(default)s)", allowed=COUNT)
     max_rows: int = option(1000, "rows of each split that are scored (%(default)s)", allowed=Range(2))
     batch_size: int = option(32, "rows per batch (%(default)s)", allowed=COUNT)

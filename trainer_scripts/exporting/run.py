@@ -84,6 +84,8 @@ def run(given: argparse.Namespace) -> None:
             holds anything but an earlier export.
     """
     require_onnx()
+    if given.quantize is not None and given.dtype == given.quantize:
+        raise BadInputError(f"--quantize {given.quantize} stores weights in 8 bits already; leave --dtype out")
     model = load_model(given.model, given.revision, given.columns)
     if isinstance(model.model, OnnxModel):
         raise BadInputError(f"{given.model} is exported already; give the folder it was exported from")
@@ -143,13 +145,14 @@ def check_size(chosen: Measurement, given: argparse.Namespace) -> None:
     if given.max_mb is not None and chosen.megabytes > given.max_mb:
         raise BadInputError(
             f"{chosen.name} has {chosen.megabytes:.2f} MB, over --max-mb {given.max_mb:g}; nothing was written. "
-            "--quantize int8 makes the smallest"
+            "--quantize int8 and --dtype int8 make the smallest"
         )
 
 
 def default_folder(model: SavedModel, given: argparse.Namespace) -> Path:
     """Return where the result goes: beside the model's weights, one folder per form."""
-    name = "-".join(part for part in (given.format, given.quantize, given.dtype) if part)
+    stored = "int8-weights" if given.dtype == "int8" else given.dtype
+    name = "-".join(part for part in (given.format, given.quantize, stored) if part)
     local = Path(model.source)
     return (local if local.is_dir() else Path("outputs/exports") / model.name) / name
 
@@ -194,7 +197,8 @@ def choose(job: Job, plain: Path, tried: list[Measurement]) -> tuple[Measurement
         return tried[-1], plain
     for plan in PLANS if given.quantize else (None,):
         path = write_form(job, plain, plan)
-        name = f"onnx {plan.name if plan else given.dtype}" + (f" + {given.dtype}" if plan and given.dtype else "")
+        stored = PLANS[-1].name if given.dtype == "int8" else given.dtype  # the form is the same as that plan's
+        name = f"onnx {plan.name if plan else stored}" + (f" + {given.dtype}" if plan and given.dtype else "")
         tried.append(job.measure(name, path))
         lost = points_lost(tried[0], tried[-1], job.selection, score)
         # A score that rises counts as a loss too: the answers have changed as much, and on other rows it may fall.

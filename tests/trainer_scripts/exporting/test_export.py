@@ -174,6 +174,19 @@ def test_a_lost_score_fails(model, plain, tmp_path, capsys, monkeypatch):
     assert "within --max-loss 0.5" in message
 
 
+def test_weights_alone_are_stored_in_8_bits_without_any_calibration(model, plain, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export_run, "trace", lambda graph, example, path, *versions: shutil.copy(plain, path))
+    monkeypatch.setattr(export_run, "quantize", None)
+    export.main([str(model), "--dtype", "int8", "--max-loss", "100", "--max-rows", "8"])
+    folder = model / "onnx-int8-weights"
+    assert json.loads((folder / "export.json").read_text())["form"] == "onnx int8 weights"
+    graph = onnx.load(folder / "model.onnx").graph
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in graph.node}
+    assert all(item.data_type != onnx.TensorProto.FLOAT for item in graph.initializer if np.prod(item.dims) >= 1024)
+    message = refused(capsys, export, str(model), "--quantize", "int8", "--dtype", "int8")
+    assert "stores weights in 8 bits already; leave --dtype out" in message
+
+
 def test_a_graph_that_answers_otherwise_is_refused(model, plain):
     saved = load_model(str(model))
     graph = ClassifierGraph(saved.model)
