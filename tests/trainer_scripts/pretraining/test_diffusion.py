@@ -62,6 +62,10 @@ def test_plates_become_a_pipeline_that_stock_diffusers_draws_with(tmp_path, monk
     record = json.loads((out / "training.json").read_text())
     assert record["plates"]["train"] == 32
     assert "32 of random sets" in (out / "README.md").read_text()
+    monkeypatch.chdir(out.parent)  # cards name the folder
+    block = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(block.replace("num_inference_steps=25", "num_inference_steps=2"), names := {})
+    assert names["picture"].size == (32, 32)
     pipeline = DiffusionPipeline.from_pretrained(out)
     assert type(pipeline) is StableDiffusionPipeline
     pipeline.set_progress_bar_config(disable=True)

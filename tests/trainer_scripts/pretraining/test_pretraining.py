@@ -12,6 +12,7 @@ from transformers import AutoModel
 from dataset_builder.catalogue.ingredients import catalogue_dishes, find_ingredients, ingredients_by_name
 from dataset_builder.columns import FLAVOUR, FLAVOURS_PRESENT, IMAGE, INGREDIENT_LABELS, INGREDIENTS, MASK, TASTE, TITLE
 from dataset_builder.errors import BadInputError
+from dataset_builder.local_hub.store import card_errors
 from trainer_scripts import pretrain
 from trainer_scripts.pretraining import plates
 from trainer_scripts.pretraining.plates import TRAIN, VALIDATION, PlateSettings, draw_row, random_names
@@ -91,7 +92,7 @@ def test_plates_to_a_checkpoint_that_starts_a_model(tmp_path, monkeypatch, capsy
     assert "plates of other settings" in capsys.readouterr().err
 
 
-def test_the_shipped_checkpoint_is_small_loads_by_name_and_says_what_made_it(monkeypatch):
+def test_the_shipped_checkpoint_is_small_loads_by_name_and_says_what_made_it():
     folder = package_folder(NAME)
     assert folder == SHIPPED / NAME
     assert (folder / "model.safetensors").stat().st_size <= 6_000_000
@@ -99,10 +100,18 @@ def test_the_shipped_checkpoint_is_small_loads_by_name_and_says_what_made_it(mon
     assert record["plates"]["train"] >= 100_000
     encoder = AutoModel.from_pretrained(folder).image_encoder
     assert all(value.isfinite().all() for value in encoder.state_dict().values())
-    monkeypatch.chdir(folder.parent)
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()))
+def test_the_block_of_each_shipped_card_runs(folder, monkeypatch):
+    monkeypatch.chdir(SHIPPED)
+    card = (SHIPPED / folder / "README.md").read_text()
+    assert card_errors(card) == []
     names: dict = {}
-    exec((folder / "README.md").read_text().split("```python\n")[1].split("```")[0], names)
-    assert names["encoder"].place_head.out_features == encoder.place_head.out_features
+    exec(card.split("```python\n")[1].split("```")[0], names)
+    loaded = [value for value in names.values() if isinstance(value, torch.nn.Module)]
+    assert loaded
+    assert all(value.isfinite().all() for value in loaded[0].state_dict().values())
 
 
 def test_names_of_packaged_checkpoints_are_resolved_and_unknown_ones_refused(tmp_path):
