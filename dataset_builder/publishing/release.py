@@ -133,7 +133,9 @@ def read_head(api: HfApi, repo: str, kind: str = "dataset") -> Head | None:
         owned = owned_data(api, repo, head.sha, files)
     elif files >= {runs.CONFIG, runs.METRICS}:
         patterns = (*MODEL_FILES, CARD)
-        parts = ("", *PIPELINE_PARTS)
+        # A model of transformers has no parts in folders: what lies there is somebody's own.
+        whole = any(fnmatch(name, WEIGHTS[0]) for name in files)
+        parts = ("",) if whole else ("", *PIPELINE_PARTS)
         ours = (name for name in files if name.rpartition("/")[0] in parts)
         owned = frozenset(name for name in ours if any(fnmatch(name.rpartition("/")[2], one) for one in patterns))
     else:

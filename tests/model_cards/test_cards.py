@@ -305,10 +305,11 @@ def test_a_model_of_another_kind_is_left_alone(connected_hub, run):
     HfApi().delete_repo(REPO)
     publish_model(run, REPO, "1.0.0")
     put("onnx/model.onnx")
+    put("tokenizer/words.json")
     put("old.json")
     publish_model(run, REPO, "1.1.0")
     files = {one.rfilename for one in HfApi().model_info(REPO).siblings}
-    assert "onnx/model.onnx" in files
+    assert {"onnx/model.onnx", "tokenizer/words.json"} <= files
     assert "old.json" not in files, "what looks like a file of the model belongs to its version"
 
 
