@@ -77,7 +77,7 @@ def test_a_build_that_loses_an_actor_and_a_node_has_the_bytes_of_a_local_one(clu
     assert contents(out) == contents(tmp_path / "local")
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 180) -> None:  # new nodes load the libraries first
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
