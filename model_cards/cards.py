@@ -248,6 +248,23 @@ def of_runs(fill_card: Callable[Concatenate[Path, Facts], str]) -> Callable[Conc
     return filled
 
 
+def base_facts(base: tuple[str, str | None], settings: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a card says of the models that a run began with.
+
+    Args:
+        base: name and revision of the base of an adapter or pipeline; "" for none.
+        settings: of the run.
+        config: of the model.
+    """
+    name, revision = base
+    return {
+        "base": name,
+        "base_name": runs.base_name(name) if name else "",
+        "bases": [name] if name else runs.started_from(settings, config),
+        "base_revision": revision,
+    }
+
+
 @of_runs
 def model_card(
     folder: Path,
@@ -290,11 +307,10 @@ def model_card(
     compared = comparison_of(comparison or folder / runs.COMPARISON, folder.name, metrics)
     results = with_compared(runs.results_of(folder), compared)
     adapter = runs.read_json(folder / runs.ADAPTER_CONFIG)
-    if base is None:
-        base, base_revision = runs.base_of(adapter, config)
     name, manifest = repo.split("/")[-1] if repo else folder.name, runs.manifest_of(metrics)
     dishes = runs.is_about_dishes(kind, metrics, manifest)
     settings = runs.read_configuration(folder) or {}
+    bases = base_facts((base, base_revision) if base is not None else runs.base_of(adapter, config), settings, config)
     values: dict[str, Any] = {
         "name": name,
         "source": repo or folder.name,
@@ -305,17 +321,14 @@ def model_card(
         "dataset": dataset,
         "dataset_revision": dataset_revision,
         "simulated": bool(manifest.get("simulator")),
-        "parts": runs.parts_of({**config, "base": base or settings.get("model_name_or_path")}, metrics),
+        "parts": runs.parts_of({**config, "base": bases["base"] or settings.get("model_name_or_path")}, metrics),
         "training": runs.training_of(metrics),
         "results": results,
         "tables": [*compared.get("tables", []), *runs.seeds_of(folder)],
         "verdicts": compared.get("verdicts", []),
         "recipe": runs.configuration_of(folder),
         "license": licence,
-        "base": base,
-        "base_name": runs.base_name(base) if base else "",
-        "bases": [base] if base else runs.started_from(settings, config),
-        "base_revision": base_revision,
+        **bases,
         "lora": bool(config.get("lora")),
         "size": config.get("image_size"),
         "new_labels": bool((metrics.get("adapters") or {}).get("new_labels")),

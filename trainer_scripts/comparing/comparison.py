@@ -197,12 +197,13 @@ def verdicts(comparison: LoadedModels, differences: dict[str, Any], ablations: d
             gain = gains.get(score.name)
             if gain is not None:
                 found.append(f"- {tested} {compared(gain, score)} {other}: {shown(gain, score)}")
-    known = {line.name: line.grouped.value(main) for line in comparison.baselines if line.has(main)}
-    known |= {name: line[main.name] for name, line in stated_baselines(comparison).items() if main.name in line}
-    for name, value in known.items():
-        lead = value - comparison.tested.grouped.value(main) if comparison.tested.has(main) else 0.0
-        if (lead > 0) if main.greater_is_better else (lead < 0):
-            found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {name}, by {main.name}")
+    if comparison.tested.has(main):
+        own = comparison.tested.grouped.value(main)
+        values = {line.name: line.grouped.value(main) for line in comparison.baselines if line.has(main)}
+        values |= {name: line[main.name] for name, line in stated_baselines(comparison).items() if main.name in line}
+        for name, value in values.items():
+            if value > own if main.greater_is_better else value < own:
+                found.append(f"- !!! A BASELINE SCORES HIGHER THAN {tested}: {name}, by {main.name}")
     for model, report in ablations.items():
         found += [f"- {model}: {text}" for text in report["verdicts"].values()]
     return [*found, *(f"- {text}" for text in comparison.task.verdicts(comparison))]

@@ -33,11 +33,12 @@ def closing_screen(table: str, model: Path, places: Mapping[str, Path], use: str
     """Return the last screen of a demo.
 
     Args:
-        table: the scores, see `score_table`.
+        table: the scores, see `score_table`; "" for none.
         model: folder of the model that its lines load.
         places: what lies where.
         use: the lines.
     """
     width = max(map(len, places))
     listed = "\n".join(f"{name:<{width}}  {path}" for name, path in places.items())
-    return f"\n{table}\n\n{listed}\n\n{use.format(model=model)}"
+    parts = [table, listed, use.format(model=model)]
+    return "\n" + "\n\n".join(part for part in parts if part)

@@ -27,7 +27,7 @@ from trainer_scripts.tasks.text_to_image.scratch import load_autoencoder
 AUTOENCODER = "package:plates-autoencoder"
 CONFIGURATION = "text_to_image_tiny"
 EPOCHS = 6.0
-# Small batches, as the first steps teach most; a machine that is too slow for them stops in time.
+# Small batches: within minutes many steps teach more than large ones. A machine too slow for them stops in time.
 TRAINING = ["--per_device_train_batch_size", "16", "--learning_rate", "1.5e-3", "--ema_decay", "0.995"]
 TRAINING += ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_minutes", "8"]
 DRAWER, DRAWN, SHEET = "drawer", "drawn", "sheet.png"

@@ -27,6 +27,7 @@ from trainer_scripts.tasks.common.task import Outputs, SavedModel, ScoredModels,
 CHECKED_ROWS = 4
 BATCH_SIZE = 64
 SHUFFLED, BLANK = f"{IMAGE} shuffled", f"{IMAGE} blank"
+MANY = 10  # pictures of which it is no chance that all get one caption
 
 
 def answers(model: SavedModel, table: Table, batch_size: int, name: str = "") -> Predictions:
@@ -111,9 +112,6 @@ def target_is_hidden(model: FlavourCaptioner, samples: CaptionSamples) -> bool:
     changed[:, last:] = model.config.bos_token_id
     given = [model(pixels, labels=each).logits[:, : last + 1] for each in (labels, changed)]
     return bool(torch.allclose(given[0], given[1], rtol=1e-3, atol=1e-4))
-
-
-MANY = 10  # pictures of which it is no chance that all get one caption
 
 
 def faults(captions: Sequence[str], blank: Sequence[str], hidden: bool) -> list[str]:

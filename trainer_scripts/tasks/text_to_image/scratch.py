@@ -31,7 +31,7 @@ UNET = {
     "time_embedding_dim": 256,
 }
 HEAD_WIDTH = 32
-READING_LEVELS = 2  # the smallest ones: attention at full size costs as much as all else together
+READING_LEVELS = 2  # the smallest ones, where attention over all places is cheap
 TEXT = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4}
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -87,7 +87,8 @@ def load_autoencoder(name: str, revision: str | None) -> Any:
         BadInputError: there is none.
     """
     folder = package_folder(name.removeprefix(PREFIX), "vae") if name.startswith(PREFIX) else Path(name).expanduser()
-    with outside(f"autoencoder {name!r} cannot be loaded", "give an AutoencoderKL, or a pipeline that has one"):
+    remedy = "give the folder or Hub id of an AutoencoderKL, or of a pipeline that has one"
+    with outside(f"autoencoder {name!r} cannot be loaded", remedy):
         if not folder.is_dir():
             kept, left = [f"{place}{each}" for place in ("", "vae/") for each in AUTOENCODER_FILES], ["*.fp16.*"]
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=kept, ignore_patterns=left))
